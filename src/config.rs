@@ -1,0 +1,696 @@
+//! Arguments and environment, parsed once into checked types.
+//!
+//! Nothing downstream checks a setting again: a [`Config`] that exists can be run as it is,
+//! as far as its words alone can tell.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser};
+use rustls::pki_types::ServerName;
+
+use crate::quic::cid::SHARDS_MAX;
+
+/// moq-lite refuses deeper broadcast paths, so a deeper pattern could match nothing.
+const PATTERN_SEGMENTS_MAX: usize = 32;
+
+const LISTEN_DEFAULT: &str = "127.0.0.1:4443";
+
+/// Everything the relay was told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// UDP address of the QUIC listener. Port 0 asks the kernel to choose.
+    pub listen: SocketAddr,
+    pub identity: IdentitySource,
+    /// Where sessions without a token may publish and subscribe. Never empty.
+    pub public: Vec<Pattern>,
+    /// None: one shard per core this process may use.
+    pub shards: Option<NonZeroUsize>,
+    pub log_level: tracing::Level,
+}
+
+/// Where the certificate comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum IdentitySource {
+    Files { cert: PathBuf, key: PathBuf },
+    Generated { hosts: Vec<ServerName<'static>> },
+}
+
+/// What the command line asked for.
+#[derive(Debug)]
+pub enum Request {
+    Run(Config),
+    /// `--help` or `--version`, ready to `print()`.
+    Show(clap::Error),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{0}; see shardcast --help")]
+    Usage(String),
+    #[error("{old} is the old name of a setting; write {new} instead")]
+    Renamed { old: &'static str, new: &'static str },
+    #[error("{name} asks for something this relay does not do: {instead}")]
+    Unsupported { name: String, instead: &'static str },
+    #[error("--listen-tls-cert is given without --listen-tls-key; give both PEM files")]
+    CertWithoutKey,
+    #[error("--listen-tls-key is given without --listen-tls-cert; give both PEM files")]
+    KeyWithoutCert,
+    #[error(
+        "--listen-tls-generate and --listen-tls-cert are both given; \
+         keep the files for production or the generated certificate for tests"
+    )]
+    TwoCertificates,
+    #[error(
+        "--listen {listen} can be reached from other machines, so it needs {missing}; run: {command}"
+    )]
+    Exposed { listen: SocketAddr, missing: &'static str, command: String },
+}
+
+impl Config {
+    /// Reads `args` (program name first). clap itself reads the values of our own variables from
+    /// the process; `environment` names every variable that is set, to refuse foreign ones.
+    pub fn parse(
+        args: impl IntoIterator<Item = OsString>,
+        environment: impl IntoIterator<Item = OsString>,
+    ) -> Result<Request, ConfigError> {
+        let args: Vec<OsString> = args.into_iter().collect();
+        refuse_foreign_flags(&args)?;
+        refuse_foreign_variables(environment)?;
+        let parsed = Args::command()
+            .try_get_matches_from(args)
+            .and_then(|matches| Args::from_arg_matches(&matches));
+        match parsed {
+            Ok(args) => args.check().map(Request::Run),
+            Err(shown) if !shown.use_stderr() => Ok(Request::Show(shown)),
+            Err(error) => Err(ConfigError::Usage(usage_line(&error))),
+        }
+    }
+}
+
+const INTRO: &str = "\
+A relay for Media over QUIC Lite: publishers send a broadcast once, shardcast fans it out to \
+every viewer. One pinned io_uring executor per core, nothing shared between them.
+
+Without arguments it is a development relay: it listens on 127.0.0.1:4443 with a certificate \
+generated for localhost and lets anyone on this machine publish and watch anything.";
+
+const EXAMPLES: &str = "\
+Examples:
+  A development relay on this machine:
+    shardcast
+
+  A production relay on every address, open below anon/ only:
+    shardcast --listen '[::]:4443' \\
+        --listen-tls-cert /etc/shardcast/cert.pem --listen-tls-key /etc/shardcast/key.pem \\
+        --auth-public 'anon/**'
+
+  The same from the environment, on four cores:
+    MOQ_LISTEN='[::]:4443' MOQ_LISTEN_TLS_CERT=cert.pem MOQ_LISTEN_TLS_KEY=key.pem \\
+        MOQ_AUTH_PUBLIC='anon/**' SHARDCAST_SHARDS=4 shardcast
+
+Arguments win over variables. Logs go to standard error; RUST_LOG, when set, replaces --log-level.
+SIGINT and SIGTERM close every session and exit with 0; a second signal exits at once with 130.";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "shardcast",
+    version,
+    about = "A relay for Media over QUIC Lite",
+    long_about = INTRO,
+    after_help = EXAMPLES,
+    disable_help_flag = true,
+    disable_version_flag = true
+)]
+struct Args {
+    /// UDP address to listen on for QUIC; [::]:4443 is every address, IPv6 and IPv4
+    #[arg(
+        long,
+        env = "MOQ_LISTEN",
+        value_name = "ADDR",
+        default_value = LISTEN_DEFAULT,
+        value_parser = parse_listen,
+        help_heading = "Network"
+    )]
+    listen: SocketAddr,
+
+    /// Certificate chain, PEM, the server's own certificate first; needs --listen-tls-key
+    #[arg(long, env = "MOQ_LISTEN_TLS_CERT", value_name = "FILE", help_heading = "Certificate")]
+    listen_tls_cert: Option<PathBuf>,
+
+    /// Private key of that certificate, PEM: P-256, RSA or Ed25519
+    #[arg(long, env = "MOQ_LISTEN_TLS_KEY", value_name = "FILE", help_heading = "Certificate")]
+    listen_tls_key: Option<PathBuf>,
+
+    /// Make a self-signed certificate for this host, in memory, valid for 13 days; clients must
+    /// pin its SHA-256 or skip verification. Repeat it, or separate hosts with commas
+    #[arg(
+        long,
+        env = "MOQ_LISTEN_TLS_GENERATE",
+        value_name = "HOST",
+        value_delimiter = ',',
+        value_parser = parse_host,
+        help_heading = "Certificate"
+    )]
+    listen_tls_generate: Vec<ServerName<'static>>,
+
+    /// Where anyone may publish and watch: ** is everything, anon/** is anon and all below it.
+    /// Repeat it, or separate patterns with commas
+    #[arg(
+        long,
+        env = "MOQ_AUTH_PUBLIC",
+        value_name = "PATTERN",
+        value_delimiter = ',',
+        help_heading = "Access"
+    )]
+    auth_public: Vec<Pattern>,
+
+    /// Number of shards, 1 to 256 [default: one per core this process may use]
+    #[arg(
+        long,
+        env = "SHARDCAST_SHARDS",
+        value_name = "N",
+        value_parser = parse_shards,
+        help_heading = "Runtime"
+    )]
+    shards: Option<NonZeroUsize>,
+
+    /// How much to log
+    #[arg(
+        long,
+        env = "MOQ_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info",
+        value_parser = level_parser(),
+        help_heading = "Runtime"
+    )]
+    log_level: tracing::Level,
+
+    /// Print this help
+    #[arg(long, short, action = clap::ArgAction::HelpLong, help_heading = "About")]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(long, short = 'V', action = clap::ArgAction::Version, help_heading = "About")]
+    version: Option<bool>,
+}
+
+impl Args {
+    fn check(self) -> Result<Config, ConfigError> {
+        let loopback = self.listen.ip().to_canonical().is_loopback();
+        match (&self.listen_tls_cert, &self.listen_tls_key) {
+            (Some(_), None) => return Err(ConfigError::CertWithoutKey),
+            (None, Some(_)) => return Err(ConfigError::KeyWithoutCert),
+            (Some(_), Some(_)) if !self.listen_tls_generate.is_empty() => {
+                return Err(ConfigError::TwoCertificates);
+            }
+            _ => {}
+        }
+        if !loopback {
+            self.refuse_exposure()?;
+        }
+
+        let identity = match (self.listen_tls_cert, self.listen_tls_key) {
+            (Some(cert), Some(key)) => IdentitySource::Files { cert, key },
+            _ if self.listen_tls_generate.is_empty() => IdentitySource::Generated {
+                hosts: vec![ServerName::try_from("localhost").expect("localhost is a DNS name")],
+            },
+            _ => IdentitySource::Generated { hosts: self.listen_tls_generate },
+        };
+        let public = match self.auth_public.is_empty() {
+            true => vec![Pattern::everything()],
+            false => self.auth_public,
+        };
+        Ok(Config {
+            listen: self.listen,
+            identity,
+            public,
+            shards: self.shards,
+            log_level: self.log_level,
+        })
+    }
+
+    /// The defaults are for one machine. Who opens the relay to others says with which
+    /// certificate and to whom, so that nobody does it by changing an address alone.
+    fn refuse_exposure(&self) -> Result<(), ConfigError> {
+        let named = self.listen_tls_cert.is_some() || !self.listen_tls_generate.is_empty();
+        let missing = match (named, self.auth_public.is_empty()) {
+            (true, false) => return Ok(()),
+            (false, true) => "a certificate and an access rule",
+            (false, false) => "a certificate (or --listen-tls-generate HOST for a test)",
+            (true, true) => "an access rule",
+        };
+        let certificate = match (&self.listen_tls_cert, &self.listen_tls_key) {
+            (Some(cert), Some(key)) => {
+                format!("--listen-tls-cert {} --listen-tls-key {}", cert.display(), key.display())
+            }
+            _ if named => format!("--listen-tls-generate {}", join(self.hosts())),
+            _ => "--listen-tls-cert cert.pem --listen-tls-key key.pem".to_owned(),
+        };
+        let access = match self.auth_public.is_empty() {
+            true => "anon/**".to_owned(),
+            false => join(&self.auth_public),
+        };
+        let listen = self.listen;
+        Err(ConfigError::Exposed {
+            listen,
+            missing,
+            command: format!(
+                "shardcast --listen '{listen}' {certificate} --auth-public '{access}'"
+            ),
+        })
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = impl fmt::Display> {
+        self.listen_tls_generate.iter().map(ServerName::to_str)
+    }
+}
+
+fn join(items: impl IntoIterator<Item = impl fmt::Display>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(",")
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "not an IP address with a port; write 127.0.0.1:4443, 0.0.0.0:4443 or [::]:4443".to_owned()
+    })
+}
+
+fn parse_host(text: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(text.to_owned())
+        .map_err(|_| "not a host name or IP address; write relay.example.com".to_owned())
+}
+
+fn parse_shards(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse()
+        .ok()
+        .filter(|shards: &NonZeroUsize| shards.get() <= SHARDS_MAX)
+        .ok_or_else(|| format!("not a number from 1 to {SHARDS_MAX}"))
+}
+
+fn level_parser() -> impl TypedValueParser<Value = tracing::Level> {
+    PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"])
+        .map(|name| name.parse().expect("the names are tracing's own"))
+}
+
+/// clap explains itself over several paragraphs; operators grep for one line.
+fn usage_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let line = lines.join("; ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    match error.kind() {
+        ErrorKind::UnknownArgument if !line.contains("'-") => {
+            format!("{line}: there is no configuration file, every setting is a flag or a variable")
+        }
+        _ => line.to_owned(),
+    }
+}
+
+/// A subtree of broadcast paths: `**`, or `anon/**` for `anon` and everything below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    /// Normalised; "" is everything.
+    prefix: String,
+}
+
+impl Pattern {
+    pub fn everything() -> Self {
+        Self { prefix: String::new() }
+    }
+
+    /// The root of the subtree, without slashes at its ends; "" is everything.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    #[error("an empty pattern; write ** for everything, or anon/** for a subtree")]
+    Empty,
+    #[error("one path, not a subtree; write {0}/**")]
+    NoWildcard(String),
+    #[error("* is only understood as ** at the end; write ** or anon/**")]
+    Wildcard,
+    #[error("more than {PATTERN_SEGMENTS_MAX} segments; no broadcast path is that deep")]
+    TooDeep,
+}
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        let mut segments: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
+        let last = segments.pop().ok_or(PatternError::Empty)?;
+        if segments.iter().any(|part| part.contains('*')) {
+            return Err(PatternError::Wildcard);
+        }
+        if last != "**" {
+            segments.push(last);
+            return Err(match last.contains('*') {
+                true => PatternError::Wildcard,
+                false => PatternError::NoWildcard(segments.join("/")),
+            });
+        }
+        if segments.len() > PATTERN_SEGMENTS_MAX {
+            return Err(PatternError::TooDeep);
+        }
+        Ok(Self { prefix: segments.join("/") })
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.prefix.as_str() {
+            "" => f.write_str("**"),
+            prefix => write!(f, "{prefix}/**"),
+        }
+    }
+}
+
+/// Flags and variables of the existing relay, so that its users are told the new word and not
+/// just "unknown".
+struct Foreign {
+    names: &'static [&'static str],
+    instead: Instead,
+}
+
+enum Instead {
+    /// The same setting has another name here.
+    Write(&'static str),
+    /// There is no such setting; this is what to know.
+    Know(&'static str),
+}
+
+const NO_TOKENS: &str = "tokens are not verified here, access is by path alone; remove it and use --auth-public PATTERN";
+
+const FOREIGN: &[Foreign] = &[
+    Foreign {
+        names: &["--server-bind", "--bind", "MOQ_SERVER_BIND"],
+        instead: Instead::Write("--listen (MOQ_LISTEN)"),
+    },
+    Foreign {
+        names: &["--tls-cert", "--server-tls-cert", "MOQ_SERVER_TLS_CERT"],
+        instead: Instead::Write("--listen-tls-cert (MOQ_LISTEN_TLS_CERT)"),
+    },
+    Foreign {
+        names: &["--tls-key", "--server-tls-key", "MOQ_SERVER_TLS_KEY"],
+        instead: Instead::Write("--listen-tls-key (MOQ_LISTEN_TLS_KEY)"),
+    },
+    Foreign {
+        names: &["--tls-generate", "--server-tls-generate", "MOQ_SERVER_TLS_GENERATE"],
+        instead: Instead::Write("--listen-tls-generate (MOQ_LISTEN_TLS_GENERATE)"),
+    },
+    Foreign {
+        names: &["--runtime-workers", "MOQ_RUNTIME_WORKERS"],
+        instead: Instead::Write("--shards (SHARDCAST_SHARDS)"),
+    },
+    Foreign {
+        names: &["--runtime-io-uring", "--runtime-pin", "MOQ_RUNTIME_IO_URING", "MOQ_RUNTIME_PIN"],
+        instead: Instead::Know("shards are always pinned and always on io_uring; remove it"),
+    },
+    Foreign {
+        names: &["--auth-key", "--auth-key-dir", "MOQ_AUTH_KEY", "MOQ_AUTH_KEY_DIR"],
+        instead: Instead::Know(NO_TOKENS),
+    },
+    Foreign {
+        names: &[
+            "--auth-url",
+            "--auth-api",
+            "--auth-public-api",
+            "MOQ_AUTH_URL",
+            "MOQ_AUTH_API",
+            "MOQ_AUTH_PUBLIC_API",
+        ],
+        instead: Instead::Know(NO_TOKENS),
+    },
+    Foreign {
+        names: &[
+            "--auth-public-subscribe",
+            "--auth-public-publish",
+            "MOQ_AUTH_PUBLIC_SUBSCRIBE",
+            "MOQ_AUTH_PUBLIC_PUBLISH",
+        ],
+        instead: Instead::Know("publishing and watching are not split; use --auth-public PATTERN"),
+    },
+    Foreign {
+        names: &[
+            "--listen-tls-root",
+            "--server-tls-root",
+            "MOQ_LISTEN_TLS_ROOT",
+            "MOQ_SERVER_TLS_ROOT",
+        ],
+        instead: Instead::Know("client certificates are not verified here; remove it"),
+    },
+    Foreign {
+        names: &["--file"],
+        instead: Instead::Know("every setting is a flag or a variable, see shardcast --help"),
+    },
+];
+
+fn refuse_foreign(used: &str) -> Result<(), ConfigError> {
+    for row in FOREIGN {
+        // The table's own spelling lives as long as the error does.
+        if let Some(old) = row.names.iter().find(|name| **name == used) {
+            return Err(match row.instead {
+                Instead::Write(new) => ConfigError::Renamed { old, new },
+                Instead::Know(instead) => {
+                    ConfigError::Unsupported { name: used.to_owned(), instead }
+                }
+            });
+        }
+    }
+    Ok(())
+}
+
+fn refuse_foreign_flags(args: &[OsString]) -> Result<(), ConfigError> {
+    for arg in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
+        let name = arg.split_once('=').map_or(arg, |(name, _)| name);
+        refuse_foreign(name)?;
+    }
+    Ok(())
+}
+
+/// A variable cannot be mistyped on purpose the way a flag can: one that once kept a relay closed
+/// would be ignored in silence and leave it open. So whole families are ours or refused.
+fn refuse_foreign_variables(
+    environment: impl IntoIterator<Item = OsString>,
+) -> Result<(), ConfigError> {
+    const FAMILIES: &[&str] = &["MOQ_LISTEN", "MOQ_SERVER_", "MOQ_AUTH_", "MOQ_RUNTIME_"];
+    let command = Args::command();
+    let is_ours = |name: &str| {
+        command.get_arguments().any(|arg| arg.get_env().is_some_and(|variable| variable == name))
+    };
+    for name in environment {
+        let Some(name) = name.to_str() else { continue };
+        refuse_foreign(name)?;
+        if FAMILIES.iter().any(|family| name.starts_with(family)) && !is_ours(name) {
+            return Err(ConfigError::Unsupported {
+                name: name.to_owned(),
+                instead: "there is no such setting; unset it, and see shardcast --help",
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `expect` is a summary of the configuration, or words of the refusal.
+    #[track_caller]
+    fn check(args: &str, expect: Result<&str, &[&str]>) {
+        check_with(args, &[], expect);
+    }
+
+    #[track_caller]
+    fn check_with(args: &str, environment: &[&str], expect: Result<&str, &[&str]>) {
+        let args = ["shardcast"].into_iter().chain(args.split_whitespace());
+        let got = Config::parse(args.map(OsString::from), environment.iter().map(OsString::from));
+        match (got, expect) {
+            (Ok(Request::Run(config)), Ok(summary)) => assert_eq!(summarise(&config), summary),
+            (Ok(Request::Show(text)), Ok(words)) => {
+                let text = text.to_string();
+                assert!(text.contains(words), "{text:?} lacks {words:?}");
+            }
+            (Err(error), Err(words)) => {
+                let line = error.to_string();
+                assert!(!line.contains('\n'), "more than one line: {line:?}");
+                for word in words {
+                    assert!(line.contains(word), "{line:?} lacks {word:?}");
+                }
+            }
+            (got, expect) => panic!("got {got:?}, expected {expect:?}"),
+        }
+    }
+
+    fn summarise(config: &Config) -> String {
+        let identity = match &config.identity {
+            IdentitySource::Files { cert, key } => format!("{}+{}", cert.display(), key.display()),
+            IdentitySource::Generated { hosts } => join(hosts.iter().map(ServerName::to_str)),
+        };
+        let shards = config.shards.map_or("auto".into(), |n| n.to_string());
+        let (listen, public, level) = (config.listen, join(&config.public), config.log_level);
+        format!("{listen} {identity} {public} {shards} {level}")
+    }
+
+    #[test]
+    fn development_relay() {
+        check("", Ok("127.0.0.1:4443 localhost ** auto INFO"));
+        check("--listen [::1]:0", Ok("[::1]:0 localhost ** auto INFO"));
+        check("--listen [::ffff:127.0.0.1]:1", Ok("[::ffff:127.0.0.1]:1 localhost ** auto INFO"));
+        check("--shards 1", Ok("127.0.0.1:4443 localhost ** 1 INFO"));
+        check("--shards=256 --log-level trace", Ok("127.0.0.1:4443 localhost ** 256 TRACE"));
+        check("--auth-public anon/**", Ok("127.0.0.1:4443 localhost anon/** auto INFO"));
+    }
+
+    #[test]
+    fn production_relay() {
+        check(
+            "--listen 0.0.0.0:443 --listen-tls-cert c --listen-tls-key k --auth-public a/**,b/c/**",
+            Ok("0.0.0.0:443 c+k a/**,b/c/** auto INFO"),
+        );
+        check(
+            "--listen [::]:4443 --listen-tls-generate a.example --listen-tls-generate b.example,10.0.0.1 \
+             --auth-public ** --auth-public x/**",
+            Ok("[::]:4443 a.example,b.example,10.0.0.1 **,x/** auto INFO"),
+        );
+    }
+
+    #[test]
+    fn beyond_loopback_is_a_decision() {
+        check(
+            "--listen 0.0.0.0:4443",
+            Err(&[
+                "a certificate and an access rule",
+                "run: shardcast --listen '0.0.0.0:4443' --listen-tls-cert cert.pem \
+                 --listen-tls-key key.pem --auth-public 'anon/**'",
+            ]),
+        );
+        check(
+            "--listen [::]:1 --auth-public live/**",
+            Err(&["needs a certificate (or", "--listen '[::]:1'", "--auth-public 'live/**'"]),
+        );
+        check(
+            "--listen [::]:1 --listen-tls-cert /c --listen-tls-key /k",
+            Err(&["needs an access rule", "--listen-tls-cert /c --listen-tls-key /k"]),
+        );
+        check(
+            "--listen 10.0.0.1:1 --listen-tls-generate a.example",
+            Err(&["needs an access rule", "--listen-tls-generate a.example"]),
+        );
+    }
+
+    #[test]
+    fn certificates_come_in_pairs() {
+        check("--listen-tls-cert c", Err(&["without --listen-tls-key"]));
+        check("--listen-tls-key k", Err(&["without --listen-tls-cert"]));
+        check(
+            "--listen-tls-cert c --listen-tls-key k --listen-tls-generate localhost",
+            Err(&["both given"]),
+        );
+    }
+
+    #[test]
+    fn values_out_of_range() {
+        check("--shards 0", Err(&["'0'", "--shards", "from 1 to 256"]));
+        check("--shards 1000", Err(&["'1000'", "from 1 to 256"]));
+        check("--shards -1", Err(&["-1"]));
+        check("--shards two", Err(&["'two'", "from 1 to 256"]));
+        check("--listen localhost:4443", Err(&["'localhost:4443'", "write 127.0.0.1:4443"]));
+        check("--listen 4443", Err(&["'4443'", "write 127.0.0.1:4443"]));
+        check("--log-level loud", Err(&["'loud'", "possible values: error, warn, info"]));
+        check("--listen-tls-generate a_b/c", Err(&["'a_b/c'", "host name"]));
+        check("--auth-public anon", Err(&["'anon'", "write anon/**"]));
+    }
+
+    #[test]
+    fn unknown_words() {
+        check("--lisen 127.0.0.1:1", Err(&["'--lisen'", "similar", "'--listen'", "--help"]));
+        check("relay.toml", Err(&["'relay.toml'", "no configuration file"]));
+        check("--listen", Err(&["a value is required", "--listen"]));
+        check("--listen 127.0.0.1:1 --listen 127.0.0.1:2", Err(&["multiple times"]));
+    }
+
+    #[test]
+    fn names_of_the_existing_relay() {
+        check("--server-bind [::]:443", Err(&["--server-bind", "--listen (MOQ_LISTEN)"]));
+        check("--server-bind=[::]:443", Err(&["--server-bind is", "--listen (MOQ_LISTEN)"]));
+        check("--tls-cert c", Err(&["--tls-cert", "--listen-tls-cert"]));
+        check("--tls-key k", Err(&["--tls-key", "--listen-tls-key"]));
+        check("--tls-generate localhost", Err(&["--tls-generate", "--listen-tls-generate"]));
+        check("--runtime-workers 4", Err(&["--runtime-workers", "--shards"]));
+        check("--auth-key root.jwk", Err(&["--auth-key", "--auth-public PATTERN"]));
+        check("--auth-url https://a", Err(&["--auth-url", "--auth-public PATTERN"]));
+        check("--file relay.toml", Err(&["--file", "flag or a variable"]));
+    }
+
+    #[test]
+    fn variables_of_the_existing_relay() {
+        let default = "127.0.0.1:4443 localhost ** auto INFO";
+        check_with("", &["MOQ_SERVER_BIND"], Err(&["MOQ_SERVER_BIND", "MOQ_LISTEN"]));
+        check_with("", &["MOQ_AUTH_KEY"], Err(&["MOQ_AUTH_KEY", "--auth-public"]));
+        check_with("", &["MOQ_AUTH_DOMAIN"], Err(&["MOQ_AUTH_DOMAIN", "unset it"]));
+        check_with("", &["MOQ_LISTEN_TLS_ROT"], Err(&["MOQ_LISTEN_TLS_ROT", "unset it"]));
+        // Variables of clients on the same machine are none of our business.
+        check_with("", &["MOQ_CONNECT", "MOQ_BACKOFF_MAX", "PATH"], Ok(default));
+        check_with("", &["MOQ_LISTEN", "MOQ_AUTH_PUBLIC", "MOQ_LOG_LEVEL"], Ok(default));
+    }
+
+    #[test]
+    fn help_and_version() {
+        check("--version", Ok(concat!("shardcast ", env!("CARGO_PKG_VERSION"))));
+        check("-V", Ok("shardcast "));
+        check("--help", Ok("A production relay"));
+        for arg in Args::command().get_arguments() {
+            check("--help", Ok(arg.get_long().expect("every argument has a long name")));
+            assert!(arg.get_help().is_some(), "{arg} does not say what it is for");
+            if let Some(variable) = arg.get_env() {
+                check("--help", Ok(&format!("[env: {}=", variable.display())));
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check_pattern(text: &str, expect: Result<(&str, &str), PatternError>) {
+        let got = text.parse::<Pattern>();
+        let got = got.map(|pattern| (pattern.prefix().to_owned(), pattern.to_string()));
+        let expect = expect.map(|(prefix, shown)| (prefix.to_owned(), shown.to_owned()));
+        assert_eq!(got, expect, "{text:?}");
+    }
+
+    #[test]
+    fn patterns() {
+        check_pattern("**", Ok(("", "**")));
+        check_pattern("/**/", Ok(("", "**")));
+        check_pattern("anon/**", Ok(("anon", "anon/**")));
+        check_pattern("/anon//live/**", Ok(("anon/live", "anon/live/**")));
+        check_pattern("", Err(PatternError::Empty));
+        check_pattern("//", Err(PatternError::Empty));
+        check_pattern("anon", Err(PatternError::NoWildcard("anon".into())));
+        check_pattern("/a//b/", Err(PatternError::NoWildcard("a/b".into())));
+        check_pattern("*", Err(PatternError::Wildcard));
+        check_pattern("anon/*", Err(PatternError::Wildcard));
+        check_pattern("anon**", Err(PatternError::Wildcard));
+        check_pattern("**/chat", Err(PatternError::Wildcard));
+        check_pattern("a/**/b/**", Err(PatternError::Wildcard));
+        let deep = |segments| format!("{}**", "a/".repeat(segments));
+        let prefix = deep(32).trim_end_matches("/**").to_owned();
+        check_pattern(&deep(32), Ok((&prefix, &deep(32))));
+        check_pattern(&deep(33), Err(PatternError::TooDeep));
+    }
+}

@@ -1,0 +1,277 @@
+//! What the relay needs of its host, checked before anything starts: a clear refusal here
+//! instead of a panic in the executor later. Knows the kernel's limits and no other module.
+
+use std::{fs, io};
+
+/// Ring entries of the trial; the smallest ring shows whether rings are allowed at all.
+const TRIAL_RING_ENTRIES: u32 = 1;
+
+/// What glommio insists on, whatever the privileges of the process.
+const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+
+/// One executor of an unprivileged process: three io_uring rings and 64 KiB registered with each
+/// (measured on Linux 6.18: 250 KiB in all). Where registration does not fit glommio does without,
+/// but an earlier shard's may leave no room for a later one's rings, and then that one fails.
+const MEMLOCK_BYTES_PER_SHARD: u64 = 256 << 10;
+
+/// The kernel takes up to a second to give back what a relay that just ended had locked, so that
+/// one started in its place needs room for both.
+const MEMLOCK_GENERATIONS: u64 = 2;
+
+/// CAP_IPC_LOCK: the kernel counts no locked memory against its holder.
+const IPC_LOCK_CAPABILITY: u32 = 14;
+
+/// One shard: three rings, the executor's eventfd, the socket, the bell that mail rings, and the
+/// duplicates of these two that it sleeps on; two to spare.
+const FILES_PER_SHARD: u64 = 10;
+
+/// Everything else: standard streams, certificates, log, HTTP connections.
+const FILES_BASE: u64 = 64;
+
+const IO_URING_DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
+
+/// What the check found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostReport {
+    /// Cores that the process may run on.
+    pub cores: Vec<usize>,
+    pub memlock_bytes: u64,
+    pub open_files: u64,
+    /// Worth a line in the log each, though the relay can start.
+    pub remarks: Vec<String>,
+}
+
+/// Why this host cannot run the relay as asked, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("this kernel has no io_uring: use Linux 5.8 or later, built with CONFIG_IO_URING")]
+    RingsMissing,
+    #[error(
+        "io_uring is switched off (kernel.io_uring_disabled = {0}): set it to 0 with \
+         `sysctl -w kernel.io_uring_disabled=0`"
+    )]
+    RingsDisabled(u32),
+    #[error(
+        "io_uring is forbidden to this process, although the kernel has it on: allow the \
+         io_uring_* calls in its seccomp profile (Docker: `--security-opt seccomp=...`)"
+    )]
+    RingsForbidden,
+    #[error("io_uring_setup failed: {0}")]
+    Rings(io::Error),
+    #[error(
+        "the limit of locked memory is {granted} bytes and {shards} shards need {needed}: raise \
+         it (`ulimit -l {}`, LimitMEMLOCK={needed}, Docker `--ulimit memlock={needed}`)",
+        .needed.div_ceil(1024)
+    )]
+    LockedMemory { granted: u64, needed: u64, shards: usize },
+    #[error(
+        "the limit of open files is {granted} and {shards} shards need {needed}: raise it \
+         (`ulimit -Hn {needed}`, LimitNOFILE={needed})"
+    )]
+    OpenFiles { granted: u64, needed: u64, shards: usize },
+    #[error("cannot read the limit of {what}: {error}")]
+    Limit { what: &'static str, error: io::Error },
+    #[error(
+        "the process may run on no core that it can find: mount /sys and /proc, check `taskset -p`"
+    )]
+    NoCores,
+    #[error("{asked} shards asked for: choose from 1 to {max}")]
+    ShardCount { asked: usize, max: usize },
+}
+
+/// Checks that the host can run `shards` shards, raising what may be raised.
+pub fn check(shards: usize) -> Result<HostReport, HostError> {
+    try_ring()?;
+    let cores = allowed_cores();
+    if cores.is_empty() {
+        return Err(HostError::NoCores);
+    }
+    let mut remarks = Vec::new();
+    if shards > cores.len() {
+        remarks.push(format!(
+            "{shards} shards share cores {cores:?}: for throughput run one shard per core"
+        ));
+    }
+    let memlock_bytes = raise_memlock(shards, &mut remarks)?;
+    let open_files = raise_open_files(shards)?;
+    Ok(HostReport { cores, memlock_bytes, open_files, remarks })
+}
+
+/// The cores of the process's affinity mask, in order.
+pub fn allowed_cores() -> Vec<usize> {
+    let mut cores: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    cores.sort_unstable();
+    cores
+}
+
+/// The core of each shard: by default one shard on every allowed core. More shards than cores
+/// take the cores round and round.
+pub fn choose_cores(shards: Option<usize>) -> Result<Vec<usize>, HostError> {
+    assign_cores(&allowed_cores(), shards)
+}
+
+fn assign_cores(allowed: &[usize], shards: Option<usize>) -> Result<Vec<usize>, HostError> {
+    const MAX: usize = crate::quic::cid::SHARDS_MAX;
+    if allowed.is_empty() {
+        return Err(HostError::NoCores);
+    }
+    let shards = shards.unwrap_or(allowed.len().min(MAX));
+    if !(1..=MAX).contains(&shards) {
+        return Err(HostError::ShardCount { asked: shards, max: MAX });
+    }
+    Ok(allowed.iter().copied().cycle().take(shards).collect())
+}
+
+fn try_ring() -> Result<(), HostError> {
+    // The kernel reads and fills a struct io_uring_params, which is 120 bytes.
+    let mut parameters = [0u32; 30];
+    // SAFETY: the pointer is to writable memory of that structure's size, zeroed as asked.
+    let ring = unsafe {
+        libc::syscall(libc::SYS_io_uring_setup, TRIAL_RING_ENTRIES, parameters.as_mut_ptr())
+    };
+    if ring >= 0 {
+        // SAFETY: the descriptor is ours and used nowhere else.
+        unsafe { libc::close(ring as libc::c_int) };
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    let disabled = fs::read_to_string(IO_URING_DISABLED);
+    Err(explain_ring(error, disabled.ok().and_then(|value| value.trim().parse().ok())))
+}
+
+fn explain_ring(error: io::Error, disabled: Option<u32>) -> HostError {
+    match (error.raw_os_error(), disabled) {
+        (Some(libc::ENOSYS), None) => HostError::RingsMissing,
+        (Some(libc::EPERM), Some(disabled @ 1..)) => HostError::RingsDisabled(disabled),
+        // A filter may answer with either; the kernel itself has the sysctl and is willing.
+        (Some(libc::EPERM | libc::EACCES | libc::ENOSYS), _) => HostError::RingsForbidden,
+        _ => HostError::Rings(error),
+    }
+}
+
+/// The kernel counts per user, so two relays of one user need the sum; that cannot be seen here.
+fn raise_memlock(shards: usize, remarks: &mut Vec<String>) -> Result<u64, HostError> {
+    let counted = if is_exempt_from_memlock() { 0 } else { shards as u64 };
+    let needed = MEMLOCK_BYTES_MIN.max(counted * MEMLOCK_BYTES_PER_SHARD);
+    let wanted = MEMLOCK_BYTES_MIN.max(counted * MEMLOCK_BYTES_PER_SHARD * MEMLOCK_GENERATIONS);
+    let granted = raise(libc::RLIMIT_MEMLOCK, wanted)
+        .map_err(|error| HostError::Limit { what: "locked memory", error })?;
+    if granted < needed {
+        return Err(HostError::LockedMemory { granted, needed, shards });
+    }
+    if granted < wanted {
+        remarks.push(format!(
+            "the limit of locked memory is {granted} bytes: a restart within a second of the end \
+             may need {wanted}"
+        ));
+    }
+    Ok(granted)
+}
+
+fn is_exempt_from_memlock() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .is_some_and(|set| set & 1 << IPC_LOCK_CAPABILITY != 0)
+}
+
+fn raise_open_files(shards: usize) -> Result<u64, HostError> {
+    let needed = FILES_BASE + shards as u64 * FILES_PER_SHARD;
+    let granted = raise(libc::RLIMIT_NOFILE, needed)
+        .map_err(|error| HostError::Limit { what: "open files", error })?;
+    if granted < needed {
+        return Err(HostError::OpenFiles { granted, needed, shards });
+    }
+    Ok(granted)
+}
+
+/// Raises the soft limit to the hard one, and both to `wanted` where the privileges allow it.
+/// Returns the soft limit then in force.
+fn raise(resource: libc::__rlimit_resource_t, wanted: u64) -> io::Result<u64> {
+    let mut limit = read_limit(resource)?;
+    if limit.rlim_max < wanted {
+        set_limit(resource, libc::rlimit { rlim_cur: wanted, rlim_max: wanted });
+        limit = read_limit(resource)?;
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        set_limit(resource, libc::rlimit { rlim_cur: limit.rlim_max, ..limit });
+    }
+    Ok(read_limit(resource)?.rlim_cur)
+}
+
+fn read_limit(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills in a structure that outlives the call.
+    let status = unsafe { libc::getrlimit(resource, &mut limit) };
+    if status == 0 { Ok(limit) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A refusal shows in the limit that is read afterwards.
+fn set_limit(resource: libc::__rlimit_resource_t, limit: libc::rlimit) {
+    // SAFETY: the kernel reads a structure that outlives the call.
+    unsafe { libc::setrlimit(resource, &limit) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_passes() {
+        let report = check(2).unwrap();
+        assert_eq!(report.cores, allowed_cores());
+        assert!(report.memlock_bytes >= MEMLOCK_BYTES_MIN);
+        assert!(report.open_files >= FILES_BASE + 2 * FILES_PER_SHARD);
+    }
+
+    #[test]
+    fn more_shards_than_cores_is_said() {
+        let cores = allowed_cores().len();
+        assert!(check(cores).unwrap().remarks.is_empty());
+        assert!(check(cores + 1).unwrap().remarks[0].contains("share"));
+    }
+
+    #[test]
+    fn shards_take_the_cores_round_and_round() {
+        assert_eq!(assign_cores(&[1, 3], None).unwrap(), [1, 3]);
+        assert_eq!(assign_cores(&[1, 3], Some(1)).unwrap(), [1]);
+        assert_eq!(assign_cores(&[1, 3], Some(5)).unwrap(), [1, 3, 1, 3, 1]);
+        assert!(matches!(assign_cores(&[], None), Err(HostError::NoCores)));
+        for asked in [0, 257] {
+            let refused = assign_cores(&[0], Some(asked)).unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                format!("{asked} shards asked for: choose from 1 to 256")
+            );
+        }
+    }
+
+    #[test]
+    fn cores_follow_the_affinity_mask() {
+        let last = *allowed_cores().last().unwrap();
+        std::thread::spawn(move || {
+            assert!(core_affinity::set_for_current(core_affinity::CoreId { id: last }));
+            assert_eq!(allowed_cores(), [last]);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_refused_ring_is_explained() {
+        #[track_caller]
+        fn check(code: i32, disabled: Option<u32>, expected: &str) {
+            let message = explain_ring(io::Error::from_raw_os_error(code), disabled).to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+        check(libc::ENOSYS, None, "CONFIG_IO_URING");
+        check(libc::EPERM, Some(2), "kernel.io_uring_disabled = 2");
+        check(libc::EPERM, Some(1), "kernel.io_uring_disabled = 1");
+        check(libc::EPERM, Some(0), "seccomp");
+        check(libc::ENOSYS, Some(0), "seccomp");
+        check(libc::ENOMEM, Some(0), "io_uring_setup failed");
+    }
+}

@@ -1,0 +1,29 @@
+//! shardcast: a relay for Media over QUIC Lite, one pinned io_uring executor per core.
+//!
+//! N pinned shards; each owns one socket, its connections and its tracks; a turn takes datagrams
+//! and mail in and gives datagrams and mail out.
+//!
+//! * [`wire`]: moq-lite bytes ⇄ messages. Knows no QUIC, no clock and no task.
+//! * [`track`]: groups, cursors, demand and the serve loop. Knows no peer and no stream.
+//! * [`route`]: the directory of announced routes. Knows no session beyond its name.
+//! * [`session`]: one peer as a state machine. Knows neither QUIC nor other sessions.
+//! * [`quic`]: quinn-proto held by hand. The only folder that names it.
+//! * [`net`]: the UDP sockets and which shard a datagram belongs to.
+//! * [`shard`]: the only folder that sees all of the above.
+//! * [`rt`]: glommio behind a handful of functions. Knows turns, not what they do.
+//! * [`relay`], [`config`], [`tls`], [`host`]: start-up.
+//! * [`limits`]: every bound by name.
+
+pub mod config;
+pub mod host;
+pub mod limits;
+pub mod net;
+pub mod quic;
+pub mod relay;
+pub mod route;
+pub mod rt;
+pub mod session;
+pub mod shard;
+pub mod tls;
+pub mod track;
+pub mod wire;

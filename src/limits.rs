@@ -1,0 +1,107 @@
+//! Every bound of the relay by name, with its unit and its reason.
+//!
+//! A bound that only one wire message has stands beside that message in `wire`.
+
+use std::time::Duration;
+
+/// Payload bytes of one frame. The reference aborts a group above this (spec §2.3).
+pub const FRAME_BYTES_MAX: u64 = 32 << 20;
+
+/// Payload bytes of one group (spec §2.3).
+pub const GROUP_BYTES_MAX: u64 = 32 << 20;
+
+/// Frames of one group (spec §2.3).
+pub const GROUP_FRAMES_MAX: u32 = 8192;
+
+/// Bytes of groups that one track keeps on one shard. Two of the largest groups: the one that is
+/// complete and the one that is growing.
+pub const TRACK_CACHE_BYTES_MAX: u64 = 2 * GROUP_BYTES_MAX;
+
+/// Retention of a track whose publisher cannot state one (lite-01 to 04), in milliseconds.
+pub const TRACK_MAX_AGE_MS_DEFAULT: u64 = 5000;
+
+/// Ticks per second given to frames of a publisher whose wire has no timestamps.
+pub const TIMESCALE_DEFAULT: u64 = 1000;
+
+/// Publisher priority of a track whose publisher cannot state one.
+pub const PRIORITY_DEFAULT: u8 = 127;
+
+/// From the end of the QUIC handshake to the peer's SETUP. One message that the client sends
+/// with its first flight: a peer that needs longer holds memory for nothing.
+pub const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a finished upstream subscription waits for groups that were promised but have not
+/// arrived; longer where the track's own max age is longer (spec §4.8).
+pub const TAIL_WAIT_MIN: Duration = Duration::from_secs(1);
+
+/// The longest a publisher's stated max age may make us wait for a promised group.
+pub const TAIL_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long a track that nobody uses keeps its information (timescale, retention, priority), so
+/// that TRACK followed by SUBSCRIBE asks the publisher once.
+pub const TRACK_LINGER: Duration = Duration::from_secs(5);
+
+/// Streams of each kind that a new peer may have open. quinn-proto allocates a slot for each.
+pub const STREAMS_BIDI_START: u64 = 16;
+pub const STREAMS_UNI_START: u64 = 8;
+
+/// Group streams a peer may have open once it publishes.
+pub const STREAMS_UNI_PUBLISHER: u64 = 64;
+
+/// The credit doubles whenever half of it is in use, up to this.
+pub const STREAMS_MAX: u64 = 4096;
+
+/// Bytes that one connection may have written and not yet acknowledged: what a viewer that
+/// stops reading can hold of our memory. 1 MiB carries 80 Mb/s at 100 ms.
+pub const SEND_WINDOW_BYTES: u64 = 1 << 20;
+
+/// Bytes in flight towards us, per stream and per connection. Streams are drained every turn, so
+/// this bounds reordering, not content: 16 MiB carries 1.3 Gb/s at 100 ms.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+pub const RECEIVE_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Control bytes that wait for one peer's flow control. A peer that asks and never reads loses
+/// its session.
+pub const CONTROL_BACKLOG_BYTES_MAX: usize = 1 << 20;
+
+/// Announcement bytes encoded ahead of one peer's flow control; beyond it changes are kept as a
+/// set of paths, which the live broadcasts bound.
+pub const ANNOUNCE_BACKLOG_BYTES: usize = 16 << 10;
+
+/// Announcements that one peer may have live.
+pub const ANNOUNCEMENTS_PER_PEER_MAX: usize = 10_000;
+
+/// Idle connections end after this, and ours are kept alive at a third of it (spec §1.9).
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// Handshakes in progress on one shard before new clients must prove their address (Retry), and
+/// before they are refused.
+pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
+pub const HANDSHAKES_MAX: usize = 4096;
+
+/// Pause between two stateless resets of one shard. quinn's 20 ms would need 20 s to tell 1,000
+/// viewers of a restarted relay.
+pub const STATELESS_RESET_INTERVAL: Duration = Duration::from_micros(200);
+
+/// Messages that fit a lane between two shards, and mail taken in one turn.
+pub const LANE_MESSAGES: usize = 1024;
+pub const MAIL_PER_TURN: usize = 512;
+
+/// Messages that wait behind a full lane before live content is dropped, whole groups at a time.
+pub const OUTBOX_LIVE_MAX: usize = 8192;
+
+/// Bytes read from one stream in one turn, so that a fast publisher cannot hold up its shard.
+pub const READ_BYTES_PER_TURN: usize = 1 << 20;
+
+/// UDP segments in one train: what fits 64 KiB at an Ethernet's size, and what kernels take.
+pub const TRAIN_SEGMENTS_MAX: usize = 44;
+
+/// Trains one connection may send in one turn before the next one has its chance.
+pub const TRAINS_PER_TURN: usize = 8;
+
+const _: () = assert!(FRAME_BYTES_MAX <= GROUP_BYTES_MAX);
+const _: () = assert!(GROUP_BYTES_MAX < TRACK_CACHE_BYTES_MAX);
+const _: () = assert!(STREAMS_BIDI_START <= STREAMS_MAX && STREAMS_UNI_PUBLISHER <= STREAMS_MAX);
+const _: () = assert!(KEEP_ALIVE.as_millis() * 3 < IDLE_TIMEOUT.as_millis());
+const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);

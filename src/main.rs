@@ -1,0 +1,204 @@
+//! Arguments → configuration → shards → wait for a signal.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::mpsc;
+
+use shardcast::config::{Config, IdentitySource, Request};
+use shardcast::relay::{self, Running};
+use time::OffsetDateTime;
+use tracing_subscriber::EnvFilter;
+
+const EXIT_FAILED: u8 = 1;
+/// What clap and most tools use for a wrong command line.
+const EXIT_USAGE: u8 = 2;
+/// 128 + SIGINT, as a shell reports it.
+const EXIT_AT_ONCE: i32 = 130;
+
+fn main() -> ExitCode {
+    let variables = std::env::vars_os().map(|(name, _)| name);
+    let config = match Config::parse(std::env::args_os(), variables) {
+        Ok(Request::Run(config)) => config,
+        Ok(Request::Show(text)) => {
+            // A reader that has left, as in `--help | head -1`, is not a failure.
+            let _ = text.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return fail(EXIT_USAGE, &error),
+    };
+    if let Err(error) = start_logging(&config) {
+        return fail(EXIT_USAGE, &error);
+    }
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(EXIT_FAILED, &*error),
+    }
+}
+
+fn run(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+    // Before the first shard: threads inherit the mask, and a signal taken by a shard would
+    // interrupt its ring.
+    let signals = Signals::take_over()?;
+    let running = relay::start(config)?;
+    // A welcome that nobody reads any more is not a reason to stop.
+    let _ = welcome(&mut std::io::stdout().lock(), config, &running);
+    tracing::info!(addr = %running.addr(), kind = %"quic", "listening");
+
+    let signal = signals.wait();
+    tracing::info!(%signal, "shutdown requested; closing every session");
+    running.stop()?;
+    Ok(())
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    // File names and arguments may hold anything, line breaks included.
+    let line = error.to_string().replace(char::is_control, " ");
+    let _ = writeln!(std::io::stderr(), "shardcast: {line}");
+    ExitCode::from(code)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("RUST_LOG is not a log filter: {0}; write for example RUST_LOG=info,shardcast=debug")]
+struct BadFilter(String);
+
+fn start_logging(config: &Config) -> Result<(), BadFilter> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => {
+            EnvFilter::try_new(text).map_err(|error| BadFilter(error.to_string()))?
+        }
+        _ => EnvFilter::new(config.log_level.as_str()),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
+/// SIGINT and SIGTERM, taken by one thread.
+struct Signals {
+    first: mpsc::Receiver<&'static str>,
+}
+
+impl Signals {
+    /// Call while there is one thread.
+    fn take_over() -> std::io::Result<Self> {
+        let set = Self::block()?;
+        let (found, first) = mpsc::channel();
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let name = match Self::next(&set) {
+                libc::SIGINT => "SIGINT",
+                _ => "SIGTERM",
+            };
+            // Nobody listens if the start failed, and then the process is about to end.
+            let _ = found.send(name);
+            Self::next(&set);
+            // SAFETY: ends the process without running anything of ours, whose state after
+            // an impatient second signal is not to be trusted.
+            unsafe { libc::_exit(EXIT_AT_ONCE) }
+        })?;
+        Ok(Self { first })
+    }
+
+    fn wait(&self) -> &'static str {
+        self.first.recv().expect("the thread sends before it ends")
+    }
+
+    fn block() -> std::io::Result<libc::sigset_t> {
+        // SAFETY: sigemptyset initialises the set before anything reads it.
+        unsafe {
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, libc::SIGINT);
+            libc::sigaddset(&mut set, libc::SIGTERM);
+            match libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) {
+                0 => Ok(set),
+                code => Err(std::io::Error::from_raw_os_error(code)),
+            }
+        }
+    }
+
+    fn next(set: &libc::sigset_t) -> libc::c_int {
+        let mut signal = 0;
+        // SAFETY: both point to live values. It fails only for a set with invalid signals.
+        let code = unsafe { libc::sigwait(set, &mut signal) };
+        assert_eq!(code, 0, "sigwait of SIGINT and SIGTERM");
+        signal
+    }
+}
+
+/// One screen: what runs here, and what to type next.
+fn welcome(out: &mut impl Write, config: &Config, running: &Running) -> std::io::Result<()> {
+    let addr = running.addr();
+    let version = env!("CARGO_PKG_VERSION");
+    writeln!(out, "shardcast {version} listens on {addr} (QUIC, moq-lite 03 to 06)\n")?;
+    let cores: Vec<String> = running.cores().iter().map(usize::to_string).collect();
+    let (shards, cores) = (cores.len(), cores.join(" "));
+    let plural = if shards == 1 { "" } else { "s" };
+    writeln!(out, "  shards       {shards} on core{plural} {cores}")?;
+    let expires = expiry(running.expires());
+    let hosts = match &config.identity {
+        IdentitySource::Files { cert, .. } => {
+            writeln!(out, "  certificate  {}, {expires}", cert.display())?;
+            Vec::new()
+        }
+        IdentitySource::Generated { hosts } => {
+            let hosts: Vec<_> = hosts.iter().map(|host| host.to_str().into_owned()).collect();
+            writeln!(out, "  certificate  self-signed for {}, {expires}", hosts.join(" "))?;
+            hosts
+        }
+    };
+    let sha256 = hex(running.fingerprint());
+    writeln!(out, "  sha256       {sha256}")?;
+    let patterns: Vec<String> = config.public.iter().map(|p| p.to_string()).collect();
+    let patterns = patterns.join(" ");
+    writeln!(out, "  access       anyone may publish and watch {patterns}")?;
+    for note in running.notes() {
+        writeln!(out, "  note         {note}")?;
+    }
+
+    // The shortest way to trust: nothing at stake on loopback, pinned elsewhere, verified if the
+    // certificate is somebody's.
+    let (host, trust) = match hosts.first() {
+        _ if addr.ip().to_canonical().is_loopback() => {
+            (addr.ip().to_string(), " --connect-tls-insecure".to_owned())
+        }
+        Some(host) => (host.clone(), format!(" --connect-tls-fingerprint {sha256}")),
+        None => ("HOST".to_owned(), String::new()),
+    };
+    let host = match host.contains(':') {
+        true => format!("[{host}]"),
+        false => host,
+    };
+    // The first rule that is open decides where the example publishes.
+    let path = match config.public.first().map(|pattern| pattern.prefix()) {
+        None | Some("") => String::new(),
+        Some(prefix) => format!("/{prefix}"),
+    };
+    let connect =
+        format!("moq --connect 'moqt://{host}:{}{path}'{trust} --broadcast demo.hang", addr.port());
+    writeln!(out, "\nPublish a file (moq: cargo install moq-cli):")?;
+    writeln!(
+        out,
+        "  ffmpeg -re -stream_loop -1 -i in.mp4 -c copy -f mpegts -pes_payload_size 0 - | \\\n    \
+         {connect} import ts"
+    )?;
+    writeln!(out, "Watch it:\n  {connect} export ts | ffplay -")?;
+    writeln!(out, "Both at once, with a test picture:\n  scripts/demo-video.sh")?;
+    writeln!(out, "\nCtrl-C stops the relay.")?;
+    out.flush()
+}
+
+fn expiry(at: OffsetDateTime) -> String {
+    let days = (at - OffsetDateTime::now_utc()).whole_days();
+    let (date, hour, minute) = (at.date(), at.hour(), at.minute());
+    match at > OffsetDateTime::now_utc() {
+        true => format!("expires {date} {hour:02}:{minute:02} UTC (in {days} days)"),
+        false => format!("EXPIRED {date} {hour:02}:{minute:02} UTC"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,446 @@
+//! One UDP socket of the group that shares the relay's port, driven by quinn-udp: recvmmsg with
+//! GRO inwards, sendmsg with GSO outwards.
+
+use std::{
+    io::{self, IoSliceMut},
+    net::SocketAddr,
+    os::fd::{AsRawFd, RawFd},
+};
+
+use bytes::BytesMut;
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Type};
+
+use super::{Datagrams, Ecn, Received, Sent, Train, steer};
+
+/// Asked of the kernel in each direction. A shard that is away for 10 ms at 3 Gb/s misses 4 MB.
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// GRO trains taken per `receive`: one recvmmsg, whose largest batch this is in quinn-udp.
+pub const RECEIVE_TRAINS_MAX: usize = 32;
+
+/// Room for the longest train that the kernel joins.
+const TRAIN_BYTES_MAX: usize = 1 << 16;
+
+const _: () = assert!(RECEIVE_TRAINS_MAX <= quinn_udp::BATCH_SIZE);
+
+/// Binds one socket per shard to `address`, in shard order, and steers datagrams between them.
+///
+/// The first socket binds without SO_REUSEPORT, which fails if anybody at all holds the port,
+/// even a relay of the same user with a group of its own. Only then is the port opened to the
+/// other sockets. With port 0 they take the port that the first one got.
+pub fn bind_group(address: SocketAddr, shards: usize) -> Result<Vec<Socket>, BindError> {
+    assert!(shards > 0, "a relay has at least one shard");
+    let explain = |error| BindError::explain(address, error);
+
+    let first = open(address).map_err(explain)?;
+    first.bind(&address.into()).map_err(explain)?;
+    let bound = first.local_addr().map_err(explain)?.as_socket().expect("an IP socket");
+    let mut sockets = vec![first];
+    if shards > 1 {
+        share_port(&sockets[0]).map_err(explain)?;
+        for _ in 1..shards {
+            let next = open(address).map_err(explain)?;
+            share_port(&next).map_err(explain)?;
+            next.bind(&bound.into()).map_err(explain)?;
+            sockets.push(next);
+        }
+        steer::attach(&sockets[0], shards)
+            .map_err(|error| BindError::Steering { address: bound, error })?;
+    }
+    sockets.into_iter().map(|socket| Socket::new(socket, bound).map_err(explain)).collect()
+}
+
+fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // One unspecified IPv6 address serves both families whatever the host's default is.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // The kernel grants less than asked without an error; `buffer_bytes` tells.
+    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    Ok(socket)
+}
+
+fn share_port(socket: &socket2::Socket) -> io::Result<()> {
+    set_option(socket, libc::SO_REUSEPORT, 1)
+}
+
+fn drive(socket: &socket2::Socket) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(UdpSockRef::from(socket))?;
+    // quinn-udp asks for receive times, which we do not use, and its buffer for control messages
+    // is too short for them beside the stride, the address and ECN: of a joined train, ECN was
+    // cut off.
+    set_option(socket, libc::SO_TIMESTAMPNS, 0)?;
+    Ok(state)
+}
+
+fn set_option(socket: &socket2::Socket, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the option's value is an int that outlives the call.
+    let status = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// One shard's socket.
+pub struct Socket {
+    socket: socket2::Socket,
+    state: UdpSocketState,
+    local_address: SocketAddr,
+    /// One slot per train of a batch, allocated once.
+    slots: Box<[u8]>,
+    counts: SocketCounts,
+}
+
+/// What a socket has seen. Plain counters, read by their shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketCounts {
+    pub received_trains_total: u64,
+    pub received_datagrams_total: u64,
+    pub received_bytes_total: u64,
+    pub receive_batches_total: u64,
+    pub receive_errors_total: u64,
+    /// Empty, or from port 0, which cannot be answered.
+    pub refused_datagrams_total: u64,
+    pub sent_trains_total: u64,
+    pub sent_datagrams_total: u64,
+    pub sent_bytes_total: u64,
+    pub send_blocked_total: u64,
+    pub lost_trains_total: u64,
+}
+
+/// Buffer sizes that the kernel granted, comparable with `SOCKET_BUFFER_BYTES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferBytes {
+    pub receive: usize,
+    pub send: usize,
+}
+
+impl Socket {
+    fn new(socket: socket2::Socket, local_address: SocketAddr) -> io::Result<Self> {
+        let state = drive(&socket)?;
+        Ok(Self {
+            socket,
+            state,
+            local_address,
+            slots: vec![0; RECEIVE_TRAINS_MAX * TRAIN_BYTES_MAX].into_boxed_slice(),
+            counts: SocketCounts::default(),
+        })
+    }
+
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    pub fn counts(&self) -> SocketCounts {
+        self.counts
+    }
+
+    /// What the kernel granted. It reports twice the usable size, the rest being its own
+    /// bookkeeping.
+    pub fn buffer_bytes(&self) -> io::Result<BufferBytes> {
+        Ok(BufferBytes {
+            receive: self.socket.recv_buffer_size()? / 2,
+            send: self.socket.send_buffer_size()? / 2,
+        })
+    }
+
+    /// Anything but a full buffer costs this train only: the peer may be gone, the datagram too
+    /// long for the path, the route withdrawn. None of it concerns the other connections.
+    fn lose(&mut self, error: &io::Error) -> Sent {
+        self.counts.lost_trains_total += 1;
+        // quinn-udp stops segmenting for good on EINVAL as well as on EIO. EIO speaks of the
+        // device, but EINVAL of this train's addresses, and a peer must not be able to turn
+        // segmentation off for all others.
+        if error.raw_os_error() == Some(libc::EINVAL)
+            && let Ok(state) = drive(&self.socket)
+        {
+            self.state = state;
+        }
+        Sent::Lost
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Datagrams for Socket {
+    fn receive(&mut self, deliver: &mut dyn FnMut(Received)) -> bool {
+        let mut metas = [RecvMeta::default(); RECEIVE_TRAINS_MAX];
+        let mut slots = self.slots.chunks_exact_mut(TRAIN_BYTES_MAX);
+        let mut slots: [IoSliceMut<'_>; RECEIVE_TRAINS_MAX] =
+            std::array::from_fn(|_| IoSliceMut::new(slots.next().expect("one slot per train")));
+        let socket = UdpSockRef::from(&self.socket);
+        let trains = match self.state.recv(socket, &mut slots, &mut metas) {
+            Ok(trains) => trains,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(_) => {
+                self.counts.receive_errors_total += 1;
+                return false;
+            }
+        };
+        self.counts.receive_batches_total += 1;
+        for (slot, meta) in slots.iter().zip(&metas).take(trains) {
+            // Port 0 cannot be answered: the send would fail with EINVAL.
+            if meta.len == 0 || meta.addr.port() == 0 {
+                self.counts.refused_datagrams_total += 1;
+                continue;
+            }
+            let stride = meta.stride.clamp(1, meta.len);
+            let mut train = BytesMut::from(&slot[..meta.len]);
+            self.counts.received_trains_total += 1;
+            self.counts.received_bytes_total += meta.len as u64;
+            self.counts.received_datagrams_total += meta.len.div_ceil(stride) as u64;
+            while !train.is_empty() {
+                deliver(Received {
+                    remote: meta.addr,
+                    local_ip: meta.dst_ip,
+                    ecn: meta.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8)),
+                    data: train.split_to(stride.min(train.len())),
+                });
+            }
+        }
+        trains == RECEIVE_TRAINS_MAX
+    }
+
+    fn send(&mut self, train: &Train<'_>) -> Sent {
+        if train.contents.is_empty() || train.destination.port() == 0 {
+            self.counts.lost_trains_total += 1;
+            return Sent::Lost;
+        }
+        let transmit = Transmit {
+            destination: train.destination,
+            ecn: train.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn.bits())),
+            contents: train.contents,
+            segment_size: train.segment_size,
+            src_ip: train.source_ip,
+        };
+        match self.state.try_send(UdpSockRef::from(&self.socket), &transmit) {
+            Ok(()) => {
+                let segment = train.segment_size.unwrap_or(train.contents.len()).max(1);
+                self.counts.sent_trains_total += 1;
+                self.counts.sent_datagrams_total += train.contents.len().div_ceil(segment) as u64;
+                self.counts.sent_bytes_total += train.contents.len() as u64;
+                Sent::Done
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.counts.send_blocked_total += 1;
+                Sent::Blocked
+            }
+            Err(error) => self.lose(&error),
+        }
+    }
+
+    fn max_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+}
+
+/// Why the relay could not take its address, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error(
+        "UDP port {} is taken on {}: stop the program that holds it (`ss -ulpn`) or choose \
+         another port",
+        .0.port(), .0.ip()
+    )]
+    PortTaken(SocketAddr),
+    #[error(
+        "{} is not an address of this host: choose one that `ip address` lists, or `[::]` for all",
+        .0.ip()
+    )]
+    NoSuchAddress(SocketAddr),
+    #[error(
+        "not permitted to bind UDP port {}: choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE",
+        .0.port()
+    )]
+    NotPermitted(SocketAddr),
+    #[error("this host has no support for the address family of {}: choose the other one", .0.ip())]
+    FamilyNotSupported(SocketAddr),
+    #[error(
+        "the kernel refused to steer {address} between shards ({error}): run one shard, or a \
+         kernel that allows SO_ATTACH_REUSEPORT_CBPF"
+    )]
+    Steering { address: SocketAddr, error: io::Error },
+    #[error("cannot bind UDP {address}: {error}")]
+    Other { address: SocketAddr, error: io::Error },
+}
+
+impl BindError {
+    fn explain(address: SocketAddr, error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EADDRINUSE) => Self::PortTaken(address),
+            Some(libc::EADDRNOTAVAIL) => Self::NoSuchAddress(address),
+            Some(libc::EACCES | libc::EPERM) => Self::NotPermitted(address),
+            Some(libc::EAFNOSUPPORT) => Self::FamilyNotSupported(address),
+            _ => Self::Other { address, error },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{IpAddr, UdpSocket},
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    fn bind_one(address: &str) -> Socket {
+        bind_group(address.parse().unwrap(), 1).unwrap().pop().unwrap()
+    }
+
+    fn receive_some(socket: &mut Socket) -> Vec<Received> {
+        let mut arrived = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while arrived.is_empty() && Instant::now() < deadline {
+            socket.receive(&mut |received| arrived.push(received));
+        }
+        arrived
+    }
+
+    fn train(destination: SocketAddr, contents: &[u8], segment_size: Option<usize>) -> Train<'_> {
+        Train { destination, source_ip: None, ecn: Some(Ecn::Ect0), contents, segment_size }
+    }
+
+    #[test]
+    fn a_train_arrives_as_its_datagrams() {
+        check_train("127.0.0.1:0");
+        check_train("[::1]:0");
+    }
+
+    #[track_caller]
+    fn check_train(address: &str) {
+        let (mut sender, mut receiver) = (bind_one(address), bind_one(address));
+        let contents: Vec<u8> = (0..2500).map(|n| n as u8).collect();
+        let sent = sender.send(&train(receiver.local_address(), &contents, Some(1200)));
+        assert_eq!(sent, Sent::Done);
+        let arrived = receive_some(&mut receiver);
+        let lengths: Vec<_> = arrived.iter().map(|received| received.data.len()).collect();
+        assert_eq!(lengths, [1200, 1200, 100]);
+        let bytes: Vec<u8> = arrived.iter().flat_map(|received| received.data.to_vec()).collect();
+        assert_eq!(bytes, contents);
+        assert_eq!(arrived[0].remote, sender.local_address());
+        assert_eq!(arrived[0].local_ip, Some(receiver.local_address().ip()));
+        assert!(arrived.iter().all(|received| received.ecn == Some(Ecn::Ect0)));
+        // The kernel joined it, or the steps above have tested nothing of GRO.
+        assert_eq!(receiver.counts().received_trains_total, 1);
+        assert_eq!(sender.counts().sent_datagrams_total, 3);
+        assert_eq!(receiver.counts().received_datagrams_total, 3);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_says_that_more_waits() {
+        let (mut sender, mut receiver) = (bind_one("127.0.0.1:0"), bind_one("127.0.0.1:0"));
+        for _ in 0..RECEIVE_TRAINS_MAX + 1 {
+            let sent = sender.send(&train(receiver.local_address(), b"x", None));
+            assert_eq!(sent, Sent::Done);
+        }
+        let mut arrived = 0;
+        assert!(receiver.receive(&mut |_| arrived += 1));
+        assert_eq!(arrived, RECEIVE_TRAINS_MAX);
+        assert!(!receiver.receive(&mut |_| arrived += 1));
+        assert_eq!(arrived, RECEIVE_TRAINS_MAX + 1);
+    }
+
+    #[test]
+    fn an_unspecified_ipv6_address_serves_both_families() {
+        let mut socket = bind_one("[::]:0");
+        let port = socket.local_address().port();
+        for ip in ["127.0.0.1", "::1"] {
+            let ip: IpAddr = ip.parse().unwrap();
+            let client = UdpSocket::bind((ip, 0)).unwrap();
+            client.send_to(b"ping", (ip, port)).unwrap();
+            let arrived = receive_some(&mut socket);
+            let answer =
+                Train { source_ip: arrived[0].local_ip, ..train(arrived[0].remote, b"pong", None) };
+            assert_eq!(socket.send(&answer), Sent::Done);
+            client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let mut buffer = [0; 16];
+            let (length, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from.ip()), (&b"pong"[..], ip));
+        }
+    }
+
+    #[test]
+    fn a_port_held_by_another_group_is_refused() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+            let mut address: SocketAddr = address.parse().unwrap();
+            let group = bind_group(address, 3).unwrap();
+            address.set_port(group[0].local_address().port());
+            for shards in [1, 3] {
+                let refused = bind_group(address, shards).err();
+                assert!(matches!(refused, Some(BindError::PortTaken(_))), "{refused:?}");
+            }
+            drop(group);
+            bind_group(address, 3).unwrap();
+        }
+    }
+
+    #[test]
+    fn bind_errors_name_cause_and_fix() {
+        let refused = bind_group("192.0.2.1:4443".parse().unwrap(), 2).err().unwrap();
+        assert_eq!(
+            refused.to_string(),
+            "192.0.2.1 is not an address of this host: choose one that `ip address` lists, or \
+             `[::]` for all"
+        );
+        let refused = BindError::explain(
+            "127.0.0.1:443".parse().unwrap(),
+            io::Error::from_raw_os_error(libc::EACCES),
+        );
+        assert!(refused.to_string().contains("CAP_NET_BIND_SERVICE"));
+    }
+
+    /// An impossible train must not take segmentation away from everybody else.
+    #[test]
+    fn a_lost_train_harms_nobody_else() {
+        let mut socket = bind_one("127.0.0.1:0");
+        let segments = socket.max_segments();
+        assert!(segments > 1, "this host cannot segment");
+        let port_zero = "127.0.0.1:0".parse().unwrap();
+        assert_eq!(socket.send(&train(port_zero, b"x", None)), Sent::Lost);
+        let other = bind_one("127.0.0.1:0").local_address();
+        // A length that no UDP datagram has, and more segments than the kernel takes.
+        assert_eq!(socket.send(&train(other, &[0; 65_530], None)), Sent::Lost);
+        assert_eq!(socket.send(&train(other, &[0; 2000], Some(1))), Sent::Lost);
+        assert_eq!(socket.max_segments(), segments);
+        // Nobody listens there any more: the ICMP answer is not our concern.
+        for _ in 0..3 {
+            assert_eq!(socket.send(&train(other, b"x", None)), Sent::Done);
+            assert!(!socket.receive(&mut |_| unreachable!()));
+        }
+        assert_eq!(socket.counts().lost_trains_total, 3);
+    }
+
+    #[test]
+    fn empty_datagrams_are_refused() {
+        let mut socket = bind_one("127.0.0.1:0");
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"", socket.local_address()).unwrap();
+        client.send_to(b"x", socket.local_address()).unwrap();
+        let arrived = receive_some(&mut socket);
+        assert_eq!(arrived.len(), 1);
+        assert_eq!(socket.counts().refused_datagrams_total, 1);
+    }
+
+    #[test]
+    fn granted_buffers_are_told() {
+        let granted = bind_one("127.0.0.1:0").buffer_bytes().unwrap();
+        assert!((1..=SOCKET_BUFFER_BYTES).contains(&granted.receive));
+        assert!((1..=SOCKET_BUFFER_BYTES).contains(&granted.send));
+    }
+}

@@ -1,0 +1,259 @@
+//! One QUIC connection, as the transport of one session.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quinn_proto as proto;
+use quinn_proto::Dir;
+
+use super::varint;
+use crate::limits::{STREAMS_MAX, STREAMS_UNI_PUBLISHER};
+use crate::session::streams::{ReadEnd, StreamId, Streams, WriteEnd};
+use crate::wire::{SessionCode, StreamCode};
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub enum Event {
+    /// The handshake is complete; the protocol that was agreed on.
+    Connected {
+        alpn: Vec<u8>,
+    },
+    Opened(StreamId),
+    Readable(StreamId),
+    Writable(StreamId),
+    Finished(StreamId),
+    Stopped(StreamId),
+    /// The peer grants more streams; true for unidirectional ones.
+    Available {
+        uni: bool,
+    },
+    Lost {
+        reason: String,
+    },
+}
+
+#[derive(Debug)]
+pub struct Conn {
+    pub(super) proto: proto::Connection,
+    pub(super) generation: u32,
+    /// On the list of connections whose events are to be looked at.
+    pub(super) has_events: bool,
+    /// On the list of connections that may have something to send.
+    pub(super) is_dirty: bool,
+    /// The earliest entry in the timer heap.
+    pub(super) scheduled: Option<Instant>,
+    /// When the session wants to be woken.
+    pub(super) session_deadline: Option<Instant>,
+    /// A train that the socket would not take yet.
+    pub(super) unsent: Option<(proto::Transmit, Vec<u8>)>,
+    /// Streams of the peer that are known to the session; those open count towards the credit.
+    credit: [u64; 2],
+    pub(super) close: Option<(SessionCode, &'static str)>,
+    is_established: bool,
+}
+
+impl Conn {
+    pub(super) fn new(proto: proto::Connection, generation: u32) -> Conn {
+        let credit = [Dir::Bi, Dir::Uni].map(|dir| proto.max_concurrent_streams(dir));
+        Conn {
+            proto,
+            generation,
+            has_events: false,
+            is_dirty: false,
+            scheduled: None,
+            session_deadline: None,
+            unsent: None,
+            credit,
+            close: None,
+            is_established: false,
+        }
+    }
+
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub fn remote(&self) -> std::net::SocketAddr {
+        self.proto.remote_address()
+    }
+
+    pub fn is_established(&self) -> bool {
+        self.is_established
+    }
+
+    /// When the session wants [`crate::session::Session::timeout`] to be called.
+    pub fn set_session_deadline(&mut self, deadline: Option<Instant>) {
+        self.session_deadline = deadline;
+    }
+
+    /// The next thing that happened.
+    pub(super) fn poll(&mut self) -> Option<Event> {
+        loop {
+            // Streams are taken as they come, so a stream may have been read to its end by the
+            // time that its readable event is seen; the session ignores those.
+            for dir in [Dir::Bi, Dir::Uni] {
+                if let Some(id) = self.proto.streams().accept(dir) {
+                    self.raise_credit(dir);
+                    return Some(Event::Opened(StreamId(id.into())));
+                }
+            }
+            let event = match self.proto.poll()? {
+                proto::Event::Connected => {
+                    self.is_established = true;
+                    let data = self.proto.crypto_session().handshake_data();
+                    let data = data.and_then(|data| {
+                        data.downcast::<proto::crypto::rustls::HandshakeData>().ok()
+                    });
+                    Event::Connected { alpn: data.and_then(|d| d.protocol).unwrap_or_default() }
+                }
+                proto::Event::ConnectionLost { reason } => {
+                    Event::Lost { reason: reason.to_string() }
+                }
+                proto::Event::Stream(event) => match event {
+                    proto::StreamEvent::Opened { .. } => continue,
+                    proto::StreamEvent::Readable { id } => Event::Readable(StreamId(id.into())),
+                    proto::StreamEvent::Writable { id } => Event::Writable(StreamId(id.into())),
+                    proto::StreamEvent::Finished { id } => Event::Finished(StreamId(id.into())),
+                    proto::StreamEvent::Stopped { id, .. } => Event::Stopped(StreamId(id.into())),
+                    proto::StreamEvent::Available { dir } => {
+                        Event::Available { uni: dir == Dir::Uni }
+                    }
+                },
+                proto::Event::HandshakeDataReady
+                | proto::Event::DatagramReceived
+                | proto::Event::DatagramsUnblocked => continue,
+            };
+            return Some(event);
+        }
+    }
+
+    /// Carries out what the session decided about the connection as a whole.
+    pub(super) fn settle(&mut self, now: Instant) {
+        if let Some((code, reason)) = self.close.take() {
+            self.proto.close(now, varint(code.0), Bytes::from_static(reason.as_bytes()));
+        }
+    }
+
+    /// Doubles the streams that the peer may have open once half of them are.
+    fn raise_credit(&mut self, dir: Dir) {
+        let credit = self.credit[dir as usize];
+        if credit < STREAMS_MAX && self.proto.streams().remote_open_streams(dir) * 2 >= credit {
+            self.set_credit(dir, (credit * 2).min(STREAMS_MAX));
+        }
+    }
+
+    fn set_credit(&mut self, dir: Dir, credit: u64) {
+        self.credit[dir as usize] = credit;
+        self.proto.set_max_concurrent_streams(dir, varint(credit));
+    }
+
+    fn open(&mut self, dir: Dir) -> Option<StreamId> {
+        self.proto.streams().open(dir).map(|id| StreamId(id.into()))
+    }
+}
+
+fn id(id: StreamId) -> proto::StreamId {
+    varint(id.0).into()
+}
+
+impl Streams for Conn {
+    fn open_uni(&mut self) -> Option<StreamId> {
+        self.open(Dir::Uni)
+    }
+
+    fn open_bidi(&mut self) -> Option<StreamId> {
+        self.open(Dir::Bi)
+    }
+
+    fn write(&mut self, stream: StreamId, chunks: &mut [Bytes]) -> WriteEnd {
+        let mut first = 0;
+        let mut taken = 0;
+        let mut send = self.proto.send_stream(id(stream));
+        while chunks[first..].iter().any(|chunk| !chunk.is_empty()) {
+            match send.write_chunks(&mut chunks[first..]) {
+                Ok(written) => {
+                    taken += written.bytes;
+                    // quinn-proto leaves whole chunks that it took as they were.
+                    for chunk in &mut chunks[first..first + written.chunks] {
+                        *chunk = Bytes::new();
+                    }
+                    first += written.chunks;
+                }
+                Err(proto::WriteError::Blocked) => return WriteEnd::Blocked(taken),
+                Err(proto::WriteError::Stopped(_) | proto::WriteError::ClosedStream) => {
+                    return WriteEnd::Stopped;
+                }
+            }
+        }
+        WriteEnd::All
+    }
+
+    fn finish(&mut self, stream: StreamId) {
+        // A stream that the peer has stopped meanwhile has its own event.
+        let _ = self.proto.send_stream(id(stream)).finish();
+    }
+
+    fn reset(&mut self, stream: StreamId, code: StreamCode) {
+        let _ = self.proto.send_stream(id(stream)).reset(varint(code.0));
+    }
+
+    fn stop(&mut self, stream: StreamId, code: StreamCode) {
+        let _ = self.proto.recv_stream(id(stream)).stop(varint(code.0));
+    }
+
+    fn set_priority(&mut self, stream: StreamId, priority: i32) {
+        let _ = self.proto.send_stream(id(stream)).set_priority(priority);
+    }
+
+    fn read(&mut self, stream: StreamId, max: usize, take: &mut dyn FnMut(&[u8])) -> ReadEnd {
+        let mut recv = self.proto.recv_stream(id(stream));
+        // Closed here means that it was stopped or read to its end before.
+        let Ok(mut chunks) = recv.read(true) else { return ReadEnd::Pending };
+        let mut left = max;
+        let end = loop {
+            if left == 0 {
+                break ReadEnd::More;
+            }
+            match chunks.next(left) {
+                Ok(Some(chunk)) => {
+                    left -= chunk.bytes.len();
+                    take(&chunk.bytes);
+                }
+                Ok(None) => break ReadEnd::Finished,
+                Err(proto::ReadError::Blocked) => break ReadEnd::Pending,
+                Err(proto::ReadError::Reset(code)) => {
+                    break ReadEnd::Reset(StreamCode::from_raw_quic(code.into()));
+                }
+            }
+        };
+        // Whatever this allows the peer goes out when the turn transmits.
+        let _ = chunks.finalize();
+        end
+    }
+
+    fn expect_groups(&mut self) {
+        if self.credit[Dir::Uni as usize] < STREAMS_UNI_PUBLISHER {
+            self.set_credit(Dir::Uni, STREAMS_UNI_PUBLISHER);
+        }
+    }
+
+    fn rtt(&self) -> Duration {
+        self.proto.rtt()
+    }
+
+    fn close(&mut self, code: SessionCode, reason: &'static str) {
+        self.close.get_or_insert((code, reason));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_ids_survive_the_round_trip() {
+        for raw in [0, 1, 2, 3, 4, 4_000_000_003] {
+            assert_eq!(u64::from(id(StreamId(raw))), raw);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! All connections of one shard: which have something to do, and when.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use quinn_proto as proto;
+use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
+
+use super::Config;
+use super::conn::{Conn, Event};
+use crate::limits::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN};
+use crate::net::{Datagrams, Ecn, Received, Sent, Train};
+
+/// What a datagram brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    Nothing,
+    /// A client that was not known.
+    New(usize),
+}
+
+pub struct Endpoint {
+    proto: proto::Endpoint,
+    /// By quinn-proto's handle.
+    conns: Vec<Option<Box<Conn>>>,
+    live: usize,
+    handshakes: usize,
+    generation: u32,
+    with_events: Vec<usize>,
+    dirty: Vec<usize>,
+    timers: BinaryHeap<Reverse<(Instant, usize, u32)>>,
+    /// Answers that belong to no connection: Retry, refusals, resets.
+    responses: VecDeque<(Transmit, Vec<u8>)>,
+    /// Transmit buffers between uses.
+    pool: Vec<Vec<u8>>,
+    refused_total: u64,
+}
+
+/// Responses that may wait for a full socket; more are dropped, as the network would.
+const RESPONSES_MAX: usize = 256;
+
+impl Endpoint {
+    pub fn new(config: &Config, shard: usize, shards: usize, seed: u64) -> Endpoint {
+        let endpoint = Arc::new(config.endpoint(shard, shards, seed));
+        Endpoint {
+            proto: proto::Endpoint::new(endpoint, Some(config.server.clone()), true, None),
+            conns: Vec::new(),
+            live: 0,
+            handshakes: 0,
+            generation: 0,
+            with_events: Vec::new(),
+            dirty: Vec::new(),
+            timers: BinaryHeap::new(),
+            responses: VecDeque::new(),
+            pool: Vec::new(),
+            refused_total: 0,
+        }
+    }
+
+    pub fn conn(&mut self, slot: usize) -> Option<&mut Conn> {
+        self.conns.get_mut(slot)?.as_deref_mut()
+    }
+
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    pub fn refused_total(&self) -> u64 {
+        self.refused_total
+    }
+
+    pub fn receive(&mut self, now: Instant, datagram: Received) -> Arrival {
+        let mut buf = self.pool.pop().unwrap_or_default();
+        let Received { remote, local_ip, ecn, data } = datagram;
+        let ecn = ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn.bits()));
+        let event = self.proto.handle(now, remote, local_ip, ecn, data, &mut buf);
+        let response = match event {
+            None => None,
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(conn) = self.conn(handle.0) {
+                    conn.proto.handle_event(event);
+                    self.note_events(handle.0);
+                }
+                None
+            }
+            Some(DatagramEvent::Response(transmit)) => Some(transmit),
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                let handshakes = self.handshakes;
+                if handshakes >= HANDSHAKES_MAX {
+                    self.refused_total += 1;
+                    Some(self.proto.refuse(incoming, &mut buf))
+                } else if handshakes >= HANDSHAKES_BEFORE_RETRY && incoming.may_retry() {
+                    self.proto.retry(incoming, &mut buf).ok()
+                } else {
+                    match self.proto.accept(incoming, now, &mut buf, None) {
+                        Ok((handle, conn)) => {
+                            recycle(&mut self.pool, buf);
+                            self.insert(handle.0, conn);
+                            return Arrival::New(handle.0);
+                        }
+                        Err(error) => error.response,
+                    }
+                }
+            }
+        };
+        match response {
+            Some(transmit) if self.responses.len() < RESPONSES_MAX => {
+                self.responses.push_back((transmit, buf));
+            }
+            _ => recycle(&mut self.pool, buf),
+        }
+        Arrival::Nothing
+    }
+
+    fn insert(&mut self, slot: usize, conn: proto::Connection) {
+        if self.conns.len() <= slot {
+            self.conns.resize_with(slot + 1, || None);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        self.conns[slot] = Some(Box::new(Conn::new(conn, self.generation)));
+        self.live += 1;
+        self.handshakes += 1;
+        self.note_events(slot);
+    }
+
+    /// Puts a connection on the list of those whose events are to be looked at.
+    pub fn note_events(&mut self, slot: usize) {
+        if let Some(conn) = self.conns[slot].as_deref_mut()
+            && !std::mem::replace(&mut conn.has_events, true)
+        {
+            self.with_events.push(slot);
+        }
+        self.note_dirty(slot);
+    }
+
+    /// Puts a connection on the list of those that may have something to send.
+    pub fn note_dirty(&mut self, slot: usize) {
+        if let Some(conn) = self.conns[slot].as_deref_mut()
+            && !std::mem::replace(&mut conn.is_dirty, true)
+        {
+            self.dirty.push(slot);
+        }
+    }
+
+    /// The next connection with events; each is listed once however much happened to it.
+    pub fn next_with_events(&mut self) -> Option<usize> {
+        let slot = self.with_events.pop()?;
+        if let Some(conn) = self.conns[slot].as_deref_mut() {
+            conn.has_events = false;
+        }
+        Some(slot)
+    }
+
+    /// The next event of a connection.
+    pub fn poll(&mut self, slot: usize) -> Option<Event> {
+        let conn = self.conns[slot].as_deref_mut()?;
+        let event = conn.poll();
+        match event {
+            Some(Event::Connected { .. }) => self.handshakes -= 1,
+            Some(Event::Lost { .. }) if !conn.is_established() => self.handshakes -= 1,
+            _ => {}
+        }
+        event
+    }
+
+    /// Fires every timer that is due. Connections whose session asked to be woken are added to
+    /// `woken`.
+    pub fn fire_timers(&mut self, now: Instant, woken: &mut Vec<usize>) {
+        while let Some(&Reverse((at, slot, generation))) = self.timers.peek() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(conn) = self.conns[slot].as_deref_mut() else { continue };
+            if conn.generation != generation || conn.scheduled != Some(at) {
+                continue;
+            }
+            conn.scheduled = None;
+            if conn.session_deadline.is_some_and(|deadline| deadline <= now) {
+                conn.session_deadline = None;
+                woken.push(slot);
+            }
+            if conn.proto.poll_timeout().is_some_and(|deadline| deadline <= now) {
+                conn.proto.handle_timeout(now);
+                self.note_events(slot);
+            } else {
+                self.schedule(slot);
+            }
+        }
+    }
+
+    pub fn next_timer(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Enters a connection's next deadline into the heap, unless an earlier entry will look
+    /// after it anyway.
+    pub fn schedule(&mut self, slot: usize) {
+        let Some(conn) = self.conns[slot].as_deref_mut() else { return };
+        let deadlines = [conn.proto.poll_timeout(), conn.session_deadline];
+        let Some(at) = deadlines.into_iter().flatten().min() else { return };
+        if conn.scheduled.is_none_or(|scheduled| at < scheduled) {
+            conn.scheduled = Some(at);
+            self.timers.push(Reverse((at, slot, conn.generation)));
+        }
+    }
+
+    /// Transmits every dirty connection once. True if something had to be left for later.
+    pub fn transmit(&mut self, now: Instant, io: &mut impl Datagrams) -> bool {
+        let mut left = false;
+        while let Some((transmit, buf)) = self.responses.pop_front() {
+            if io.send(&train(&transmit, &buf)) == Sent::Blocked {
+                self.responses.push_front((transmit, buf));
+                return true;
+            }
+            recycle(&mut self.pool, buf);
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut blocked = dirty.len();
+        for (index, &slot) in dirty.iter().enumerate() {
+            let Some(conn) = self.conns[slot].as_deref_mut() else { continue };
+            conn.is_dirty = false;
+            match transmit_one(conn, now, io, &mut self.pool) {
+                Transmitted::All => {}
+                Transmitted::More => {
+                    left = true;
+                    self.note_dirty(slot);
+                }
+                Transmitted::Blocked => {
+                    conn.is_dirty = true;
+                    blocked = index;
+                    left = true;
+                }
+            }
+            self.after(slot);
+            if blocked == index {
+                break;
+            }
+        }
+        // Behind a full socket the rest keep their places, so that nobody is starved.
+        if blocked < dirty.len() {
+            dirty.drain(..blocked);
+            dirty.append(&mut self.dirty);
+            self.dirty = dirty;
+        } else if self.dirty.is_empty() {
+            dirty.clear();
+            self.dirty = dirty;
+        }
+        left
+    }
+
+    /// Lets the endpoint know what a connection has decided, and forgets it when it is done.
+    fn after(&mut self, slot: usize) {
+        let handle = ConnectionHandle(slot);
+        while let Some(conn) = self.conns[slot].as_deref_mut() {
+            let Some(event) = conn.proto.poll_endpoint_events() else { break };
+            let is_drained = event.is_drained();
+            let answer = self.proto.handle_event(handle, event);
+            if is_drained {
+                self.conns[slot] = None;
+                self.live -= 1;
+                return;
+            }
+            if let (Some(answer), Some(conn)) = (answer, self.conns[slot].as_deref_mut()) {
+                conn.proto.handle_event(answer);
+                self.note_events(slot);
+            }
+        }
+        self.schedule(slot);
+    }
+
+    /// Closes every connection, as a relay does that ends.
+    pub fn close_all(&mut self, now: Instant) {
+        for slot in 0..self.conns.len() {
+            if let Some(conn) = self.conns[slot].as_deref_mut() {
+                conn.proto.close(now, 0u32.into(), bytes::Bytes::from_static(b"relay stopped"));
+                self.note_events(slot);
+            }
+        }
+    }
+}
+
+enum Transmitted {
+    All,
+    /// Its share of this turn is used up.
+    More,
+    /// The socket takes nothing.
+    Blocked,
+}
+
+fn transmit_one(
+    conn: &mut Conn,
+    now: Instant,
+    io: &mut impl Datagrams,
+    pool: &mut Vec<Vec<u8>>,
+) -> Transmitted {
+    conn.settle(now);
+    let segments = io.max_segments().min(TRAIN_SEGMENTS_MAX);
+    for _ in 0..TRAINS_PER_TURN {
+        let (transmit, buf) = match conn.unsent.take() {
+            Some(unsent) => unsent,
+            None => {
+                let mut buf = pool.pop().unwrap_or_default();
+                match conn.proto.poll_transmit(now, segments, &mut buf) {
+                    Some(transmit) => (transmit, buf),
+                    None => {
+                        pool.push(buf);
+                        return Transmitted::All;
+                    }
+                }
+            }
+        };
+        if io.send(&train(&transmit, &buf)) == Sent::Blocked {
+            conn.unsent = Some((transmit, buf));
+            return Transmitted::Blocked;
+        }
+        recycle(pool, buf);
+    }
+    Transmitted::More
+}
+
+/// Keeps a buffer for the next train, which must find it empty.
+fn recycle(pool: &mut Vec<Vec<u8>>, mut buf: Vec<u8>) {
+    buf.clear();
+    pool.push(buf);
+}
+
+fn train<'a>(transmit: &Transmit, buf: &'a [u8]) -> Train<'a> {
+    Train {
+        destination: transmit.destination,
+        source_ip: transmit.src_ip,
+        ecn: transmit.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8)),
+        contents: &buf[..transmit.size],
+        segment_size: transmit.segment_size,
+    }
+}

@@ -1,0 +1,96 @@
+//! quinn-proto held by hand: one endpoint and a slab of connections per shard, a list of those
+//! with something to do, a heap of timers. The only folder that names quinn-proto.
+
+pub mod cid;
+mod conn;
+mod endpoint;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn_proto::{EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+
+pub use conn::{Conn, Event};
+pub use endpoint::{Arrival, Endpoint};
+
+use crate::limits::*;
+use cid::ShardCids;
+
+/// Secrets that all shards share: a packet may reach another shard than its connection's, and a
+/// restarted relay with the same secrets can tell its peers that it has forgotten them.
+#[derive(Clone)]
+pub struct Keys {
+    pub cid: [u8; 32],
+    pub reset: [u8; 32],
+    pub token: [u8; 32],
+}
+
+impl Keys {
+    pub fn random() -> Keys {
+        let fill = || {
+            let mut key = [0; 32];
+            aws_lc_rs::rand::fill(&mut key).expect("the system has entropy at start-up");
+            key
+        };
+        Keys { cid: fill(), reset: fill(), token: fill() }
+    }
+}
+
+/// What the endpoints of all shards have in common.
+#[derive(Clone)]
+pub struct Config {
+    keys: Keys,
+    server: Arc<ServerConfig>,
+}
+
+impl Config {
+    pub fn new(tls: Arc<rustls::ServerConfig>, keys: Keys) -> Result<Config, String> {
+        let crypto = quinn_proto::crypto::rustls::QuicServerConfig::try_from(tls)
+            .map_err(|error| format!("the TLS configuration does not suit QUIC: {error}"))?;
+        let master = aws_lc_rs::hkdf::Salt::new(aws_lc_rs::hkdf::HKDF_SHA256, &[]);
+        let token_key = master.extract(&keys.token);
+        let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
+        server.transport_config(Arc::new(transport()));
+        server.max_incoming(HANDSHAKES_MAX);
+        // Packets that wait for their connection to be accepted: ours are accepted at once.
+        server.incoming_buffer_size(0);
+        server.incoming_buffer_size_total(0);
+        Ok(Config { keys, server: Arc::new(server) })
+    }
+
+    fn endpoint(&self, shard: usize, shards: usize, seed: u64) -> EndpointConfig {
+        let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &self.keys.reset);
+        let mut config = EndpointConfig::new(Arc::new(reset));
+        let key = self.keys.cid;
+        config.cid_generator(move || Box::new(ShardCids::new(shard, shards, &key, seed)));
+        config.min_reset_interval(STATELESS_RESET_INTERVAL);
+        let mut rng_seed = [0; 32];
+        rng_seed[..8].copy_from_slice(&seed.to_le_bytes());
+        rng_seed[8] = shard as u8;
+        config.rng_seed(Some(rng_seed));
+        config
+    }
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("ten seconds fit a varint");
+    transport
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(varint(STREAMS_BIDI_START))
+        .max_concurrent_uni_streams(varint(STREAMS_UNI_START))
+        .stream_receive_window(STREAM_WINDOW_BYTES.into())
+        .receive_window(RECEIVE_WINDOW_BYTES.into())
+        .send_window(SEND_WINDOW_BYTES)
+        // One stream is finished before the next of its priority begins: longer trains, and the
+        // older group is complete sooner.
+        .send_fairness(false)
+        .initial_rtt(Duration::from_millis(100))
+        .datagram_receive_buffer_size(None);
+    transport
+}
+
+fn varint(value: u64) -> VarInt {
+    VarInt::from_u64(value).unwrap_or(VarInt::MAX)
+}

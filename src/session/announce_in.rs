@@ -1,0 +1,231 @@
+//! Learning what the peer publishes (spec §4.3).
+
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use rustc_hash::FxHashMap;
+
+use super::streams::{ReadEnd, StreamId, Streams};
+use super::{Context, Effect, Session, Step, Stream, Use};
+use crate::limits::ANNOUNCEMENTS_PER_PEER_MAX;
+use crate::route::{Route, RouteId};
+use crate::wire::{
+    Announce, AnnounceOk, AnnounceRequest, BidiType, Cost, Hops, Path, SessionCode, Version,
+    encode_varint,
+};
+
+/// One Announce stream that we opened towards the peer.
+#[derive(Debug, Default)]
+pub(super) struct AnnounceSource {
+    /// Absolute.
+    prefix: Path,
+    /// The responder's hop, once ANNOUNCE_OK has named it (lite-05 and newer).
+    responder: Option<u64>,
+    /// What the peer has live on this stream, by suffix; with its route, unless that was dropped.
+    live: FxHashMap<Path, Option<(RouteId, Path)>>,
+    /// The suffix of each live announcement id (lite-06).
+    ids: FxHashMap<u64, Path>,
+    next_id: u64,
+}
+
+impl Session {
+    /// Opens an Announce stream for every prefix that the peer may publish under.
+    pub(super) fn ask_for_announcements<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        for prefix in self.scope.clone() {
+            let Some(id) = cx.streams.open_bidi() else {
+                return self.fail(SessionCode::INTERNAL, "no stream credit for Announce", cx);
+            };
+            let relative = prefix.strip_prefix(&self.root).unwrap_or_default();
+            // Hop ids stay below 2^53, so ours can be left out by lite-04 and 05 peers.
+            let request = AnnounceRequest { prefix: relative, exclude_hop: self.policy.hop };
+            let mut bytes = Vec::new();
+            encode_varint(BidiType::Announce as u64, &mut bytes);
+            request.encode(self.version, &mut bytes);
+            let source = Box::new(AnnounceSource { prefix, ..AnnounceSource::default() });
+            let stream = Stream { purpose: Use::AnnounceSource(source), buf: BytesMut::new() };
+            self.inputs.insert(id, stream);
+            self.send(id, &bytes, false, cx);
+        }
+    }
+
+    pub(super) fn take_announcement<S: Streams>(
+        &mut self,
+        source: &mut AnnounceSource,
+        buf: &mut BytesMut,
+        cx: &mut Context<'_, S>,
+    ) -> Step {
+        let used = if self.version >= Version::Lite05 && source.responder.is_none() {
+            AnnounceOk::take(buf).map(|taken| {
+                taken.map(|(ok, used)| {
+                    source.responder = Some(ok.hop);
+                    used
+                })
+            })
+        } else {
+            Announce::take(self.version, buf).map(|taken| {
+                taken.map(|(announce, used)| {
+                    self.announced(source, announce, cx);
+                    used
+                })
+            })
+        };
+        match used {
+            Ok(Some(used)) => {
+                buf.advance(used);
+                Step::Again
+            }
+            Ok(None) => Step::Wait,
+            Err(_) => {
+                self.fail(SessionCode::PROTOCOL_VIOLATION, "malformed announcement", cx);
+                Step::Forget
+            }
+        }
+    }
+
+    fn announced<S: Streams>(
+        &mut self,
+        source: &mut AnnounceSource,
+        announce: Announce,
+        cx: &mut Context<'_, S>,
+    ) {
+        match announce {
+            Announce::Start { suffix, hops, cost } => {
+                if self.version >= Version::Lite06 {
+                    source.ids.insert(source.next_id, suffix.clone());
+                    source.next_id += 1;
+                }
+                if !source.live.contains_key(&suffix) {
+                    self.start_route(source, suffix, hops, cost, cx);
+                } else if self.version == Version::Lite05 {
+                    self.restart_route(source, suffix, hops, cost, cx);
+                } else {
+                    self.fail(SessionCode::PROTOCOL_VIOLATION, "path announced twice", cx);
+                }
+            }
+            Announce::Restart05 { suffix, hops } if source.live.contains_key(&suffix) => {
+                self.restart_route(source, suffix, hops, Cost::ZERO, cx);
+            }
+            Announce::Restart05 { suffix, hops } => {
+                self.start_route(source, suffix, hops, Cost::ZERO, cx);
+            }
+            Announce::Restart { id, hops, cost } => match source.ids.get(&id).cloned() {
+                Some(suffix) => self.restart_route(source, suffix, hops, cost, cx),
+                None => self.fail(SessionCode::PROTOCOL_VIOLATION, "unknown announce id", cx),
+            },
+            Announce::End { id } => match source.ids.remove(&id) {
+                Some(suffix) => self.end_route(source, &suffix, cx),
+                None => self.fail(SessionCode::PROTOCOL_VIOLATION, "unknown announce id", cx),
+            },
+            Announce::Ended { suffix } => self.end_route(source, &suffix, cx),
+            Announce::Unknown => {}
+        }
+    }
+
+    fn start_route<S: Streams>(
+        &mut self,
+        source: &mut AnnounceSource,
+        suffix: Path,
+        hops: Hops,
+        cost: Cost,
+        cx: &mut Context<'_, S>,
+    ) {
+        if self.announcements == ANNOUNCEMENTS_PER_PEER_MAX {
+            return self.fail(SessionCode::INTERNAL, "too many announcements", cx);
+        }
+        self.announcements += 1;
+        let id = cx.route_ids.next(cx.now);
+        let route = self.route(source, id, &suffix, hops, cost);
+        source.live.insert(suffix, route.as_ref().map(|route| (id, route.path.clone())));
+        cx.effects.extend(route.map(|route| Effect::RouteUp(Arc::new(route))));
+    }
+
+    /// A live announcement goes on with another chain or cost. Its place in the order of
+    /// announcement stays.
+    fn restart_route<S: Streams>(
+        &mut self,
+        source: &mut AnnounceSource,
+        suffix: Path,
+        hops: Hops,
+        cost: Cost,
+        cx: &mut Context<'_, S>,
+    ) {
+        let before = source.live.get(&suffix).cloned().flatten();
+        let id = match &before {
+            Some((id, _)) => *id,
+            None => cx.route_ids.next(cx.now),
+        };
+        let route = self.route(source, id, &suffix, hops, cost);
+        match (before, &route) {
+            (Some((id, path)), None) => cx.effects.push(Effect::RouteDown { path, id }),
+            (None, None) => return,
+            (_, Some(route)) => cx.effects.push(Effect::RouteUp(Arc::new(route.clone()))),
+        }
+        source.live.insert(suffix, route.map(|route| (id, route.path)));
+    }
+
+    fn end_route<S: Streams>(
+        &mut self,
+        source: &mut AnnounceSource,
+        suffix: &Path,
+        cx: &mut Context<'_, S>,
+    ) {
+        if let Some(route) = source.live.remove(suffix) {
+            self.announcements -= 1;
+            cx.effects.extend(route.map(|(id, path)| Effect::RouteDown { path, id }));
+        }
+    }
+
+    /// The route that an announcement makes, or None where it is recorded but leads nowhere:
+    /// reflections, chains without room, paths that this peer may not publish.
+    fn route(
+        &self,
+        source: &AnnounceSource,
+        id: RouteId,
+        suffix: &Path,
+        mut hops: Hops,
+        cost: Cost,
+    ) -> Option<Route> {
+        if let Some(responder) = source.responder {
+            // Refuses a chain that has passed the responder before, or that is full.
+            hops.push(responder).ok()?;
+        }
+        if hops.contains(self.policy.hop) {
+            return None;
+        }
+        // A publisher without a name gets one, so that its broadcasts can be told apart.
+        if hops.is_empty() {
+            hops.push(0).ok()?;
+        }
+        if hops.first() == Some(0) {
+            hops.insert_front(self.stamp).ok()?;
+        }
+        let path = source.prefix.join(suffix).ok()?;
+        if !self.permits(&path) {
+            return None;
+        }
+        let cost = match self.version {
+            Version::Lite06 => cost.saturating_add(self.price),
+            _ => Cost::UNPRICED,
+        };
+        Some(Route { id, path, hops, cost, via: self.identity, session: self.me })
+    }
+
+    pub(super) fn source_ended<S: Streams>(
+        &mut self,
+        id: StreamId,
+        source: AnnounceSource,
+        buf: &[u8],
+        end: ReadEnd,
+        cx: &mut Context<'_, S>,
+    ) {
+        if end != ReadEnd::Finished || !buf.is_empty() {
+            return self.fail(SessionCode::PROTOCOL_VIOLATION, "announce stream broke off", cx);
+        }
+        // This prefix is over, the session is not.
+        for (id, path) in source.live.into_values().flatten() {
+            self.announcements -= 1;
+            cx.effects.push(Effect::RouteDown { path, id });
+        }
+        self.finish(id, cx);
+    }
+}

@@ -1,0 +1,174 @@
+//! Telling the peer what others publish (spec §4.2).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::streams::{StreamId, Streams};
+use super::{Context, Effect, Session, Use};
+use crate::limits::ANNOUNCE_BACKLOG_BYTES;
+use crate::route::{Directory, Route};
+use crate::wire::{
+    Announce, AnnounceOk, AnnounceRequest, Cost, Hops, Path, Role, StreamCode, Version,
+};
+
+/// One Announce stream that the peer opened.
+#[derive(Debug)]
+pub(super) struct AnnounceFeed {
+    /// Absolute.
+    prefix: Path,
+    /// Identity that the request asked to leave out; 0 for none.
+    exclude: u64,
+    /// What the peer holds, by suffix.
+    live: BTreeMap<Path, Advertised>,
+    next_id: u64,
+    /// Announced paths whose best route may have changed since the peer was told.
+    changed: BTreeSet<Path>,
+    has_begun: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Advertised {
+    id: u64,
+    hops: Hops,
+    cost: Cost,
+}
+
+impl Session {
+    pub(super) fn announce_requested<S: Streams>(
+        &mut self,
+        id: StreamId,
+        request: AnnounceRequest,
+        cx: &mut Context<'_, S>,
+    ) -> Result<Use, StreamCode> {
+        let prefix = self.root.join(&request.prefix).map_err(|_| StreamCode::CANCEL)?;
+        self.feeds.insert(
+            id,
+            AnnounceFeed {
+                prefix,
+                exclude: request.exclude_hop,
+                live: BTreeMap::new(),
+                next_id: 0,
+                changed: BTreeSet::new(),
+                has_begun: false,
+            },
+        );
+        cx.effects.push(Effect::Listening);
+        Ok(Use::AnnounceFeed)
+    }
+
+    /// A route at `path` came, went or changed. Nothing is sent before [`Session::announce`].
+    pub fn note_route(&mut self, path: &Path) {
+        for feed in self.feeds.values_mut() {
+            if path.has_prefix(&feed.prefix) || feed.prefix.has_prefix(path) {
+                feed.changed.insert(path.clone());
+            }
+        }
+    }
+
+    /// Brings the peer's view up to date with the directory, as far as its flow control allows.
+    pub fn announce<S: Streams>(&mut self, directory: &Directory, cx: &mut Context<'_, S>) {
+        if self.failure.is_some() {
+            return;
+        }
+        let ids: Vec<StreamId> = self.feeds.keys().copied().collect();
+        for id in ids {
+            let backlog = self.unsent.get(&id).map_or(0, |unsent| unsent.bytes.len());
+            if backlog > ANNOUNCE_BACKLOG_BYTES {
+                continue;
+            }
+            let mut feed = self.feeds.remove(&id).expect("its key was just listed");
+            let mut bytes = Vec::new();
+            if feed.has_begun {
+                for path in std::mem::take(&mut feed.changed) {
+                    self.encode_change(&mut feed, &path, directory, &mut bytes);
+                }
+            } else {
+                feed.has_begun = true;
+                feed.changed.clear();
+                let mut initial = Vec::new();
+                let prefix = feed.prefix.clone();
+                for path in directory.paths_for(&prefix) {
+                    self.encode_change(&mut feed, path, directory, &mut initial);
+                }
+                if self.version >= Version::Lite05 {
+                    let active = feed.live.len() as u64;
+                    AnnounceOk { hop: self.policy.hop, active }.encode(&mut bytes);
+                }
+                bytes.extend_from_slice(&initial);
+            }
+            self.feeds.insert(id, feed);
+            if !bytes.is_empty() {
+                self.send(id, &bytes, false, cx);
+            }
+        }
+    }
+
+    fn encode_change(
+        &self,
+        feed: &mut AnnounceFeed,
+        path: &Path,
+        directory: &Directory,
+        out: &mut Vec<u8>,
+    ) {
+        // A route that covers the prefix from above is shown as the prefix itself.
+        let suffix = path.strip_prefix(&feed.prefix).unwrap_or_default();
+        let wire = self.outgoing(feed, &suffix, directory);
+        let announce = match (feed.live.get_mut(&suffix), wire) {
+            (None, None) => return,
+            (None, Some((hops, cost))) => {
+                let id = feed.next_id;
+                feed.next_id += 1;
+                let held = Advertised { id, hops: hops.clone(), cost };
+                feed.live.insert(suffix.clone(), held);
+                Announce::Start { suffix, hops, cost }
+            }
+            (Some(held), Some((hops, cost))) => {
+                if (held.hops == hops && held.cost == cost) || self.version < Version::Lite05 {
+                    return;
+                }
+                held.hops = hops.clone();
+                held.cost = cost;
+                match self.version {
+                    Version::Lite05 => Announce::Start { suffix, hops, cost },
+                    _ => Announce::Restart { id: held.id, hops, cost },
+                }
+            }
+            (Some(held), None) => {
+                let id = held.id;
+                feed.live.remove(&suffix);
+                match self.version {
+                    Version::Lite06 => Announce::End { id },
+                    _ => Announce::Ended { suffix },
+                }
+            }
+        };
+        announce.encode(self.version, out);
+    }
+
+    /// What the peer may see at one place below the prefix, as its wire says it.
+    fn outgoing(
+        &self,
+        feed: &AnnounceFeed,
+        suffix: &Path,
+        directory: &Directory,
+    ) -> Option<(Hops, Cost)> {
+        let path = feed.prefix.join(suffix).ok()?;
+        // Hidden below the prefix that was asked for (spec §4.5).
+        if !self.permits(&path) || suffix.has_hidden_segment() || self.role == Role::Publisher {
+            return None;
+        }
+        let identities = [self.identity, feed.exclude];
+        let hidden_from = |route: &Route| identities.iter().any(|id| *id != 0 && route.passes(*id));
+        let route = if suffix.is_root() {
+            directory.covering(&path).find(|route| !hidden_from(route))?
+        } else {
+            directory.at(&path).find(|route| !hidden_from(route))?
+        };
+        let mut hops = route.hops.clone();
+        if self.version <= Version::Lite04 {
+            // There the sender appends itself; from lite-05 on the receiver does.
+            hops.push(self.policy.hop).ok()?;
+        }
+        let cost = if self.version >= Version::Lite06 { route.cost } else { Cost::ZERO };
+        Some((hops, cost))
+    }
+}

@@ -1,0 +1,796 @@
+//! One moq-lite peer as a state machine: stream events in, stream writes and effects out.
+//!
+//! Both roles on every session: `announce_in` and `pull` ask the peer for what it publishes,
+//! `announce_out` and `serve` give it what others publish. A session knows neither QUIC nor other
+//! sessions; what it needs of the world it states as an [`Effect`].
+
+mod announce_in;
+mod announce_out;
+mod pull;
+mod serve;
+pub mod streams;
+
+pub use serve::Service;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use crate::limits::{CONTROL_BACKLOG_BYTES_MAX, SETUP_TIMEOUT};
+use crate::route::{Route, RouteId, SessionRef};
+use crate::track::{Feed, PullRef};
+use crate::wire::{
+    AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
+    Preferences, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest, UniType,
+    Version, decode_varint, encode_varint, split_message, split_path_query,
+};
+use announce_in::AnnounceSource;
+use announce_out::AnnounceFeed;
+use pull::{GroupIn, Pull};
+use serve::Served;
+use streams::{ReadEnd, StreamId, Streams, WriteEnd};
+
+/// Send priority of everything that is not a group: above every group.
+const CONTROL_PRIORITY: i32 = i32::MAX;
+
+/// Enough for the type and header of a group stream.
+const UNI_HEADER_BYTES: usize = 8 + 8 + GROUP_HEADER_BYTES_MAX;
+
+/// Reads of one control stream in one turn, each of at most one message's size.
+const READS_PER_TURN: usize = 16;
+
+/// What a session asks of the shard.
+#[derive(Debug)]
+pub enum Effect {
+    /// The peer has said who it is; requests are served from here on.
+    Ready,
+    /// A route is new or has changed.
+    RouteUp(Arc<Route>),
+    RouteDown {
+        path: Path,
+        id: RouteId,
+    },
+    /// The peer listens to announcements: show this session the directory.
+    Listening,
+    /// The peer asks what a track is like. `key` names the request in the answer.
+    InfoWanted {
+        key: StreamId,
+        broadcast: Path,
+        track: Arc<str>,
+    },
+    InfoAbandoned {
+        key: StreamId,
+    },
+    Subscribed {
+        key: StreamId,
+        broadcast: Path,
+        track: Arc<str>,
+        wanted: Preferences,
+    },
+    SubscriptionUpdated {
+        key: StreamId,
+        wanted: Preferences,
+    },
+    Unsubscribed {
+        key: StreamId,
+    },
+    /// A subscription can make progress: serve it again.
+    Unblocked {
+        key: StreamId,
+    },
+    /// News of a track that this session pulls from the peer.
+    Fed {
+        pull: PullRef,
+        feed: Feed,
+    },
+    /// A stream had more to read than one turn allows: call [`Session::readable`] again.
+    Unread {
+        stream: StreamId,
+    },
+}
+
+/// Unique numbers for routes, ascending with time so that the newest announcement can be told.
+#[derive(Debug)]
+pub struct RouteIds {
+    last: u64,
+    shard: u16,
+    started: Instant,
+}
+
+impl RouteIds {
+    pub fn new(shard: u16, started: Instant) -> RouteIds {
+        RouteIds { last: 0, shard, started }
+    }
+
+    fn next(&mut self, now: Instant) -> RouteId {
+        let micros = now.saturating_duration_since(self.started).as_micros() as u64;
+        self.last = micros.max(self.last + 1);
+        RouteId(self.last << 8 | u64::from(self.shard))
+    }
+}
+
+/// What surrounds a session while it handles one event.
+pub struct Context<'a, S> {
+    pub now: Instant,
+    pub streams: &'a mut S,
+    pub effects: &'a mut Vec<Effect>,
+    pub route_ids: &'a mut RouteIds,
+    /// Milliseconds since the relay started: the timestamp of frames that carry none.
+    pub arrival_ms: u64,
+}
+
+/// What all sessions of a relay have in common.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// This relay's hop id.
+    pub hop: u64,
+    /// Prefixes open to everybody, for publishing and subscribing.
+    pub public: Vec<Path>,
+}
+
+/// What one stream is for.
+#[derive(Debug)]
+enum Use {
+    /// A bidirectional stream of the peer whose first message is not complete.
+    Request,
+    AnnounceFeed,
+    Subscription,
+    /// A TRACK request that is not answered yet.
+    InfoRequest,
+    Goaway,
+    /// A unidirectional stream of the peer whose type or header is not complete.
+    UniHeader,
+    Setup,
+    GroupIn(Box<GroupIn>),
+    AnnounceSource(Box<AnnounceSource>),
+    PullInfo {
+        pull: usize,
+    },
+    PullSubscription {
+        pull: usize,
+    },
+    GroupOut {
+        subscription: StreamId,
+    },
+    /// Nothing more is expected; what comes is read and dropped.
+    Draining,
+}
+
+#[derive(Debug)]
+struct Stream {
+    purpose: Use,
+    /// Bytes of an incomplete message.
+    buf: BytesMut,
+}
+
+/// What became of a stream after one look at its buffer.
+enum Step {
+    /// It needs more bytes.
+    Wait,
+    /// A message was taken, or the purpose became known: look again.
+    Again,
+    /// The session is done with it.
+    Forget,
+}
+
+/// Control bytes that wait for the peer's flow control.
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: BytesMut,
+    fin: bool,
+}
+
+#[derive(Debug)]
+pub struct Session {
+    version: Version,
+    me: SessionRef,
+    policy: Arc<Policy>,
+    /// All paths on the wire are relative to it.
+    root: Path,
+    /// Absolute prefixes that this peer may use.
+    scope: Vec<Path>,
+    role: Role,
+    /// In hop chains and for split horizon: what the peer declared, or a number private to us.
+    identity: u64,
+    /// First hop given to broadcasts whose publisher has no name.
+    stamp: u64,
+    /// Price of this link, for routes of lite-06 peers.
+    price: u64,
+    /// The peer's SETUP has been read, or its version has none.
+    is_ready: bool,
+    /// Why this side closed the session.
+    failure: Option<&'static str>,
+    setup_seen: bool,
+    setup_deadline: Option<Instant>,
+    goaway_seen: bool,
+    /// Requests that arrived before the peer's SETUP.
+    held: Vec<StreamId>,
+    inputs: FxHashMap<StreamId, Stream>,
+    unsent: FxHashMap<StreamId, Unsent>,
+    unsent_bytes: usize,
+    feeds: FxHashMap<StreamId, AnnounceFeed>,
+    served: FxHashMap<StreamId, Served>,
+    /// Subscriptions with a group that waits for stream credit.
+    starved: bool,
+    announcements: usize,
+    pulls: Slab<Pull>,
+    pull_keys: FxHashMap<PullRef, usize>,
+    pull_ids: FxHashMap<u64, usize>,
+    next_subscribe_id: u64,
+    scratch: Vec<u8>,
+}
+
+impl Session {
+    /// A session on a connection whose version is known. `root` is the path of the URL where the
+    /// transport has one. `identity` and `stamp` are random, not zero, and never on the wire as
+    /// such until a hop is stamped with the second.
+    pub fn new(
+        version: Version,
+        me: SessionRef,
+        policy: Arc<Policy>,
+        now: Instant,
+        identity: u64,
+        stamp: u64,
+    ) -> Session {
+        Session {
+            version,
+            me,
+            policy,
+            root: Path::root(),
+            scope: Vec::new(),
+            role: Role::Both,
+            identity,
+            stamp,
+            price: 1,
+            is_ready: false,
+            failure: None,
+            setup_seen: false,
+            setup_deadline: (version >= Version::Lite05).then(|| now + SETUP_TIMEOUT),
+            goaway_seen: false,
+            held: Vec::new(),
+            inputs: FxHashMap::default(),
+            unsent: FxHashMap::default(),
+            unsent_bytes: 0,
+            feeds: FxHashMap::default(),
+            served: FxHashMap::default(),
+            starved: false,
+            announcements: 0,
+            pulls: Slab::new(),
+            pull_keys: FxHashMap::default(),
+            pull_ids: FxHashMap::default(),
+            next_subscribe_id: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    pub fn is_listening(&self) -> bool {
+        !self.feeds.is_empty()
+    }
+
+    /// Why this side has closed the session, if it has. Nothing more is to be done with it.
+    pub fn failure(&self) -> Option<&'static str> {
+        self.failure
+    }
+
+    /// The transport is up.
+    pub fn start<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        if self.version < Version::Lite05 {
+            self.ready(&Setup::default(), cx);
+            return;
+        }
+        // quinn-proto grants no stream before the handshake and our peers all grant at least one.
+        let Some(id) = cx.streams.open_uni() else {
+            return self.fail(SessionCode::PROTOCOL_VIOLATION, "no stream credit for SETUP", cx);
+        };
+        let mut bytes = Vec::new();
+        encode_varint(UniType::Setup as u64, &mut bytes);
+        Setup { hop: self.policy.hop, ..Setup::default() }.encode(&mut bytes);
+        cx.streams.set_priority(id, CONTROL_PRIORITY);
+        self.send(id, &bytes, true, cx);
+    }
+
+    /// The next moment at which [`Session::timeout`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let tails = self.pulls.iter().filter_map(|(_, pull)| pull.tail_deadline());
+        self.setup_deadline.into_iter().chain(tails).min()
+    }
+
+    pub fn timeout<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        if self.setup_deadline.is_some_and(|deadline| deadline <= cx.now) {
+            return self.fail(SessionCode::CONTROL_TIMEOUT, "no SETUP in time", cx);
+        }
+        self.end_tails(cx);
+    }
+
+    /// The peer opened a stream.
+    pub fn opened<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
+        if self.failure.is_some() {
+            return;
+        }
+        if !id.is_uni() && !self.is_ready {
+            self.held.push(id);
+            return;
+        }
+        let purpose = if id.is_uni() { Use::UniHeader } else { Use::Request };
+        self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
+        self.readable(id, cx);
+    }
+
+    pub fn readable<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
+        let Some(mut stream) = self.inputs.remove(&id) else { return };
+        for _ in 0..READS_PER_TURN {
+            if self.failure.is_some() {
+                return;
+            }
+            if let Use::GroupIn(group) = stream.purpose {
+                return self.read_group(id, group, &[], ReadEnd::More, cx);
+            }
+            // Of a group stream, only the header passes through this buffer.
+            let most = match stream.purpose {
+                Use::UniHeader => UNI_HEADER_BYTES,
+                _ => CONTROL_MESSAGE_BYTES_MAX,
+            };
+            let buf = &mut stream.buf;
+            let end = cx.streams.read(id, most, &mut |part| buf.extend_from_slice(part));
+            loop {
+                match self.step(id, &mut stream, end, cx) {
+                    Step::Again => {}
+                    Step::Wait => break,
+                    Step::Forget => return,
+                }
+            }
+            if let Use::GroupIn(group) = stream.purpose {
+                return self.read_group(id, group, &stream.buf, end, cx);
+            }
+            match end {
+                ReadEnd::More => {}
+                ReadEnd::Pending => {
+                    self.inputs.insert(id, stream);
+                    return;
+                }
+                ReadEnd::Finished | ReadEnd::Reset(_) => {
+                    return self.input_ended(id, stream, end, cx);
+                }
+            }
+        }
+        self.inputs.insert(id, stream);
+        cx.effects.push(Effect::Unread { stream: id });
+    }
+
+    /// Handles one message at the front of a stream's buffer.
+    fn step<S: Streams>(
+        &mut self,
+        id: StreamId,
+        stream: &mut Stream,
+        end: ReadEnd,
+        cx: &mut Context<'_, S>,
+    ) -> Step {
+        if self.failure.is_some() {
+            return Step::Forget;
+        }
+        match &mut stream.purpose {
+            Use::Request => self.take_request(id, stream, end, cx),
+            Use::UniHeader => self.take_uni_header(id, stream, cx),
+            Use::Setup => self.take_setup(stream, cx),
+            Use::Goaway => self.take_goaway(id, stream, cx),
+            Use::Subscription => self.take_update(id, &mut stream.buf, cx),
+            Use::AnnounceSource(source) => {
+                let mut source = std::mem::take(source);
+                let step = self.take_announcement(&mut source, &mut stream.buf, cx);
+                stream.purpose = Use::AnnounceSource(source);
+                step
+            }
+            Use::PullInfo { pull } => self.take_info(id, *pull, &mut stream.buf, cx),
+            Use::PullSubscription { pull } => self.take_response(*pull, &mut stream.buf, cx),
+            // One byte after a TRACK request is one too many (spec §4.12).
+            Use::InfoRequest if !stream.buf.is_empty() => {
+                cx.effects.push(Effect::InfoAbandoned { key: id });
+                self.refuse(id, StreamCode::CANCEL, cx);
+                Step::Forget
+            }
+            Use::AnnounceFeed | Use::InfoRequest | Use::Draining => {
+                stream.buf.clear();
+                Step::Wait
+            }
+            Use::GroupIn(_) | Use::GroupOut { .. } => Step::Wait,
+        }
+    }
+
+    /// The peer's direction of a stream is over.
+    fn input_ended<S: Streams>(
+        &mut self,
+        id: StreamId,
+        stream: Stream,
+        end: ReadEnd,
+        cx: &mut Context<'_, S>,
+    ) {
+        match stream.purpose {
+            // It said too little to be answered.
+            Use::Request => self.refuse(id, StreamCode::CANCEL, cx),
+            Use::UniHeader | Use::Draining | Use::GroupIn(_) | Use::GroupOut { .. } => {}
+            Use::Setup => self.fail(SessionCode::PROTOCOL_VIOLATION, "SETUP is cut short", cx),
+            Use::AnnounceFeed => {
+                self.feeds.remove(&id);
+                self.finish(id, cx);
+            }
+            Use::Subscription => self.unsubscribe(id, cx),
+            Use::InfoRequest => {
+                cx.effects.push(Effect::InfoAbandoned { key: id });
+                self.refuse(id, StreamCode::CANCEL, cx);
+            }
+            Use::Goaway => self.finish(id, cx),
+            Use::AnnounceSource(source) => self.source_ended(id, *source, &stream.buf, end, cx),
+            Use::PullInfo { pull } => self.info_ended(id, pull, end, cx),
+            Use::PullSubscription { pull } => self.responses_ended(pull, &stream.buf, end, cx),
+        }
+    }
+
+    fn take_request<S: Streams>(
+        &mut self,
+        id: StreamId,
+        stream: &mut Stream,
+        end: ReadEnd,
+        cx: &mut Context<'_, S>,
+    ) -> Step {
+        let buf = &mut stream.buf;
+        let Some((kind, type_len)) = decode_varint(buf) else { return Step::Wait };
+        let kind = BidiType::from_u64(kind).filter(|kind| kind.supported(self.version));
+        let Some(kind) = kind else {
+            self.refuse(id, StreamCode::CANCEL, cx);
+            return Step::Forget;
+        };
+        match kind {
+            BidiType::Goaway if self.goaway_seen => {
+                self.fail(SessionCode::PROTOCOL_VIOLATION, "second GOAWAY", cx);
+                return Step::Forget;
+            }
+            BidiType::Goaway => {
+                self.goaway_seen = true;
+                let _ = buf.split_to(type_len);
+                stream.purpose = Use::Goaway;
+                return Step::Again;
+            }
+            // We state no probe level: a report that is asked for anyway never comes (spec §4.15).
+            BidiType::Probe => {
+                buf.clear();
+                stream.purpose = Use::Draining;
+                return Step::Wait;
+            }
+            _ => {}
+        }
+        let taken = match split_message(&buf[type_len..], CONTROL_MESSAGE_BYTES_MAX) {
+            Ok(Some((body, used))) => Ok((Request::decode(kind, self.version, body), used)),
+            Ok(None) => return Step::Wait,
+            Err(_) => Err(StreamCode::CANCEL),
+        };
+        let purpose = taken.and_then(|(request, used)| {
+            let _ = buf.split_to(type_len + used);
+            match request.ok_or(StreamCode::CANCEL)? {
+                Request::Announce(request) => self.announce_requested(id, request, cx),
+                Request::Subscribe(request) => self.subscribe_requested(id, request, cx),
+                // A requester that stops listening before the answer has given it up (spec §4.12).
+                _ if end == ReadEnd::Finished => Err(StreamCode::CANCEL),
+                Request::Track(request) => self.info_requested(id, request, cx),
+                Request::Fetch(_) => Err(StreamCode::NOT_FOUND),
+            }
+        });
+        match purpose {
+            Ok(purpose) => {
+                stream.purpose = purpose;
+                Step::Again
+            }
+            Err(code) => {
+                self.refuse(id, code, cx);
+                Step::Forget
+            }
+        }
+    }
+
+    fn take_uni_header<S: Streams>(
+        &mut self,
+        id: StreamId,
+        stream: &mut Stream,
+        cx: &mut Context<'_, S>,
+    ) -> Step {
+        let buf = &mut stream.buf;
+        let Some((kind, type_len)) = decode_varint(buf) else { return Step::Wait };
+        let kind = UniType::from_u64(kind).filter(|kind| kind.supported(self.version));
+        match kind {
+            Some(UniType::Setup) if self.setup_seen => {
+                self.fail(SessionCode::PROTOCOL_VIOLATION, "second SETUP", cx);
+                Step::Forget
+            }
+            Some(UniType::Setup) => {
+                self.setup_seen = true;
+                let _ = buf.split_to(type_len);
+                stream.purpose = Use::Setup;
+                Step::Again
+            }
+            Some(UniType::Group) => match self.take_group_header(id, &buf[type_len..], cx) {
+                Ok(Some((group, used))) => {
+                    let _ = buf.split_to(type_len + used);
+                    stream.purpose = Use::GroupIn(Box::new(group));
+                    Step::Wait
+                }
+                Ok(None) => Step::Wait,
+                Err(code) => {
+                    cx.streams.stop(id, code);
+                    Step::Forget
+                }
+            },
+            None => {
+                cx.streams.stop(id, StreamCode::CANCEL);
+                Step::Forget
+            }
+        }
+    }
+
+    fn take_setup<S: Streams>(&mut self, stream: &mut Stream, cx: &mut Context<'_, S>) -> Step {
+        let setup = match split_message(&stream.buf, CONTROL_MESSAGE_BYTES_MAX) {
+            Ok(Some((body, _))) => Setup::decode(body),
+            Ok(None) => return Step::Wait,
+            Err(fault) => Err(fault),
+        };
+        stream.buf.clear();
+        stream.purpose = Use::Draining;
+        match setup {
+            Ok(setup) => self.ready(&setup, cx),
+            Err(_) => self.fail(SessionCode::PROTOCOL_VIOLATION, "malformed SETUP", cx),
+        }
+        Step::Wait
+    }
+
+    /// Who the peer is has become known: requests are served from here on.
+    fn ready<S: Streams>(&mut self, setup: &Setup, cx: &mut Context<'_, S>) {
+        let (path, _query) = split_path_query(setup.path.as_deref().unwrap_or(""));
+        let Ok(root) = Path::parse(path) else {
+            return self.fail(SessionCode::PROTOCOL_VIOLATION, "malformed path in SETUP", cx);
+        };
+        for prefix in &self.policy.public {
+            if root.has_prefix(prefix) {
+                self.scope = vec![root.clone()];
+                break;
+            }
+            if prefix.has_prefix(&root) {
+                self.scope.push(prefix.clone());
+            }
+        }
+        if self.scope.is_empty() {
+            return self.fail(SessionCode::UNAUTHORIZED, "nothing is public at this path", cx);
+        }
+        self.root = root;
+        self.role = setup.role;
+        self.price = setup.cost.unwrap_or(1);
+        if setup.hop != 0 {
+            self.identity = setup.hop;
+        }
+        self.setup_deadline = None;
+        self.is_ready = true;
+        cx.effects.push(Effect::Ready);
+        if self.role != Role::Subscriber {
+            self.ask_for_announcements(cx);
+        }
+        for id in std::mem::take(&mut self.held) {
+            self.opened(id, cx);
+        }
+    }
+
+    fn take_goaway<S: Streams>(
+        &mut self,
+        id: StreamId,
+        stream: &mut Stream,
+        cx: &mut Context<'_, S>,
+    ) -> Step {
+        // What it says changes nothing yet: the peer will leave by itself.
+        match split_message(&stream.buf, CONTROL_MESSAGE_BYTES_MAX).map(|taken| taken.is_some()) {
+            Ok(false) => Step::Wait,
+            Ok(true) => {
+                stream.buf.clear();
+                stream.purpose = Use::Draining;
+                self.finish(id, cx);
+                Step::Wait
+            }
+            Err(_) => {
+                self.refuse(id, StreamCode::CANCEL, cx);
+                Step::Forget
+            }
+        }
+    }
+
+    /// The absolute path of a request, if this peer may use it.
+    fn absolute(&self, path: &Path) -> Option<Path> {
+        let path = self.root.join(path).ok()?;
+        self.permits(&path).then_some(path)
+    }
+
+    fn permits(&self, path: &Path) -> bool {
+        self.scope.iter().any(|prefix| path.has_prefix(prefix))
+    }
+
+    fn info_requested<S: Streams>(
+        &mut self,
+        id: StreamId,
+        request: TrackRequest,
+        cx: &mut Context<'_, S>,
+    ) -> Result<Use, StreamCode> {
+        let broadcast = self.absolute(&request.broadcast).ok_or(StreamCode::UNROUTABLE)?;
+        let track = request.track.into();
+        cx.effects.push(Effect::InfoWanted { key: id, broadcast, track });
+        Ok(Use::InfoRequest)
+    }
+
+    /// Answers a TRACK request.
+    pub fn answer_info<S: Streams>(
+        &mut self,
+        key: StreamId,
+        answer: Result<TrackInfo, StreamCode>,
+        cx: &mut Context<'_, S>,
+    ) {
+        match self.inputs.get_mut(&key) {
+            Some(stream) if matches!(stream.purpose, Use::InfoRequest) => {
+                stream.purpose = Use::Draining;
+            }
+            _ => return,
+        }
+        match answer {
+            Ok(info) => {
+                let mut bytes = Vec::new();
+                info.encode(self.version, &mut bytes);
+                self.send(key, &bytes, true, cx);
+            }
+            Err(code) => {
+                self.inputs.remove(&key);
+                self.refuse(key, code, cx);
+            }
+        }
+    }
+
+    pub fn writable<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
+        if let Some(unsent) = self.unsent.remove(&id) {
+            self.unsent_bytes -= unsent.bytes.len();
+            self.send(id, &unsent.bytes, unsent.fin, cx);
+            if self.feeds.contains_key(&id) {
+                cx.effects.push(Effect::Listening);
+            }
+        } else if let Some(Stream { purpose: Use::GroupOut { subscription }, .. }) =
+            self.inputs.get(&id)
+        {
+            let key = *subscription;
+            self.group_unblocked(key, id);
+            cx.effects.push(Effect::Unblocked { key });
+        }
+    }
+
+    /// Everything on a stream that we finished was acknowledged.
+    pub fn finished<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
+        if let Some(Stream { purpose: Use::GroupOut { subscription }, .. }) = self.inputs.get(&id) {
+            let key = *subscription;
+            self.inputs.remove(&id);
+            self.group_closed(key, id);
+            cx.effects.push(Effect::Unblocked { key });
+        }
+    }
+
+    /// The peer wants no more of a stream.
+    pub fn stopped<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
+        if let Some(unsent) = self.unsent.remove(&id) {
+            self.unsent_bytes -= unsent.bytes.len();
+        }
+        let Some(stream) = self.inputs.get(&id) else { return };
+        match stream.purpose {
+            Use::GroupOut { .. } => {
+                cx.streams.reset(id, StreamCode::CANCEL);
+                self.finished(id, cx);
+            }
+            Use::Subscription => {
+                self.inputs.insert(id, Stream { purpose: Use::Draining, buf: BytesMut::new() });
+                self.unsubscribe(id, cx);
+            }
+            Use::AnnounceFeed => {
+                self.feeds.remove(&id);
+                cx.streams.reset(id, StreamCode::CANCEL);
+            }
+            Use::InfoRequest => {
+                self.inputs.remove(&id);
+                cx.effects.push(Effect::InfoAbandoned { key: id });
+                self.refuse(id, StreamCode::CANCEL, cx);
+            }
+            _ => cx.streams.reset(id, StreamCode::CANCEL),
+        }
+    }
+
+    /// The peer grants more streams of one kind.
+    pub fn available<S: Streams>(&mut self, uni: bool, cx: &mut Context<'_, S>) {
+        if uni && std::mem::take(&mut self.starved) {
+            cx.effects.extend(self.served.keys().map(|key| Effect::Unblocked { key: *key }));
+        } else if !uni {
+            self.open_pulls(cx);
+        }
+    }
+
+    /// Sends control bytes, now or when the peer's flow control allows.
+    fn send<S: Streams>(&mut self, id: StreamId, bytes: &[u8], fin: bool, cx: &mut Context<'_, S>) {
+        if let Some(unsent) = self.unsent.get_mut(&id) {
+            unsent.bytes.extend_from_slice(bytes);
+            unsent.fin |= fin;
+            self.unsent_bytes += bytes.len();
+        } else {
+            let mut chunks = [Bytes::copy_from_slice(bytes)];
+            match cx.streams.write(id, &mut chunks) {
+                WriteEnd::All if fin => cx.streams.finish(id),
+                WriteEnd::All | WriteEnd::Stopped => {}
+                WriteEnd::Blocked(_) => {
+                    self.unsent_bytes += chunks[0].len();
+                    let bytes = BytesMut::from(&chunks[0][..]);
+                    self.unsent.insert(id, Unsent { bytes, fin });
+                }
+            }
+        }
+        if self.unsent_bytes > CONTROL_BACKLOG_BYTES_MAX && !self.feeds.contains_key(&id) {
+            self.fail(SessionCode::INTERNAL, "control streams are not read", cx);
+        }
+    }
+
+    fn finish<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
+        match self.unsent.get_mut(&id) {
+            Some(unsent) => unsent.fin = true,
+            None => cx.streams.finish(id),
+        }
+    }
+
+    /// Ends both directions of a stream that is not served.
+    fn refuse<S: Streams>(&mut self, id: StreamId, code: StreamCode, cx: &mut Context<'_, S>) {
+        if let Some(unsent) = self.unsent.remove(&id) {
+            self.unsent_bytes -= unsent.bytes.len();
+        }
+        cx.streams.reset(id, code);
+        cx.streams.stop(id, code);
+    }
+
+    fn fail<S: Streams>(
+        &mut self,
+        code: SessionCode,
+        reason: &'static str,
+        cx: &mut Context<'_, S>,
+    ) {
+        self.failure = Some(reason);
+        cx.streams.close(code, reason);
+    }
+}
+
+/// The first message of a stream that the peer opened.
+enum Request {
+    Announce(AnnounceRequest),
+    Subscribe(Subscribe),
+    Track(TrackRequest),
+    Fetch(#[expect(dead_code, reason = "refused until groups can be fetched")] Fetch),
+}
+
+impl Request {
+    fn decode(kind: BidiType, version: Version, body: &[u8]) -> Option<Request> {
+        match kind {
+            BidiType::Announce => {
+                AnnounceRequest::decode(version, body).map(Request::Announce).ok()
+            }
+            BidiType::Subscribe => Subscribe::decode(version, body).map(Request::Subscribe).ok(),
+            BidiType::Track => TrackRequest::decode(body).map(Request::Track).ok(),
+            BidiType::Fetch => Fetch::decode(version, body).map(Request::Fetch).ok(),
+            BidiType::Session | BidiType::Probe | BidiType::Goaway | BidiType::ClientSetup => None,
+        }
+    }
+}

@@ -1,0 +1,510 @@
+//! Pulling tracks from the peer: TRACK, SUBSCRIBE and the group streams that follow (spec §4.8,
+//! §5.4). What to pull is decided by the serve loop at the track's home.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::streams::{ReadEnd, StreamId, Streams};
+use super::{Context, Effect, Session, Step, Stream, Use};
+use crate::limits::{
+    PRIORITY_DEFAULT, READ_BYTES_PER_TURN, TAIL_WAIT_MAX, TAIL_WAIT_MIN, TIMESCALE_DEFAULT,
+    TRACK_MAX_AGE_MS_DEFAULT,
+};
+use crate::track::group::{GroupEnd, Marks, Piece};
+use crate::track::scan::FrameScanner;
+use crate::track::serve::PullCommand;
+use crate::track::{Feed, PullRef};
+use crate::wire::{
+    BidiType, GroupHeader, Path, Preferences, StreamCode, Subscribe, SubscribeResponse, TrackInfo,
+    TrackRequest, Version, encode_varint,
+};
+
+/// One track that a home pulls through this session.
+#[derive(Debug)]
+pub(super) struct Pull {
+    name: PullRef,
+    /// Relative to the session root.
+    broadcast: Path,
+    track: Arc<str>,
+    max_age_ms: u64,
+    /// TRACK is to be asked as soon as there is credit for a stream.
+    info_wanted: bool,
+    info_stream: Option<StreamId>,
+    /// The subscription to open as soon as there is credit for a stream.
+    wanted: Option<Preferences>,
+    subscription: Option<Subscription>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    id: u64,
+    stream: StreamId,
+    /// OK has come (lite-04 and older), or none is due.
+    is_accepted: bool,
+    start: Option<u64>,
+    end: Option<u64>,
+    /// Group streams that are being read.
+    open: Vec<StreamId>,
+    seen: Seen,
+    /// The publisher has said FIN; groups that it owes are waited for until then.
+    tail: Option<Instant>,
+}
+
+/// Which groups have come: a line below which all count as seen, and those above it.
+#[derive(Debug, Default)]
+struct Seen {
+    below: u64,
+    above: BTreeSet<u64>,
+}
+
+/// Groups above the line that are remembered one by one. Publishers skip sequences rarely, and
+/// then the line moves up to the next group.
+const SEEN_MAX: usize = 1024;
+
+impl Seen {
+    fn insert(&mut self, sequence: u64) -> bool {
+        if sequence < self.below || !self.above.insert(sequence) {
+            return false;
+        }
+        if self.above.len() > SEEN_MAX {
+            self.below = self.above.pop_first().map_or(self.below, |lowest| lowest + 1);
+        }
+        while self.above.first() == Some(&self.below) {
+            self.above.pop_first();
+            self.below += 1;
+        }
+        true
+    }
+
+    fn has_all(&self, start: u64, end: u64) -> bool {
+        (start.max(self.below)..end).all(|sequence| self.above.contains(&sequence))
+    }
+}
+
+/// One group stream being read.
+#[derive(Debug)]
+pub(super) struct GroupIn {
+    pull: usize,
+    subscribe_id: u64,
+    header: GroupHeader,
+    is_announced: bool,
+    scanner: FrameScanner,
+}
+
+impl Pull {
+    pub(super) fn tail_deadline(&self) -> Option<Instant> {
+        self.subscription.as_ref()?.tail
+    }
+}
+
+impl Session {
+    /// Carries out what the home of a track has decided.
+    pub fn pull<S: Streams>(&mut self, command: PullCommand, cx: &mut Context<'_, S>) {
+        match command {
+            PullCommand::Ask { pull, broadcast, track } => self.ask(pull, &broadcast, track, cx),
+            PullCommand::Subscribe { pull, wanted } => {
+                let Some(&key) = self.pull_keys.get(&pull) else { return };
+                self.pulls[key].wanted = Some(wanted);
+                self.open_pull(key, cx);
+            }
+            PullCommand::Update { pull, wanted } => self.update(pull, wanted, cx),
+            PullCommand::Unsubscribe { pull } => {
+                let Some(&key) = self.pull_keys.get(&pull) else { return };
+                self.pulls[key].wanted = None;
+                self.end_subscription(key, cx);
+            }
+            PullCommand::Release { pull } => {
+                let Some(&key) = self.pull_keys.get(&pull) else { return };
+                self.forget_pull(key, cx);
+            }
+        }
+    }
+
+    fn ask<S: Streams>(
+        &mut self,
+        name: PullRef,
+        broadcast: &Path,
+        track: Arc<str>,
+        cx: &mut Context<'_, S>,
+    ) {
+        let Some(broadcast) =
+            broadcast.strip_prefix(&self.root).filter(|_| !self.failure.is_some())
+        else {
+            let feed = Feed::Failed(StreamCode::UNROUTABLE);
+            return cx.effects.push(Effect::Fed { pull: name, feed });
+        };
+        let has_track_stream = self.version >= Version::Lite05;
+        let key = self.pulls.insert(Pull {
+            name,
+            broadcast,
+            track,
+            max_age_ms: TRACK_MAX_AGE_MS_DEFAULT,
+            info_wanted: has_track_stream,
+            info_stream: None,
+            wanted: None,
+            subscription: None,
+        });
+        self.pull_keys.insert(name, key);
+        if has_track_stream {
+            self.open_pull(key, cx);
+        } else {
+            let info = TrackInfo {
+                priority: PRIORITY_DEFAULT,
+                max_age_ms: TRACK_MAX_AGE_MS_DEFAULT,
+                timescale: TIMESCALE_DEFAULT,
+            };
+            cx.effects.push(Effect::Fed { pull: name, feed: Feed::Info(info) });
+        }
+    }
+
+    /// Opens the streams that wait for credit.
+    pub(super) fn open_pulls<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        let waiting = |pull: &Pull| pull.info_wanted || pull.wanted.is_some();
+        let keys: Vec<usize> =
+            self.pulls.iter().filter(|(_, pull)| waiting(pull)).map(|(key, _)| key).collect();
+        for key in keys {
+            self.open_pull(key, cx);
+        }
+    }
+
+    fn open_pull<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
+        let pull = &mut self.pulls[key];
+        let mut bytes = Vec::new();
+        if pull.info_wanted {
+            let Some(id) = cx.streams.open_bidi() else { return };
+            pull.info_wanted = false;
+            pull.info_stream = Some(id);
+            encode_varint(BidiType::Track as u64, &mut bytes);
+            let request =
+                TrackRequest { broadcast: pull.broadcast.clone(), track: pull.track.to_string() };
+            request.encode(&mut bytes);
+            let purpose = Use::PullInfo { pull: key };
+            self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
+            return self.send(id, &bytes, false, cx);
+        }
+        if pull.wanted.is_none() || pull.subscription.is_some() {
+            return;
+        }
+        let Some(stream) = cx.streams.open_bidi() else { return };
+        let Some(preferences) = pull.wanted.take() else { return };
+        let id = self.next_subscribe_id;
+        self.next_subscribe_id += 1;
+        pull.subscription = Some(Subscription {
+            id,
+            stream,
+            is_accepted: self.version >= Version::Lite05,
+            start: None,
+            end: None,
+            open: Vec::new(),
+            seen: Seen::default(),
+            tail: None,
+        });
+        // Known before it is written: a group may overtake the response.
+        self.pull_ids.insert(id, key);
+        encode_varint(BidiType::Subscribe as u64, &mut bytes);
+        let broadcast = pull.broadcast.clone();
+        Subscribe { id, broadcast, track: pull.track.to_string(), preferences }
+            .encode(self.version, &mut bytes);
+        let purpose = Use::PullSubscription { pull: key };
+        self.inputs.insert(stream, Stream { purpose, buf: BytesMut::new() });
+        cx.streams.expect_groups();
+        self.send(stream, &bytes, false, cx);
+    }
+
+    fn update<S: Streams>(&mut self, pull: PullRef, wanted: Preferences, cx: &mut Context<'_, S>) {
+        let Some(&key) = self.pull_keys.get(&pull) else { return };
+        let pull = &mut self.pulls[key];
+        match &pull.subscription {
+            None => pull.wanted = Some(wanted),
+            Some(subscription) => {
+                let mut bytes = Vec::new();
+                wanted.encode_update(self.version, &mut bytes);
+                let stream = subscription.stream;
+                self.send(stream, &bytes, false, cx);
+            }
+        }
+    }
+
+    /// Ends the subscription from our side; whatever still arrives for it is refused.
+    fn end_subscription<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
+        let Some(subscription) = self.pulls[key].subscription.take() else { return };
+        self.pull_ids.remove(&subscription.id);
+        for group in subscription.open {
+            self.inputs.remove(&group);
+            cx.streams.stop(group, StreamCode::CANCEL);
+        }
+        if let Some(stream) = self.inputs.get_mut(&subscription.stream) {
+            stream.purpose = Use::Draining;
+            self.finish(subscription.stream, cx);
+        }
+    }
+
+    fn forget_pull<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
+        self.end_subscription(key, cx);
+        if let Some(id) = self.pulls[key].info_stream.take()
+            && self.inputs.remove(&id).is_some()
+        {
+            self.refuse(id, StreamCode::CANCEL, cx);
+        }
+        let pull = self.pulls.remove(key);
+        self.pull_keys.remove(&pull.name);
+    }
+
+    /// The copy has failed: the home hears why, once.
+    fn pull_failed<S: Streams>(&mut self, key: usize, code: StreamCode, cx: &mut Context<'_, S>) {
+        let pull = self.pulls[key].name;
+        self.forget_pull(key, cx);
+        cx.effects.push(Effect::Fed { pull, feed: Feed::Failed(code) });
+    }
+
+    /// The names of all copies, for a session that is over.
+    pub fn pull_names(&self) -> impl Iterator<Item = PullRef> + '_ {
+        self.pulls.iter().map(|(_, pull)| pull.name)
+    }
+
+    pub(super) fn take_info<S: Streams>(
+        &mut self,
+        id: StreamId,
+        key: usize,
+        buf: &mut BytesMut,
+        cx: &mut Context<'_, S>,
+    ) -> Step {
+        match TrackInfo::take(self.version, buf) {
+            Ok(None) => Step::Wait,
+            Ok(Some((info, _))) => {
+                let pull = &mut self.pulls[key];
+                pull.info_stream = None;
+                pull.max_age_ms = info.max_age_ms;
+                cx.effects.push(Effect::Fed { pull: pull.name, feed: Feed::Info(info) });
+                self.inputs.insert(id, Stream { purpose: Use::Draining, buf: BytesMut::new() });
+                self.finish(id, cx);
+                Step::Forget
+            }
+            Err(_) => {
+                self.pulls[key].info_stream = None;
+                self.refuse(id, StreamCode::CANCEL, cx);
+                self.pull_failed(key, StreamCode::MALFORMED_TRACK, cx);
+                Step::Forget
+            }
+        }
+    }
+
+    pub(super) fn info_ended<S: Streams>(
+        &mut self,
+        id: StreamId,
+        key: usize,
+        end: ReadEnd,
+        cx: &mut Context<'_, S>,
+    ) {
+        self.pulls[key].info_stream = None;
+        cx.streams.reset(id, StreamCode::CANCEL);
+        self.pull_failed(key, reason(end), cx);
+    }
+
+    pub(super) fn take_response<S: Streams>(
+        &mut self,
+        key: usize,
+        buf: &mut BytesMut,
+        cx: &mut Context<'_, S>,
+    ) -> Step {
+        let response = match SubscribeResponse::take(self.version, buf) {
+            Ok(Some((response, used))) => {
+                buf.advance(used);
+                response
+            }
+            Ok(None) => return Step::Wait,
+            Err(_) => return self.abandon(key, StreamCode::MALFORMED_TRACK, cx),
+        };
+        let pull = &mut self.pulls[key];
+        let name = pull.name;
+        let Some(subscription) = &mut pull.subscription else { return Step::Forget };
+        match response {
+            SubscribeResponse::Ok { .. } => subscription.is_accepted = true,
+            _ if !subscription.is_accepted => {
+                return self.abandon(key, StreamCode::MALFORMED_TRACK, cx);
+            }
+            SubscribeResponse::Start { group } => {
+                subscription.start = Some(group);
+                cx.effects.push(Effect::Fed { pull: name, feed: Feed::Start(group) });
+            }
+            SubscribeResponse::End { group } => {
+                let newest = subscription.seen.above.last().copied();
+                let reached = newest.map_or(subscription.seen.below, |newest| newest + 1);
+                if group >= reached {
+                    subscription.end = Some(group);
+                    cx.effects.push(Effect::Fed { pull: name, feed: Feed::Final(group) });
+                } else if self.version >= Version::Lite06 {
+                    return self.abandon(key, StreamCode::SESSION_CLOSED, cx);
+                }
+                // An old publisher counts its end inclusively; the FIN will do.
+            }
+            SubscribeResponse::Drop { start, end, .. } => {
+                for sequence in (start..=end).take(SEEN_MAX) {
+                    subscription.seen.insert(sequence);
+                }
+            }
+        }
+        Step::Again
+    }
+
+    fn abandon<S: Streams>(
+        &mut self,
+        key: usize,
+        code: StreamCode,
+        cx: &mut Context<'_, S>,
+    ) -> Step {
+        if let Some(subscription) = &self.pulls[key].subscription {
+            self.refuse(subscription.stream, StreamCode::CANCEL, cx);
+        }
+        self.pull_failed(key, code, cx);
+        Step::Forget
+    }
+
+    pub(super) fn responses_ended<S: Streams>(
+        &mut self,
+        key: usize,
+        buf: &[u8],
+        end: ReadEnd,
+        cx: &mut Context<'_, S>,
+    ) {
+        let Some(pull) = self.pulls.get_mut(key) else { return };
+        let Some(subscription) = &mut pull.subscription else { return };
+        let stream = subscription.stream;
+        let is_clean = end == ReadEnd::Finished && buf.is_empty() && subscription.is_accepted;
+        // Without END a lite-05 publisher has given up rather than finished.
+        if !is_clean || (self.version >= Version::Lite05 && subscription.end.is_none()) {
+            cx.streams.reset(stream, StreamCode::CANCEL);
+            return self.pull_failed(key, reason(end), cx);
+        }
+        let wait = Duration::from_millis(pull.max_age_ms).clamp(TAIL_WAIT_MIN, TAIL_WAIT_MAX);
+        subscription.tail = Some(cx.now + wait);
+        self.finish(stream, cx);
+        self.end_tail(key, cx);
+    }
+
+    pub(super) fn end_tails<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        let keys: Vec<usize> = self.pulls.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.end_tail(key, cx);
+        }
+    }
+
+    /// Reports a finished track once all that its publisher owes has come, or will not.
+    fn end_tail<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
+        let Some(pull) = self.pulls.get(key) else { return };
+        let Some(subscription) = &pull.subscription else { return };
+        let Some(deadline) = subscription.tail else { return };
+        let is_whole = subscription.open.is_empty()
+            && subscription.end.is_some_and(|end| {
+                subscription.seen.has_all(subscription.start.unwrap_or(end), end)
+            });
+        if !is_whole && cx.now < deadline {
+            return;
+        }
+        let name = pull.name;
+        self.forget_pull(key, cx);
+        cx.effects.push(Effect::Fed { pull: name, feed: Feed::Ended });
+    }
+
+    pub(super) fn take_group_header<S: Streams>(
+        &mut self,
+        id: StreamId,
+        buf: &[u8],
+        cx: &mut Context<'_, S>,
+    ) -> Result<Option<(GroupIn, usize)>, StreamCode> {
+        let taken = GroupHeader::take(self.version, buf).map_err(|_| StreamCode::CANCEL)?;
+        let Some((header, used)) = taken else { return Ok(None) };
+        let key = *self.pull_ids.get(&header.subscribe_id).ok_or(StreamCode::CANCEL)?;
+        let subscription = self.pulls[key].subscription.as_mut().ok_or(StreamCode::CANCEL)?;
+        if subscription.end.is_some_and(|end| header.sequence >= end) {
+            if self.version >= Version::Lite06 {
+                self.abandon(key, StreamCode::SESSION_CLOSED, cx);
+            }
+            return Err(StreamCode::CANCEL);
+        }
+        // A sequence that was here already is refused (spec §5.6), yet it settles what was owed.
+        if !subscription.seen.insert(header.sequence) {
+            return Err(StreamCode::CANCEL);
+        }
+        subscription.open.push(id);
+        let scanner = FrameScanner::new(self.version >= Version::Lite05);
+        let subscribe_id = header.subscribe_id;
+        Ok(Some((GroupIn { pull: key, subscribe_id, header, is_announced: false, scanner }, used)))
+    }
+
+    /// Reads what has arrived of a group and passes it on as one piece. `first` is what came
+    /// with the header, and `end` how that read left the stream.
+    pub(super) fn read_group<S: Streams>(
+        &mut self,
+        id: StreamId,
+        mut group: Box<GroupIn>,
+        first: &[u8],
+        end: ReadEnd,
+        cx: &mut Context<'_, S>,
+    ) {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        let mut marks = Marks::new();
+        let arrival_ms = cx.arrival_ms;
+        let scanner = &mut group.scanner;
+        let mut fault = scanner.scan(first, arrival_ms, &mut bytes, &mut marks).err();
+        let end = match end {
+            ReadEnd::More => cx.streams.read(id, READ_BYTES_PER_TURN, &mut |part| {
+                if fault.is_none() {
+                    fault = scanner.scan(part, arrival_ms, &mut bytes, &mut marks).err();
+                }
+            }),
+            end => end,
+        };
+        let ends = match (fault, end) {
+            (Some(code), _) => {
+                cx.streams.stop(id, code);
+                Some(GroupEnd::Aborted(code))
+            }
+            (None, ReadEnd::Finished) if scanner.at_boundary() => Some(GroupEnd::Finished),
+            (None, ReadEnd::Finished) => Some(GroupEnd::Aborted(StreamCode::WRONG_SIZE)),
+            (None, ReadEnd::Reset(code)) => Some(GroupEnd::Aborted(code.relayed())),
+            (None, ReadEnd::Pending | ReadEnd::More) => None,
+        };
+        let opens =
+            (!std::mem::replace(&mut group.is_announced, true)).then_some(group.header.frame_start);
+        let key = group.pull;
+        let piece = Piece {
+            sequence: group.header.sequence,
+            opens,
+            // An exact copy: received bytes would keep the datagrams alive that brought them.
+            bytes: Bytes::copy_from_slice(&bytes),
+            marks,
+            ends,
+        };
+        self.scratch = bytes;
+        if opens.is_some() || !piece.bytes.is_empty() || ends.is_some() {
+            let pull = self.pulls[key].name;
+            cx.effects.push(Effect::Fed { pull, feed: Feed::Piece(piece) });
+        }
+        if ends.is_none() {
+            if end == ReadEnd::More {
+                cx.effects.push(Effect::Unread { stream: id });
+            }
+            let purpose = Use::GroupIn(group);
+            self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
+        } else {
+            if let Some(subscription) = &mut self.pulls[key].subscription {
+                debug_assert_eq!(subscription.id, group.subscribe_id);
+                subscription.open.retain(|open| *open != id);
+            }
+            self.end_tail(key, cx);
+        }
+    }
+}
+
+/// The code for readers when a stream that should have answered ended instead.
+fn reason(end: ReadEnd) -> StreamCode {
+    match end {
+        ReadEnd::Reset(code) => code.relayed(),
+        _ => StreamCode::INTERNAL,
+    }
+}

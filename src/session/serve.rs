@@ -1,0 +1,412 @@
+//! Serving subscriptions of the peer: which groups go out, on which streams, how urgently, and
+//! how each of them ends (spec §4.7, §4.9 to §4.11).
+
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::streams::{StreamId, Streams, WriteEnd};
+use super::{Context, Effect, Session, Step, Stream, Use};
+use crate::track::cursor::{Cursor, Pick};
+use crate::track::group::{Form, GroupEnd};
+use crate::track::{Content, Outcome};
+use crate::wire::{
+    CONTROL_MESSAGE_BYTES_MAX, GroupHeader, Preferences, StreamCode, Subscribe, SubscribeResponse,
+    UniType, Version, encode_varint, split_message,
+};
+
+/// Slices handed to the transport in one write.
+const SLICES_PER_WRITE: usize = 32;
+
+/// Ranks within one track priority; older groups share the last.
+const RANKS: i32 = 256;
+
+/// On top of two round trips, how long an acknowledgement may take before a stream counts as
+/// stuck: QUIC's largest default acknowledgement delay.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
+
+/// One subscription of the peer.
+#[derive(Debug)]
+pub(super) struct Served {
+    id: u64,
+    wanted: Preferences,
+    /// Where the peer is in the track, once the track is known.
+    cursor: Option<Cursor>,
+    open: Vec<GroupOut>,
+    end_sent: bool,
+}
+
+/// One group on its way to the peer.
+#[derive(Debug)]
+struct GroupOut {
+    pick: Pick,
+    /// None while the peer grants no stream.
+    stream: Option<StreamId>,
+    /// What precedes the group's own bytes: stream type, header, first delta.
+    head: Bytes,
+    /// Next byte of the group to send; None until the first frame to send is here.
+    offset: Option<u64>,
+    is_blocked: bool,
+    /// When FIN was sent: all that is missing is the acknowledgement.
+    finished: Option<Instant>,
+    priority: i32,
+}
+
+/// What is left to do for a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    Continues,
+    /// It has ended, and the session has forgotten it.
+    Over,
+}
+
+enum Progress {
+    Open,
+    Closed,
+}
+
+impl Session {
+    pub(super) fn subscribe_requested<S: Streams>(
+        &mut self,
+        id: StreamId,
+        request: Subscribe,
+        cx: &mut Context<'_, S>,
+    ) -> Result<Use, StreamCode> {
+        let broadcast = self.absolute(&request.broadcast).ok_or(StreamCode::UNROUTABLE)?;
+        let wanted = request.preferences;
+        self.served.insert(
+            id,
+            Served { id: request.id, wanted, cursor: None, open: Vec::new(), end_sent: false },
+        );
+        let track = request.track.into();
+        cx.effects.push(Effect::Subscribed { key: id, broadcast, track, wanted });
+        Ok(Use::Subscription)
+    }
+
+    /// Reads one SUBSCRIBE_UPDATE.
+    pub(super) fn take_update<S: Streams>(
+        &mut self,
+        id: StreamId,
+        buf: &mut BytesMut,
+        cx: &mut Context<'_, S>,
+    ) -> Step {
+        let update = match split_message(buf, CONTROL_MESSAGE_BYTES_MAX) {
+            Ok(None) => return Step::Wait,
+            Ok(Some((body, used))) => {
+                Preferences::decode_update(self.version, body).map(|u| (u, used))
+            }
+            Err(fault) => Err(fault),
+        };
+        let Ok((wanted, used)) = update else {
+            self.fail_subscription(id, StreamCode::CANCEL, cx);
+            cx.effects.push(Effect::Unsubscribed { key: id });
+            return Step::Forget;
+        };
+        buf.advance(used);
+        if self.version >= Version::Lite03
+            && let Some(served) = self.served.get_mut(&id)
+        {
+            served.wanted = wanted;
+            cx.effects.push(Effect::SubscriptionUpdated { key: id, wanted });
+        }
+        Step::Again
+    }
+
+    /// The peer has had enough.
+    pub(super) fn unsubscribe<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
+        let Some(served) = self.served.remove(&id) else { return };
+        for group in served.open {
+            self.close_group(&group, StreamCode::CANCEL, cx);
+        }
+        self.finish(id, cx);
+        cx.effects.push(Effect::Unsubscribed { key: id });
+    }
+
+    /// Ends a subscription with a reason.
+    pub fn fail_subscription<S: Streams>(
+        &mut self,
+        id: StreamId,
+        code: StreamCode,
+        cx: &mut Context<'_, S>,
+    ) {
+        let Some(served) = self.served.remove(&id) else { return };
+        for group in served.open {
+            self.close_group(&group, code, cx);
+        }
+        self.inputs.remove(&id);
+        self.refuse(id, code, cx);
+    }
+
+    /// New bounds for a subscription whose track is known.
+    pub fn reposition(&mut self, key: StreamId, content: &Content) {
+        let Some(served) = self.served.get_mut(&key) else { return };
+        if let Some(cursor) = &mut served.cursor {
+            cursor.update(content, served.wanted);
+        }
+    }
+
+    /// Sends whatever the track has for one subscription and its streams will take.
+    pub fn serve<S: Streams>(
+        &mut self,
+        key: StreamId,
+        content: &mut Content,
+        cx: &mut Context<'_, S>,
+    ) -> Service {
+        let Some(mut served) = self.served.remove(&key) else { return Service::Over };
+        if let Some(Outcome::Failed(code)) = content.outcome {
+            self.served.insert(key, served);
+            self.fail_subscription(key, code, cx);
+            return Service::Over;
+        }
+        if content.info.is_none() {
+            self.served.insert(key, served);
+            return Service::Continues;
+        }
+        let is_over = self.serve_groups(key, &mut served, content, cx);
+        if !is_over {
+            self.served.insert(key, served);
+            return Service::Continues;
+        }
+        // The peer's own FIN may still follow.
+        if let Some(stream) = self.inputs.get_mut(&key) {
+            stream.purpose = Use::Draining;
+        }
+        self.finish(key, cx);
+        Service::Over
+    }
+
+    fn serve_groups<S: Streams>(
+        &mut self,
+        key: StreamId,
+        served: &mut Served,
+        content: &mut Content,
+        cx: &mut Context<'_, S>,
+    ) -> bool {
+        let emits_range = self.version >= Version::Lite05;
+        let mut responses = Vec::new();
+        let cursor = served.cursor.get_or_insert_with(|| {
+            if !emits_range {
+                let priority = served.wanted.priority;
+                let (max_age_ms, group_start, group_end) = (0, None, None);
+                SubscribeResponse::Ok { priority, max_age_ms, group_start, group_end }
+                    .encode(self.version, &mut responses);
+            }
+            Cursor::join(content, self.version, served.wanted)
+        });
+        let mut is_new = false;
+        while let Some(pick) = cursor.pick(content) {
+            if let Some(group) = cursor.start(content, pick.sequence)
+                && emits_range
+            {
+                SubscribeResponse::Start { group }.encode(self.version, &mut responses);
+            }
+            served.open.push(GroupOut::new(pick, served.id, self.version));
+            is_new = true;
+        }
+        let is_parked = cursor.is_parked(content);
+        if emits_range
+            && !served.end_sent
+            && let Some(group) = content.end
+        {
+            served.end_sent = true;
+            SubscribeResponse::End { group }.encode(self.version, &mut responses);
+        }
+        if !responses.is_empty() {
+            self.send(key, &responses, false, cx);
+        }
+        if is_new {
+            rank(served, cx);
+        }
+        let mut index = 0;
+        while index < served.open.len() {
+            match self.advance(key, &mut served.open[index], served.wanted.max_age_ms, content, cx)
+            {
+                Progress::Open => index += 1,
+                Progress::Closed => {
+                    served.open.swap_remove(index);
+                }
+            }
+        }
+        content.outcome == Some(Outcome::Ended) && served.open.is_empty() && !is_parked
+    }
+
+    /// Moves one group as far as it goes.
+    fn advance<S: Streams>(
+        &mut self,
+        key: StreamId,
+        group: &mut GroupOut,
+        max_age_ms: u64,
+        content: &mut Content,
+        cx: &mut Context<'_, S>,
+    ) -> Progress {
+        let pick = group.pick;
+        let is_old = |content: &Content| content.expired(pick.sequence, max_age_ms);
+        if let Some(since) = group.finished {
+            // Only a stream that is stuck is given up for its age (spec §4.10); one whose
+            // acknowledgement is merely under way is not.
+            if cx.now > since + 2 * cx.streams.rtt() + ACK_DELAY_MAX && is_old(content) {
+                self.close_group(group, StreamCode::OLD, cx);
+                return Progress::Closed;
+            }
+            return Progress::Open;
+        }
+        let form = Form::of(self.version);
+        let Some((available, end)) =
+            content.read(pick.arrival, |g| (g.available(form, &pick), g.end))
+        else {
+            self.close_group(group, StreamCode::OLD, cx);
+            return Progress::Closed;
+        };
+        if let Some(GroupEnd::Aborted(code)) = end {
+            self.close_group(group, code, cx);
+            return Progress::Closed;
+        }
+        if group.stream.is_none() && !self.open_group(key, group, cx) {
+            if is_old(content) {
+                return Progress::Closed;
+            }
+            return Progress::Open;
+        }
+        let Some(stream) = group.stream else { return Progress::Open };
+        if group.is_blocked {
+            if is_old(content) {
+                self.close_group(group, StreamCode::OLD, cx);
+                return Progress::Closed;
+            }
+            return Progress::Open;
+        }
+        if group.offset.is_none() {
+            group.enter(form, content);
+        }
+        loop {
+            let mut slices: Vec<Bytes> = Vec::with_capacity(4);
+            let head_len = group.head.len() as u64;
+            if head_len > 0 {
+                slices.push(group.head.clone());
+            }
+            let from = group.offset.unwrap_or(0);
+            let to = if group.offset.is_some() { available.end } else { 0 };
+            if from < to {
+                content
+                    .read(pick.arrival, |g| g.slice(form, from, to, &mut slices, SLICES_PER_WRITE));
+            }
+            if slices.is_empty() {
+                break;
+            }
+            let offered: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
+            let (taken, blocked) = match cx.streams.write(stream, &mut slices) {
+                WriteEnd::All => (offered, false),
+                WriteEnd::Blocked(taken) => (taken as u64, true),
+                WriteEnd::Stopped => {
+                    self.close_group(group, StreamCode::CANCEL, cx);
+                    return Progress::Closed;
+                }
+            };
+            group.head.advance(taken.min(head_len) as usize);
+            if let Some(offset) = &mut group.offset {
+                *offset += taken.saturating_sub(head_len);
+            }
+            if blocked {
+                group.is_blocked = true;
+                if is_old(content) {
+                    self.close_group(group, StreamCode::OLD, cx);
+                    return Progress::Closed;
+                }
+                return Progress::Open;
+            }
+        }
+        if available.is_whole {
+            cx.streams.finish(stream);
+            group.finished = Some(cx.now);
+        }
+        Progress::Open
+    }
+
+    /// False while the peer grants no stream.
+    fn open_group<S: Streams>(
+        &mut self,
+        key: StreamId,
+        group: &mut GroupOut,
+        cx: &mut Context<'_, S>,
+    ) -> bool {
+        let Some(stream) = cx.streams.open_uni() else {
+            self.starved = true;
+            return false;
+        };
+        cx.streams.set_priority(stream, group.priority);
+        group.stream = Some(stream);
+        let purpose = Use::GroupOut { subscription: key };
+        self.inputs.insert(stream, Stream { purpose, buf: BytesMut::new() });
+        true
+    }
+
+    fn close_group<S: Streams>(
+        &mut self,
+        group: &GroupOut,
+        code: StreamCode,
+        cx: &mut Context<'_, S>,
+    ) {
+        if let Some(stream) = group.stream {
+            self.inputs.remove(&stream);
+            cx.streams.reset(stream, code);
+        }
+    }
+
+    pub(super) fn group_unblocked(&mut self, key: StreamId, stream: StreamId) {
+        let Some(served) = self.served.get_mut(&key) else { return };
+        if let Some(group) = served.open.iter_mut().find(|group| group.stream == Some(stream)) {
+            group.is_blocked = false;
+        }
+    }
+
+    pub(super) fn group_closed(&mut self, key: StreamId, stream: StreamId) {
+        let Some(served) = self.served.get_mut(&key) else { return };
+        served.open.retain(|group| group.stream != Some(stream));
+    }
+}
+
+impl GroupOut {
+    fn new(pick: Pick, subscribe_id: u64, version: Version) -> GroupOut {
+        let mut head = Vec::with_capacity(16);
+        encode_varint(UniType::Group as u64, &mut head);
+        GroupHeader { subscribe_id, sequence: pick.sequence, frame_start: pick.frame_start }
+            .encode(version, &mut head);
+        GroupOut {
+            pick,
+            stream: None,
+            head: head.into(),
+            offset: None,
+            is_blocked: false,
+            finished: None,
+            priority: 0,
+        }
+    }
+
+    /// Finds the first byte to send, which restates the absolute timestamp in mid-group.
+    fn enter(&mut self, form: Form, content: &mut Content) {
+        let frame = self.pick.frame_start;
+        let entry = content.read(self.pick.arrival, |group| group.enter(form, frame)).flatten();
+        if let Some((delta, offset)) = entry {
+            if !delta.is_empty() {
+                self.head = [&self.head[..], &delta[..]].concat().into();
+            }
+            self.offset = Some(offset);
+        }
+    }
+}
+
+/// Newest group first within a track, tracks by their priority (spec §4.11). Subscriptions of
+/// equal priority take turns.
+fn rank<S: Streams>(served: &mut Served, cx: &mut Context<'_, S>) {
+    served.open.sort_unstable_by_key(|group| std::cmp::Reverse(group.pick.sequence));
+    for (rank, group) in served.open.iter_mut().enumerate() {
+        let below_newest = (rank as i32).min(RANKS - 1);
+        let priority = i32::from(served.wanted.priority) * RANKS + RANKS - 1 - below_newest;
+        if priority != group.priority {
+            group.priority = priority;
+            if let Some(stream) = group.stream {
+                cx.streams.set_priority(stream, priority);
+            }
+        }
+    }
+}

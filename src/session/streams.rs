@@ -1,0 +1,58 @@
+//! What a session asks of its transport. Raw QUIC answers today; a WebTransport session differs
+//! only in a prefix per stream and in how codes are mapped, which stays below this line.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::wire::{SessionCode, StreamCode};
+
+/// A QUIC stream id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct StreamId(pub u64);
+
+impl StreamId {
+    pub fn is_uni(self) -> bool {
+        self.0 & 2 != 0
+    }
+}
+
+/// How a read left the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadEnd {
+    /// Nothing more has arrived.
+    Pending,
+    /// The budget is used up; more may be there.
+    More,
+    Finished,
+    Reset(StreamCode),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteEnd {
+    /// Every chunk was taken.
+    All,
+    /// Flow control took this many bytes; a writable event follows.
+    Blocked(usize),
+    /// The peer has stopped the stream, or it is closed.
+    Stopped,
+}
+
+pub trait Streams {
+    /// None while the peer grants no credit; an available event follows.
+    fn open_uni(&mut self) -> Option<StreamId>;
+    fn open_bidi(&mut self) -> Option<StreamId>;
+    /// Queues chunks; those that were taken are emptied or shortened.
+    fn write(&mut self, id: StreamId, chunks: &mut [Bytes]) -> WriteEnd;
+    fn finish(&mut self, id: StreamId);
+    fn reset(&mut self, id: StreamId, code: StreamCode);
+    fn stop(&mut self, id: StreamId, code: StreamCode);
+    /// Higher goes first.
+    fn set_priority(&mut self, id: StreamId, priority: i32);
+    /// Hands over what has arrived in order, at most about `max` bytes.
+    fn read(&mut self, id: StreamId, max: usize, take: &mut dyn FnMut(&[u8])) -> ReadEnd;
+    /// The peer publishes: it will need more streams than the few that everybody gets.
+    fn expect_groups(&mut self);
+    fn rtt(&self) -> Duration;
+    fn close(&mut self, code: SessionCode, reason: &'static str);
+}

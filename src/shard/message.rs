@@ -1,0 +1,62 @@
+//! Everything that one shard can say to another.
+
+use std::sync::Arc;
+
+use crate::net::Received;
+use crate::route::{Route, RouteId, SessionRef};
+use crate::track::serve::{Need, PullCommand};
+use crate::track::{Feed, PullRef, TrackRef};
+use crate::wire::Path;
+
+/// Which content a track copy holds.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TrackKey {
+    pub broadcast: Path,
+    pub name: Arc<str>,
+    /// First hop of the routes that carry it: different first hops are different broadcasts.
+    pub origin: u64,
+    /// Split horizon: a peer that the content may flow through gets a copy that avoids it.
+    pub avoid: Option<u64>,
+}
+
+#[derive(Debug)]
+pub enum ToShard {
+    /// A datagram of a connection there, which steering brought here.
+    Datagram(Received),
+    /// To every shard: a route is new or has changed.
+    RouteUp(Arc<Route>),
+    RouteDown {
+        path: Path,
+        id: RouteId,
+    },
+    /// Mirror → home: what the readers there need. `route` is the one that they resolved, for a
+    /// home that has not heard of it yet.
+    Need {
+        key: Arc<TrackKey>,
+        route: Arc<Route>,
+        mirror: TrackRef,
+        need: Need,
+    },
+    /// Mirror → home: the mirror is gone.
+    Detach {
+        key: Arc<TrackKey>,
+        mirror: TrackRef,
+    },
+    /// Home → mirror.
+    Fed {
+        mirror: TrackRef,
+        feed: Feed,
+    },
+    /// Home → the shard of the publisher's session.
+    Pull {
+        session: SessionRef,
+        command: PullCommand,
+    },
+    /// That shard → home.
+    Pulled {
+        pull: PullRef,
+        feed: Feed,
+    },
+    /// From outside: close every session and end.
+    Stop,
+}

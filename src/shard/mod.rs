@@ -1,0 +1,571 @@
+//! A shard: one socket, its connections, its sessions and its tracks, as a plain state machine.
+//!
+//! `turn` takes datagrams and mail in, runs what changed, writes streams, transmits each dirty
+//! connection once and posts mail. It reads no clock, spawns nothing and awaits nothing, so a
+//! test can run many shards in one thread on a virtual clock.
+
+pub mod mailbox;
+pub mod message;
+pub mod placement;
+mod tracks;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustc_hash::FxHashMap;
+
+use crate::limits::{MAIL_PER_TURN, OUTBOX_LIVE_MAX};
+use crate::net::{Datagrams, Received, steer};
+use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
+use crate::route::{Directory, Route, RouteId, SessionRef};
+use crate::session::streams::StreamId;
+use crate::session::{Context, Effect, Policy, RouteIds, Session};
+use crate::track::group::{GroupEnd, Piece};
+use crate::track::serve::PullCommand;
+use crate::track::{Feed, PullRef, TrackRef};
+use crate::wire::{Path, SessionCode, StreamCode, Version};
+use mailbox::{Flush, Post};
+use message::ToShard;
+use tracks::Tracks;
+
+pub use crate::rt::Next;
+
+/// How soon a full lane or a full socket is tried again.
+const RETRY_AFTER: std::time::Duration = std::time::Duration::from_micros(200);
+
+/// What a shard is told at its birth.
+pub struct Setting {
+    pub shard: usize,
+    pub shards: usize,
+    pub quic: QuicConfig,
+    pub policy: Arc<Policy>,
+    /// Of everything random in this shard, so that a simulation replays.
+    pub seed: u64,
+    /// When the relay started.
+    pub started: Instant,
+}
+
+/// Plain counters of one shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    pub datagrams_total: u64,
+    /// Datagrams of connections that live on another shard, passed on by mail.
+    pub misrouted_datagrams_total: u64,
+    pub sessions_total: u64,
+    /// Mail for a session or a track that is gone.
+    pub stale_mail_total: u64,
+    /// Groups cut off or left out because a neighbour did not keep up.
+    pub dropped_groups_total: u64,
+    pub frames_total: u64,
+}
+
+/// One connection's session, and what the shard holds for it.
+struct Peer {
+    session: Session,
+    /// The tracks that its subscriptions and questions are attached to.
+    attached: FxHashMap<StreamId, TrackRef>,
+    /// The routes that it has announced.
+    routes: FxHashMap<RouteId, Path>,
+    /// Groups of its tracks that a busy home is spared.
+    skips: FxHashMap<PullRef, Skips>,
+}
+
+pub struct Shard {
+    me: usize,
+    shards: usize,
+    started: Instant,
+    policy: Arc<Policy>,
+    endpoint: Endpoint,
+    /// By connection slot.
+    peers: Vec<Option<Box<Peer>>>,
+    directory: Directory,
+    /// Announced paths that changed in this turn.
+    changed_paths: Vec<Path>,
+    /// Connections whose peers listen to announcements.
+    listeners: Vec<usize>,
+    tracks: Tracks,
+    post: Post<ToShard>,
+    inbox: VecDeque<(usize, ToShard)>,
+    route_ids: RouteIds,
+    random: SplitMix,
+    /// Streams that had more to read than one turn allows.
+    unread: Vec<(usize, u32, StreamId)>,
+    counters: Counters,
+    stopping: bool,
+}
+
+impl Shard {
+    pub fn new(setting: Setting, post: Post<ToShard>) -> Shard {
+        let Setting { shard, shards, quic, policy, seed, started } = setting;
+        Shard {
+            me: shard,
+            shards,
+            started,
+            policy,
+            endpoint: Endpoint::new(&quic, shard, shards, seed),
+            peers: Vec::new(),
+            directory: Directory::default(),
+            changed_paths: Vec::new(),
+            listeners: Vec::new(),
+            tracks: Tracks::new(shard, shards),
+            post,
+            inbox: VecDeque::new(),
+            route_ids: RouteIds::new(shard as u16, started),
+            random: SplitMix(seed ^ shard as u64),
+            unread: Vec::new(),
+            counters: Counters::default(),
+            stopping: false,
+        }
+    }
+
+    /// One lap of a shard. Each phase takes a bounded batch, so a lap has a worst case.
+    pub fn turn(&mut self, now: Instant, io: &mut impl Datagrams) -> Next {
+        let more_mail = self.take_mail(now);
+        let more_datagrams = self.receive(now, io);
+        self.fire_timers(now);
+        self.run_sessions(now);
+        self.serve_tracks(now);
+        self.announce(now);
+        let unsent = self.endpoint.transmit(now, io);
+        let unposted = self.post.flush() == Flush::Held;
+        if self.stopping {
+            return Next::Stop;
+        }
+        if more_mail || more_datagrams || !self.unread.is_empty() || self.tracks.has_changed() {
+            return Next::More;
+        }
+        // Nobody tells when a full socket or lane drains.
+        let retry = (unsent || unposted).then(|| now + RETRY_AFTER);
+        let timers = [retry, self.endpoint.next_timer(), self.tracks.next_expiry()];
+        timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Connections, tracks and routes that this shard holds: none may be left when all peers
+    /// are gone.
+    pub fn held(&self) -> (usize, usize, usize) {
+        (self.endpoint.live(), self.tracks.len(), self.directory.len())
+    }
+
+    fn take_mail(&mut self, now: Instant) -> bool {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let more = self.post.take(MAIL_PER_TURN, &mut inbox);
+        for (_, mail) in inbox.drain(..) {
+            self.handle_mail(now, mail);
+        }
+        self.inbox = inbox;
+        more
+    }
+
+    fn handle_mail(&mut self, now: Instant, mail: ToShard) {
+        match mail {
+            ToShard::Datagram(datagram) => self.arrived(now, datagram),
+            ToShard::RouteUp(route) => self.route_up(route),
+            ToShard::RouteDown { path, id } => self.route_down(path, id),
+            ToShard::Need { key, route, mirror, need } => {
+                let slot = self.tracks.at_home(&key, &route);
+                self.tracks.set_mirror(slot, mirror, need, &mut self.post);
+                self.steer(now, slot);
+            }
+            ToShard::Detach { key, mirror } => {
+                if let Some(slot) = self.tracks.find(&key) {
+                    self.tracks.remove_mirror(slot, mirror);
+                    self.steer(now, slot);
+                }
+            }
+            ToShard::Fed { mirror, feed } => match self.tracks.slot(mirror) {
+                Some(slot) => self.feed(now, slot, feed),
+                None => self.counters.stale_mail_total += 1,
+            },
+            ToShard::Pull { session, command } => self.pull(now, session, command),
+            ToShard::Pulled { pull, feed } => self.pulled(now, pull, feed),
+            ToShard::Stop => {
+                self.endpoint.close_all(now);
+                self.stopping = true;
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Instant, io: &mut impl Datagrams) -> bool {
+        let mut batch = Vec::new();
+        let more = io.receive(&mut |datagram| batch.push(datagram));
+        for datagram in batch {
+            self.counters.datagrams_total += 1;
+            match steer::shard_of(&datagram.data, self.shards) {
+                Some(shard) if shard != self.me => {
+                    self.counters.misrouted_datagrams_total += 1;
+                    // Under overload a stray datagram is lost like any other.
+                    if self.post.outbox_len(shard) < OUTBOX_LIVE_MAX {
+                        self.post.send(shard, ToShard::Datagram(datagram));
+                    }
+                }
+                _ => self.arrived(now, datagram),
+            }
+        }
+        more
+    }
+
+    fn arrived(&mut self, now: Instant, datagram: Received) {
+        if let Arrival::New(slot) = self.endpoint.receive(now, datagram)
+            && self.peers.len() <= slot
+        {
+            self.peers.resize_with(slot + 1, || None);
+        }
+    }
+
+    fn fire_timers(&mut self, now: Instant) {
+        let mut woken = Vec::new();
+        self.endpoint.fire_timers(now, &mut woken);
+        for slot in woken {
+            self.with_session(now, slot, |session, cx| session.timeout(cx));
+            self.endpoint.note_events(slot);
+        }
+        for slot in self.tracks.expired(now) {
+            self.drop_track(now, slot);
+        }
+    }
+
+    fn run_sessions(&mut self, now: Instant) {
+        for (slot, generation, stream) in std::mem::take(&mut self.unread) {
+            if self.generation(slot) == Some(generation) {
+                self.with_session(now, slot, |session, cx| session.readable(stream, cx));
+                self.endpoint.note_events(slot);
+            }
+        }
+        while let Some(slot) = self.endpoint.next_with_events() {
+            while let Some(event) = self.endpoint.poll(slot) {
+                self.handle_event(now, slot, event);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, now: Instant, slot: usize, event: Event) {
+        match event {
+            Event::Connected { alpn } => self.connected(now, slot, &alpn),
+            Event::Opened(id) => self.with_session(now, slot, |session, cx| session.opened(id, cx)),
+            Event::Readable(id) => {
+                self.with_session(now, slot, |session, cx| session.readable(id, cx));
+            }
+            Event::Writable(id) => {
+                self.with_session(now, slot, |session, cx| session.writable(id, cx));
+            }
+            Event::Finished(id) => {
+                self.with_session(now, slot, |session, cx| session.finished(id, cx));
+            }
+            Event::Stopped(id) => {
+                self.with_session(now, slot, |session, cx| session.stopped(id, cx));
+            }
+            Event::Available { uni } => {
+                self.with_session(now, slot, |session, cx| session.available(uni, cx));
+            }
+            Event::Lost { reason } => self.lost(now, slot, &reason),
+        }
+    }
+
+    fn connected(&mut self, now: Instant, slot: usize, alpn: &[u8]) {
+        let Some(conn) = self.endpoint.conn(slot) else { return };
+        let Some(version) = Version::from_alpn(alpn) else {
+            // TLS agrees on nothing that is not on our list; this is a list and a parser apart.
+            use crate::session::streams::Streams;
+            return conn.close(SessionCode::VERSION, "unknown protocol");
+        };
+        let generation = conn.generation();
+        let me = SessionRef { shard: self.me as u16, slot: slot as u32, generation };
+        tracing::info!(
+            shard = self.me,
+            conn = slot,
+            remote = %conn.remote(),
+            %version,
+            transport = "quic",
+            "negotiated"
+        );
+        let (identity, stamp) = (self.random.hop(), self.random.hop());
+        let session = Session::new(version, me, self.policy.clone(), now, identity, stamp);
+        self.counters.sessions_total += 1;
+        self.peers[slot] = Some(Box::new(Peer {
+            session,
+            attached: FxHashMap::default(),
+            routes: FxHashMap::default(),
+            skips: FxHashMap::default(),
+        }));
+        self.with_session(now, slot, |session, cx| session.start(cx));
+    }
+
+    /// The connection is gone, and everything that it published or watched with it.
+    fn lost(&mut self, now: Instant, slot: usize, reason: &str) {
+        let Some(peer) = self.peers[slot].take() else { return };
+        tracing::info!(shard = self.me, conn = slot, reason, "closed");
+        self.listeners.retain(|listener| *listener != slot);
+        // Routes first, so that no home asks this session again.
+        for (id, path) in peer.routes {
+            self.tell_all(|| ToShard::RouteDown { path: path.clone(), id });
+            self.route_down(path, id);
+        }
+        for pull in peer.session.pull_names() {
+            self.post_pulled(now, pull, Feed::Failed(StreamCode::SESSION_CLOSED));
+        }
+        for (key, track) in peer.attached {
+            if let Some(track) = self.tracks.slot(track) {
+                self.tracks.detach(track, slot, key);
+                self.steer(now, track);
+            }
+        }
+    }
+
+    /// Runs a session, then does what it asks.
+    fn with_session(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        run: impl FnOnce(&mut Session, &mut Context<'_, Conn>),
+    ) {
+        let mut effects = Vec::new();
+        let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_deref_mut) else { return };
+        let Some(conn) = self.endpoint.conn(slot) else { return };
+        let mut cx = Context {
+            now,
+            streams: conn,
+            effects: &mut effects,
+            route_ids: &mut self.route_ids,
+            arrival_ms: now.saturating_duration_since(self.started).as_millis() as u64,
+        };
+        run(&mut peer.session, &mut cx);
+        conn.set_session_deadline(peer.session.deadline());
+        self.endpoint.note_dirty(slot);
+        let failed = peer.session.failure();
+        for effect in effects {
+            self.handle_effect(now, slot, effect);
+        }
+        if let Some(reason) = failed {
+            self.lost(now, slot, reason);
+        }
+    }
+
+    fn generation(&mut self, slot: usize) -> Option<u32> {
+        self.peers.get(slot)?.as_ref()?;
+        self.endpoint.conn(slot).map(|conn| conn.generation())
+    }
+
+    fn handle_effect(&mut self, now: Instant, slot: usize, effect: Effect) {
+        match effect {
+            Effect::Ready => {
+                if let Some(peer) = &self.peers[slot] {
+                    let root = peer.session.root();
+                    tracing::debug!(shard = self.me, conn = slot, %root, "session accepted");
+                }
+            }
+            Effect::RouteUp(route) => {
+                if let Some(peer) = &mut self.peers[slot] {
+                    peer.routes.insert(route.id, route.path.clone());
+                }
+                tracing::debug!(shard = self.me, conn = slot, path = %route.path, "announced");
+                self.tell_all(|| ToShard::RouteUp(route.clone()));
+                self.route_up(route);
+            }
+            Effect::RouteDown { path, id } => {
+                if let Some(peer) = &mut self.peers[slot] {
+                    peer.routes.remove(&id);
+                }
+                tracing::debug!(shard = self.me, conn = slot, path = %path, "unannounced");
+                self.tell_all(|| ToShard::RouteDown { path: path.clone(), id });
+                self.route_down(path, id);
+            }
+            Effect::Listening => {
+                if !self.listeners.contains(&slot) {
+                    self.listeners.push(slot);
+                }
+                self.announce_to(now, slot);
+            }
+            Effect::InfoWanted { key, broadcast, track } => {
+                self.attach(now, slot, key, broadcast, track, None);
+            }
+            Effect::Subscribed { key, broadcast, track, wanted } => {
+                self.attach(now, slot, key, broadcast, track, Some(wanted));
+            }
+            Effect::SubscriptionUpdated { key, wanted } => {
+                let Some(track) = self.attached(slot, key) else { return };
+                self.tracks.set_wanted(track, slot, key, wanted);
+                if let Some(peer) = &mut self.peers[slot] {
+                    peer.session.reposition(key, self.tracks.content(track));
+                }
+                let name = self.tracks.name(track);
+                self.steer(now, track);
+                if self.tracks.slot(name).is_some() {
+                    self.serve(now, track, &[(slot, key)]);
+                }
+            }
+            Effect::InfoAbandoned { key } | Effect::Unsubscribed { key } => {
+                let Some(track) = self.attached(slot, key) else { return };
+                self.detach(slot, key);
+                self.tracks.detach(track, slot, key);
+                self.steer(now, track);
+            }
+            Effect::Unblocked { key } => {
+                if let Some(track) = self.attached(slot, key) {
+                    self.serve(now, track, &[(slot, key)]);
+                }
+            }
+            Effect::Fed { pull, feed } => self.session_fed(now, slot, pull, feed),
+            Effect::Unread { stream } => {
+                if let Some(generation) = self.generation(slot) {
+                    self.unread.push((slot, generation, stream));
+                }
+            }
+        }
+    }
+
+    fn attached(&self, slot: usize, key: StreamId) -> Option<usize> {
+        let track = *self.peers[slot].as_ref()?.attached.get(&key)?;
+        self.tracks.slot(track)
+    }
+
+    fn detach(&mut self, slot: usize, key: StreamId) {
+        if let Some(peer) = &mut self.peers[slot] {
+            peer.attached.remove(&key);
+        }
+    }
+
+    /// Says the same to every other shard.
+    fn tell_all(&mut self, mail: impl Fn() -> ToShard) {
+        for shard in (0..self.shards).filter(|shard| *shard != self.me) {
+            self.post.send(shard, mail());
+        }
+    }
+
+    fn route_up(&mut self, route: Arc<Route>) {
+        self.changed_paths.push(route.path.clone());
+        self.directory.insert(route);
+    }
+
+    fn route_down(&mut self, path: Path, id: RouteId) {
+        self.directory.remove(&path, id);
+        self.changed_paths.push(path);
+    }
+
+    /// Tells listeners what has changed in this turn.
+    fn announce(&mut self, now: Instant) {
+        let mut changed = std::mem::take(&mut self.changed_paths);
+        if changed.is_empty() {
+            return;
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        let listeners = std::mem::take(&mut self.listeners);
+        for &slot in &listeners {
+            if let Some(peer) = &mut self.peers[slot] {
+                for path in &changed {
+                    peer.session.note_route(path);
+                }
+                self.announce_to(now, slot);
+            }
+        }
+        self.listeners.extend(listeners);
+        changed.clear();
+        self.changed_paths = changed;
+    }
+
+    fn announce_to(&mut self, now: Instant, slot: usize) {
+        let directory = std::mem::take(&mut self.directory);
+        self.with_session(now, slot, |session, cx| session.announce(&directory, cx));
+        self.directory = directory;
+    }
+
+    /// A home's command for a session of this shard.
+    fn pull(&mut self, now: Instant, session: SessionRef, command: PullCommand) {
+        let slot = session.slot as usize;
+        if self.generation(slot) == Some(session.generation) {
+            if let PullCommand::Release { pull } = &command
+                && let Some(peer) = &mut self.peers[slot]
+            {
+                peer.skips.remove(pull);
+            }
+            self.with_session(now, slot, |session, cx| session.pull(command, cx));
+        } else if let PullCommand::Ask { pull, .. } = command {
+            self.counters.stale_mail_total += 1;
+            self.post_pulled(now, pull, Feed::Failed(StreamCode::SESSION_CLOSED));
+        }
+    }
+
+    /// News of a track from its publisher's session on this shard.
+    fn session_fed(&mut self, now: Instant, slot: usize, pull: PullRef, feed: Feed) {
+        let home = usize::from(pull.track.shard);
+        let Some(peer) = &mut self.peers[slot] else { return };
+        let feed = if home == self.me {
+            Some(feed)
+        } else {
+            let crowded = self.post.outbox_len(home) > OUTBOX_LIVE_MAX;
+            let skips = peer.skips.entry(pull).or_default();
+            skips.admit(feed, crowded, &mut self.counters)
+        };
+        if let Some(feed) = feed {
+            self.post_pulled(now, pull, feed);
+        }
+    }
+
+    fn post_pulled(&mut self, now: Instant, pull: PullRef, feed: Feed) {
+        let home = usize::from(pull.track.shard);
+        if home == self.me {
+            self.pulled(now, pull, feed);
+        } else {
+            self.post.send(home, ToShard::Pulled { pull, feed });
+        }
+    }
+}
+
+/// Groups that are left out of a lane whose receiver does not keep up. Whole groups, so that no
+/// viewer takes a part for all of it.
+#[derive(Debug, Default)]
+pub(crate) struct Skips {
+    sequences: std::collections::BTreeSet<u64>,
+}
+
+impl Skips {
+    /// What is to be sent of a piece of news.
+    fn admit(&mut self, feed: Feed, crowded: bool, counters: &mut Counters) -> Option<Feed> {
+        let Feed::Piece(piece) = feed else { return Some(feed) };
+        if self.sequences.contains(&piece.sequence) {
+            if piece.ends.is_some() {
+                self.sequences.remove(&piece.sequence);
+            }
+            return None;
+        }
+        if !crowded {
+            return Some(Feed::Piece(piece));
+        }
+        counters.dropped_groups_total += 1;
+        if piece.ends.is_none() {
+            self.sequences.insert(piece.sequence);
+        }
+        if piece.opens.is_some() {
+            return None;
+        }
+        Some(Feed::Piece(Piece {
+            ends: Some(GroupEnd::Aborted(StreamCode::TOO_FAR_BEHIND)),
+            bytes: bytes::Bytes::new(),
+            marks: crate::track::group::Marks::new(),
+            ..piece
+        }))
+    }
+}
+
+/// A small generator for identities, which need to be different rather than secret.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// A hop id: not zero, and small enough for peers that count in 53 bits.
+    fn hop(&mut self) -> u64 {
+        (self.next() >> 11).max(1)
+    }
+}

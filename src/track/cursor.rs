@@ -1,0 +1,297 @@
+//! Where one viewer is in a track: which group comes next, and where delivery began (spec §4.7,
+//! §4.9).
+
+use std::collections::VecDeque;
+
+use super::Content;
+use crate::wire::{Preferences, Version};
+
+/// A group to serve now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    pub arrival: u64,
+    pub sequence: u64,
+    /// First frame to send, counted from the group's frame 0.
+    pub frame_start: u64,
+    /// Last frame to send, where this viewer asked for an end within this group.
+    pub frame_end: Option<u64>,
+}
+
+#[derive(Debug)]
+pub struct Cursor {
+    version: Version,
+    wanted: Preferences,
+    /// Groups below are not served.
+    floor: u64,
+    /// Groups that are due before anything newer.
+    due: VecDeque<u64>,
+    /// Arrival number of the next group to look at.
+    next: u64,
+    /// Groups that were passed over; an update may bring them back.
+    passed: Vec<u64>,
+    /// Length at which `passed` is rid of groups that are gone.
+    passed_max: usize,
+    /// Where the feed began for this viewer: START says this or more.
+    joined_at: u64,
+    started: bool,
+}
+
+impl Cursor {
+    /// A viewer joins. What it sees of the groups that are here already depends on its version:
+    /// without a start, lite-05 and older mean the newest group, lite-06 the oldest that its max
+    /// age still covers.
+    pub fn join(content: &Content, version: Version, wanted: Preferences) -> Cursor {
+        let mut cursor = Cursor {
+            version,
+            floor: floor_of(content, version, &wanted),
+            wanted,
+            due: VecDeque::new(),
+            next: content.arrivals().end,
+            passed: content.arrivals().collect(),
+            passed_max: 64,
+            joined_at: 0,
+            started: false,
+        };
+        cursor.revisit(content);
+        let oldest = cursor.due.iter().filter_map(|a| content.group(*a)).map(|g| g.sequence).min();
+        cursor.joined_at = cursor.floor.max(oldest.unwrap_or(0));
+        cursor
+    }
+
+    /// The next group to serve, if one is ready.
+    pub fn pick(&mut self, content: &Content) -> Option<Pick> {
+        // START must not name a group above one that this relay's own feed will still bring.
+        content.feed_start?;
+        loop {
+            let arrival = match self.due.pop_front() {
+                Some(arrival) => arrival,
+                None if self.next < content.arrivals().end => {
+                    self.next += 1;
+                    self.next - 1
+                }
+                None => return None,
+            };
+            let Some(group) = content.group(arrival) else { continue };
+            if !self.covers(group.sequence) {
+                self.pass(content, arrival);
+                continue;
+            }
+            let frame_start = match self.wanted.group_start {
+                Some(first) if first == group.sequence => self.wanted.frame_start,
+                _ => 0,
+            };
+            if group.frame_start > frame_start {
+                // Its head is gone, and a part that nobody asked for is of no use.
+                continue;
+            }
+            let frame_end = match self.wanted.group_end {
+                Some(last) if last == group.sequence => self.wanted.frame_end,
+                _ => None,
+            };
+            return Some(Pick { arrival, sequence: group.sequence, frame_start, frame_end });
+        }
+    }
+
+    /// The value of START when `sequence` is the first group served; None once it was given.
+    pub fn start(&mut self, content: &Content, sequence: u64) -> Option<u64> {
+        if std::mem::replace(&mut self.started, true) {
+            return None;
+        }
+        let feed = content.feed_start.unwrap_or(sequence).max(self.joined_at);
+        let start = feed.min(sequence);
+        if self.version <= Version::Lite05 && self.wanted.group_start.is_none() {
+            self.floor = self.floor.max(start);
+        }
+        Some(start)
+    }
+
+    /// New bounds. Groups that were passed over and now lie within them are served after all;
+    /// none is served twice.
+    pub fn update(&mut self, content: &Content, wanted: Preferences) {
+        let named = self.wanted.group_start.is_some() || wanted.group_start.is_some();
+        if named {
+            self.floor = floor_of(content, self.version, &wanted);
+        }
+        self.wanted = wanted;
+        self.passed.extend(self.due.drain(..));
+        self.passed.sort_unstable();
+        self.revisit(content);
+    }
+
+    pub fn wanted(&self) -> &Preferences {
+        &self.wanted
+    }
+
+    /// Whether a group waits above the end that was asked for: an update may still call for it,
+    /// so the subscription is not over.
+    pub fn is_parked(&self, content: &Content) -> bool {
+        let Some(last) = self.wanted.group_end else { return false };
+        self.passed
+            .iter()
+            .filter_map(|arrival| content.group(*arrival))
+            .any(|group| group.sequence > last)
+    }
+
+    fn covers(&self, sequence: u64) -> bool {
+        sequence >= self.floor && self.wanted.group_end.is_none_or(|last| sequence <= last)
+    }
+
+    /// Moves what is now wanted from `passed` to `due`.
+    fn revisit(&mut self, content: &Content) {
+        for arrival in std::mem::take(&mut self.passed) {
+            let Some(group) = content.group(arrival) else { continue };
+            // Only lite-06 lets the age decide where to begin; elsewhere it acts on stuck
+            // streams alone (spec §4.7, §4.10).
+            let stale = self.version >= Version::Lite06
+                && content.expired(group.sequence, self.wanted.max_age_ms);
+            if self.covers(group.sequence) && !stale {
+                self.due.push_back(arrival);
+            } else {
+                self.passed.push(arrival);
+            }
+        }
+    }
+
+    fn pass(&mut self, content: &Content, arrival: u64) {
+        if self.passed.len() >= self.passed_max {
+            self.passed.retain(|arrival| content.group(*arrival).is_some());
+            self.passed_max = 64.max(2 * self.passed.len());
+        }
+        self.passed.push(arrival);
+    }
+}
+
+/// Without a start, lite-05 and older mean the newest group, and lite-06 no floor.
+fn floor_of(content: &Content, version: Version, wanted: &Preferences) -> u64 {
+    match wanted.group_start {
+        Some(start) => start,
+        None if version >= Version::Lite06 => 0,
+        None => content.newest().unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::track::group::{FrameMark, GroupEnd, Marks, Piece};
+    use crate::track::{Applied, Feed};
+    use crate::wire::TrackInfo;
+    use bytes::Bytes;
+
+    /// Finished groups of one frame at second `sequence`, on a track that keeps ten seconds.
+    fn content(sequences: &[u64]) -> Content {
+        let mut content = Content::default();
+        content.apply(Feed::Info(TrackInfo { priority: 0, max_age_ms: 10_000, timescale: 1000 }));
+        content.apply(Feed::Start(sequences.iter().copied().min().unwrap_or(0)));
+        for sequence in sequences {
+            add(&mut content, *sequence);
+        }
+        content
+    }
+
+    fn add(content: &mut Content, sequence: u64) {
+        let mark = FrameMark { start: 0, delta_len: 2, timestamp: sequence * 1000 };
+        let applied = content.apply(Feed::Piece(Piece {
+            sequence,
+            opens: Some(0),
+            bytes: Bytes::from_static(b"\x40\x00\x00"),
+            marks: Marks::from_slice(&[mark]),
+            ends: Some(GroupEnd::Finished),
+        }));
+        assert_eq!(applied, Applied::Changed);
+    }
+
+    fn wanted(max_age_ms: u64, start: Option<u64>, end: Option<u64>) -> Preferences {
+        Preferences {
+            priority: 0,
+            max_age_ms,
+            group_start: start,
+            group_end: end,
+            frame_start: 0,
+            frame_end: None,
+        }
+    }
+
+    fn drain(cursor: &mut Cursor, content: &Content) -> Vec<u64> {
+        std::iter::from_fn(|| cursor.pick(content)).map(|pick| pick.sequence).collect()
+    }
+
+    #[track_caller]
+    fn check(version: Version, wanted: Preferences, expect: &[u64], start: u64) {
+        let content = content(&[2, 4, 3, 5]);
+        let mut cursor = Cursor::join(&content, version, wanted);
+        let got = drain(&mut cursor, &content);
+        assert_eq!(got, expect);
+        if let Some(first) = got.first() {
+            assert_eq!(cursor.start(&content, *first), Some(start));
+            assert_eq!(cursor.start(&content, *first), None);
+        }
+    }
+
+    #[test]
+    fn where_a_viewer_begins() {
+        use Version::*;
+        // No start: the newest group, or on lite-06 whatever the age covers.
+        check(Lite03, wanted(9000, None, None), &[5], 5);
+        check(Lite05, wanted(9000, None, None), &[5], 5);
+        check(Lite06, wanted(0, None, None), &[5], 5);
+        check(Lite06, wanted(500, None, None), &[4, 5], 4);
+        check(Lite06, wanted(1500, None, None), &[4, 3, 5], 3);
+        check(Lite06, wanted(9000, None, None), &[2, 4, 3, 5], 2);
+        // A start: that group and later, on lite-06 within the age.
+        check(Lite05, wanted(0, Some(3), None), &[4, 3, 5], 3);
+        check(Lite06, wanted(9000, Some(3), None), &[4, 3, 5], 3);
+        check(Lite06, wanted(0, Some(3), None), &[5], 5);
+        // An end.
+        check(Lite05, wanted(0, Some(2), Some(3)), &[2, 3], 2);
+        check(Lite05, wanted(0, Some(9), None), &[], 0);
+    }
+
+    #[test]
+    fn nothing_is_served_before_the_feed_says_where_it_starts() {
+        let mut content = content(&[]);
+        content.feed_start = None;
+        let mut cursor = Cursor::join(&content, Version::Lite05, wanted(0, None, None));
+        add(&mut content, 7);
+        assert_eq!(cursor.pick(&content), None);
+        content.apply(Feed::Start(6));
+        assert_eq!(drain(&mut cursor, &content), [7]);
+        assert_eq!(cursor.start(&content, 7), Some(6));
+        add(&mut content, 6);
+        add(&mut content, 5);
+        assert_eq!(drain(&mut cursor, &content), [6], "START raised the floor to 6");
+    }
+
+    #[test]
+    fn an_update_brings_back_what_was_passed_over_once() {
+        let mut content = content(&[1, 2, 3]);
+        let mut cursor = Cursor::join(&content, Version::Lite05, wanted(0, Some(2), Some(2)));
+        assert_eq!(drain(&mut cursor, &content), [2]);
+        assert!(cursor.is_parked(&content));
+        add(&mut content, 4);
+        assert_eq!(drain(&mut cursor, &content), []);
+        cursor.update(&content, wanted(0, Some(1), None));
+        assert_eq!(drain(&mut cursor, &content), [1, 3, 4]);
+        assert!(!cursor.is_parked(&content));
+        // Dropping the start pins lite-05 to the newest group again, which was served.
+        cursor.update(&content, wanted(0, None, None));
+        assert_eq!(drain(&mut cursor, &content), []);
+    }
+
+    #[test]
+    fn a_group_without_its_head_is_served_only_to_who_asked_for_that_frame() {
+        let mut content = content(&[]);
+        content.apply(Feed::Piece(Piece {
+            sequence: 0,
+            opens: Some(3),
+            bytes: Bytes::new(),
+            marks: Marks::new(),
+            ends: None,
+        }));
+        let mut cursor = Cursor::join(&content, Version::Lite06, wanted(0, None, None));
+        assert_eq!(cursor.pick(&content), None);
+        let resumed = Preferences { frame_start: 3, ..wanted(0, Some(0), None) };
+        let mut cursor = Cursor::join(&content, Version::Lite06, resumed);
+        assert_eq!(cursor.pick(&content).map(|pick| pick.frame_start), Some(3));
+    }
+}

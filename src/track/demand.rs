@@ -1,0 +1,129 @@
+//! What readers want of a track, merged over viewers and then over shards (spec §5.2).
+
+use crate::wire::Preferences;
+
+/// A place in a track: a group and a frame within it.
+pub type Position = (u64, u64);
+
+/// The merged preferences of any number of viewers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    pub priority: u8,
+    pub max_age_ms: u64,
+    /// The lowest first frame asked for; None when some viewer named no start.
+    pub start: Option<Position>,
+    /// The highest last frame asked for, with None for a whole group; None when some viewer named
+    /// no end.
+    pub end: Option<(u64, Option<u64>)>,
+}
+
+impl Demand {
+    /// One viewer's demand; None for an empty range, which the wire cannot express.
+    pub fn of(preferences: &Preferences) -> Option<Demand> {
+        let start = preferences.group_start.map(|group| (group, preferences.frame_start));
+        let end = preferences.group_end.map(|group| (group, preferences.frame_end));
+        if let Some((group, frame)) = end {
+            let first = start.unwrap_or((0, 0));
+            if (group, frame.unwrap_or(u64::MAX)) < first {
+                return None;
+            }
+        }
+        Some(Demand {
+            priority: preferences.priority,
+            max_age_ms: preferences.max_age_ms,
+            start,
+            end,
+        })
+    }
+
+    pub fn merge(self, other: Demand) -> Demand {
+        Demand {
+            priority: self.priority.max(other.priority),
+            max_age_ms: self.max_age_ms.max(other.max_age_ms),
+            start: self.start.zip(other.start).map(|(a, b)| a.min(b)),
+            end: self.end.zip(other.end).map(|(a, b)| {
+                let key = |end: (u64, Option<u64>)| (end.0, end.1.unwrap_or(u64::MAX));
+                if key(a) >= key(b) { a } else { b }
+            }),
+        }
+    }
+
+    pub fn merged(demands: impl IntoIterator<Item = Demand>) -> Option<Demand> {
+        demands.into_iter().reduce(Demand::merge)
+    }
+
+    /// What goes upstream. Whole groups at both ends, so that the copy serves later readers too;
+    /// no older than the track keeps.
+    pub fn upstream(&self, track_max_age_ms: u64) -> Preferences {
+        Preferences {
+            priority: self.priority,
+            max_age_ms: self.max_age_ms.min(track_max_age_ms),
+            group_start: self.start.map(|(group, _)| group),
+            group_end: self.end.map(|(group, _)| group),
+            frame_start: 0,
+            frame_end: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preferences(priority: u8, age: u64, start: Option<u64>, end: Option<u64>) -> Preferences {
+        Preferences {
+            priority,
+            max_age_ms: age,
+            group_start: start,
+            group_end: end,
+            frame_start: 0,
+            frame_end: None,
+        }
+    }
+
+    #[track_caller]
+    fn check(viewers: &[Preferences], track_max_age_ms: u64, expect: Option<Preferences>) {
+        let merged = Demand::merged(viewers.iter().filter_map(Demand::of));
+        assert_eq!(merged.map(|demand| demand.upstream(track_max_age_ms)), expect);
+    }
+
+    #[test]
+    fn merge_table() {
+        let p = preferences;
+        check(&[], 5000, None);
+        check(&[p(3, 100, None, None)], 5000, Some(p(3, 100, None, None)));
+        // Highest priority, longest age, clamped to what the track keeps.
+        check(&[p(3, 100, None, None), p(9, 50, None, None)], 80, Some(p(9, 80, None, None)));
+        // Lowest start, unless somebody named none; highest end, unless somebody is unbounded.
+        check(
+            &[p(1, 0, Some(5), Some(9)), p(1, 0, Some(7), Some(20))],
+            0,
+            Some(p(1, 0, Some(5), Some(20))),
+        );
+        check(
+            &[p(1, 0, Some(5), Some(9)), p(1, 0, None, Some(20))],
+            0,
+            Some(p(1, 0, None, Some(20))),
+        );
+        check(
+            &[p(1, 0, Some(5), Some(9)), p(1, 0, Some(7), None)],
+            0,
+            Some(p(1, 0, Some(5), None)),
+        );
+        // An empty range is no demand.
+        check(&[p(200, 0, Some(5), Some(4))], 0, None);
+        check(&[p(200, 0, Some(5), Some(4)), p(1, 0, None, None)], 0, Some(p(1, 0, None, None)));
+    }
+
+    #[test]
+    fn frame_bounds_widen_to_whole_groups() {
+        let viewer = Preferences {
+            frame_start: 3,
+            frame_end: Some(7),
+            ..preferences(1, 0, Some(5), Some(9))
+        };
+        check(&[viewer], 0, Some(preferences(1, 0, Some(5), Some(9))));
+        let empty = Preferences { group_end: Some(5), frame_end: Some(2), ..viewer };
+        check(&[empty], 0, None);
+    }
+}

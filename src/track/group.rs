@@ -1,0 +1,378 @@
+//! One group: append-only bytes, already in the encoding that viewers receive.
+//!
+//! A group is kept as the frames of a lite-05 GROUP stream (delta, size, payload; spec §3.10) in
+//! a few shared pieces, so that sending it to a viewer is slicing, whatever the number of frames.
+//! lite-03 and 04 viewers have no deltas on their wire; for them a second list of pieces is made
+//! once per group and shard, when the first of them asks.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
+
+use super::cursor::Pick;
+use crate::wire::{StreamCode, Version, encode_varint, zigzag};
+
+/// Where one frame begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameMark {
+    /// Offset of the frame's first byte in the group.
+    pub start: u32,
+    /// Bytes of the timestamp delta, which precede the size.
+    pub delta_len: u8,
+    /// In ticks of the track's timescale.
+    pub timestamp: u64,
+}
+
+pub type Marks = SmallVec<[FrameMark; 1]>;
+
+/// How a group ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupEnd {
+    Finished,
+    Aborted(StreamCode),
+}
+
+/// News of one group, as it travels from the publisher's session to every shard with viewers.
+/// One turn's worth of a group stream is one piece: header, frames and end together.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    pub sequence: u64,
+    /// The index of the first frame, in a group's first piece.
+    pub opens: Option<u64>,
+    pub bytes: Bytes,
+    pub marks: Marks,
+    pub ends: Option<GroupEnd>,
+}
+
+/// How far a viewer may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Available {
+    /// Offset of the end.
+    pub end: u64,
+    /// Nothing follows for this viewer.
+    pub is_whole: bool,
+}
+
+/// Which encoding a viewer receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Frames with timestamp deltas (lite-05 and newer).
+    Timed,
+    /// Frames without (lite-04 and older).
+    Untimed,
+}
+
+impl Form {
+    pub fn of(version: Version) -> Form {
+        if version >= Version::Lite05 { Form::Timed } else { Form::Untimed }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Pieces {
+    /// Each with the offset of its end.
+    list: Vec<(u64, Bytes)>,
+}
+
+impl Pieces {
+    fn len(&self) -> u64 {
+        self.list.last().map_or(0, |(end, _)| *end)
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.list.push((self.len() + bytes.len() as u64, bytes));
+        }
+    }
+
+    fn slice(&self, from: u64, to: u64, out: &mut Vec<Bytes>, pieces_max: usize) {
+        let first = self.list.partition_point(|(end, _)| *end <= from);
+        for (end, bytes) in self.list[first..].iter().take(pieces_max) {
+            let begin = end - bytes.len() as u64;
+            if begin >= to {
+                return;
+            }
+            let low = from.saturating_sub(begin) as usize;
+            let high = (to.min(*end) - begin) as usize;
+            if low == 0 && high == bytes.len() {
+                out.push(bytes.clone());
+            } else {
+                out.push(bytes.slice(low..high));
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Untimed {
+    pieces: Pieces,
+    /// Offset of each frame in this encoding.
+    starts: Vec<u32>,
+}
+
+#[derive(Debug)]
+pub struct Group {
+    pub sequence: u64,
+    /// Index of the first frame that this copy holds.
+    pub frame_start: u64,
+    pub end: Option<GroupEnd>,
+    timed: Pieces,
+    untimed: Option<Box<Untimed>>,
+    marks: Vec<FrameMark>,
+    newest_timestamp: u64,
+}
+
+impl Group {
+    pub fn new(sequence: u64, frame_start: u64) -> Group {
+        Group {
+            sequence,
+            frame_start,
+            end: None,
+            timed: Pieces::default(),
+            untimed: None,
+            marks: Vec::new(),
+            newest_timestamp: 0,
+        }
+    }
+
+    pub fn append(&mut self, bytes: Bytes, marks: &[FrameMark]) {
+        debug_assert!(self.end.is_none(), "a group that ended does not grow");
+        if let Some(untimed) = &mut self.untimed {
+            untimed.append(self.timed.len(), &bytes, marks);
+        }
+        for mark in marks {
+            self.newest_timestamp = self.newest_timestamp.max(mark.timestamp);
+        }
+        self.marks.extend_from_slice(marks);
+        self.timed.push(bytes);
+    }
+
+    /// Memory held for this group: every encoding, and what an empty group costs too.
+    pub fn held_bytes(&self) -> u64 {
+        let index = self.marks.len() * size_of::<FrameMark>();
+        let untimed = self.untimed.as_ref().map_or(0, |u| u.pieces.len());
+        (size_of::<Group>() + index) as u64 + self.timed.len() + untimed
+    }
+
+    /// Frames of which at least the header has arrived, counted from the group's own frame 0.
+    pub fn frames_end(&self) -> u64 {
+        self.frame_start + self.marks.len() as u64
+    }
+
+    pub fn first_timestamp(&self) -> Option<u64> {
+        self.marks.first().map(|mark| mark.timestamp)
+    }
+
+    /// The largest timestamp so far; 0 before the first frame.
+    pub fn newest_timestamp(&self) -> u64 {
+        self.newest_timestamp
+    }
+
+    /// All that has arrived, as one piece per stored part: what a shard that joins late is told.
+    pub fn replay(&self) -> impl Iterator<Item = Piece> + '_ {
+        let header = Piece {
+            sequence: self.sequence,
+            opens: Some(self.frame_start),
+            bytes: Bytes::new(),
+            marks: Marks::new(),
+            ends: None,
+        };
+        let body = self.timed.list.iter().map(|(end, bytes)| {
+            let begin = end - bytes.len() as u64;
+            let low = self.marks.partition_point(|m| u64::from(m.start) < begin);
+            let high = self.marks.partition_point(|m| u64::from(m.start) < *end);
+            Piece {
+                sequence: self.sequence,
+                opens: None,
+                bytes: bytes.clone(),
+                marks: Marks::from_slice(&self.marks[low..high]),
+                ends: None,
+            }
+        });
+        let end = self.end.map(|end| Piece {
+            sequence: self.sequence,
+            opens: None,
+            bytes: Bytes::new(),
+            marks: Marks::new(),
+            ends: Some(end),
+        });
+        std::iter::once(header).chain(body).chain(end)
+    }
+
+    /// How far a viewer of `pick` may read now.
+    pub fn available(&mut self, form: Form, pick: &Pick) -> Available {
+        // The frame after the last one wanted, once it is here, is where to stop.
+        let stop = pick.frame_end.and_then(|last| self.offset_of(form, last + 1));
+        match stop {
+            Some(end) => Available { end, is_whole: true },
+            None => {
+                let is_whole = self.end == Some(GroupEnd::Finished);
+                Available { end: self.len(form), is_whole }
+            }
+        }
+    }
+
+    /// Bytes available in an encoding.
+    pub fn len(&mut self, form: Form) -> u64 {
+        match form {
+            Form::Timed => self.timed.len(),
+            Form::Untimed => self.untimed().pieces.len(),
+        }
+    }
+
+    /// Offset at which a frame begins, once its header is here. `frame` counts from the group's
+    /// frame 0.
+    pub fn offset_of(&mut self, form: Form, frame: u64) -> Option<u64> {
+        let index = usize::try_from(frame.checked_sub(self.frame_start)?).ok()?;
+        match form {
+            Form::Timed => self.marks.get(index).map(|mark| u64::from(mark.start)),
+            Form::Untimed => self.untimed().starts.get(index).map(|start| u64::from(*start)),
+        }
+    }
+
+    /// Adds up to `pieces_max` slices of the bytes in `from..to` to `out`.
+    pub fn slice(
+        &mut self,
+        form: Form,
+        from: u64,
+        to: u64,
+        out: &mut Vec<Bytes>,
+        pieces_max: usize,
+    ) {
+        match form {
+            Form::Timed => self.timed.slice(from, to, out, pieces_max),
+            Form::Untimed => self.untimed().pieces.slice(from, to, out, pieces_max),
+        }
+    }
+
+    /// For a viewer that starts in mid-group: the first delta it needs (the absolute timestamp,
+    /// spec §3.10) and the offset of what follows that delta here. None before the frame is here.
+    pub fn enter(&mut self, form: Form, frame: u64) -> Option<(Bytes, u64)> {
+        let offset = self.offset_of(form, frame)?;
+        if form == Form::Untimed || frame == self.frame_start {
+            return Some((Bytes::new(), offset));
+        }
+        let mark = self.marks[(frame - self.frame_start) as usize];
+        let mut delta = Vec::with_capacity(8);
+        encode_varint(zigzag(mark.timestamp as i64), &mut delta);
+        Some((delta.into(), offset + u64::from(mark.delta_len)))
+    }
+
+    fn untimed(&mut self) -> &mut Untimed {
+        self.untimed.get_or_insert_with(|| {
+            let mut untimed = Box::new(Untimed { pieces: Pieces::default(), starts: Vec::new() });
+            for (end, bytes) in &self.timed.list {
+                let begin = end - bytes.len() as u64;
+                let low = self.marks.partition_point(|m| u64::from(m.start) < begin);
+                let high = self.marks.partition_point(|m| u64::from(m.start) < *end);
+                untimed.append(begin, bytes, &self.marks[low..high]);
+            }
+            untimed
+        })
+    }
+}
+
+impl Untimed {
+    /// Appends one timed piece that begins at `begin`, leaving out its deltas.
+    fn append(&mut self, begin: u64, bytes: &Bytes, marks: &[FrameMark]) {
+        if marks.is_empty() {
+            self.pieces.push(bytes.clone());
+            return;
+        }
+        let mut kept = BytesMut::with_capacity(bytes.len());
+        let mut at = 0usize;
+        for mark in marks {
+            let start = (u64::from(mark.start) - begin) as usize;
+            kept.put_slice(&bytes[at..start]);
+            self.starts.push((self.pieces.len() + kept.len() as u64) as u32);
+            at = start + usize::from(mark.delta_len);
+        }
+        kept.put_slice(&bytes[at..]);
+        self.pieces.push(kept.freeze());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frames "ab" at 10, "" at 7, "c" at 20, cut into pieces of the given sizes.
+    fn group(cuts: &[usize]) -> Group {
+        let mut wire = Vec::new();
+        let mut marks = Vec::new();
+        let mut last = 0i64;
+        for (timestamp, payload) in [(10i64, &b"ab"[..]), (7, b""), (20, b"c")] {
+            let start = wire.len();
+            encode_varint(zigzag(timestamp - last), &mut wire);
+            let delta_len = (wire.len() - start) as u8;
+            encode_varint(payload.len() as u64, &mut wire);
+            wire.extend_from_slice(payload);
+            marks.push(FrameMark { start: start as u32, delta_len, timestamp: timestamp as u64 });
+            last = timestamp;
+        }
+        let wire = Bytes::from(wire);
+        let mut group = Group::new(5, 3);
+        let mut at = 0;
+        for cut in cuts.iter().copied().chain([wire.len()]) {
+            let here: Vec<_> =
+                marks.iter().copied().filter(|m| (at..cut).contains(&(m.start as usize))).collect();
+            group.append(wire.slice(at..cut), &here);
+            at = cut;
+        }
+        group
+    }
+
+    fn all(group: &mut Group, form: Form, from: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        let to = group.len(form);
+        group.slice(form, from, to, &mut out, usize::MAX);
+        out.concat()
+    }
+
+    #[test]
+    fn both_encodings_are_the_same_however_the_bytes_arrived() {
+        for cuts in [&[][..], &[4], &[3, 4], &[2, 4, 6]] {
+            let mut group = group(cuts);
+            assert_eq!(all(&mut group, Form::Timed, 0), b"\x14\x02ab\x05\x00\x1a\x01c");
+            assert_eq!(all(&mut group, Form::Untimed, 0), b"\x02ab\x00\x01c");
+            assert_eq!(group.newest_timestamp(), 20);
+            assert_eq!(group.frames_end(), 6);
+        }
+    }
+
+    #[test]
+    fn an_untimed_encoding_made_early_grows_with_the_group() {
+        let mut group = Group::new(0, 0);
+        assert_eq!(group.len(Form::Untimed), 0);
+        let mark = FrameMark { start: 0, delta_len: 1, timestamp: 1 };
+        group.append(Bytes::from_static(b"\x02\x03ab"), &[mark]);
+        group.append(Bytes::from_static(b"c"), &[]);
+        assert_eq!(all(&mut group, Form::Untimed, 0), b"\x03abc");
+    }
+
+    #[test]
+    fn entering_in_mid_group_restates_the_absolute_timestamp() {
+        let mut group = group(&[4]);
+        let (delta, offset) = group.enter(Form::Timed, 5).unwrap();
+        assert_eq!(&delta[..], b"\x28");
+        assert_eq!(all(&mut group, Form::Timed, offset), b"\x01c");
+        let (delta, offset) = group.enter(Form::Untimed, 5).unwrap();
+        assert!(delta.is_empty());
+        assert_eq!(all(&mut group, Form::Untimed, offset), b"\x01c");
+        assert_eq!(group.enter(Form::Timed, 6), None);
+        assert_eq!(group.enter(Form::Timed, 2), None);
+    }
+
+    #[test]
+    fn a_replay_rebuilds_the_group() {
+        let mut original = group(&[3, 4]);
+        original.end = Some(GroupEnd::Finished);
+        let mut copy = Group::new(5, 3);
+        for piece in original.replay() {
+            copy.append(piece.bytes, &piece.marks);
+            copy.end = piece.ends;
+        }
+        assert_eq!(copy.marks, original.marks);
+        assert_eq!(copy.end, original.end);
+        assert_eq!(all(&mut copy, Form::Timed, 0), all(&mut original, Form::Timed, 0));
+    }
+}
