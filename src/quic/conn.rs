@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto as proto;
-use quinn_proto::Dir;
+use quinn_proto::{Dir, VarInt};
 
 use super::varint;
 use crate::limits::{STREAMS_MAX, STREAMS_UNI_PUBLISHER};
@@ -50,6 +50,9 @@ pub struct Conn {
     credit: [u64; 2],
     pub(super) close: Option<(SessionCode, &'static str)>,
     is_established: bool,
+    /// Whether stream codes are sent as WebTransport maps them. The released native clients do
+    /// so on raw QUIC too and take nothing else; a peer whose own codes are plain gets plain ones.
+    maps_codes: bool,
 }
 
 impl Conn {
@@ -66,6 +69,7 @@ impl Conn {
             credit,
             close: None,
             is_established: false,
+            maps_codes: true,
         }
     }
 
@@ -90,8 +94,9 @@ impl Conn {
     pub(super) fn poll(&mut self) -> Option<Event> {
         loop {
             // Streams are taken as they come, so a stream may have been read to its end by the
-            // time that its readable event is seen; the session ignores those.
-            for dir in [Dir::Bi, Dir::Uni] {
+            // time that its readable event is seen; the session ignores those. Before the
+            // handshake is complete there is no session to give them to.
+            for dir in [Dir::Bi, Dir::Uni].into_iter().filter(|_| self.is_established) {
                 if let Some(id) = self.proto.streams().accept(dir) {
                     self.raise_credit(dir);
                     return Some(Event::Opened(StreamId(id.into())));
@@ -114,7 +119,10 @@ impl Conn {
                     proto::StreamEvent::Readable { id } => Event::Readable(StreamId(id.into())),
                     proto::StreamEvent::Writable { id } => Event::Writable(StreamId(id.into())),
                     proto::StreamEvent::Finished { id } => Event::Finished(StreamId(id.into())),
-                    proto::StreamEvent::Stopped { id, .. } => Event::Stopped(StreamId(id.into())),
+                    proto::StreamEvent::Stopped { id, error_code } => {
+                        self.received(error_code);
+                        Event::Stopped(StreamId(id.into()))
+                    }
                     proto::StreamEvent::Available { dir } => {
                         Event::Available { uni: dir == Dir::Uni }
                     }
@@ -145,6 +153,22 @@ impl Conn {
     fn set_credit(&mut self, dir: Dir, credit: u64) {
         self.credit[dir as usize] = credit;
         self.proto.set_max_concurrent_streams(dir, varint(credit));
+    }
+
+    /// The code to send for a stream.
+    fn code(&self, code: StreamCode) -> VarInt {
+        varint(if self.maps_codes { code.to_http3() } else { code.0 })
+    }
+
+    /// What a code from the peer means.
+    fn received(&mut self, code: VarInt) -> StreamCode {
+        let raw = code.into_inner();
+        let meant = StreamCode::from_raw_quic(raw);
+        // Zero is what a transport sends by itself, in either style.
+        if raw != 0 {
+            self.maps_codes = meant.0 != raw;
+        }
+        meant
     }
 
     fn open(&mut self, dir: Dir) -> Option<StreamId> {
@@ -194,11 +218,13 @@ impl Streams for Conn {
     }
 
     fn reset(&mut self, stream: StreamId, code: StreamCode) {
-        let _ = self.proto.send_stream(id(stream)).reset(varint(code.0));
+        let code = self.code(code);
+        let _ = self.proto.send_stream(id(stream)).reset(code);
     }
 
     fn stop(&mut self, stream: StreamId, code: StreamCode) {
-        let _ = self.proto.recv_stream(id(stream)).stop(varint(code.0));
+        let code = self.code(code);
+        let _ = self.proto.recv_stream(id(stream)).stop(code);
     }
 
     fn set_priority(&mut self, stream: StreamId, priority: i32) {
@@ -210,6 +236,7 @@ impl Streams for Conn {
         // Closed here means that it was stopped or read to its end before.
         let Ok(mut chunks) = recv.read(true) else { return ReadEnd::Pending };
         let mut left = max;
+        let mut reset = None;
         let end = loop {
             if left == 0 {
                 break ReadEnd::More;
@@ -222,13 +249,14 @@ impl Streams for Conn {
                 Ok(None) => break ReadEnd::Finished,
                 Err(proto::ReadError::Blocked) => break ReadEnd::Pending,
                 Err(proto::ReadError::Reset(code)) => {
-                    break ReadEnd::Reset(StreamCode::from_raw_quic(code.into()));
+                    reset = Some(code);
+                    break ReadEnd::Finished;
                 }
             }
         };
         // Whatever this allows the peer goes out when the turn transmits.
         let _ = chunks.finalize();
-        end
+        reset.map_or(end, |code| ReadEnd::Reset(self.received(code)))
     }
 
     fn expect_groups(&mut self) {

@@ -430,6 +430,12 @@ impl Session {
             return Err(StreamCode::CANCEL);
         }
         subscription.open.push(id);
+        if self.version <= Version::Lite04 && subscription.start.is_none() {
+            // No START exists there: the feed begins with the first group to arrive.
+            subscription.start = Some(header.sequence);
+            let feed = Feed::Start(header.sequence);
+            cx.effects.push(Effect::Fed { pull: self.pulls[key].name, feed });
+        }
         let scanner = FrameScanner::new(self.version >= Version::Lite05);
         let subscribe_id = header.subscribe_id;
         Ok(Some((GroupIn { pull: key, subscribe_id, header, is_announced: false, scanner }, used)))

@@ -1,0 +1,277 @@
+//! The simulated network: datagrams in flight between clients and the shards of one relay, with
+//! every fault drawn from a seed, and the relay's end of it as a shard sees it.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::fmt::{self, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use shardcast::net::{Datagrams, Received, Sent, Train, steer};
+
+/// What fits an Ethernet's frame; anything larger is lost, as on a real path.
+const DATAGRAM_BYTES_MAX: usize = 1472;
+
+/// Datagrams that one call of `receive` hands over, few enough that a burst takes several turns.
+const RECEIVE_BATCH: usize = 16;
+
+/// SplitMix64: small, fast, and the same everywhere.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// Below `end`, which is not 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    pub fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    pub fn per_mille(&mut self, share: u64) -> bool {
+        share > 0 && self.below(1000) < share
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+
+    pub fn fill(&mut self, out: &mut [u8]) {
+        for chunk in out.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+/// Everything that happened, folded into one number: two runs of a seed must agree on it.
+#[derive(Debug)]
+pub struct History {
+    hash: u64,
+    events: u64,
+    prints: bool,
+}
+
+impl History {
+    pub fn new() -> History {
+        let prints = std::env::var_os("SIM_TRACE").is_some();
+        History { hash: 0xcbf2_9ce4_8422_2325, events: 0, prints }
+    }
+
+    pub fn note(&mut self, since_start: Duration, what: fmt::Arguments<'_>) {
+        if self.prints {
+            eprintln!("{:>12.6} {what}", since_start.as_secs_f64());
+        }
+        self.events += 1;
+        let _ = write!(self, "{}", since_start.as_nanos());
+        let _ = self.write_fmt(what);
+    }
+
+    pub fn digest(&self) -> (u64, u64) {
+        (self.hash, self.events)
+    }
+}
+
+impl Write for History {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Ok(())
+    }
+}
+
+/// What happens to the datagrams of one client. Shares are per mille.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub latency: Duration,
+    /// Every datagram is late by a random part of this, so they overtake each other.
+    pub jitter: Duration,
+    pub lost_up: u64,
+    pub lost_down: u64,
+    pub doubled: u64,
+}
+
+impl Weather {
+    pub const FAIR: Weather = Weather {
+        latency: Duration::from_millis(5),
+        jitter: Duration::ZERO,
+        lost_up: 0,
+        lost_down: 0,
+        doubled: 0,
+    };
+}
+
+#[derive(Debug)]
+pub struct Flight {
+    /// A client's address on one side and a shard, chosen on departure, on the other.
+    pub client: SocketAddr,
+    pub to: To,
+    pub data: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum To {
+    Shard(usize),
+    Client,
+}
+
+#[derive(Debug)]
+struct Queued(Instant, u64, Flight);
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Queued) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Queued) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Queued) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+/// Datagrams under way.
+#[derive(Debug)]
+pub struct Network {
+    flights: BinaryHeap<Reverse<Queued>>,
+    departures: u64,
+    random: Random,
+    shards: usize,
+    /// Share of datagrams that the host gives to a shard other than the one they name.
+    pub strays: u64,
+}
+
+impl Network {
+    pub fn new(seed: u64, shards: usize) -> Network {
+        Network {
+            flights: BinaryHeap::new(),
+            departures: 0,
+            random: Random::new(seed),
+            shards,
+            strays: 0,
+        }
+    }
+
+    pub fn upwards(&mut self, now: Instant, weather: &Weather, client: SocketAddr, data: Vec<u8>) {
+        let mut shard = steer::shard_of(&data, self.shards).unwrap_or(0);
+        if self.random.per_mille(self.strays) {
+            shard = self.random.below(self.shards as u64) as usize;
+        }
+        let flight = Flight { client, to: To::Shard(shard), data };
+        self.depart(now, weather, weather.lost_up, flight);
+    }
+
+    pub fn downwards(&mut self, now: Instant, weather: &Weather, client: SocketAddr, data: &[u8]) {
+        let flight = Flight { client, to: To::Client, data: data.to_vec() };
+        self.depart(now, weather, weather.lost_down, flight);
+    }
+
+    fn depart(&mut self, now: Instant, weather: &Weather, lost: u64, flight: Flight) {
+        if self.random.per_mille(lost) || flight.data.len() > DATAGRAM_BYTES_MAX {
+            return;
+        }
+        if self.random.per_mille(weather.doubled) {
+            let Flight { client, to, ref data } = flight;
+            self.queue(now, weather, Flight { client, to, data: data.clone() });
+        }
+        self.queue(now, weather, flight);
+    }
+
+    fn queue(&mut self, now: Instant, weather: &Weather, flight: Flight) {
+        let jitter = weather.jitter.as_nanos() as u64;
+        let late = if jitter == 0 { 0 } else { self.random.below(jitter) };
+        let at = now + weather.latency + Duration::from_nanos(late);
+        self.departures += 1;
+        self.flights.push(Reverse(Queued(at, self.departures, flight)));
+    }
+
+    pub fn next_arrival(&self) -> Option<Instant> {
+        self.flights.peek().map(|Reverse(Queued(at, ..))| *at)
+    }
+
+    pub fn arrived(&mut self, now: Instant) -> Option<Flight> {
+        if self.next_arrival()? > now {
+            return None;
+        }
+        self.flights.pop().map(|Reverse(Queued(_, _, flight))| flight)
+    }
+}
+
+/// A shard's socket.
+#[derive(Debug)]
+pub struct Port {
+    pub inbox: VecDeque<Received>,
+    pub sent: Vec<(SocketAddr, Vec<u8>)>,
+    random: Random,
+    /// Shares of trains that find the socket's buffer full, or are refused by the host.
+    pub blocked: u64,
+    pub refused: u64,
+}
+
+impl Port {
+    pub fn new(seed: u64) -> Port {
+        Port {
+            inbox: VecDeque::new(),
+            sent: Vec::new(),
+            random: Random::new(seed),
+            blocked: 0,
+            refused: 0,
+        }
+    }
+
+    pub fn deliver(&mut self, remote: SocketAddr, data: &[u8]) {
+        let data = BytesMut::from(data);
+        self.inbox.push_back(Received { remote, local_ip: None, ecn: None, data });
+    }
+}
+
+impl Datagrams for Port {
+    fn receive(&mut self, deliver: &mut dyn FnMut(Received)) -> bool {
+        for _ in 0..RECEIVE_BATCH {
+            match self.inbox.pop_front() {
+                Some(datagram) => deliver(datagram),
+                None => return false,
+            }
+        }
+        !self.inbox.is_empty()
+    }
+
+    fn send(&mut self, train: &Train<'_>) -> Sent {
+        if self.random.per_mille(self.blocked) {
+            return Sent::Blocked;
+        }
+        if self.random.per_mille(self.refused) {
+            return Sent::Lost;
+        }
+        let segment = train.segment_size.unwrap_or(train.contents.len()).max(1);
+        for datagram in train.contents.chunks(segment) {
+            self.sent.push((train.destination, datagram.to_vec()));
+        }
+        Sent::Done
+    }
+
+    fn max_segments(&self) -> usize {
+        10
+    }
+}
