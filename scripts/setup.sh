@@ -18,7 +18,6 @@ fail() {
 NEEDS=(
     "cc build-essential"
     "git git"
-    "curl curl"
     "ffmpeg ffmpeg"
     "ffprobe ffmpeg"
     "python3 python3"

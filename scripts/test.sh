@@ -36,3 +36,5 @@ step clippy cargo clippy --workspace --all-targets -- -D warnings
 step test cargo test --workspace
 step video scripts/demo-video.sh
 echo "all passed in $SECONDS s"
+awk '/^test result:/ { passed += $4; failed += $6 }
+     END { printf "tests: %d passed, %d failed\n", passed, failed }' "$logs/test.log"

@@ -252,9 +252,8 @@ impl Datagrams for Socket {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error(
-        "UDP port {} is taken on {}: stop the program that holds it (`ss -ulpn`) or choose \
-         another port",
-        .0.port(), .0.ip()
+        "UDP {0} is in use: stop the program that holds it (`ss -ulpn`) or choose another address \
+         with --listen"
     )]
     PortTaken(SocketAddr),
     #[error(

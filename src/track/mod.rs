@@ -180,7 +180,7 @@ impl Content {
 
     /// Every piece of news that brings an empty copy to this state.
     pub fn replay(&self) -> impl Iterator<Item = Feed> + '_ {
-        let info = self.info.clone().map(Feed::Info);
+        let info = self.info.map(Feed::Info);
         let start = self.feed_start.map(Feed::Start);
         let end = self.end.map(Feed::Final);
         let pieces = self.groups.iter().flatten().flat_map(Group::replay).map(Feed::Piece);

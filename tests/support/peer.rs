@@ -1,0 +1,1490 @@
+//! A moq-lite peer that shares no code with the relay above the wire: it publishes, views, keeps
+//! what it was told, and complains about whatever no relay should ever say.
+//!
+//! It knows QUIC and messages but no clock and no network: the world gives it datagrams and the
+//! time, and takes datagrams from it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use quinn_proto as proto;
+use quinn_proto::{ConnectionId, ConnectionIdGenerator, Dir, VarInt};
+use shardcast::wire::*;
+
+use super::network::{Random, Weather};
+
+/// The relay, as every peer knows it.
+pub const RELAY: ([u8; 4], u16) = ([10, 0, 0, 1], 4433);
+
+/// Long enough that no group of a play ever is too old.
+pub const AGES: u64 = 3_600_000;
+
+/// What a peer is like when it joins.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub version: Version,
+    /// The shard that its first flight names.
+    pub shard: usize,
+    pub weather: Weather,
+    pub setup: Setup,
+    /// Sent instead of `setup`, type and all; nothing if empty.
+    pub raw_setup: Option<Vec<u8>>,
+    /// Group streams that it lets the relay open, and bytes that it takes unread.
+    pub uni_streams: u32,
+    pub window: u32,
+    /// As a publisher: says FIN right behind END instead of after the last acknowledgement.
+    pub is_hasty: bool,
+}
+
+impl Spec {
+    pub fn new(version: Version, shard: usize) -> Spec {
+        Spec {
+            version,
+            shard,
+            weather: Weather::FAIR,
+            setup: Setup::default(),
+            raw_setup: None,
+            uni_streams: 1000,
+            window: 8 << 20,
+            is_hasty: false,
+        }
+    }
+
+    pub fn hop(mut self, hop: u64) -> Spec {
+        self.setup.hop = hop;
+        self
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    Finished,
+    Reset(u64),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum State {
+    Connecting,
+    Up,
+    /// Gone without a word: nothing goes in or out any more.
+    Killed,
+    /// Why, as the transport says it; the code if the relay closed the session.
+    Over(String, Option<u64>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub timestamp: u64,
+    pub payload: Bytes,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    pub frames: Vec<Frame>,
+    pub end: Option<End>,
+}
+
+/// A track as its publisher has it: the truth that viewers are compared with.
+#[derive(Debug)]
+pub struct Source {
+    pub path: String,
+    pub track: String,
+    pub info: TrackInfo,
+    /// Answers every request with this code.
+    pub refuses: Option<u64>,
+    /// Never answers TRACK.
+    pub is_silent: bool,
+    pub groups: BTreeMap<u64, Group>,
+    /// In the order in which the groups were opened.
+    pub order: Vec<u64>,
+    /// Exclusive, once the track is finished.
+    pub end: Option<u64>,
+}
+
+/// What the relay asked of a publisher.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Asked {
+    Track(String),
+    Subscribe(String, Preferences),
+    Update(Preferences),
+    Unsubscribe,
+}
+
+/// A subscription of the relay with this publisher.
+#[derive(Debug)]
+struct Upstream {
+    id: u64,
+    source: usize,
+    wanted: Preferences,
+    floor: u64,
+    /// Too old when the relay subscribed or last changed its mind.
+    stale: BTreeSet<u64>,
+    is_accepted: bool,
+    has_started: bool,
+    end_sent: bool,
+    fin_sent: bool,
+    groups: BTreeMap<u64, GroupOut>,
+}
+
+#[derive(Debug, Default)]
+struct GroupOut {
+    stream: Option<u64>,
+    frames: usize,
+    timestamp: u64,
+    end_sent: bool,
+    /// Acknowledged, reset or refused.
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+struct AnnounceServed {
+    prefix: Path,
+    ids: BTreeMap<Path, u64>,
+    next_id: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Claim {
+    hops: Vec<u64>,
+    cost: Cost,
+}
+
+/// An Announce stream of this peer.
+#[derive(Debug)]
+pub struct Listen {
+    pub prefix: String,
+    pub ok: Option<AnnounceOk>,
+    /// Announcements until the initial set was complete.
+    initial_left: u64,
+    live: BTreeMap<Path, (Hops, Cost)>,
+    ids: BTreeMap<u64, Path>,
+    next_id: u64,
+    /// "+path hops cost", "~path hops cost", "-path" and "." for the end of the initial set.
+    pub heard: Vec<String>,
+    pub end: Option<End>,
+}
+
+#[derive(Debug)]
+pub struct Info {
+    pub answer: Option<Result<TrackInfo, u64>>,
+}
+
+/// One group as a viewer has it.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub frame_start: u64,
+    pub frames: Vec<Frame>,
+    pub end: Option<End>,
+    pub partial: BytesMut,
+    pub stream: u64,
+}
+
+#[derive(Debug)]
+pub struct Subscription {
+    stream: u64,
+    pub path: String,
+    pub track: String,
+    pub wanted: Preferences,
+    pub updates: usize,
+    pub is_accepted: bool,
+    pub start: Option<u64>,
+    pub track_end: Option<u64>,
+    pub end: Option<End>,
+    pub has_left: bool,
+    pub groups: BTreeMap<u64, Seen>,
+    pub arrivals: Vec<u64>,
+    /// Groups with news that nobody has judged yet.
+    pub touched: BTreeSet<u64>,
+    /// Groups that must come, because they began when all knew of this subscription.
+    pub owed: BTreeSet<u64>,
+    pub is_settled: bool,
+}
+
+/// A stream that a play writes by hand.
+#[derive(Debug, Default)]
+pub struct Raw {
+    pub received: Vec<u8>,
+    pub end: Option<End>,
+    pub stopped: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Use {
+    UniNew,
+    RelaySetup,
+    Group { subscription: usize, sequence: u64 },
+    Ignored,
+    BidiNew,
+    AnnounceServed,
+    TrackAsked,
+    Upstream,
+    Listen(usize),
+    Info(usize),
+    Answers(usize),
+    Raw,
+}
+
+#[derive(Debug)]
+struct Input {
+    purpose: Use,
+    buf: BytesMut,
+}
+
+#[derive(Debug, Default)]
+struct Output {
+    chunks: VecDeque<Bytes>,
+    fin: bool,
+}
+
+/// Connection ids of a client, which the relay never looks into.
+struct Cids(Random);
+
+impl ConnectionIdGenerator for Cids {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut cid = [0; 8];
+        self.0.fill(&mut cid);
+        ConnectionId::new(&cid)
+    }
+
+    fn cid_len(&self) -> usize {
+        8
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+pub struct Peer {
+    pub name: String,
+    pub version: Version,
+    pub spec: Spec,
+    pub address: SocketAddr,
+    pub state: State,
+    endpoint: proto::Endpoint,
+    handle: proto::ConnectionHandle,
+    conn: proto::Connection,
+    /// The world has to give it a turn.
+    pub is_dirty: bool,
+    /// Whether it takes what comes on group streams.
+    pub reads_groups: bool,
+    unread: BTreeSet<u64>,
+    inputs: BTreeMap<u64, Input>,
+    outputs: BTreeMap<u64, Output>,
+    pub relay_setup: Option<Setup>,
+    // As a publisher.
+    pub sources: Vec<Source>,
+    claims: BTreeMap<Path, Claim>,
+    feeds: BTreeMap<u64, AnnounceServed>,
+    upstreams: BTreeMap<u64, Upstream>,
+    upstream_ids: BTreeSet<u64>,
+    pub asked: Vec<Asked>,
+    // As a viewer.
+    pub listens: Vec<Listen>,
+    pub infos: Vec<Info>,
+    pub subscriptions: Vec<Subscription>,
+    pub raws: BTreeMap<u64, Raw>,
+    pub lost_at: Option<Instant>,
+    /// What happened, for the history.
+    pub log: Vec<String>,
+    /// What no relay should ever say.
+    pub faults: Vec<String>,
+}
+
+fn stream(id: u64) -> proto::StreamId {
+    VarInt::from_u64(id).expect("a stream id").into()
+}
+
+fn code(code: u64) -> VarInt {
+    VarInt::from_u64(code).expect("a code")
+}
+
+impl Peer {
+    pub fn join(
+        index: usize,
+        spec: Spec,
+        tls: Arc<rustls::ClientConfig>,
+        seed: u64,
+        shards: usize,
+        now: Instant,
+    ) -> Peer {
+        let mut random = Random::new(seed);
+        let cid_seed = random.next();
+        let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[1; 32]);
+        let mut endpoint = proto::EndpointConfig::new(Arc::new(reset));
+        let mut rng_seed = [0; 32];
+        random.fill(&mut rng_seed);
+        endpoint.rng_seed(Some(rng_seed));
+        endpoint.cid_generator(move || Box::new(Cids(Random::new(cid_seed))));
+        let mut endpoint = proto::Endpoint::new(Arc::new(endpoint), None, true, None);
+
+        let crypto = proto::crypto::rustls::QuicClientConfig::try_from(tls)
+            .expect("the suites of TLS 1.3");
+        let mut client = proto::ClientConfig::new(Arc::new(crypto));
+        let mut first = [0; 16];
+        random.fill(&mut first);
+        // The largest multiple below 256 keeps every shard reachable.
+        let (shard, shards) = (spec.shard as u64, shards as u64);
+        first[0] = (shard + shards * random.below((256 - shard).div_ceil(shards))) as u8;
+        client.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(&first)));
+        client.token_store(Arc::new(proto::NoneTokenStore));
+        let mut transport = proto::TransportConfig::default();
+        transport
+            .max_idle_timeout(Some(VarInt::from_u32(30_000).into()))
+            .max_concurrent_uni_streams(spec.uni_streams.into())
+            .max_concurrent_bidi_streams(1000u32.into())
+            .stream_receive_window(spec.window.into())
+            .receive_window(spec.window.into())
+            .mtu_discovery_config(None);
+        client.transport_config(Arc::new(transport));
+        let (handle, conn) =
+            endpoint.connect(now, client, RELAY.into(), "relay.test").expect("a valid name");
+        Peer {
+            name: format!("peer {index} ({})", spec.version),
+            version: spec.version,
+            address: ([10, 1, (index >> 8) as u8, index as u8], 5000).into(),
+            spec,
+            state: State::Connecting,
+            endpoint,
+            handle,
+            conn,
+            is_dirty: true,
+            reads_groups: true,
+            unread: BTreeSet::new(),
+            inputs: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            relay_setup: None,
+            sources: Vec::new(),
+            claims: BTreeMap::new(),
+            feeds: BTreeMap::new(),
+            upstreams: BTreeMap::new(),
+            upstream_ids: BTreeSet::new(),
+            asked: Vec::new(),
+            listens: Vec::new(),
+            infos: Vec::new(),
+            subscriptions: Vec::new(),
+            raws: BTreeMap::new(),
+            lost_at: None,
+            log: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    /// The absolute path of one that this peer writes.
+    pub fn absolute(&self, path: &str) -> Path {
+        let root = self.spec.setup.path.as_deref().unwrap_or("");
+        let root = Path::parse(split_path_query(root).0).expect("a valid root");
+        root.join(&Path::parse(path).expect("a valid path")).expect("not too deep")
+    }
+
+    // ---- what a play has a publisher do ----
+
+    pub fn announce(&mut self, path: &str, hops: &[u64], cost: Cost) {
+        self.is_dirty = true;
+        let path = Path::parse(path).expect("a valid path");
+        self.claims.insert(path.clone(), Claim { hops: hops.to_vec(), cost });
+        let feeds: Vec<u64> = self.feeds.keys().copied().collect();
+        for feed in feeds {
+            self.tell_claim(feed, &path);
+        }
+    }
+
+    pub fn unannounce(&mut self, path: &str) {
+        self.is_dirty = true;
+        let path = Path::parse(path).expect("a valid path");
+        self.claims.remove(&path);
+        let feeds: Vec<u64> = self.feeds.keys().copied().collect();
+        for feed in feeds {
+            self.tell_claim(feed, &path);
+        }
+    }
+
+    pub fn add_source(&mut self, path: &str, track: &str) -> usize {
+        self.sources.push(Source {
+            path: path.to_owned(),
+            track: track.to_owned(),
+            info: TrackInfo { priority: 9, max_age_ms: AGES, timescale: 1000 },
+            refuses: None,
+            is_silent: false,
+            groups: BTreeMap::new(),
+            order: Vec::new(),
+            end: None,
+        });
+        self.sources.len() - 1
+    }
+
+    fn chain(&self, claim: &Claim) -> Hops {
+        let mut hops = Hops::from_slice(&claim.hops).expect("a valid chain");
+        if self.version <= Version::Lite04 {
+            hops.push(self.spec.setup.hop).expect("room for one more");
+        }
+        hops
+    }
+
+    fn tell_claim(&mut self, feed: u64, path: &Path) {
+        let mut bytes = Vec::new();
+        let claim = self.claims.get(path).cloned();
+        let chain = claim.as_ref().map(|claim| self.chain(claim));
+        let Some(served) = self.feeds.get_mut(&feed) else { return };
+        let Some(suffix) = path.strip_prefix(&served.prefix) else { return };
+        let known = served.ids.get(&suffix).copied();
+        let announce = match (claim, known) {
+            (None, None) => return,
+            (None, Some(id)) => {
+                served.ids.remove(&suffix);
+                match self.version {
+                    Version::Lite06 => Announce::End { id },
+                    _ => Announce::Ended { suffix },
+                }
+            }
+            (Some(claim), None) => {
+                served.ids.insert(suffix.clone(), served.next_id);
+                served.next_id += 1;
+                Announce::Start { suffix, hops: chain.unwrap_or_default(), cost: claim.cost }
+            }
+            (Some(claim), Some(id)) => match self.version {
+                Version::Lite06 => {
+                    Announce::Restart { id, hops: chain.unwrap_or_default(), cost: claim.cost }
+                }
+                Version::Lite05 => {
+                    Announce::Restart05 { suffix, hops: chain.unwrap_or_default() }
+                }
+                _ => return,
+            },
+        };
+        announce.encode(self.version, &mut bytes);
+        self.send(feed, &bytes, false);
+    }
+
+    // ---- what a play has a viewer do ----
+
+    pub fn listen(&mut self, prefix: &str, exclude_hop: u64) -> usize {
+        let id = self.open(Dir::Bi, Use::Listen(self.listens.len()));
+        let request = AnnounceRequest {
+            prefix: Path::parse(prefix).expect("a valid prefix"),
+            exclude_hop,
+        };
+        let mut bytes = vec![BidiType::Announce as u8];
+        request.encode(self.version, &mut bytes);
+        self.send(id, &bytes, false);
+        self.listens.push(Listen {
+            prefix: prefix.to_owned(),
+            ok: None,
+            initial_left: 0,
+            live: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            next_id: 0,
+            heard: Vec::new(),
+            end: None,
+        });
+        self.listens.len() - 1
+    }
+
+    pub fn ask(&mut self, path: &str, track: &str) -> usize {
+        let id = self.open(Dir::Bi, Use::Info(self.infos.len()));
+        let mut bytes = vec![BidiType::Track as u8];
+        let broadcast = Path::parse(path).expect("a valid path");
+        TrackRequest { broadcast, track: track.to_owned() }.encode(&mut bytes);
+        self.send(id, &bytes, false);
+        self.infos.push(Info { answer: None });
+        self.infos.len() - 1
+    }
+
+    pub fn subscribe(&mut self, path: &str, track: &str, wanted: Preferences) -> usize {
+        let index = self.subscriptions.len();
+        let stream = self.open(Dir::Bi, Use::Answers(index));
+        let mut bytes = vec![BidiType::Subscribe as u8];
+        let broadcast = Path::parse(path).expect("a valid path");
+        let subscribe =
+            Subscribe { id: index as u64, broadcast, track: track.to_owned(), preferences: wanted };
+        subscribe.encode(self.version, &mut bytes);
+        self.subscriptions.push(Subscription {
+            stream,
+            path: path.to_owned(),
+            track: track.to_owned(),
+            wanted,
+            updates: 0,
+            is_accepted: false,
+            start: None,
+            track_end: None,
+            end: None,
+            has_left: false,
+            groups: BTreeMap::new(),
+            arrivals: Vec::new(),
+            touched: BTreeSet::new(),
+            owed: BTreeSet::new(),
+            is_settled: false,
+        });
+        self.send(stream, &bytes, false);
+        index
+    }
+
+    pub fn update(&mut self, subscription: usize, wanted: Preferences) {
+        let subscription = &mut self.subscriptions[subscription];
+        subscription.wanted = wanted;
+        subscription.updates += 1;
+        subscription.is_settled = false;
+        subscription.owed.retain(|sequence| covers(&wanted, *sequence));
+        let stream = subscription.stream;
+        let mut bytes = Vec::new();
+        wanted.encode_update(self.version, &mut bytes);
+        self.send(stream, &bytes, false);
+    }
+
+    pub fn leave(&mut self, subscription: usize, stops_too: bool) {
+        let subscription = &mut self.subscriptions[subscription];
+        if std::mem::replace(&mut subscription.has_left, true) || subscription.end.is_some() {
+            return;
+        }
+        subscription.owed.clear();
+        let id = subscription.stream;
+        self.send(id, &[], true);
+        if stops_too {
+            let _ = self.conn.recv_stream(stream(id)).stop(code(0));
+        }
+    }
+
+    pub fn raw(&mut self, dir: Dir, bytes: &[u8], fin: bool) -> u64 {
+        let id = self.open(dir, Use::Raw);
+        self.raws.insert(id, Raw::default());
+        self.send(id, bytes, fin);
+        id
+    }
+
+    /// The stream on which the relay takes an answer of this peer, by hand.
+    pub fn announce_streams(&self) -> Vec<u64> {
+        self.feeds.keys().copied().collect()
+    }
+
+    pub fn write_raw(&mut self, id: u64, bytes: &[u8], fin: bool) {
+        self.send(id, bytes, fin);
+    }
+
+    pub fn reset_raw(&mut self, id: u64, with: u64) {
+        self.is_dirty = true;
+        self.outputs.remove(&id);
+        let _ = self.conn.send_stream(stream(id)).reset(code(with));
+    }
+
+    pub fn close(&mut self, now: Instant, with: u64) {
+        self.is_dirty = true;
+        self.conn.close(now, code(with), Bytes::from_static(b"bye"));
+        self.state = State::Over("closed".to_owned(), None);
+    }
+
+    pub fn read_groups(&mut self, reads: bool) {
+        self.reads_groups = reads;
+        self.is_dirty = true;
+    }
+
+    // ---- the transport ----
+
+    pub fn datagram(&mut self, now: Instant, data: &[u8]) {
+        if self.state == State::Killed {
+            return;
+        }
+        self.is_dirty = true;
+        let mut answer = Vec::new();
+        let data = BytesMut::from(data);
+        let event = self.endpoint.handle(now, RELAY.into(), None, None, data, &mut answer);
+        if let Some(proto::DatagramEvent::ConnectionEvent(_, event)) = event {
+            self.conn.handle_event(event);
+        }
+    }
+
+    pub fn next_timer(&mut self) -> Option<Instant> {
+        if self.state == State::Killed { None } else { self.conn.poll_timeout() }
+    }
+
+    /// Does everything there is to do, and hands over what is to be sent.
+    pub fn turn(&mut self, now: Instant, mut send: impl FnMut(Vec<u8>)) {
+        self.is_dirty = false;
+        if self.state == State::Killed {
+            return;
+        }
+        if self.conn.poll_timeout().is_some_and(|at| at <= now) {
+            self.conn.handle_timeout(now);
+        }
+        loop {
+            let mut is_quiet = true;
+            while let Some(event) = self.conn.poll_endpoint_events() {
+                if let Some(event) = self.endpoint.handle_event(self.handle, event) {
+                    self.conn.handle_event(event);
+                }
+            }
+            let mut readable = BTreeSet::new();
+            while let Some(event) = self.conn.poll() {
+                is_quiet = false;
+                self.handle(now, event, &mut readable);
+            }
+            self.accept(&mut readable);
+            self.read_all(readable);
+            if self.is_up() {
+                self.serve();
+            }
+            let mut buf = Vec::new();
+            while let Some(transmit) = self.conn.poll_transmit(now, 1, &mut buf) {
+                is_quiet = false;
+                buf.truncate(transmit.size);
+                send(std::mem::take(&mut buf));
+            }
+            if is_quiet {
+                break;
+            }
+        }
+    }
+
+    fn handle(&mut self, now: Instant, event: proto::Event, readable: &mut BTreeSet<u64>) {
+        match event {
+            proto::Event::Connected => self.connected(),
+            proto::Event::ConnectionLost { reason } => {
+                let with = match &reason {
+                    proto::ConnectionError::ApplicationClosed(close) => {
+                        Some(close.error_code.into_inner())
+                    }
+                    _ => None,
+                };
+                self.log.push(format!("lost: {reason}"));
+                if !matches!(self.state, State::Over(..)) {
+                    self.state = State::Over(reason.to_string(), with);
+                    self.lost_at = Some(now);
+                }
+            }
+            proto::Event::Stream(event) => match event {
+                proto::StreamEvent::Readable { id } => {
+                    readable.insert(VarInt::from(id).into_inner());
+                }
+                proto::StreamEvent::Writable { id } => self.flush(VarInt::from(id).into_inner()),
+                proto::StreamEvent::Finished { id } => {
+                    self.group_closed(VarInt::from(id).into_inner());
+                }
+                proto::StreamEvent::Stopped { id, error_code } => {
+                    self.stopped(VarInt::from(id).into_inner(), error_code.into_inner());
+                }
+                proto::StreamEvent::Opened { .. } | proto::StreamEvent::Available { .. } => {}
+            },
+            _ => {}
+        }
+    }
+
+    fn connected(&mut self) {
+        self.state = State::Up;
+        self.log.push("connected".to_owned());
+        if self.version >= Version::Lite05 {
+            let bytes = self.spec.raw_setup.clone().unwrap_or_else(|| {
+                let mut bytes = vec![UniType::Setup as u8];
+                self.spec.setup.encode(&mut bytes);
+                bytes
+            });
+            if !bytes.is_empty() {
+                let id = self.open(Dir::Uni, Use::Raw);
+                self.raws.insert(id, Raw::default());
+                self.send(id, &bytes, true);
+            }
+        }
+    }
+
+    fn accept(&mut self, readable: &mut BTreeSet<u64>) {
+        for (dir, purpose) in [(Dir::Uni, Use::UniNew), (Dir::Bi, Use::BidiNew)] {
+            while let Some(id) = self.conn.streams().accept(dir) {
+                let id = VarInt::from(id).into_inner();
+                self.inputs.insert(id, Input { purpose, buf: BytesMut::new() });
+                readable.insert(id);
+            }
+        }
+    }
+
+    fn read_all(&mut self, mut readable: BTreeSet<u64>) {
+        if self.reads_groups {
+            readable.append(&mut self.unread);
+        }
+        // Groups first: what a FIN on a control stream says of them can be judged only then.
+        let is_uni = |id: &u64| id & 2 != 0;
+        let (uni, bidi): (Vec<u64>, Vec<u64>) = readable.into_iter().partition(is_uni);
+        for id in uni {
+            // The relay's SETUP is its first stream, and no content.
+            let is_setup = id == 3 && self.version >= Version::Lite05;
+            if self.reads_groups || is_setup {
+                self.read(id);
+            } else {
+                self.unread.insert(id);
+            }
+        }
+        bidi.into_iter().for_each(|id| self.read(id));
+    }
+
+    fn read(&mut self, id: u64) {
+        let Some(mut input) = self.inputs.remove(&id) else { return };
+        let mut recv = self.conn.recv_stream(stream(id));
+        let Ok(mut chunks) = recv.read(true) else { return };
+        let end = loop {
+            match chunks.next(usize::MAX) {
+                Ok(Some(chunk)) => input.buf.extend_from_slice(&chunk.bytes),
+                Ok(None) => break Some(End::Finished),
+                Err(proto::ReadError::Blocked) => break None,
+                Err(proto::ReadError::Reset(code)) => break Some(End::Reset(code.into_inner())),
+            }
+        };
+        let _ = chunks.finalize();
+        while self.step(id, &mut input, end) {}
+        match end {
+            None => drop(self.inputs.insert(id, input)),
+            Some(end) => self.input_ended(id, input, end),
+        }
+    }
+
+    fn open(&mut self, dir: Dir, purpose: Use) -> u64 {
+        self.is_dirty = true;
+        let id = self.conn.streams().open(dir).expect("the relay grants a stream");
+        let id = VarInt::from(id).into_inner();
+        if dir == Dir::Bi {
+            self.inputs.insert(id, Input { purpose, buf: BytesMut::new() });
+        }
+        id
+    }
+
+    fn send(&mut self, id: u64, bytes: &[u8], fin: bool) {
+        self.is_dirty = true;
+        let output = self.outputs.entry(id).or_default();
+        if !bytes.is_empty() {
+            output.chunks.push_back(Bytes::copy_from_slice(bytes));
+        }
+        output.fin |= fin;
+        self.flush(id);
+    }
+
+    fn flush(&mut self, id: u64) {
+        let Some(output) = self.outputs.get_mut(&id) else { return };
+        let mut send = self.conn.send_stream(stream(id));
+        while let Some(chunk) = output.chunks.front_mut() {
+            match send.write(chunk) {
+                Ok(taken) if taken == chunk.len() => drop(output.chunks.pop_front()),
+                Ok(taken) => chunk.advance(taken),
+                Err(proto::WriteError::Blocked) => return,
+                Err(_) => {
+                    self.outputs.remove(&id);
+                    return;
+                }
+            }
+        }
+        if output.fin {
+            let _ = send.finish();
+            self.outputs.remove(&id);
+        }
+    }
+
+    fn reset(&mut self, id: u64, with: u64) {
+        self.outputs.remove(&id);
+        let _ = self.conn.send_stream(stream(id)).reset(code(with));
+    }
+
+    fn refuse(&mut self, id: u64, with: u64) {
+        self.reset(id, with);
+        let _ = self.conn.recv_stream(stream(id)).stop(code(with));
+    }
+
+    fn fault(&mut self, what: String) {
+        self.faults.push(format!("{}: {what}", self.name));
+    }
+
+    // ---- what the relay says ----
+
+    /// Takes one message; true if there may be another.
+    fn step(&mut self, id: u64, input: &mut Input, end: Option<End>) -> bool {
+        match input.purpose {
+            Use::UniNew => self.take_uni(id, input),
+            Use::RelaySetup => self.take_relay_setup(input),
+            Use::Group { subscription, sequence } => {
+                self.take_frames(subscription, sequence, &mut input.buf);
+                false
+            }
+            Use::BidiNew => self.take_request(id, input),
+            Use::Upstream => self.take_update(id, &mut input.buf),
+            Use::Listen(index) => self.take_announcement(index, &mut input.buf),
+            Use::Info(index) => self.take_info(id, index, &mut input.buf, end),
+            Use::Answers(index) => self.take_answer(index, &mut input.buf),
+            Use::Raw => {
+                if let Some(raw) = self.raws.get_mut(&id) {
+                    raw.received.extend_from_slice(&input.buf);
+                }
+                input.buf.clear();
+                false
+            }
+            Use::AnnounceServed | Use::TrackAsked => {
+                if !input.buf.is_empty() {
+                    self.fault(format!("bytes after the request on stream {id}"));
+                    input.buf.clear();
+                }
+                false
+            }
+            Use::Ignored => {
+                input.buf.clear();
+                false
+            }
+        }
+    }
+
+    fn take_uni(&mut self, id: u64, input: &mut Input) -> bool {
+        let Some((kind, used)) = decode_varint(&input.buf) else { return false };
+        match UniType::from_u64(kind) {
+            Some(UniType::Setup) if self.version >= Version::Lite05 => {
+                if self.relay_setup.is_some() {
+                    self.fault("a second SETUP".to_owned());
+                }
+                input.buf.advance(used);
+                input.purpose = Use::RelaySetup;
+                true
+            }
+            Some(UniType::Group) => {
+                let header = match GroupHeader::take(self.version, &input.buf[used..]) {
+                    Ok(Some((header, more))) => {
+                        input.buf.advance(used + more);
+                        header
+                    }
+                    Ok(None) => return false,
+                    Err(error) => {
+                        self.fault(format!("group header: {error}"));
+                        return false;
+                    }
+                };
+                input.purpose = self.group_began(id, header);
+                true
+            }
+            _ => {
+                self.fault(format!("unidirectional stream of type {kind}"));
+                input.purpose = Use::Ignored;
+                true
+            }
+        }
+    }
+
+    fn take_relay_setup(&mut self, input: &mut Input) -> bool {
+        match split_message(&input.buf, CONTROL_MESSAGE_BYTES_MAX) {
+            Ok(None) => {}
+            Ok(Some((body, used))) => match Setup::decode(body) {
+                Ok(setup) => {
+                    if setup.hop == 0 || setup.path.is_some() || setup.cost.is_some() {
+                        self.faults.push(format!("{}: SETUP {setup:?}", self.name));
+                    }
+                    self.log.push(format!("SETUP hop {}", setup.hop));
+                    self.relay_setup = Some(setup);
+                    input.buf.advance(used);
+                    if !input.buf.is_empty() {
+                        self.fault("bytes after SETUP".to_owned());
+                    }
+                    input.purpose = Use::Ignored;
+                }
+                Err(error) => self.fault(format!("SETUP: {error}")),
+            },
+            Err(error) => self.fault(format!("SETUP: {error}")),
+        }
+        false
+    }
+
+    fn group_began(&mut self, id: u64, header: GroupHeader) -> Use {
+        let GroupHeader { subscribe_id, sequence, frame_start } = header;
+        self.log.push(format!("GROUP {subscribe_id} {sequence} {frame_start}"));
+        let subscription = subscribe_id as usize;
+        let Some(known) = self.subscriptions.get_mut(subscription) else {
+            self.fault(format!("GROUP {sequence} for subscription {subscribe_id}, which is none"));
+            return Use::Ignored;
+        };
+        if known.has_left {
+            // It may have been under way.
+            let _ = self.conn.recv_stream(stream(id)).stop(code(1));
+            return Use::Ignored;
+        }
+        let mut faults = Vec::new();
+        if known.groups.contains_key(&sequence) {
+            faults.push(format!("GROUP {sequence} a second time for subscription {subscribe_id}"));
+        }
+        if known.end == Some(End::Finished) {
+            faults.push(format!("GROUP {sequence} after the end of subscription {subscribe_id}"));
+        }
+        if known.track_end.is_some_and(|end| sequence >= end) {
+            faults.push(format!("GROUP {sequence} at or beyond END {:?}", known.track_end));
+        }
+        known.arrivals.push(sequence);
+        known.touched.insert(sequence);
+        known.groups.insert(sequence, Seen { frame_start, stream: id, ..Seen::default() });
+        faults.into_iter().for_each(|what| self.fault(what));
+        Use::Group { subscription, sequence }
+    }
+
+    fn take_frames(&mut self, subscription: usize, sequence: u64, buf: &mut BytesMut) {
+        let is_timed = self.version >= Version::Lite05;
+        let known = &mut self.subscriptions[subscription];
+        known.touched.insert(sequence);
+        let seen = known.groups.get_mut(&sequence).expect("it was entered when it began");
+        while let Some((header, used)) = FrameHeader::take(self.version, buf) {
+            let size = header.size as usize;
+            if buf.len() < used + size {
+                break;
+            }
+            buf.advance(used);
+            let payload = buf.split_to(size).freeze();
+            let before = seen.frames.last().map_or(0, |frame| frame.timestamp);
+            let timestamp = match timestamp_after(before, header.timestamp_delta) {
+                Some(timestamp) if is_timed => timestamp,
+                _ => 0,
+            };
+            seen.frames.push(Frame { timestamp, payload });
+        }
+    }
+
+    fn take_request(&mut self, id: u64, input: &mut Input) -> bool {
+        let Some((kind, head)) = decode_varint(&input.buf) else { return false };
+        let kind = BidiType::from_u64(kind).filter(|kind| kind.supported(self.version));
+        let taken = split_message(&input.buf[head..], CONTROL_MESSAGE_BYTES_MAX);
+        let (body, used) = match taken {
+            Ok(Some((body, used))) => (Bytes::copy_from_slice(body), head + used),
+            Ok(None) => return false,
+            Err(error) => {
+                self.fault(format!("request: {error}"));
+                return false;
+            }
+        };
+        input.buf.advance(used);
+        let purpose = match kind {
+            Some(BidiType::Announce) => self.announce_asked(id, &body),
+            Some(BidiType::Track) => self.track_asked(id, &body),
+            Some(BidiType::Subscribe) => self.subscribe_asked(id, &body),
+            kind => Err(format!("request {kind:?}")),
+        };
+        match purpose {
+            Ok(purpose) => input.purpose = purpose,
+            Err(what) => {
+                self.fault(what);
+                input.purpose = Use::Ignored;
+            }
+        }
+        true
+    }
+
+    fn announce_asked(&mut self, id: u64, body: &[u8]) -> Result<Use, String> {
+        let request = AnnounceRequest::decode(self.version, body).map_err(|e| e.to_string())?;
+        self.log.push(format!("ANNOUNCE_REQUEST {}", request.prefix));
+        let covered: Vec<Path> =
+            self.claims.keys().filter(|path| path.has_prefix(&request.prefix)).cloned().collect();
+        if self.version >= Version::Lite05 {
+            let mut bytes = Vec::new();
+            let active = covered.len() as u64;
+            AnnounceOk { hop: self.spec.setup.hop, active }.encode(&mut bytes);
+            self.send(id, &bytes, false);
+        }
+        let served =
+            AnnounceServed { prefix: request.prefix, ids: BTreeMap::new(), next_id: 0 };
+        self.feeds.insert(id, served);
+        covered.iter().for_each(|path| self.tell_claim(id, path));
+        Ok(Use::AnnounceServed)
+    }
+
+    fn source_of(&self, path: &Path, track: &str) -> Option<usize> {
+        let is_meant = |source: &Source| source.path == path.as_str() && source.track == track;
+        self.sources.iter().position(is_meant)
+    }
+
+    fn track_asked(&mut self, id: u64, body: &[u8]) -> Result<Use, String> {
+        let request = TrackRequest::decode(body).map_err(|e| e.to_string())?;
+        self.log.push(format!("TRACK {} {}", request.broadcast, request.track));
+        self.asked.push(Asked::Track(request.track.clone()));
+        let Some(source) = self.source_of(&request.broadcast, &request.track) else {
+            self.refuse(id, StreamCode::NOT_FOUND.0);
+            return Ok(Use::Ignored);
+        };
+        let source = &self.sources[source];
+        if source.is_silent {
+            return Ok(Use::TrackAsked);
+        }
+        match source.refuses {
+            Some(with) => self.refuse(id, with),
+            None => {
+                let mut bytes = Vec::new();
+                source.info.encode(self.version, &mut bytes);
+                self.send(id, &bytes, true);
+            }
+        }
+        Ok(Use::TrackAsked)
+    }
+
+    fn subscribe_asked(&mut self, id: u64, body: &[u8]) -> Result<Use, String> {
+        let request = Subscribe::decode(self.version, body).map_err(|e| e.to_string())?;
+        let Subscribe { id: subscribe_id, broadcast, track, preferences: wanted } = request;
+        self.log.push(format!("SUBSCRIBE {subscribe_id} {broadcast} {track} {wanted:?}"));
+        self.asked.push(Asked::Subscribe(track.clone(), wanted));
+        if !self.upstream_ids.insert(subscribe_id) {
+            return Err(format!("subscribe id {subscribe_id} used again"));
+        }
+        let source = self.source_of(&broadcast, &track);
+        let refusal = source.map_or(Some(StreamCode::NOT_FOUND.0), |s| self.sources[s].refuses);
+        let (None, Some(source)) = (refusal, source) else {
+            self.refuse(id, refusal.unwrap_or_default());
+            return Ok(Use::Ignored);
+        };
+        let mut upstream = Upstream {
+            id: subscribe_id,
+            source,
+            wanted,
+            floor: 0,
+            stale: BTreeSet::new(),
+            is_accepted: false,
+            has_started: false,
+            end_sent: false,
+            fin_sent: false,
+            groups: BTreeMap::new(),
+        };
+        upstream.position(self.version, &self.sources[source], true);
+        self.upstreams.insert(id, upstream);
+        Ok(Use::Upstream)
+    }
+
+    fn take_update(&mut self, id: u64, buf: &mut BytesMut) -> bool {
+        let update = match split_message(buf, CONTROL_MESSAGE_BYTES_MAX) {
+            Ok(None) => return false,
+            Ok(Some((body, used))) => {
+                let update = Preferences::decode_update(self.version, body);
+                buf.advance(used);
+                update
+            }
+            Err(error) => Err(error),
+        };
+        match update {
+            Ok(wanted) => {
+                self.log.push(format!("UPDATE {wanted:?}"));
+                self.asked.push(Asked::Update(wanted));
+                if let Some(upstream) = self.upstreams.get_mut(&id) {
+                    let had_start = upstream.wanted.group_start.is_some();
+                    upstream.wanted = wanted;
+                    let source = &self.sources[upstream.source];
+                    upstream.position(self.version, source, had_start);
+                }
+                true
+            }
+            Err(error) => {
+                self.fault(format!("SUBSCRIBE_UPDATE: {error}"));
+                false
+            }
+        }
+    }
+
+    fn take_info(&mut self, id: u64, index: usize, buf: &mut BytesMut, end: Option<End>) -> bool {
+        match TrackInfo::take(self.version, buf) {
+            Ok(Some((info, used))) => {
+                buf.advance(used);
+                self.log.push(format!("TRACK_INFO {info:?}"));
+                if self.infos[index].answer.replace(Ok(info)).is_some() {
+                    self.fault("a second TRACK_INFO".to_owned());
+                }
+                self.send(id, &[], true);
+                true
+            }
+            Ok(None) => {
+                if end == Some(End::Finished) && self.infos[index].answer.is_none() {
+                    self.fault("FIN instead of TRACK_INFO".to_owned());
+                }
+                false
+            }
+            Err(error) => {
+                self.fault(format!("TRACK_INFO: {error}"));
+                false
+            }
+        }
+    }
+
+    fn take_answer(&mut self, index: usize, buf: &mut BytesMut) -> bool {
+        let answer = match SubscribeResponse::take(self.version, buf) {
+            Ok(Some((answer, used))) => {
+                buf.advance(used);
+                answer
+            }
+            Ok(None) => return false,
+            Err(error) => {
+                self.fault(format!("subscribe response: {error}"));
+                return false;
+            }
+        };
+        self.log.push(format!("{index}: {answer:?}"));
+        let known = &mut self.subscriptions[index];
+        let mut faults = Vec::new();
+        match answer {
+            SubscribeResponse::Ok { .. } => {
+                if std::mem::replace(&mut known.is_accepted, true) {
+                    faults.push("a second SUBSCRIBE_OK".to_owned());
+                }
+            }
+            SubscribeResponse::Start { group } => {
+                if known.start.replace(group).is_some() {
+                    faults.push("a second START".to_owned());
+                }
+                if known.track_end.is_some() {
+                    faults.push("START after END".to_owned());
+                }
+            }
+            SubscribeResponse::End { group } => {
+                if known.track_end.replace(group).is_some() {
+                    faults.push("a second END".to_owned());
+                }
+                if known.groups.keys().any(|sequence| *sequence >= group) {
+                    faults.push(format!("END {group}, with later groups here"));
+                }
+            }
+            SubscribeResponse::Drop { .. } => faults.push("DROP, which nobody sends".to_owned()),
+        }
+        faults.into_iter().for_each(|what| self.fault(format!("subscription {index}: {what}")));
+        true
+    }
+
+    fn take_announcement(&mut self, index: usize, buf: &mut BytesMut) -> bool {
+        if self.version >= Version::Lite05 && self.listens[index].ok.is_none() {
+            return match AnnounceOk::take(buf) {
+                Ok(Some((ok, used))) => {
+                    buf.advance(used);
+                    self.log.push(format!("{index}: {ok:?}"));
+                    let listen = &mut self.listens[index];
+                    listen.initial_left = ok.active;
+                    if ok.active == 0 {
+                        listen.heard.push(".".to_owned());
+                    }
+                    listen.ok = Some(ok);
+                    true
+                }
+                Ok(None) => false,
+                Err(error) => {
+                    self.fault(format!("ANNOUNCE_OK: {error}"));
+                    false
+                }
+            };
+        }
+        match Announce::take(self.version, buf) {
+            Ok(Some((announce, used))) => {
+                buf.advance(used);
+                self.log.push(format!("{index}: {announce:?}"));
+                if let Err(what) = self.listens[index].hear(self.version, announce) {
+                    self.fault(format!("announce stream {index}: {what}"));
+                }
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                self.fault(format!("announcement: {error}"));
+                false
+            }
+        }
+    }
+
+    fn input_ended(&mut self, id: u64, input: Input, end: End) {
+        let is_clean = input.buf.is_empty();
+        match input.purpose {
+            Use::UniNew => self.fault(format!("stream {id} ended before its header")),
+            Use::RelaySetup => self.fault("SETUP cut short".to_owned()),
+            Use::Group { subscription, sequence } => {
+                self.log.push(format!("GROUP {subscription} {sequence} {end:?}"));
+                if end == End::Finished && !is_clean {
+                    self.fault(format!("FIN within a frame of group {sequence}"));
+                }
+                let known = &mut self.subscriptions[subscription];
+                known.touched.insert(sequence);
+                if let Some(seen) = known.groups.get_mut(&sequence) {
+                    seen.end = Some(end);
+                }
+            }
+            Use::Upstream => {
+                self.log.push(format!("UNSUBSCRIBE {end:?}"));
+                self.asked.push(Asked::Unsubscribe);
+                let Some(upstream) = self.upstreams.remove(&id) else { return };
+                for group in upstream.groups.values().filter(|group| !group.is_closed) {
+                    if let Some(stream) = group.stream {
+                        self.reset(stream, StreamCode::CANCEL.0);
+                    }
+                }
+                if !upstream.fin_sent {
+                    self.send(id, &[], true);
+                }
+            }
+            Use::AnnounceServed => drop(self.feeds.remove(&id)),
+            Use::Listen(index) => {
+                self.log.push(format!("announce stream {index} {end:?}"));
+                self.listens[index].end = Some(end);
+            }
+            Use::Info(index) => {
+                if let End::Reset(with) = end {
+                    self.log.push(format!("TRACK {index} refused {with}"));
+                    self.infos[index].answer.get_or_insert(Err(with));
+                }
+            }
+            Use::Answers(index) => {
+                self.log.push(format!("subscription {index} {end:?}"));
+                let known = &mut self.subscriptions[index];
+                known.end = Some(end);
+                let has_left = known.has_left;
+                known.touched.extend(known.groups.keys().copied());
+                let open: Vec<u64> =
+                    known.groups.iter().filter(|(_, g)| g.end.is_none()).map(|(s, _)| *s).collect();
+                let lacks_end = self.version >= Version::Lite05 && known.track_end.is_none();
+                if end == End::Finished && !has_left {
+                    if !open.is_empty() && self.reads_groups {
+                        self.fault(format!("FIN of subscription {index} with groups {open:?} open"));
+                    }
+                    if lacks_end {
+                        self.fault(format!("FIN of subscription {index} without END"));
+                    }
+                }
+                // Answered, or the relay would hold the stream for ever.
+                if !has_left {
+                    self.send(id, &[], true);
+                }
+            }
+            Use::Raw => {
+                if let Some(raw) = self.raws.get_mut(&id) {
+                    raw.end = Some(end);
+                }
+            }
+            Use::BidiNew | Use::TrackAsked | Use::Ignored => {}
+        }
+    }
+
+    fn stopped(&mut self, id: u64, with: u64) {
+        self.log.push(format!("stream {id} stopped {with}"));
+        if let Some(raw) = self.raws.get_mut(&id) {
+            raw.stopped = Some(with);
+        }
+        self.reset(id, StreamCode::CANCEL.0);
+        self.group_closed(id);
+    }
+
+    fn group_closed(&mut self, id: u64) {
+        for upstream in self.upstreams.values_mut() {
+            for group in upstream.groups.values_mut() {
+                group.is_closed |= group.stream == Some(id);
+            }
+        }
+    }
+
+    // ---- serving what the relay subscribed to ----
+
+    fn serve(&mut self) {
+        let ids: Vec<u64> = self.upstreams.keys().copied().collect();
+        for id in ids {
+            let mut upstream = self.upstreams.remove(&id).expect("its key was just listed");
+            self.serve_upstream(id, &mut upstream);
+            self.upstreams.insert(id, upstream);
+        }
+    }
+
+    fn serve_upstream(&mut self, id: u64, upstream: &mut Upstream) {
+        if upstream.fin_sent {
+            return self.serve_groups(upstream);
+        }
+        let source = &self.sources[upstream.source];
+        let mut bytes = Vec::new();
+        let mut answer = |answer: SubscribeResponse| answer.encode(self.version, &mut bytes);
+        let is_bounded = self.version >= Version::Lite05;
+        if !std::mem::replace(&mut upstream.is_accepted, true) && !is_bounded {
+            let Preferences { priority, max_age_ms, group_start, group_end, .. } = upstream.wanted;
+            answer(SubscribeResponse::Ok { priority, max_age_ms, group_start, group_end });
+        }
+        let due: Vec<u64> =
+            source.order.iter().copied().filter(|sequence| upstream.is_due(*sequence)).collect();
+        if let Some(first) = due.iter().copied().min()
+            && !std::mem::replace(&mut upstream.has_started, true)
+        {
+            if upstream.wanted.group_start.is_none() && self.version <= Version::Lite05 {
+                upstream.floor = upstream.floor.max(first);
+            }
+            answer(SubscribeResponse::Start { group: first });
+        }
+        let due = due.into_iter().filter(|sequence| *sequence >= upstream.floor);
+        upstream.groups.extend(due.map(|sequence| (sequence, GroupOut::default())));
+        if let Some(group) = source.end
+            && !std::mem::replace(&mut upstream.end_sent, true)
+        {
+            answer(SubscribeResponse::End { group });
+        }
+        let is_parked = upstream.wanted.group_end.is_some_and(|last| {
+            source.order.iter().any(|sequence| *sequence > last)
+        });
+        let is_over = source.end.is_some() && !is_parked;
+        self.send_nonempty(id, &bytes);
+        self.serve_groups(upstream);
+        let is_done = upstream.groups.values().all(|group| group.is_closed);
+        if is_over && (is_done || self.spec.is_hasty) {
+            upstream.fin_sent = true;
+            self.send(id, &[], true);
+        }
+    }
+
+    fn send_nonempty(&mut self, id: u64, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.send(id, bytes, false);
+        }
+    }
+
+    fn serve_groups(&mut self, upstream: &mut Upstream) {
+        for (sequence, out) in &mut upstream.groups {
+            if out.is_closed || out.end_sent {
+                continue;
+            }
+            let mut bytes = Vec::new();
+            let stream = match out.stream {
+                Some(stream) => stream,
+                None => {
+                    let Some(stream) = self.conn.streams().open(Dir::Uni) else { return };
+                    let stream = VarInt::from(stream).into_inner();
+                    out.stream = Some(stream);
+                    bytes.push(UniType::Group as u8);
+                    GroupHeader { subscribe_id: upstream.id, sequence: *sequence, frame_start: 0 }
+                        .encode(self.version, &mut bytes);
+                    stream
+                }
+            };
+            let group = &self.sources[upstream.source].groups[sequence];
+            for frame in &group.frames[out.frames..] {
+                let delta = timestamp_delta(out.timestamp, frame.timestamp);
+                let timestamp_delta = delta.expect("timestamps of a play are small");
+                let size = frame.payload.len() as u64;
+                FrameHeader { timestamp_delta, size }.encode(self.version, &mut bytes);
+                bytes.extend_from_slice(&frame.payload);
+                out.timestamp = frame.timestamp;
+            }
+            out.frames = group.frames.len();
+            let end = group.end;
+            out.end_sent = end.is_some();
+            if let Some(End::Reset(with)) = end {
+                out.is_closed = true;
+                self.send_nonempty(stream, &bytes);
+                self.reset(stream, with);
+            } else if end.is_some() || !bytes.is_empty() {
+                self.send(stream, &bytes, end.is_some());
+            }
+        }
+    }
+}
+
+/// Whether a range that somebody asked for holds a group.
+pub fn covers(wanted: &Preferences, sequence: u64) -> bool {
+    wanted.group_start.is_none_or(|first| sequence >= first)
+        && wanted.group_end.is_none_or(|last| sequence <= last)
+}
+
+impl Source {
+    /// Spec §4.10: how far the newest timestamp is ahead of the group right after this one.
+    fn is_old(&self, sequence: u64, max_age_ms: u64) -> bool {
+        let Some((_, next)) = self.groups.range(sequence + 1..).next() else { return false };
+        let newest = self.groups.values().next_back().expect("there is a next one");
+        let (Some(begins), Some(newest)) =
+            (next.frames.first(), newest.frames.iter().map(|frame| frame.timestamp).max())
+        else {
+            return false;
+        };
+        let age = newest.saturating_sub(begins.timestamp) * 1000 / self.info.timescale;
+        age >= max_age_ms.min(self.info.max_age_ms)
+    }
+}
+
+impl Upstream {
+    /// Where delivery begins under new bounds. `moves` says that a named start was there before,
+    /// or that this is the beginning.
+    fn position(&mut self, version: Version, source: &Source, moves: bool) {
+        let newest = source.groups.keys().next_back().copied().unwrap_or(0);
+        match self.wanted.group_start {
+            Some(first) => self.floor = first,
+            None if version >= Version::Lite06 => self.floor = 0,
+            None if moves => self.floor = newest,
+            None => {}
+        }
+        self.stale = match version {
+            Version::Lite06 => {
+                let is_old = |s: &&u64| source.is_old(**s, self.wanted.max_age_ms);
+                source.groups.keys().filter(is_old).copied().collect()
+            }
+            _ => BTreeSet::new(),
+        };
+    }
+
+    fn is_due(&self, sequence: u64) -> bool {
+        sequence >= self.floor
+            && self.wanted.group_end.is_none_or(|last| sequence <= last)
+            && !self.stale.contains(&sequence)
+            && !self.groups.contains_key(&sequence)
+    }
+}
+
+impl Listen {
+    fn hear(&mut self, version: Version, announce: Announce) -> Result<(), String> {
+        let show = |sign: char, path: &Path, hops: &Hops, cost: Cost| {
+            let mut text = format!("{sign}{path}");
+            if version >= Version::Lite04 {
+                text += &format!(" {:?}", hops.as_slice());
+            }
+            if version >= Version::Lite06 {
+                text += &format!(" {}", cost.warm);
+            }
+            text
+        };
+        match announce {
+            Announce::Start { suffix, hops, cost } => {
+                let known = self.live.insert(suffix.clone(), (hops.clone(), cost));
+                let is_restart = version == Version::Lite05 && known.is_some();
+                if known.as_ref() == Some(&(hops.clone(), cost)) {
+                    return Err(format!("{suffix} announced again with nothing new"));
+                }
+                if known.is_some() && !is_restart {
+                    return Err(format!("{suffix} announced twice"));
+                }
+                if version >= Version::Lite06 {
+                    self.ids.insert(self.next_id, suffix.clone());
+                    self.next_id += 1;
+                }
+                if is_restart {
+                    self.heard.push(show('~', &suffix, &hops, cost));
+                } else {
+                    self.heard.push(show('+', &suffix, &hops, cost));
+                }
+                if self.initial_left > 0 {
+                    self.initial_left -= 1;
+                    if self.initial_left == 0 {
+                        self.heard.push(".".to_owned());
+                    }
+                }
+            }
+            Announce::Restart { id, hops, cost } => {
+                let suffix = self.ids.get(&id).ok_or(format!("RESTART of id {id}"))?;
+                let known = self.live.insert(suffix.clone(), (hops.clone(), cost));
+                if known.as_ref() == Some(&(hops.clone(), cost)) {
+                    return Err(format!("RESTART of {suffix} with nothing new"));
+                }
+                self.heard.push(show('~', suffix, &hops, cost));
+            }
+            Announce::End { id } => {
+                let suffix = self.ids.remove(&id).ok_or(format!("END of id {id}"))?;
+                self.live.remove(&suffix);
+                self.heard.push(format!("-{suffix}"));
+            }
+            Announce::Ended { suffix } => {
+                if self.live.remove(&suffix).is_none() {
+                    return Err(format!("{suffix} ended, which was not live"));
+                }
+                self.heard.push(format!("-{suffix}"));
+            }
+            Announce::Restart05 { .. } | Announce::Unknown => {
+                return Err(format!("{announce:?}, which nobody sends"));
+            }
+        }
+        if self.initial_left > 0 && self.heard.last().is_some_and(|last| !last.starts_with('+')) {
+            return Err("a change within the initial set".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What is live now, by suffix.
+    pub fn live(&self) -> Vec<String> {
+        self.live.keys().map(|path| path.as_str().to_owned()).collect()
+    }
+}

@@ -1,0 +1,824 @@
+//! A whole relay in one thread on a virtual clock: N shards joined by real mail, a simulated
+//! network with faults, and peers of our own. The same seed plays the same history.
+//!
+//! A play says what peers do and lets time pass. Meanwhile the world compares every frame that a
+//! viewer gets with what the publisher made, and ends the play at the first difference.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quinn_proto::Dir;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use shardcast::limits::IDLE_TIMEOUT;
+use shardcast::quic::{Config as QuicConfig, Keys};
+use shardcast::session::Policy;
+use shardcast::shard::mailbox::{Parked, mesh};
+use shardcast::shard::message::ToShard;
+use shardcast::shard::placement::home_of;
+use shardcast::shard::{Counters, Next, Setting, Shard};
+use shardcast::wire::*;
+
+use super::network::{History, Network, Port, Random, To, Weather};
+use super::peer::{AGES, End, Frame, Group, Peer, Source, Spec, State, Subscription, covers};
+
+/// The relay's hop id.
+pub const HOP: u64 = 1000;
+
+/// Turns at one instant before a shard counts as running in circles.
+const TURNS_AT_ONCE_MAX: usize = 50_000;
+
+pub fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// What a world is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Stage {
+    pub seed: u64,
+    pub shards: usize,
+    /// Mail that fits between two shards.
+    pub lanes: usize,
+    /// Shares, per mille: datagrams given to a random shard; trains that find a full socket, or
+    /// that the host refuses.
+    pub strays: u64,
+    pub blocked: u64,
+    pub refused: u64,
+}
+
+impl Stage {
+    pub fn new(seed: u64, shards: usize) -> Stage {
+        Stage { seed, shards, lanes: 1024, strays: 0, blocked: 0, refused: 0 }
+    }
+}
+
+/// A track of a publisher, and a subscription of a viewer.
+#[derive(Clone, Copy, Debug)]
+pub struct Track {
+    pub peer: usize,
+    pub source: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Sub {
+    pub peer: usize,
+    pub index: usize,
+}
+
+struct Core {
+    shard: Shard,
+    port: Port,
+    parked: Arc<Parked>,
+    flag: Arc<Flag>,
+    is_runnable: bool,
+    wakes_at: Option<Instant>,
+    /// The host gives it no time before.
+    stalled_until: Instant,
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+pub struct World {
+    pub stage: Stage,
+    started: Instant,
+    pub now: Instant,
+    pub random: Random,
+    network: Network,
+    cores: Vec<Core>,
+    pub peers: Vec<Peer>,
+    addresses: BTreeMap<SocketAddr, usize>,
+    pub history: History,
+    /// Groups may be given up for their age in this play.
+    pub groups_expire: bool,
+}
+
+// ---- keys, the same in every run ----
+
+/// An Ed25519 key: its signatures are all of one length, unlike ECDSA's.
+const ED25519_PKCS8: [u8; 48] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20\
+    one seed for every world here...";
+
+fn server_tls() -> Arc<rustls::ServerConfig> {
+    static CONFIG: OnceLock<Arc<rustls::ServerConfig>> = OnceLock::new();
+    let make = || {
+        let key = PrivateKeyDer::try_from(ED25519_PKCS8.to_vec()).expect("a PKCS #8 key");
+        let pair = rcgen::KeyPair::try_from(&key).expect("an Ed25519 key");
+        let mut params = rcgen::CertificateParams::new(vec!["relay.test".to_owned()])
+            .expect("a valid name");
+        params.serial_number = Some(vec![1].into());
+        let certificate = params.self_signed(&pair).expect("a signature");
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a matching key");
+        let newest_first = Version::ALL.into_iter().rev();
+        let named = newest_first.filter(|version| *version >= Version::Lite03);
+        config.alpn_protocols = named.map(|version| version.alpn().into()).collect();
+        config.send_tls13_tickets = 0;
+        Arc::new(config)
+    };
+    CONFIG.get_or_init(make).clone()
+}
+
+fn client_tls(version: Version) -> Arc<rustls::ClientConfig> {
+    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Trusting))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![version.alpn().into()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
+}
+
+/// One suite and one group, so that no message depends on a choice.
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    use rustls::crypto::aws_lc_rs;
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
+    provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
+    Arc::new(provider)
+}
+
+/// The worlds here are about streams, not about certificates.
+#[derive(Debug)]
+struct Trusting;
+
+impl rustls::client::danger::ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        vec![rustls::SignatureScheme::ED25519]
+    }
+}
+
+// ---- time ----
+
+impl World {
+    pub fn new(stage: Stage) -> World {
+        let mut random = Random::new(stage.seed);
+        let started = Instant::now();
+        let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
+        let quic = QuicConfig::new(server_tls(), keys).expect("a suitable TLS configuration");
+        let policy = Arc::new(Policy { hop: HOP, public: vec![Path::root()] });
+        let mut network = Network::new(random.next(), stage.shards);
+        network.strays = stage.strays;
+        let posts = mesh::<ToShard>(stage.shards, stage.lanes);
+        let cores = posts.into_iter().enumerate().map(|(shard, post)| {
+            let parked = post.waker();
+            let setting = Setting {
+                shard,
+                shards: stage.shards,
+                quic: quic.clone(),
+                policy: policy.clone(),
+                seed: stage.seed,
+                started,
+            };
+            let mut port = Port::new(random.next());
+            (port.blocked, port.refused) = (stage.blocked, stage.refused);
+            Core {
+                shard: Shard::new(setting, post),
+                port,
+                parked,
+                flag: Arc::new(Flag::default()),
+                is_runnable: true,
+                wakes_at: None,
+                stalled_until: started,
+            }
+        });
+        let cores = cores.collect();
+        World {
+            stage,
+            started,
+            now: started,
+            random,
+            network,
+            cores,
+            peers: Vec::new(),
+            addresses: BTreeMap::new(),
+            history: History::new(),
+            groups_expire: false,
+        }
+    }
+
+    pub fn since_start(&self) -> Duration {
+        self.now - self.started
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            self.settle();
+            match self.next_event() {
+                Some(at) if at <= until => self.now = self.now.max(at),
+                _ => break,
+            }
+        }
+        self.now = until;
+    }
+
+    /// Lets time pass until something is so; false if it is not within a generous time.
+    #[must_use]
+    pub fn run_until(&mut self, time: Duration, mut is_so: impl FnMut(&World) -> bool) -> bool {
+        let until = self.now + time;
+        loop {
+            self.settle();
+            if is_so(self) {
+                return true;
+            }
+            match self.next_event() {
+                Some(at) if at <= until => self.now = self.now.max(at),
+                _ => break,
+            }
+        }
+        self.now = until;
+        false
+    }
+
+    fn next_event(&mut self) -> Option<Instant> {
+        let timers = self.peers.iter_mut().filter_map(Peer::next_timer);
+        let wakes = self.cores.iter().filter_map(|core| {
+            let at = if core.is_runnable { Some(core.stalled_until) } else { core.wakes_at };
+            at.map(|at| at.max(core.stalled_until))
+        });
+        timers.chain(wakes).chain(self.network.next_arrival()).min()
+    }
+
+    /// Does everything that can be done without time passing.
+    fn settle(&mut self) {
+        for turns in 0.. {
+            self.deliver();
+            let is_quiet = !self.turn_peers() & !self.turn_cores();
+            if is_quiet {
+                return;
+            }
+            assert!(
+                turns < TURNS_AT_ONCE_MAX,
+                "the relay runs in circles at {:?}",
+                self.since_start()
+            );
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some(flight) = self.network.arrived(self.now) {
+            match flight.to {
+                To::Shard(shard) => {
+                    let core = &mut self.cores[shard];
+                    core.port.deliver(flight.client, &flight.data);
+                    core.is_runnable = true;
+                }
+                // Nobody is at an address that was left.
+                To::Client => {
+                    if let Some(&peer) = self.addresses.get(&flight.client) {
+                        self.peers[peer].datagram(self.now, &flight.data);
+                    }
+                }
+            }
+        }
+    }
+
+    fn turn_peers(&mut self) -> bool {
+        let mut has_run = false;
+        for index in 0..self.peers.len() {
+            let peer = &mut self.peers[index];
+            let is_due = peer.next_timer().is_some_and(|at| at <= self.now);
+            if !peer.is_dirty && !is_due {
+                continue;
+            }
+            has_run = true;
+            let (address, weather) = (peer.address, peer.spec.weather);
+            let (network, now) = (&mut self.network, self.now);
+            peer.turn(now, |data| network.upwards(now, &weather, address, data));
+            let since = now - self.started;
+            for line in peer.log.drain(..) {
+                self.history.note(since, format_args!("{} {line}", peer.name));
+            }
+            if let Some(fault) = peer.faults.first() {
+                panic!("at {since:?}: {fault}");
+            }
+            self.judge(index);
+        }
+        has_run
+    }
+
+    fn turn_cores(&mut self) -> bool {
+        let mut has_run = false;
+        for shard in 0..self.cores.len() {
+            let core = &mut self.cores[shard];
+            let is_woken = core.flag.0.swap(false, Ordering::Relaxed);
+            let is_due = core.wakes_at.is_some_and(|at| at <= self.now);
+            core.is_runnable |= is_woken || is_due;
+            if !core.is_runnable || core.stalled_until > self.now {
+                continue;
+            }
+            has_run = true;
+            core.parked.unpark();
+            let next = core.shard.turn(self.now, &mut core.port);
+            core.wakes_at = match next {
+                Next::Until(at) => Some(at),
+                _ => None,
+            };
+            // As the pump does: a shard sleeps only if no mail waits, and mail wakes it.
+            core.is_runnable =
+                next == Next::More || !core.parked.park(&Waker::from(core.flag.clone()));
+            let since = self.now - self.started;
+            for (client, data) in core.port.sent.drain(..) {
+                let length = data.len();
+                self.history.note(since, format_args!("shard {shard} > {client} {length}"));
+                if let Some(&peer) = self.addresses.get(&client) {
+                    let weather = self.peers[peer].spec.weather;
+                    self.network.downwards(self.now, &weather, client, &data);
+                }
+            }
+        }
+        has_run
+    }
+
+    /// A shard gets no time for a while.
+    pub fn stall(&mut self, shard: usize, time: Duration) {
+        self.cores[shard].stalled_until = self.now + time;
+    }
+
+    pub fn counters(&self, shard: usize) -> Counters {
+        self.cores[shard].shard.counters()
+    }
+
+    pub fn held(&self) -> Vec<(usize, usize, usize)> {
+        self.cores.iter().map(|core| core.shard.held()).collect()
+    }
+
+    // ---- peers come and go ----
+
+    /// A peer that has just begun its handshake.
+    pub fn arrive(&mut self, spec: Spec) -> usize {
+        let index = self.peers.len();
+        let tls = client_tls(spec.version);
+        let seed = self.random.next();
+        let peer = Peer::join(index, spec, tls, seed, self.stage.shards, self.now);
+        self.addresses.insert(peer.address, index);
+        self.peers.push(peer);
+        index
+    }
+
+    /// A peer whose session is up.
+    pub fn join(&mut self, spec: Spec) -> usize {
+        let index = self.arrive(spec);
+        let is_up = self.run_until(ms(10_000), |world| world.peers[index].is_up());
+        assert!(is_up, "{} cannot connect: {:?}", self.peers[index].name, self.peers[index].state);
+        self.run(ms(50));
+        index
+    }
+
+    pub fn viewer(&mut self, version: Version, shard: usize) -> usize {
+        self.join(Spec::new(version, shard))
+    }
+
+    /// A publisher of one track, announced and known everywhere.
+    pub fn publisher(&mut self, version: Version, shard: usize, path: &str, track: &str) -> Track {
+        let hop = 7 + self.peers.len() as u64;
+        let peer = self.join(Spec::new(version, shard).hop(hop));
+        self.peers[peer].announce(path, &[], Cost::ZERO);
+        let track = self.track(peer, path, track);
+        self.run(ms(100));
+        track
+    }
+
+    pub fn track(&mut self, peer: usize, path: &str, track: &str) -> Track {
+        Track { peer, source: self.peers[peer].add_source(path, track) }
+    }
+
+    pub fn kill(&mut self, peer: usize) {
+        self.note(peer, "is killed");
+        self.peers[peer].state = State::Killed;
+        self.peers[peer].lost_at = Some(self.now);
+    }
+
+    pub fn close(&mut self, peer: usize) {
+        self.note(peer, "closes");
+        self.peers[peer].lost_at = Some(self.now);
+        let now = self.now;
+        self.peers[peer].close(now, 0);
+    }
+
+    /// The peer's datagrams come from another port from now on, and the old one is dead.
+    pub fn rebind(&mut self, peer: usize) {
+        let address = &mut self.peers[peer].address;
+        self.addresses.remove(address);
+        address.set_port(address.port() + 1);
+        self.addresses.insert(*address, peer);
+        self.note(peer, "moves");
+    }
+
+    fn note(&mut self, peer: usize, what: &str) {
+        let since = self.since_start();
+        self.history.note(since, format_args!("{} {what}", self.peers[peer].name));
+    }
+
+    // ---- publishing ----
+
+    pub fn source(&mut self, track: Track) -> &mut Source {
+        let peer = &mut self.peers[track.peer];
+        peer.is_dirty = true;
+        &mut peer.sources[track.source]
+    }
+
+    pub fn open_group(&mut self, track: Track, sequence: u64) {
+        let source = self.source(track);
+        source.groups.insert(sequence, Group::default());
+        source.order.push(sequence);
+        let (path, name) = (source.path.clone(), source.track.clone());
+        let path = self.peers[track.peer].absolute(&path);
+        for peer in &mut self.peers {
+            let root = peer.absolute("");
+            for known in &mut peer.subscriptions {
+                let is_same = known.track == name
+                    && root.join(&Path::parse(&known.path).expect("valid")).ok().as_ref()
+                        == Some(&path);
+                if is_same && known.is_settled && covers(&known.wanted, sequence) {
+                    known.owed.insert(sequence);
+                }
+            }
+        }
+    }
+
+    pub fn frame_at(&mut self, track: Track, sequence: u64, timestamp: u64, size: usize) {
+        let salt = (track.peer as u64) << 48 | (track.source as u64) << 40;
+        let source = self.source(track);
+        let group = source.groups.get_mut(&sequence).expect("it was opened");
+        let mut payload = vec![0; size];
+        let index = group.frames.len() as u64;
+        Random::new(salt ^ sequence << 16 ^ index).fill(&mut payload);
+        group.frames.push(Frame { timestamp, payload: Bytes::from(payload) });
+    }
+
+    /// A frame at the time it would have in a film with reordered frames: some steps lead back.
+    pub fn frame(&mut self, track: Track, sequence: u64, size: usize) {
+        let index = self.source(track).groups[&sequence].frames.len() as u64;
+        let back = if index % 3 == 2 { 60 } else { 0 };
+        self.frame_at(track, sequence, sequence * 1000 + index * 40 - back, size);
+    }
+
+    pub fn end_group(&mut self, track: Track, sequence: u64, end: End) {
+        let group = self.source(track).groups.get_mut(&sequence).expect("it was opened");
+        group.end = Some(end);
+    }
+
+    /// A whole group at once.
+    pub fn group(&mut self, track: Track, sequence: u64, sizes: &[usize]) {
+        self.open_group(track, sequence);
+        sizes.iter().for_each(|size| self.frame(track, sequence, *size));
+        self.end_group(track, sequence, End::Finished);
+    }
+
+    /// No group at or above `end` will follow.
+    pub fn finish(&mut self, track: Track, end: u64) {
+        self.source(track).end = Some(end);
+    }
+
+    // ---- viewing ----
+
+    pub fn subscribe(&mut self, peer: usize, path: &str, track: &str, wanted: Preferences) -> Sub {
+        Sub { peer, index: self.peers[peer].subscribe(path, track, wanted) }
+    }
+
+    pub fn sub(&self, sub: Sub) -> &Subscription {
+        &self.peers[sub.peer].subscriptions[sub.index]
+    }
+
+    pub fn update(&mut self, sub: Sub, wanted: Preferences) {
+        self.peers[sub.peer].update(sub.index, wanted);
+    }
+
+    pub fn leave(&mut self, sub: Sub) {
+        self.peers[sub.peer].leave(sub.index, false);
+    }
+
+    /// Everybody knows of every subscription: whatever is opened from now on is owed to them.
+    pub fn all_settled(&mut self) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.is_up() && peer.reads_groups) {
+            for known in &mut peer.subscriptions {
+                known.is_settled = known.end.is_none() && !known.has_left;
+            }
+        }
+    }
+
+    /// The groups that a viewer has complete, in order of arrival.
+    pub fn got(&self, sub: Sub) -> Vec<u64> {
+        let known = self.sub(sub);
+        let is_whole = |sequence: &&u64| known.groups[*sequence].end == Some(End::Finished);
+        known.arrivals.iter().filter(is_whole).copied().collect()
+    }
+
+    pub fn got_sorted(&self, sub: Sub) -> Vec<u64> {
+        let mut got = self.got(sub);
+        got.sort_unstable();
+        got
+    }
+
+    pub fn raw(&mut self, peer: usize, dir: Dir, bytes: &[u8], fin: bool) -> u64 {
+        self.peers[peer].raw(dir, bytes, fin)
+    }
+
+    // ---- judging ----
+
+    /// Every source that a subscription may be fed from.
+    fn sources(&self, peer: usize, known: &Subscription) -> Vec<(usize, &Source)> {
+        let path = self.peers[peer].absolute(&known.path);
+        let mut found = Vec::new();
+        for (index, publisher) in self.peers.iter().enumerate() {
+            for source in &publisher.sources {
+                if source.track == known.track && publisher.absolute(&source.path) == path {
+                    found.push((index, source));
+                }
+            }
+        }
+        found
+    }
+
+    /// Compares what has come to a viewer since it was last asked with what was published.
+    fn judge(&mut self, peer: usize) {
+        for index in 0..self.peers[peer].subscriptions.len() {
+            let known = &mut self.peers[peer].subscriptions[index];
+            let touched = std::mem::take(&mut known.touched);
+            if touched.is_empty() {
+                continue;
+            }
+            for sequence in touched {
+                if let Err(what) = self.judge_group(peer, index, sequence) {
+                    panic!(
+                        "at {:?}: {} subscription {index} of {}: group {sequence}: {what}",
+                        self.since_start(),
+                        self.peers[peer].name,
+                        self.peers[peer].subscriptions[index].path,
+                    );
+                }
+            }
+            let known = &self.peers[peer].subscriptions[index];
+            if known.end == Some(End::Finished) && !known.has_left {
+                self.judge_whole(peer, index);
+            }
+        }
+    }
+
+    fn judge_group(&self, peer: usize, index: usize, sequence: u64) -> Result<(), String> {
+        let known = &self.peers[peer].subscriptions[index];
+        let sources = self.sources(peer, known);
+        if sources.is_empty() {
+            return Err("nobody publishes this".to_owned());
+        }
+        let mut verdict = Ok(());
+        for (publisher, source) in sources {
+            verdict = self.compare(peer, known, sequence, publisher, source);
+            if verdict.is_ok() {
+                break;
+            }
+        }
+        verdict
+    }
+
+    fn compare(
+        &self,
+        peer: usize,
+        known: &Subscription,
+        sequence: u64,
+        publisher: usize,
+        source: &Source,
+    ) -> Result<(), String> {
+        let (viewer, publisher) = (&self.peers[peer], &self.peers[publisher]);
+        let seen = &known.groups[&sequence];
+        let group = source.groups.get(&sequence).ok_or("no such group was published")?;
+        let is_timed = viewer.version.min(publisher.version) >= Version::Lite05;
+        let skipped = seen.frame_start as usize;
+        let wanted_first = match known.wanted.group_start {
+            Some(first) if first == sequence => known.wanted.frame_start as usize,
+            _ => 0,
+        };
+        if viewer.version >= Version::Lite06 && known.updates == 0 && skipped != wanted_first {
+            return Err(format!("begins with frame {skipped} instead of {wanted_first}"));
+        }
+        for (at, frame) in seen.frames.iter().enumerate() {
+            let Some(made) = group.frames.get(skipped + at) else {
+                return Err(format!("frame {at} was never made"));
+            };
+            if frame.payload != made.payload {
+                return Err(format!("frame {at} has other bytes"));
+            }
+            if is_timed && frame.timestamp != made.timestamp {
+                let (is, was) = (frame.timestamp, made.timestamp);
+                return Err(format!("frame {at} is at {is} instead of {was}"));
+            }
+        }
+        let last = match known.wanted.group_end {
+            Some(last) if last == sequence => known.wanted.frame_end.map(|last| last as usize + 1),
+            _ => None,
+        };
+        match seen.end {
+            None => Ok(()),
+            Some(End::Finished) => {
+                let whole = group.frames.len();
+                let until = last.map_or(whole, |last| last.min(whole));
+                let count = skipped + seen.frames.len();
+                if known.updates == 0 && count != until {
+                    return Err(format!("FIN after {count} frames of {until}"));
+                }
+                if group.end != Some(End::Finished) && last.is_none() {
+                    return Err(format!("FIN, but the publisher says {:?}", group.end));
+                }
+                Ok(())
+            }
+            Some(End::Reset(code)) => {
+                let is_theirs = group.end == Some(End::Reset(code));
+                let is_lost = !publisher.is_up() || known.end.is_some() || known.has_left;
+                let is_old = self.groups_expire && code == StreamCode::OLD.0;
+                if is_theirs || is_lost || is_old {
+                    return Ok(());
+                }
+                Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))
+            }
+        }
+    }
+
+    /// A subscription that ended cleanly, or one at the end of a play, has all that it was owed.
+    fn judge_whole(&self, peer: usize, index: usize) {
+        let viewer = &self.peers[peer];
+        let known = &viewer.subscriptions[index];
+        let sources = self.sources(peer, known);
+        let who = format!(
+            "at {:?}: {} subscription {index} of {} {}",
+            self.since_start(),
+            viewer.name,
+            known.path,
+            known.track
+        );
+        let [(publisher, source)] = sources[..] else { return };
+        if known.end == Some(End::Finished) {
+            assert!(source.end.is_some(), "{who} ended, and the track has not");
+            if viewer.version >= Version::Lite05 && self.peers[publisher].version >= Version::Lite05 {
+                assert_eq!(known.track_end, source.end, "{who}: END");
+            }
+        }
+        if let (Some(start), Some(first)) = (known.start, known.arrivals.first()) {
+            assert!(start <= *first, "{who}: START {start} after group {first}");
+        }
+        if self.groups_expire || !viewer.reads_groups {
+            return;
+        }
+        let lowest = known.start.or(known.groups.keys().next().copied());
+        for (sequence, group) in &source.groups {
+            let from_start = known.updates == 0
+                && lowest.is_some_and(|lowest| *sequence >= lowest)
+                && covers(&known.wanted, *sequence);
+            if !from_start && !known.owed.contains(sequence) {
+                continue;
+            }
+            let seen = known.groups.get(sequence);
+            match group.end {
+                Some(End::Finished) => assert!(
+                    seen.is_some_and(|seen| seen.end == Some(End::Finished)),
+                    "{who} lacks group {sequence}: {:?}, START {:?}, has {:?}",
+                    seen.map(|seen| (seen.frames.len(), seen.end)),
+                    known.start,
+                    known.arrivals
+                ),
+                // What was reset need not arrive at all.
+                Some(End::Reset(_)) => {}
+                None => {
+                    let count = seen.map(|seen| seen.frames.len() + seen.frame_start as usize);
+                    assert!(
+                        count == Some(group.frames.len()) || known.wanted.frame_end.is_some(),
+                        "{who} has {count:?} frames of open group {sequence}, not {}",
+                        group.frames.len()
+                    );
+                }
+            }
+        }
+    }
+
+    /// Everything has calmed down: every viewer that is still there must have all it is owed,
+    /// and those whose publisher is gone must know it.
+    pub fn judge_all(&mut self) {
+        for peer in 0..self.peers.len() {
+            if !self.peers[peer].is_up() {
+                continue;
+            }
+            for index in 0..self.peers[peer].subscriptions.len() {
+                let known = &self.peers[peer].subscriptions[index];
+                let sources = self.sources(peer, known);
+                let is_lone = sources.len() == 1;
+                let gone = sources.first().and_then(|(at, _)| self.peers[*at].lost_at);
+                if known.has_left || matches!(known.end, Some(End::Reset(_))) {
+                    continue;
+                }
+                match gone {
+                    Some(at) if is_lone => assert!(
+                        known.end.is_some() || self.now < at + IDLE_TIMEOUT + ms(1000),
+                        "{} subscription {index} has not heard that its publisher is gone",
+                        self.peers[peer].name
+                    ),
+                    _ => self.judge_whole(peer, index),
+                }
+            }
+        }
+    }
+
+    /// The end of a play: all leave, and the relay must forget them.
+    pub fn end(mut self) -> (u64, u64) {
+        self.judge_all();
+        for peer in 0..self.peers.len() {
+            if self.peers[peer].is_up() {
+                self.close(peer);
+            }
+        }
+        for core in &mut self.cores {
+            core.stalled_until = self.now;
+        }
+        self.run(ms(30_000));
+        let nothing = vec![(0, 0, 0); self.stage.shards];
+        assert_eq!(self.held(), nothing, "connections, tracks and routes that nobody needs");
+        if self.stage.strays == 0 {
+            for shard in 0..self.stage.shards {
+                assert_eq!(self.counters(shard).misrouted_datagrams_total, 0, "shard {shard}");
+            }
+        }
+        self.history.digest()
+    }
+}
+
+// ---- words that plays use ----
+
+/// Everything from where a viewer begins by itself.
+pub fn live() -> Preferences {
+    Preferences {
+        priority: 128,
+        max_age_ms: AGES,
+        group_start: None,
+        group_end: None,
+        frame_start: 0,
+        frame_end: None,
+    }
+}
+
+pub fn range(first: impl Into<Option<u64>>, last: impl Into<Option<u64>>) -> Preferences {
+    Preferences { group_start: first.into(), group_end: last.into(), ..live() }
+}
+
+/// A track name whose home is the given shard.
+pub fn homed(path: &str, shard: usize, shards: usize) -> String {
+    let names = (0..).map(|n| format!("video{n}"));
+    let mut at_home = names.filter(|name| home_of(path, name, shards) == shard);
+    at_home.next().expect("names do not run out")
+}
+
+/// A network like a bad day's.
+pub fn stormy(random: &mut Random) -> Weather {
+    Weather {
+        latency: ms(random.pick(&[1, 5, 20, 60])),
+        jitter: ms(random.pick(&[0, 0, 2, 10, 40])),
+        lost_up: random.pick(&[0, 0, 5, 20, 50]),
+        lost_down: random.pick(&[0, 0, 5, 20, 50]),
+        doubled: random.pick(&[0, 0, 10, 50]),
+    }
+}
