@@ -1,5 +1,8 @@
 //! The relay under a virtual clock: shards, mail and QUIC as they are, network and peers as a
 //! seed makes them. Every play is exact: the same seed gives the same history.
+//!
+//! `SIM_SEEDS=5000` plays more of the random play, `SIM_SEED=17` one of it, `SIM_TRACE=1` prints
+//! what happens.
 
 mod support {
     pub mod network;
@@ -7,36 +10,1279 @@ mod support {
     pub mod world;
 }
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use quinn_proto::Dir;
+use shardcast::limits::SETUP_TIMEOUT;
 use shardcast::wire::*;
+use support::network::{Random, Weather};
 use support::peer::*;
 use support::world::*;
 
 const PATH: &str = "live/cam";
+const TRACK: &str = "video";
 
-const VERSIONS: [Version; 4] =
-    [Version::Lite03, Version::Lite04, Version::Lite05, Version::Lite06];
+const VERSIONS: [Version; 4] = [Version::Lite03, Version::Lite04, Version::Lite05, Version::Lite06];
+use Version::{Lite03, Lite04, Lite05, Lite06};
+
+/// Seeds of the random play in an ordinary run.
+const SEEDS: u64 = 240;
+
+/// One in this many seeds is played twice, and its histories are compared.
+const REPLAYED: u64 = 8;
+
+/// Empty, minimal, one datagram, several.
+const SIZES: [usize; 5] = [0, 1, 900, 0, 5000];
+
+fn world(shards: usize) -> World {
+    World::new(Stage::new(1, shards))
+}
+
+// ---- who gets what ----
 
 #[test]
 fn a_group_reaches_a_viewer_wherever_publisher_home_and_viewer_live() {
     for shards in 1..=3 {
-        for at in 0..shards {
-            for home in 0..shards {
-                let mut w = World::new(Stage::new(1, shards));
-                let track = homed(PATH, home, shards);
-                let cam = w.publisher(Version::Lite06, at, PATH, &track);
-                let ann = w.viewer(Version::Lite06, shards - 1);
-                let sub = w.subscribe(ann, PATH, &track, live());
-                w.run(ms(200));
-                w.all_settled();
-                w.group(cam, 0, &[10, 0, 2000, 7]);
-                w.group(cam, 1, &[1, 300 << 10]);
-                w.run(ms(1000));
-                w.finish(cam, 2);
-                w.run(ms(1000));
-                assert_eq!(w.got(sub), [0, 1], "shards {shards} publisher {at} home {home}");
-                assert_eq!(w.sub(sub).end, Some(End::Finished));
-                w.end();
-            }
+        for (at, home) in (0..shards).flat_map(|at| (0..shards).map(move |home| (at, home))) {
+            let mut w = world(shards);
+            let track = homed(PATH, home, shards);
+            let cam = w.publisher(Lite06, at, PATH, &track);
+            let ann = w.viewer(Lite06, shards - 1);
+            let sub = w.subscribe(ann, PATH, &track, live());
+            w.run(ms(200));
+            w.all_settled();
+            w.group(cam, 0, &[10, 0, 2000, 7]);
+            w.group(cam, 1, &[1, 300]);
+            w.run(ms(300));
+            w.finish(cam, 2);
+            w.run(ms(300));
+            assert_eq!(w.got_sorted(sub), [0, 1], "{shards} shards, publisher {at}, home {home}");
+            assert_eq!(w.sub(sub).start, Some(0));
+            assert_eq!(w.sub(sub).track_end, Some(2));
+            assert_eq!(w.sub(sub).end, Some(End::Finished));
+            w.end();
         }
     }
+}
+
+#[test]
+fn every_version_hears_every_version() {
+    for from in VERSIONS {
+        for to in VERSIONS {
+            let mut w = world(2);
+            let cam = w.publisher(from, 0, PATH, TRACK);
+            let ann = w.viewer(to, 1);
+            let sub = w.subscribe(ann, PATH, TRACK, live());
+            w.run(ms(200));
+            w.all_settled();
+            w.group(cam, 0, &SIZES);
+            w.run(ms(100));
+            w.group(cam, 1, &[]);
+            w.run(ms(100));
+            w.group(cam, 2, &SIZES);
+            w.run(ms(300));
+            assert_eq!(w.got_sorted(sub), [0, 1, 2], "from {from} to {to}");
+            w.finish(cam, 3);
+            w.run(ms(6000));
+            assert_eq!(w.sub(sub).end, Some(End::Finished), "from {from} to {to}");
+            w.end();
+        }
+    }
+}
+
+#[test]
+fn large_frames_pass_whole() {
+    for lanes in [1024, 2] {
+        let mut w = World::new(Stage { lanes, ..Stage::new(1, 3) });
+        let track = homed(PATH, 1, 3);
+        let cam = w.publisher(Lite05, 0, PATH, &track);
+        let viewers = VERSIONS.map(|version| w.viewer(version, 2));
+        let subs = viewers.map(|viewer| w.subscribe(viewer, PATH, &track, live()));
+        w.run(ms(200));
+        w.all_settled();
+        w.group(cam, 0, &[300 << 10, 0, 64 << 10, 1]);
+        w.group(cam, 1, &[0, 0, 100 << 10]);
+        w.run(ms(3000));
+        for sub in subs {
+            assert_eq!(w.got_sorted(sub), [0, 1]);
+        }
+        w.end();
+    }
+}
+
+#[test]
+fn frames_flow_before_their_group_ends_and_groups_overlap() {
+    let mut w = world(2);
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    let subs = VERSIONS.map(|version| {
+        let viewer = w.viewer(version, 1);
+        w.subscribe(viewer, PATH, TRACK, live())
+    });
+    w.run(ms(200));
+    w.all_settled();
+    w.open_group(cam, 0);
+    w.frame(cam, 0, 100);
+    w.run(ms(50));
+    w.open_group(cam, 1);
+    w.frame(cam, 1, 10);
+    w.frame(cam, 0, 50);
+    w.run(ms(50));
+    for sub in subs {
+        assert_eq!(w.sub(sub).groups[&0].frames.len(), 2);
+        assert_eq!(w.sub(sub).groups[&1].frames.len(), 1);
+    }
+    w.end_group(cam, 1, End::Finished);
+    w.run(ms(50));
+    w.frame(cam, 0, 0);
+    w.end_group(cam, 0, End::Finished);
+    w.run(ms(50));
+    for sub in subs {
+        assert_eq!(w.got(sub), [0, 1]);
+    }
+    w.end();
+}
+
+#[test]
+fn a_group_that_its_publisher_resets_is_reset_with_the_same_code() {
+    for (code, relayed) in [(0x34, 0x34), (0x41, 0x41), (0x5, 0x5), (0x2a, 0)] {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let subs = VERSIONS.map(|version| {
+            let viewer = w.viewer(version, 1);
+            w.subscribe(viewer, PATH, TRACK, live())
+        });
+        w.run(ms(200));
+        w.open_group(cam, 0);
+        w.frame(cam, 0, 100);
+        w.run(ms(100));
+        // What the source says is what the viewer must see; on the wire goes the other code.
+        w.end_group(cam, 0, End::Reset(code));
+        w.run(ms(1));
+        w.end_group(cam, 0, End::Reset(relayed));
+        w.group(cam, 1, &[1]);
+        w.run(ms(300));
+        for sub in subs {
+            assert_eq!(w.sub(sub).groups[&0].end, Some(End::Reset(relayed)), "{code:#x}");
+            assert_eq!(w.got(sub), [1]);
+        }
+        w.end();
+    }
+}
+
+#[test]
+fn a_late_joiner_gets_the_newest_group_and_on_lite_06_what_its_max_age_covers() {
+    let aged = |max_age_ms| Preferences { max_age_ms, ..live() };
+    let table: [(Version, Preferences, &[u64]); 7] = [
+        (Lite03, live(), &[4, 5]),
+        (Lite05, live(), &[4, 5]),
+        (Lite06, live(), &[0, 1, 2, 3, 4, 5]),
+        (Lite06, aged(2500), &[1, 2, 3, 4, 5]),
+        (Lite06, aged(0), &[4, 5]),
+        (Lite05, range(2, None), &[2, 3, 4, 5]),
+        (Lite06, range(2, 3), &[2, 3]),
+    ];
+    for (version, wanted, expect) in table {
+        for home in 0..2 {
+            let mut w = world(2);
+            let track = homed(PATH, home, 2);
+            let cam = w.publisher(Lite06, 0, PATH, &track);
+            let ann = w.viewer(Lite06, 0);
+            w.subscribe(ann, PATH, &track, live());
+            w.run(ms(200));
+            (0..5).for_each(|sequence| w.group(cam, sequence, &[5]));
+            w.run(ms(200));
+            let bob = w.viewer(version, 1);
+            let sub = w.subscribe(bob, PATH, &track, wanted);
+            w.run(ms(200));
+            w.groups_expire = wanted.max_age_ms < AGES;
+            w.group(cam, 5, &[5]);
+            w.run(ms(200));
+            assert_eq!(w.got_sorted(sub), expect, "{version} {wanted:?}");
+            w.end();
+        }
+    }
+}
+
+#[test]
+fn frame_bounds_are_served_to_the_frame() {
+    let mut w = world(2);
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    let ann = w.viewer(Lite06, 1);
+    let wanted = Preferences { frame_start: 2, frame_end: Some(1), ..range(1, 3) };
+    let sub = w.subscribe(ann, PATH, TRACK, wanted);
+    w.run(ms(200));
+    (0..5).for_each(|sequence| w.group(cam, sequence, &[3, 4, 5, 6]));
+    w.run(ms(300));
+    assert_eq!(w.got_sorted(sub), [1, 2, 3]);
+    let frames = |sequence| {
+        let seen = &w.sub(sub).groups[&sequence];
+        (seen.frame_start, seen.frames.len())
+    };
+    assert_eq!([1, 2, 3].map(frames), [(2, 2), (0, 4), (0, 2)]);
+    w.end();
+}
+
+#[test]
+fn a_track_that_ends_without_a_group_ends() {
+    for version in VERSIONS {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let ann = w.viewer(version, 1);
+        let sub = w.subscribe(ann, PATH, TRACK, live());
+        w.run(ms(200));
+        w.finish(cam, 0);
+        w.run(ms(300));
+        let known = w.sub(sub);
+        assert_eq!((known.start, known.end), (None, Some(End::Finished)), "{version}");
+        w.end();
+    }
+}
+
+#[test]
+fn a_publisher_that_says_fin_early_still_owes_its_groups() {
+    for seed in 0..8 {
+        let mut w = World::new(Stage::new(seed, 2));
+        let weather = Weather { jitter: ms(40), lost_up: 100, ..Weather::FAIR };
+        let spec = Spec { is_hasty: true, weather, ..Spec::new(Lite05, 0).hop(9) };
+        let peer = w.join(spec);
+        w.peers[peer].announce(PATH, &[], Cost::ZERO);
+        let cam = w.track(peer, PATH, TRACK);
+        w.run(ms(2000));
+        let ann = w.viewer(Lite05, 1);
+        let sub = w.subscribe(ann, PATH, TRACK, live());
+        w.run(ms(3000));
+        w.all_settled();
+        (0..6).for_each(|sequence| w.group(cam, sequence, &[3000, 10]));
+        w.finish(cam, 6);
+        w.run(ms(12_000));
+        assert_eq!(w.got_sorted(sub), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(w.sub(sub).end, Some(End::Finished));
+        w.end();
+    }
+}
+
+// ---- what the publisher sees ----
+
+#[test]
+fn a_publisher_sees_one_subscription_that_follows_the_merged_demand() {
+    let mut w = world(3);
+    let track = homed(PATH, 1, 3);
+    let cam = w.publisher(Lite06, 0, PATH, &track);
+    let viewers: Vec<usize> = (0..3).map(|shard| w.viewer(Lite06, shard)).collect();
+    let loud = |wanted| Preferences { priority: 200, ..wanted };
+    let check = |w: &mut World, expect: &[Asked]| {
+        w.run(ms(200));
+        assert_eq!(std::mem::take(&mut w.peers[cam.peer].asked), expect);
+    };
+
+    let one = w.subscribe(viewers[0], PATH, &track, live());
+    check(&mut w, &[Asked::Track(track.clone()), Asked::Subscribe(track.clone(), live())]);
+    // Nothing that one without bounds has not asked for already.
+    let two = w.subscribe(viewers[1], PATH, &track, range(5, 9));
+    check(&mut w, &[]);
+    w.leave(one);
+    check(&mut w, &[Asked::Update(range(5, 9))]);
+    let three = w.subscribe(viewers[2], PATH, &track, loud(range(3, 20)));
+    check(&mut w, &[Asked::Update(loud(range(3, 20)))]);
+    w.update(three, range(4, 12));
+    check(&mut w, &[Asked::Update(range(4, 12))]);
+    w.update(two, range(8, None));
+    check(&mut w, &[Asked::Update(range(4, None))]);
+    w.update(two, range(8, 9));
+    check(&mut w, &[Asked::Update(range(4, 12))]);
+    w.leave(two);
+    check(&mut w, &[]);
+    // An end below the start is no demand.
+    w.update(three, range(4, 3));
+    check(&mut w, &[Asked::Unsubscribe]);
+    w.update(three, range(4, 5));
+    check(&mut w, &[Asked::Subscribe(track.clone(), range(4, 5))]);
+    w.leave(three);
+    check(&mut w, &[Asked::Unsubscribe]);
+    w.end();
+}
+
+#[test]
+fn bounds_that_move_bring_every_group_once() {
+    for version in [Lite04, Lite05, Lite06] {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let (ann, bob) = (w.viewer(Lite06, 0), w.viewer(version, 1));
+        w.subscribe(ann, PATH, TRACK, live());
+        let sub = w.subscribe(bob, PATH, TRACK, range(2, 3));
+        w.run(ms(200));
+        (0..6).for_each(|sequence| w.group(cam, sequence, &[9]));
+        w.run(ms(200));
+        assert_eq!(w.got_sorted(sub), [2, 3]);
+        w.update(sub, range(1, 4));
+        w.run(ms(200));
+        assert_eq!(w.got_sorted(sub), [1, 2, 3, 4]);
+        w.update(sub, range(2, 2));
+        w.group(cam, 6, &[9]);
+        w.run(ms(200));
+        assert_eq!(w.got_sorted(sub), [1, 2, 3, 4]);
+        w.update(sub, range(1, None));
+        w.run(ms(200));
+        assert_eq!(w.got_sorted(sub), [1, 2, 3, 4, 5, 6]);
+        w.end();
+    }
+}
+
+#[test]
+fn groups_above_the_end_keep_a_subscription_open() {
+    let mut w = world(2);
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    let ann = w.viewer(Lite05, 1);
+    let sub = w.subscribe(ann, PATH, TRACK, range(0, 1));
+    // Another viewer has the relay ask for all of it.
+    let bob = w.viewer(Lite05, 0);
+    let all = w.subscribe(bob, PATH, TRACK, range(0, None));
+    w.run(ms(200));
+    (0..4).for_each(|sequence| w.group(cam, sequence, &[9]));
+    w.finish(cam, 4);
+    w.run(ms(500));
+    assert_eq!(w.sub(all).end, Some(End::Finished));
+    assert_eq!((w.got_sorted(sub), w.sub(sub).end), (vec![0, 1], None));
+    w.update(sub, range(0, None));
+    w.run(ms(500));
+    assert_eq!((w.got_sorted(sub), w.sub(sub).end), (vec![0, 1, 2, 3], Some(End::Finished)));
+    w.end();
+}
+
+#[test]
+fn track_then_subscribe_asks_the_publisher_once() {
+    for shard in 0..2 {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        w.source(cam).info = TrackInfo { priority: 3, max_age_ms: 7000, timescale: 90_000 };
+        let ann = w.viewer(Lite05, shard);
+        let info = w.peers[ann].ask(PATH, TRACK);
+        w.run(ms(200));
+        let answer = TrackInfo { priority: 3, max_age_ms: 7000, timescale: 90_000 };
+        assert_eq!(w.peers[ann].infos[info].answer, Some(Ok(answer)));
+        w.subscribe(ann, PATH, TRACK, live());
+        w.run(ms(200));
+        let wanted = Preferences { max_age_ms: 7000, ..live() };
+        let asked = [Asked::Track(TRACK.to_owned()), Asked::Subscribe(TRACK.to_owned(), wanted)];
+        assert_eq!(w.peers[cam.peer].asked, asked);
+        w.end();
+    }
+}
+
+#[test]
+fn a_viewer_that_returns_makes_the_relay_subscribe_again() {
+    for home in 0..2 {
+        let mut w = world(2);
+        let track = homed(PATH, home, 2);
+        let cam = w.publisher(Lite06, 0, PATH, &track);
+        let ann = w.viewer(Lite05, 1);
+        for round in 0..4 {
+            let sub = w.subscribe(ann, PATH, &track, live());
+            w.run(ms(200));
+            w.all_settled();
+            w.group(cam, round * 2, &[100]);
+            w.run(ms(100));
+            assert_eq!(w.got(sub).last(), Some(&(round * 2)));
+            w.open_group(cam, round * 2 + 1);
+            w.frame(cam, round * 2 + 1, 10);
+            w.run(ms(100));
+            w.leave(sub);
+            // At once, while news of the old subscription is under way, and later.
+            w.run(ms([0, 0, 5, 7000][round as usize]));
+        }
+        w.run(ms(500));
+        w.end();
+    }
+}
+
+#[test]
+fn a_refusal_is_relayed_word_for_word() {
+    for (version, code) in [(Lite06, 0x33), (Lite05, 0x41), (Lite03, 0x33), (Lite04, 0x77)] {
+        let mut w = world(2);
+        let cam = w.publisher(version, 0, PATH, TRACK);
+        w.source(cam).refuses = Some(code);
+        for viewer in VERSIONS {
+            let ann = w.viewer(viewer, 1);
+            let sub = w.subscribe(ann, PATH, TRACK, live());
+            w.run(ms(200));
+            assert_eq!(w.sub(sub).end, Some(End::Reset(code)), "{version} to {viewer}");
+            if viewer >= Lite05 && version >= Lite05 {
+                let info = w.peers[ann].ask(PATH, TRACK);
+                w.run(ms(200));
+                assert_eq!(w.peers[ann].infos[info].answer, Some(Err(code)));
+            }
+        }
+        w.end();
+    }
+}
+
+#[test]
+fn what_nobody_announced_is_unroutable_at_once() {
+    let mut w = world(2);
+    w.publisher(Lite06, 0, PATH, TRACK);
+    let (ann, before) = (w.viewer(Lite05, 1), StreamCode::UNROUTABLE.0);
+    let sub = w.subscribe(ann, "live", TRACK, live());
+    let info = w.peers[ann].ask("live/camera", TRACK);
+    w.run(ms(30));
+    assert_eq!(w.sub(sub).end, Some(End::Reset(before)));
+    assert_eq!(w.peers[ann].infos[info].answer, Some(Err(before)));
+    w.end();
+}
+
+#[test]
+fn a_route_claims_everything_below_it() {
+    let mut w = world(2);
+    let cam = w.publisher(Lite06, 0, "room", TRACK);
+    let deep = w.track(cam.peer, "room/7/cam", TRACK);
+    let ann = w.viewer(Lite06, 1);
+    let sub = w.subscribe(ann, "room/7/cam", TRACK, live());
+    let none = w.subscribe(ann, "room/8", TRACK, live());
+    w.run(ms(200));
+    w.group(deep, 0, &[1]);
+    w.run(ms(200));
+    assert_eq!(w.got(sub), [0]);
+    assert_eq!(w.sub(none).end, Some(End::Reset(StreamCode::NOT_FOUND.0)));
+    w.end();
+}
+
+#[test]
+fn paths_are_relative_to_the_path_of_the_session() {
+    let mut w = world(2);
+    let rooted = |version, shard, path: &str| {
+        let setup = Setup { path: Some(path.to_owned()), hop: 77, ..Setup::default() };
+        Spec { setup, ..Spec::new(version, shard) }
+    };
+    let peer = w.join(rooted(Lite06, 0, "/studio?jwt=x"));
+    w.peers[peer].announce("cam", &[], Cost::ZERO);
+    let cam = w.track(peer, "cam", TRACK);
+    let ann = w.viewer(Lite05, 1);
+    let listen = w.peers[ann].listen("", 0);
+    let sub = w.subscribe(ann, "studio/cam", TRACK, live());
+    let bob = w.join(Spec {
+        setup: Setup { hop: 0, ..rooted(Lite05, 1, "studio/cam").setup },
+        ..rooted(Lite05, 1, "studio/cam")
+    });
+    let same = w.subscribe(bob, "", TRACK, live());
+    w.run(ms(200));
+    w.group(cam, 0, &[5]);
+    w.run(ms(200));
+    assert_eq!(w.peers[ann].listens[listen].live(), ["studio/cam"]);
+    assert_eq!((w.got(sub), w.got(same)), (vec![0], vec![0]));
+    w.end();
+}
+
+// ---- announcements ----
+
+#[test]
+fn a_listener_hears_the_present_and_then_every_change() {
+    // Hops are there from lite-04 on, and name the relay only where the sender appends itself.
+    let table: [(Version, &[&str]); 4] = [
+        (Lite03, &["+a", "+b/c", "-a", "+a", "-b/c", "-a"]),
+        (Lite04, &["+a [7, 1000]", "+b/c [7, 1000]", "-a", "+a [7, 1000]", "-b/c", "-a"]),
+        (Lite05, &["+a [7]", "+b/c [7]", ".", "-a", "+a [7]", "~b/c [3, 7]", "-b/c", "-a"]),
+        (Lite06, &["+a [7] 1", "+b/c [7] 1", ".", "-a", "+a [7] 1", "~b/c [3, 7] 5", "-b/c", "-a"]),
+    ];
+    for (version, expect) in table {
+        let mut w = world(2);
+        let cam = w.join(Spec::new(Lite06, 0).hop(7));
+        w.peers[cam].announce("a", &[], Cost::ZERO);
+        w.peers[cam].announce("b/c", &[], Cost::ZERO);
+        w.run(ms(100));
+        let ann = w.viewer(version, 1);
+        let listen = w.peers[ann].listen("", 0);
+        w.run(ms(1000));
+        w.peers[cam].unannounce("a");
+        w.run(ms(1000));
+        w.peers[cam].announce("a", &[], Cost::ZERO);
+        w.run(ms(1000));
+        w.peers[cam].announce("b/c", &[3], Cost { warm: 4, cold: 4 });
+        w.run(ms(1000));
+        w.peers[cam].unannounce("b/c");
+        w.run(ms(1000));
+        w.close(cam);
+        w.run(ms(1000));
+        assert_eq!(w.peers[ann].listens[listen].heard, expect, "{version}");
+        w.end();
+    }
+}
+
+#[test]
+fn a_listener_hears_what_lies_below_its_prefix() {
+    let table: [(&str, &[&str]); 8] = [
+        ("", &["live/cam", "live/cam/low", "room"]),
+        ("live", &["cam", "cam/low"]),
+        ("live/cam", &["", "low"]),
+        ("liv", &[]),
+        ("live/camera", &[]),
+        ("room/7", &[""]),
+        (".stats", &["relay"]),
+        ("live/.test", &[""]),
+    ];
+    for version in VERSIONS {
+        let mut w = world(2);
+        let cam = w.join(Spec::new(version, 0).hop(7));
+        for path in ["live/cam", "live/cam/low", "room", ".stats/relay", "live/.test"] {
+            w.peers[cam].announce(path, &[], Cost::ZERO);
+        }
+        w.run(ms(100));
+        let ann = w.viewer(version, 1);
+        let listens = table.map(|(prefix, _)| w.peers[ann].listen(prefix, 0));
+        w.run(ms(200));
+        for ((prefix, expect), listen) in table.into_iter().zip(listens) {
+            assert_eq!(w.peers[ann].listens[listen].live(), expect, "{version} {prefix:?}");
+        }
+        w.end();
+    }
+}
+
+#[test]
+fn nobody_is_told_of_what_flows_through_itself() {
+    for version in VERSIONS {
+        let mut w = world(2);
+        // A relay with hop 9 brings what 7 publishes.
+        let spec = Spec::new(version, 0).hop(9);
+        let other = w.join(spec);
+        w.peers[other].announce("a", &[7], Cost::ZERO);
+        w.run(ms(100));
+        let own = w.peers[other].listen("", 9);
+        let listener = |w: &mut World, version, hop| {
+            let peer = w.join(Spec::new(version, 1).hop(hop));
+            let listen = w.peers[peer].listen("", hop);
+            (peer, listen)
+        };
+        let seven = listener(&mut w, Lite06, 7);
+        let eight = listener(&mut w, Lite06, 8);
+        let excluded = listener(&mut w, Lite04, 7);
+        w.run(ms(200));
+        let heard = |(peer, listen): (usize, usize)| w.peers[peer].listens[listen].live();
+        assert!(heard((other, own)).is_empty(), "{version}");
+        assert_eq!(heard(eight), ["a"], "{version}");
+        if version >= Lite04 {
+            assert!(heard(seven).is_empty(), "{version}");
+            assert!(heard(excluded).is_empty(), "{version}");
+            let sub = w.subscribe(seven.0, "a", TRACK, live());
+            w.run(ms(200));
+            assert_eq!(w.sub(sub).end, Some(End::Reset(StreamCode::UNROUTABLE.0)));
+        }
+        w.end();
+    }
+}
+
+#[test]
+fn what_has_passed_this_relay_before_leads_nowhere() {
+    let mut w = world(2);
+    let other = w.join(Spec::new(Lite06, 0).hop(9));
+    w.peers[other].announce("a", &[7, HOP], Cost::ZERO);
+    w.run(ms(100));
+    let ann = w.viewer(Lite05, 1);
+    let listen = w.peers[ann].listen("", 0);
+    w.run(ms(100));
+    assert!(w.peers[ann].listens[listen].live().is_empty());
+    // Recorded all the same: it may come back over another way, and it may end.
+    w.peers[other].announce("a", &[7], Cost::ZERO);
+    w.run(ms(1000));
+    assert_eq!(w.peers[ann].listens[listen].live(), ["a"]);
+    w.peers[other].announce("a", &[HOP], Cost::ZERO);
+    w.run(ms(1000));
+    assert!(w.peers[ann].listens[listen].live().is_empty());
+    w.peers[other].unannounce("a");
+    w.run(ms(100));
+    assert!(w.peers[other].is_up());
+    w.end();
+}
+
+#[test]
+fn of_two_publishers_the_cheaper_one_serves_newcomers() {
+    let mut w = world(2);
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    let ann = w.viewer(Lite06, 1);
+    let listen = w.peers[ann].listen("live", 0);
+    let old = w.subscribe(ann, PATH, TRACK, live());
+    w.run(ms(200));
+    w.group(cam, 0, &[10]);
+    w.run(ms(100));
+
+    let setup = Setup { hop: 50, cost: Some(0), ..Setup::default() };
+    let peer = w.join(Spec { setup, ..Spec::new(Lite06, 1) });
+    w.peers[peer].announce(PATH, &[], Cost::ZERO);
+    let cam2 = w.track(peer, PATH, TRACK);
+    w.run(ms(1000));
+    let new = w.subscribe(ann, PATH, TRACK, live());
+    w.run(ms(200));
+    w.group(cam, 1, &[20]);
+    w.group(cam2, 7, &[30]);
+    w.run(ms(100));
+    assert_eq!((w.got(old), w.got(new)), (vec![0, 1], vec![7]));
+
+    w.close(peer);
+    w.run(ms(1000));
+    assert!(matches!(w.sub(new).end, Some(End::Reset(_))));
+    assert_eq!(w.sub(old).end, None);
+    let heard = ["+cam [7] 1", ".", "~cam [50] 0", "~cam [7] 1"];
+    assert_eq!(w.peers[ann].listens[listen].heard, heard);
+    w.end();
+}
+
+#[test]
+fn a_peer_that_only_publishes_hears_nothing_and_one_that_only_views_is_asked_nothing() {
+    let mut w = world(2);
+    w.publisher(Lite06, 0, PATH, TRACK);
+    let with_role =
+        |role| Spec { setup: Setup { role, ..Setup::default() }, ..Spec::new(Lite05, 1) };
+    let publisher = w.join(with_role(Role::Publisher));
+    let listen = w.peers[publisher].listen("", 0);
+    let viewer = w.join(with_role(Role::Subscriber));
+    w.run(ms(200));
+    assert!(w.peers[publisher].listens[listen].live().is_empty());
+    assert_eq!(w.peers[publisher].listens[listen].end, None, "the stream stays open");
+    assert_eq!(w.peers[publisher].announce_streams().len(), 1);
+    assert_eq!(w.peers[viewer].announce_streams().len(), 0);
+    w.end();
+}
+
+// ---- ends ----
+
+#[test]
+fn a_publisher_that_is_lost_ends_nothing_cleanly() {
+    for (is_killed, home) in [(true, 0), (true, 1), (false, 0), (false, 1)] {
+        let mut w = world(3);
+        let track = homed(PATH, home, 3);
+        let cam = w.publisher(Lite06, 0, PATH, &track);
+        let viewers = VERSIONS.map(|version| w.viewer(version, 2));
+        let listens = viewers.map(|viewer| w.peers[viewer].listen("", 0));
+        let subs = viewers.map(|viewer| w.subscribe(viewer, PATH, &track, live()));
+        w.run(ms(200));
+        w.group(cam, 0, &[10]);
+        w.open_group(cam, 1);
+        w.frame(cam, 1, 100);
+        w.run(ms(100));
+        if is_killed {
+            w.kill(cam.peer);
+            w.run(LOSS_NOTICED);
+        } else {
+            w.close(cam.peer);
+            w.run(ms(100));
+        }
+        for (viewer, (listen, sub)) in viewers.into_iter().zip(listens.into_iter().zip(subs)) {
+            let known = w.sub(sub);
+            assert!(matches!(known.end, Some(End::Reset(_))), "{:?}", known.end);
+            assert!(matches!(known.groups[&1].end, Some(End::Reset(_))));
+            assert!(w.peers[viewer].listens[listen].live().is_empty());
+        }
+        w.end();
+    }
+}
+
+#[test]
+fn a_question_to_a_publisher_that_dies_is_answered() {
+    let mut w = world(2);
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    w.source(cam).is_silent = true;
+    let ann = w.viewer(Lite05, 1);
+    let info = w.peers[ann].ask(PATH, TRACK);
+    let sub = w.subscribe(ann, PATH, TRACK, live());
+    w.run(ms(200));
+    w.kill(cam.peer);
+    w.run(LOSS_NOTICED);
+    assert!(matches!(w.peers[ann].infos[info].answer, Some(Err(_))));
+    assert!(matches!(w.sub(sub).end, Some(End::Reset(_))));
+    w.end();
+}
+
+#[test]
+fn a_viewer_that_is_killed_costs_the_others_nothing() {
+    let mut w = world(2);
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    let (ann, bob) = (w.viewer(Lite06, 1), w.viewer(Lite06, 1));
+    w.subscribe(ann, PATH, TRACK, live());
+    let sub = w.subscribe(bob, PATH, TRACK, live());
+    w.run(ms(200));
+    w.all_settled();
+    w.kill(ann);
+    for sequence in 0..30 {
+        w.group(cam, sequence, &[2000]);
+        w.run(ms(500));
+    }
+    assert_eq!(w.got(sub).len(), 30);
+    let unsubscribed = w.peers[cam.peer].asked.contains(&Asked::Unsubscribe);
+    assert!(!unsubscribed, "there is still a viewer");
+    w.end();
+}
+
+// ---- peers that break the rules ----
+
+/// What becomes of one who sends bytes on a new stream.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Fate {
+    /// The stream is reset or stopped, and the session goes on.
+    StreamDropped,
+    StreamServed,
+    SessionClosed(u64),
+}
+
+#[test]
+fn who_breaks_the_rules_pays_alone() {
+    use Fate::*;
+    let ends = |version: Version, dir: Dir, bytes: &'static [u8], fate: Fate| {
+        (version, dir, vec![bytes], fate)
+    };
+    let closed = SessionClosed(SessionCode::PROTOCOL_VIOLATION.0);
+    let table = [
+        ends(Lite06, Dir::Uni, b"\x01\x01\x00", closed),
+        ends(Lite04, Dir::Uni, b"\x01\x01\x00", StreamDropped),
+        ends(Lite06, Dir::Uni, b"\x3f\x00", StreamDropped),
+        ends(Lite03, Dir::Uni, b"\x02", StreamDropped),
+        ends(Lite06, Dir::Bi, b"\x3f\x00", StreamDropped),
+        ends(Lite06, Dir::Bi, b"\x00\x00", StreamDropped),
+        ends(Lite06, Dir::Bi, b"\x20\x00\x00", StreamDropped),
+        ends(Lite04, Dir::Bi, b"\x06\x03\x01a\x00", StreamDropped),
+        ends(Lite04, Dir::Bi, b"\x03\x04\x01a\x00\x00", StreamDropped),
+        ends(Lite03, Dir::Bi, b"\x05\x01\x00", StreamDropped),
+        // GROUP for an id that nobody subscribed with; a header that is none.
+        ends(Lite06, Dir::Uni, b"\x00\x03\x63\x00\x00", StreamDropped),
+        ends(Lite06, Dir::Uni, b"\x00\x3f", StreamDropped),
+        // Requests with a byte too many or too few, or with bytes after a question.
+        ends(Lite06, Dir::Bi, b"\x01\x03\x01a\x00", StreamDropped),
+        ends(Lite05, Dir::Bi, b"\x02\x02\x00\x05", StreamDropped),
+        ends(Lite06, Dir::Bi, b"\x01\x04\x03*/a", StreamDropped),
+        ends(Lite05, Dir::Bi, b"\x06\x0f\x08live/cam\x05video\x00", StreamDropped),
+        // A probe gets no report, and no complaint.
+        ends(Lite05, Dir::Bi, b"\x04", StreamServed),
+        ends(Lite06, Dir::Bi, b"\x01\x01\x00", StreamServed),
+        ends(Lite06, Dir::Bi, b"\x05\x01\x00", StreamServed),
+        (Lite06, Dir::Bi, vec![b"\x05\x01\x00", b"\x05\x01\x00"], closed),
+    ];
+    for (version, dir, streams, fate) in table {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        // Nobody answers this one, so that a question stays open.
+        w.source(cam).is_silent = true;
+        let good = w.track(cam.peer, PATH, "good");
+        let (ann, mallory) = (w.viewer(Lite05, 1), w.viewer(version, 1));
+        let sub = w.subscribe(ann, PATH, "good", live());
+        w.run(ms(200));
+        w.all_settled();
+        let raws: Vec<u64> =
+            streams.iter().map(|bytes| w.raw(mallory, dir, bytes, false)).collect();
+        w.run(ms(200));
+        w.group(good, 0, &SIZES);
+        w.run(ms(200));
+        let raw = &w.peers[mallory].raws[raws.last().expect("at least one")];
+        let is_dropped = matches!(raw.end, Some(End::Reset(_))) || raw.stopped.is_some();
+        let is = match &w.peers[mallory].state {
+            State::Over(_, Some(code)) => SessionClosed(*code),
+            State::Up if is_dropped => StreamDropped,
+            State::Up => StreamServed,
+            state => panic!("{state:?}"),
+        };
+        assert_eq!(is, fate, "{version} {dir:?} {streams:x?}");
+        assert_eq!(w.got(sub), [0]);
+        assert!(w.peers[ann].is_up() && w.peers[cam.peer].is_up());
+        w.end();
+    }
+}
+
+#[test]
+fn a_session_needs_a_setup_and_a_sound_one() {
+    let violation = SessionCode::PROTOCOL_VIOLATION.0;
+    let table: [(&[u8], u64); 5] = [
+        // The same parameter twice; a body too long; too short; not there; text that is none.
+        (b"\x01\x05\x02\x00\x00\x00\x00", violation),
+        (b"\x01\x02\x00\x00", violation),
+        (b"\x01\x05\x00", violation),
+        (b"", SessionCode::CONTROL_TIMEOUT.0),
+        (b"\x01\x04\x01\x02\x01\xff", violation),
+    ];
+    for (raw, expect) in table {
+        let mut w = world(2);
+        let spec = Spec { raw_setup: Some(raw.to_vec()), ..Spec::new(Lite05, 1) };
+        let mallory = w.join(spec);
+        // What is asked before the relay knows who asks gets no answer.
+        let listen = w.peers[mallory].is_up().then(|| w.peers[mallory].listen("", 0));
+        w.run(SETUP_TIMEOUT + ms(500));
+        let State::Over(_, code) = w.peers[mallory].state else { panic!("{raw:x?} was accepted") };
+        assert_eq!(code, Some(expect), "{raw:x?}");
+        if let Some(listen) = listen {
+            assert!(w.peers[mallory].listens[listen].heard.is_empty());
+        }
+        w.end();
+    }
+}
+
+#[test]
+fn announcements_out_of_order_end_the_session_that_makes_them() {
+    let closed = Some(SessionCode::PROTOCOL_VIOLATION.0);
+    let table: [(Version, &[u8], Option<u64>); 9] = [
+        (Lite06, b"\x01\x01\x2a", closed),
+        (Lite06, b"\x02\x04\x2a\x00\x00\x00", closed),
+        // The path is announced already.
+        (Lite06, b"\x00\x0c\x08live/cam\x00\x00\x00", closed),
+        (Lite04, b"\x0b\x01\x08live/cam\x00", closed),
+        (Lite03, b"\x0b\x01\x08live/cam\x00", closed),
+        (Lite05, b"\x0b\x01\x08live/cam\x00", None),
+        (Lite05, b"\x0b\x02\x08live/cam\x00", None),
+        (Lite06, b"\x09\x02\xaa\xbb", None),
+        (Lite05, b"\x05\x00\x02xx\x00", None),
+    ];
+    for (version, bytes, expect) in table {
+        let mut w = world(2);
+        let cam = w.publisher(version, 0, PATH, TRACK);
+        let good = w.publisher(Lite06, 1, "good", TRACK);
+        let ann = w.viewer(Lite06, 1);
+        let sub = w.subscribe(ann, "good", TRACK, live());
+        let listen = w.peers[ann].listen("", 0);
+        w.run(ms(200));
+        let feed = w.peers[cam.peer].announce_streams()[0];
+        w.peers[cam.peer].write_raw(feed, bytes, false);
+        w.run(ms(500));
+        w.group(good, 0, &[1]);
+        w.run(ms(200));
+        let code = match w.peers[cam.peer].state {
+            State::Over(_, code) => code,
+            _ => None,
+        };
+        assert_eq!(code, expect, "{version} {bytes:x?}");
+        let live = w.peers[ann].listens[listen].live();
+        assert_eq!(live.len(), if expect.is_some() { 1 } else { 2 }, "{version} {bytes:x?}");
+        assert_eq!(w.got(sub), [0]);
+        w.end();
+    }
+}
+
+#[test]
+fn an_announce_stream_that_ends_takes_its_routes_with_it() {
+    for is_clean in [true, false] {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let ann = w.viewer(Lite06, 1);
+        let listen = w.peers[ann].listen("", 0);
+        w.run(ms(200));
+        let feed = w.peers[cam.peer].announce_streams()[0];
+        match is_clean {
+            true => w.peers[cam.peer].write_raw(feed, b"", true),
+            false => w.peers[cam.peer].reset_raw(feed, 1),
+        }
+        w.run(ms(500));
+        assert!(w.peers[ann].listens[listen].live().is_empty());
+        assert_eq!(w.peers[cam.peer].is_up(), is_clean);
+        w.end();
+    }
+}
+
+// ---- slow and unlucky ones ----
+
+#[test]
+fn a_viewer_that_stops_reading_holds_up_nobody_and_gets_the_rest_later() {
+    for version in VERSIONS {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let slow = w.join(Spec { window: 20_000, ..Spec::new(version, 1) });
+        let bob = w.viewer(Lite05, 1);
+        let late = w.subscribe(slow, PATH, TRACK, live());
+        let sub = w.subscribe(bob, PATH, TRACK, live());
+        w.run(ms(200));
+        w.all_settled();
+        w.peers[slow].read_groups(false);
+        for sequence in 0..10 {
+            w.group(cam, sequence, &[3000, 9000]);
+            w.run(ms(100));
+        }
+        w.run(ms(5000));
+        assert_eq!(w.got(sub).len(), 10);
+        assert!(w.got(late).is_empty());
+        w.peers[slow].read_groups(true);
+        w.run(ms(3000));
+        assert_eq!(w.got_sorted(late), (0..10).collect::<Vec<_>>(), "{version}");
+        w.end();
+    }
+}
+
+#[test]
+fn groups_that_are_stuck_and_old_are_given_up() {
+    for home in 0..2 {
+        let mut w = world(2);
+        w.groups_expire = true;
+        let track = homed(PATH, home, 2);
+        let cam = w.publisher(Lite06, 0, PATH, &track);
+        let slow = w.join(Spec { window: 20_000, ..Spec::new(Lite05, 1) });
+        let bob = w.viewer(Lite05, 1);
+        let late = w.subscribe(slow, PATH, &track, Preferences { max_age_ms: 2500, ..live() });
+        let sub = w.subscribe(bob, PATH, &track, live());
+        w.run(ms(200));
+        w.peers[slow].read_groups(false);
+        for sequence in 0..10 {
+            w.group(cam, sequence, &[30_000]);
+            w.run(ms(100));
+        }
+        w.run(ms(1000));
+        assert_eq!(w.got(sub).len(), 10);
+        w.peers[slow].read_groups(true);
+        w.run(ms(2000));
+        let got = w.got_sorted(late);
+        assert!(got.len() < 10, "{got:?}");
+        assert!(got.ends_with(&[7, 8, 9]), "{got:?}");
+        w.end();
+    }
+}
+
+#[test]
+fn a_viewer_without_stream_credit_gets_one_group_after_the_other() {
+    for version in VERSIONS {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let slow = w.join(Spec { uni_streams: 1, ..Spec::new(version, 1) });
+        let sub = w.subscribe(slow, PATH, TRACK, live());
+        w.run(ms(200));
+        w.all_settled();
+        w.peers[slow].read_groups(false);
+        (0..12).for_each(|sequence| w.group(cam, sequence, &[700]));
+        w.run(ms(1000));
+        assert!(w.got(sub).is_empty());
+        w.peers[slow].read_groups(true);
+        w.run(ms(3000));
+        assert_eq!(w.got_sorted(sub), (0..12).collect::<Vec<_>>(), "{version}");
+        w.end();
+    }
+}
+
+#[test]
+fn peers_move_to_another_port_in_mid_play() {
+    let mut w = world(3);
+    let track = homed(PATH, 1, 3);
+    let cam = w.publisher(Lite06, 0, PATH, &track);
+    let ann = w.viewer(Lite05, 2);
+    let sub = w.subscribe(ann, PATH, &track, live());
+    w.run(ms(200));
+    w.all_settled();
+    for sequence in 0..12 {
+        w.open_group(cam, sequence);
+        w.frame(cam, sequence, 2500);
+        w.run(ms(20));
+        match sequence % 4 {
+            1 => w.rebind(ann),
+            2 => w.rebind(cam.peer),
+            _ => {}
+        }
+        w.frame(cam, sequence, 100);
+        w.end_group(cam, sequence, End::Finished);
+        w.run(ms(1000));
+    }
+    w.run(ms(5000));
+    assert_eq!(w.got_sorted(sub), (0..12).collect::<Vec<_>>());
+    w.end();
+}
+
+#[test]
+fn mail_that_does_not_fit_waits() {
+    for lanes in [1, 2, 3] {
+        let mut w = World::new(Stage { lanes, ..Stage::new(1, 3) });
+        let track = homed(PATH, 1, 3);
+        let cam = w.publisher(Lite06, 0, PATH, &track);
+        let subs = [0, 1, 2].map(|shard| {
+            let viewer = w.viewer(VERSIONS[shard + 1], shard);
+            w.subscribe(viewer, PATH, &track, live())
+        });
+        w.run(ms(300));
+        w.all_settled();
+        for sequence in 0..40 {
+            w.group(cam, sequence, &[10, 2000, 0]);
+            if sequence % 10 == 0 {
+                w.stall((sequence / 10) as usize % 3, ms(30));
+            }
+        }
+        w.run(ms(2000));
+        for sub in subs {
+            assert_eq!(w.got_sorted(sub), (0..40).collect::<Vec<_>>());
+        }
+        w.end();
+    }
+}
+
+#[test]
+fn datagrams_that_reach_the_wrong_shard_are_passed_on() {
+    let mut w = World::new(Stage { strays: 500, ..Stage::new(3, 4) });
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    let ann = w.viewer(Lite05, 3);
+    let sub = w.subscribe(ann, PATH, TRACK, live());
+    w.run(ms(300));
+    w.all_settled();
+    (0..10).for_each(|sequence| w.group(cam, sequence, &[4000]));
+    w.run(ms(2000));
+    assert_eq!(w.got_sorted(sub), (0..10).collect::<Vec<_>>());
+    let misrouted: u64 = (0..4).map(|shard| w.counters(shard).misrouted_datagrams_total).sum();
+    assert!(misrouted > 10);
+    w.end();
+}
+
+// ---- the random play ----
+
+/// What random peers do to each other under random faults.
+fn random_play(seed: u64) -> (u64, u64) {
+    let mut r = Random::new(seed ^ 0x5eed);
+    let stage = Stage {
+        seed,
+        shards: r.pick(&[1, 2, 2, 3, 4]),
+        lanes: r.pick(&[1024, 1024, 64, 2]),
+        strays: r.pick(&[0, 0, 0, 100, 600]),
+        blocked: r.pick(&[0, 0, 20, 200]),
+        refused: r.pick(&[0, 0, 0, 10]),
+    };
+    let mut play = Troupe { w: World::new(stage), r, tracks: Vec::new(), next: Vec::new() };
+    for path in ["a", "b/c"] {
+        play.add_publisher(path);
+    }
+    for _ in 0..play.r.below(3) {
+        play.add_viewer();
+    }
+    for _ in 0..4 {
+        for _ in 0..8 + play.r.below(12) {
+            play.act();
+            let pause = play.r.pick(&[0, 0, 1, 10, 50, 200]);
+            play.w.run(ms(pause));
+        }
+        play.calm();
+    }
+    play.finale();
+    play.w.end()
+}
+
+struct Troupe {
+    w: World,
+    r: Random,
+    tracks: Vec<Track>,
+    /// The next sequence of each track.
+    next: Vec<u64>,
+}
+
+impl Troupe {
+    fn spec(&mut self) -> Spec {
+        let version = self.r.pick(&[Lite03, Lite04, Lite05, Lite05, Lite06, Lite06]);
+        let shard = self.r.below(self.w.stage.shards as u64) as usize;
+        let weather = if self.r.one_in(2) { Weather::FAIR } else { stormy(&mut self.r) };
+        let window = self.r.pick(&[8 << 20, 8 << 20, 50_000]);
+        let uni_streams = self.r.pick(&[1000, 1000, 3]);
+        Spec { weather, window, uni_streams, ..Spec::new(version, shard) }
+    }
+
+    fn add_publisher(&mut self, path: &str) {
+        let hop = if self.r.one_in(4) { 0 } else { 5000 + self.w.peers.len() as u64 };
+        let spec = Spec { is_hasty: self.r.one_in(3), ..self.spec().hop(hop) };
+        let peer = self.w.arrive(spec);
+        self.w.peers[peer].announce(path, &[], Cost::ZERO);
+        for track in ["video", "audio"] {
+            self.tracks.push(self.w.track(peer, path, track));
+            self.next.push(0);
+        }
+    }
+
+    fn add_viewer(&mut self) {
+        let spec = self.spec();
+        self.w.arrive(spec);
+    }
+
+    /// A viewer that is up, if the one that was thought of is.
+    fn some_viewer(&mut self) -> Option<usize> {
+        let peer = self.r.below(self.w.peers.len() as u64) as usize;
+        let is_viewer = self.w.peers[peer].sources.is_empty();
+        (is_viewer && self.w.peers[peer].is_up()).then_some(peer)
+    }
+
+    fn some_sub(&mut self) -> Option<Sub> {
+        let peer = self.some_viewer()?;
+        let count = self.w.peers[peer].subscriptions.len() as u64;
+        if count == 0 {
+            return None;
+        }
+        let sub = Sub { peer, index: self.r.below(count) as usize };
+        let known = self.w.sub(sub);
+        (known.end.is_none() && !known.has_left).then_some(sub)
+    }
+
+    fn wanted(&mut self, track: usize) -> Preferences {
+        let near = self.next[track].saturating_sub(2) + self.r.below(4);
+        let wanted = match self.r.below(5) {
+            0 => range(near, None),
+            1 => range(near, near + self.r.below(6)),
+            2 => range(None, near + self.r.below(6)),
+            _ => live(),
+        };
+        Preferences { priority: self.r.next() as u8, ..wanted }
+    }
+
+    fn act(&mut self) -> Option<()> {
+        match self.r.below(100) {
+            0..10 if self.w.peers.len() < 9 => self.add_viewer(),
+            10..25 => {
+                let peer = self.some_viewer()?;
+                let track = self.r.below(self.tracks.len() as u64) as usize;
+                let wanted = self.wanted(track);
+                let Track { peer: publisher, source } = self.tracks[track];
+                let source = &self.w.peers[publisher].sources[source];
+                let (path, name) = (source.path.clone(), source.track.clone());
+                if self.w.peers[peer].subscriptions.len() < 6 {
+                    self.w.subscribe(peer, &path, &name, wanted);
+                }
+            }
+            25..30 => {
+                let sub = self.some_sub()?;
+                let track = self.r.below(self.tracks.len() as u64) as usize;
+                let wanted = self.wanted(track);
+                self.w.update(sub, wanted);
+            }
+            30..34 => {
+                let sub = self.some_sub()?;
+                let stops_too = self.r.one_in(2);
+                self.w.peers[sub.peer].leave(sub.index, stops_too);
+            }
+            34..36 => {
+                let peer = self.some_viewer()?;
+                self.w.peers[peer].listen("", 0);
+            }
+            36..38 => {
+                let peer = self.some_viewer()?;
+                if self.w.peers[peer].version >= Lite05 {
+                    self.w.peers[peer].ask("a", "video");
+                }
+            }
+            38 => {
+                let peer = self.some_viewer()?;
+                self.w.kill(peer);
+            }
+            39 => {
+                let peer = self.some_viewer()?;
+                self.w.close(peer);
+            }
+            43..46 => {
+                let peer = self.some_viewer()?;
+                let reads = !self.w.peers[peer].reads_groups;
+                self.w.peers[peer].read_groups(reads);
+            }
+            46..49 => {
+                let shard = self.r.below(self.w.stage.shards as u64) as usize;
+                let time = self.r.below(300);
+                self.w.stall(shard, ms(time));
+            }
+            49 if self.r.one_in(3) => {
+                let track = self.r.pick(&self.tracks);
+                if self.w.peers[track.peer].is_up() {
+                    match self.r.one_in(2) {
+                        true => self.w.kill(track.peer),
+                        false => self.w.close(track.peer),
+                    }
+                }
+            }
+            50..100 => self.publish()?,
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn publish(&mut self) -> Option<()> {
+        let index = self.r.below(self.tracks.len() as u64) as usize;
+        let track = self.tracks[index];
+        if !self.w.peers[track.peer].is_up() || self.w.source(track).end.is_some() {
+            return None;
+        }
+        let is_open = |(_, group): &(&u64, &Group)| group.end.is_none();
+        let open: Vec<u64> =
+            self.w.source(track).groups.iter().filter(is_open).map(|(s, _)| *s).collect();
+        if open.is_empty() || self.r.one_in(3) {
+            // Now and then one is left out.
+            let sequence = self.next[index] + u64::from(self.r.one_in(10));
+            self.next[index] = sequence + 1;
+            self.w.open_group(track, sequence);
+            for _ in 0..self.r.below(3) {
+                self.write(track, sequence);
+            }
+            if self.r.one_in(2) {
+                self.w.end_group(track, sequence, End::Finished);
+            }
+            return Some(());
+        }
+        let sequence = self.r.pick(&open);
+        match self.r.below(10) {
+            0 => {
+                let code = self.r.pick(&[0x1, 0x34, 0x41]);
+                self.w.end_group(track, sequence, End::Reset(code));
+            }
+            1..5 => self.w.end_group(track, sequence, End::Finished),
+            _ => self.write(track, sequence),
+        }
+        Some(())
+    }
+
+    fn write(&mut self, track: Track, sequence: u64) {
+        let size = self.r.pick(&[0, 1, 100, 100, 1500, 8000, 30_000]);
+        self.w.frame(track, sequence, size);
+    }
+
+    /// The storm pauses for long enough that everybody knows what everybody wants.
+    fn calm(&mut self) {
+        let weathers: Vec<Weather> = self.w.peers.iter().map(|peer| peer.spec.weather).collect();
+        for peer in &mut self.w.peers {
+            let Weather { latency, .. } = peer.spec.weather;
+            peer.spec.weather = Weather { latency, ..Weather::FAIR };
+        }
+        self.w.run(ms(8000));
+        self.w.judge_all();
+        self.w.all_settled();
+        // Only now, with time to be noticed: where assertions are on, quinn-proto 0.11.19 stumbles
+        // over a new path that is never validated (quinn issue 2658, fixed after that release).
+        for peer in 0..self.w.peers.len() {
+            if self.r.one_in(6) {
+                self.w.rebind(peer);
+            }
+        }
+        self.w.run(ms(4000));
+        for (peer, weather) in self.w.peers.iter_mut().zip(weathers) {
+            peer.spec.weather = weather;
+        }
+    }
+
+    fn finale(&mut self) {
+        for peer in 0..self.w.peers.len() {
+            self.w.peers[peer].read_groups(true);
+        }
+        for index in 0..self.tracks.len() {
+            let track = self.tracks[index];
+            if !self.w.peers[track.peer].is_up() || self.r.one_in(3) {
+                continue;
+            }
+            let groups = &mut self.w.source(track).groups;
+            for group in groups.values_mut() {
+                group.end.get_or_insert(End::Finished);
+            }
+            if self.r.one_in(2) {
+                self.w.finish(track, self.next[index]);
+            }
+        }
+        self.calm();
+        self.w.run(ms(7000));
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn random_peers_under_random_faults() {
+    let seeds = match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    let mut failed = Vec::new();
+    for seed in seeds {
+        let played = catch_unwind(AssertUnwindSafe(|| {
+            let first = random_play(seed);
+            if seed % REPLAYED == 0 {
+                assert_eq!(random_play(seed), first, "the same seed gave another history");
+            }
+        }));
+        if played.is_err() {
+            eprintln!("seed {seed} failed: SIM_SEED={seed} cargo test --test sim random_peers");
+            failed.push(seed);
+        }
+    }
+    assert!(failed.is_empty(), "seeds {failed:?} failed");
 }

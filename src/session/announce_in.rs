@@ -29,11 +29,13 @@ pub(super) struct AnnounceSource {
 }
 
 impl Session {
-    /// Opens an Announce stream for every prefix that the peer may publish under.
+    /// Opens an Announce stream for every prefix that the peer may publish under, as far as it
+    /// grants streams.
     pub(super) fn ask_for_announcements<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
-        for prefix in self.scope.clone() {
+        while let Some(prefix) = self.unasked.pop() {
             let Some(id) = cx.streams.open_bidi() else {
-                return self.fail(SessionCode::INTERNAL, "no stream credit for Announce", cx);
+                self.unasked.push(prefix);
+                return;
             };
             let relative = prefix.strip_prefix(&self.root).unwrap_or_default();
             // Hop ids stay below 2^53, so ours can be left out by lite-04 and 05 peers.

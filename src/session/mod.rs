@@ -192,6 +192,8 @@ pub struct Session {
     root: Path,
     /// Absolute prefixes that this peer may use.
     scope: Vec<Path>,
+    /// Those whose announcements are to be asked for as soon as there is credit for a stream.
+    unasked: Vec<Path>,
     role: Role,
     /// In hop chains and for split horizon: what the peer declared, or a number private to us.
     identity: u64,
@@ -204,6 +206,7 @@ pub struct Session {
     /// Why this side closed the session.
     failure: Option<&'static str>,
     setup_seen: bool,
+    owes_setup: bool,
     setup_deadline: Option<Instant>,
     goaway_seen: bool,
     /// Requests that arrived before the peer's SETUP.
@@ -241,6 +244,7 @@ impl Session {
             policy,
             root: Path::root(),
             scope: Vec::new(),
+            unasked: Vec::new(),
             role: Role::Both,
             identity,
             stamp,
@@ -248,6 +252,7 @@ impl Session {
             is_ready: false,
             failure: None,
             setup_seen: false,
+            owes_setup: false,
             setup_deadline: (version >= Version::Lite05).then(|| now + SETUP_TIMEOUT),
             goaway_seen: false,
             held: Vec::new(),
@@ -293,14 +298,20 @@ impl Session {
             self.ready(&Setup::default(), cx);
             return;
         }
-        // quinn-proto grants no stream before the handshake and our peers all grant at least one.
-        let Some(id) = cx.streams.open_uni() else {
-            return self.fail(SessionCode::PROTOCOL_VIOLATION, "no stream credit for SETUP", cx);
-        };
+        self.owes_setup = true;
+        self.send_setup(cx);
+    }
+
+    /// Sends our SETUP as soon as the peer grants a stream for it.
+    fn send_setup<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        if !self.owes_setup {
+            return;
+        }
+        let Some(id) = cx.streams.open_uni() else { return };
+        self.owes_setup = false;
         let mut bytes = Vec::new();
         encode_varint(UniType::Setup as u64, &mut bytes);
         Setup { hop: self.policy.hop, ..Setup::default() }.encode(&mut bytes);
-        cx.streams.set_priority(id, CONTROL_PRIORITY);
         self.send(id, &bytes, true, cx);
     }
 
@@ -583,6 +594,7 @@ impl Session {
         self.is_ready = true;
         cx.effects.push(Effect::Ready);
         if self.role != Role::Subscriber {
+            self.unasked = self.scope.clone();
             self.ask_for_announcements(cx);
         }
         for id in std::mem::take(&mut self.held) {
@@ -716,10 +728,14 @@ impl Session {
 
     /// The peer grants more streams of one kind.
     pub fn available<S: Streams>(&mut self, uni: bool, cx: &mut Context<'_, S>) {
-        if uni && std::mem::take(&mut self.starved) {
-            cx.effects.extend(self.served.keys().map(|key| Effect::Unblocked { key: *key }));
-        } else if !uni {
+        if !uni {
+            self.ask_for_announcements(cx);
             self.open_pulls(cx);
+            return;
+        }
+        self.send_setup(cx);
+        if std::mem::take(&mut self.starved) {
+            cx.effects.extend(self.served.keys().map(|key| Effect::Unblocked { key: *key }));
         }
     }
 
@@ -730,6 +746,7 @@ impl Session {
             unsent.fin |= fin;
             self.unsent_bytes += bytes.len();
         } else {
+            cx.streams.set_priority(id, CONTROL_PRIORITY);
             let mut chunks = [Bytes::copy_from_slice(bytes)];
             match cx.streams.write(id, &mut chunks) {
                 WriteEnd::All if fin => cx.streams.finish(id),

@@ -130,8 +130,7 @@ impl Session {
         track: Arc<str>,
         cx: &mut Context<'_, S>,
     ) {
-        let Some(broadcast) =
-            broadcast.strip_prefix(&self.root).filter(|_| self.failure.is_none())
+        let Some(broadcast) = broadcast.strip_prefix(&self.root).filter(|_| self.failure.is_none())
         else {
             let feed = Feed::Failed(StreamCode::UNROUTABLE);
             return cx.effects.push(Effect::Fed { pull: name, feed });

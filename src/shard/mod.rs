@@ -167,7 +167,7 @@ impl Shard {
             ToShard::RouteUp(route) => self.route_up(route),
             ToShard::RouteDown { path, id } => self.route_down(path, id),
             ToShard::Need { key, route, mirror, need } => {
-                let slot = self.tracks.at_home(&key, &route);
+                let slot = self.tracks.get_or_make(&key, &route);
                 self.tracks.set_mirror(slot, mirror, need, &mut self.post);
                 self.steer(now, slot);
             }
@@ -498,8 +498,13 @@ impl Shard {
             Some(feed)
         } else {
             let crowded = self.post.outbox_len(home) > OUTBOX_LIVE_MAX;
+            let is_over = matches!(feed, Feed::Ended | Feed::Failed(_));
             let skips = peer.skips.entry(pull).or_default();
-            skips.admit(feed, crowded, &mut self.counters)
+            let admitted = skips.admit(feed, crowded, &mut self.counters);
+            if is_over {
+                peer.skips.remove(&pull);
+            }
+            admitted
         };
         if let Some(feed) = feed {
             self.post_pulled(now, pull, feed);

@@ -19,13 +19,33 @@ use crate::track::serve::{Act, Need, PullCommand, ServeLoop};
 use crate::track::{Applied, Content, Feed, Outcome, PullRef, TrackRef};
 use crate::wire::{Path, Preferences, StreamCode};
 
-/// A local reader: a subscription, or a question that waits for its answer.
+/// Somebody on this shard who is attached to a track.
 #[derive(Debug)]
 struct Reader {
     conn: usize,
     key: StreamId,
-    /// None for a question.
-    demand: Option<Option<Demand>>,
+    wants: Wants,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wants {
+    /// To learn what the track is like.
+    Info,
+    /// Groups; an empty range is no demand.
+    Groups(Option<Demand>),
+}
+
+impl Reader {
+    fn is_question(&self) -> bool {
+        matches!(self.wants, Wants::Info)
+    }
+
+    fn demand(&self) -> Option<Demand> {
+        match self.wants {
+            Wants::Info => None,
+            Wants::Groups(demand) => demand,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -116,13 +136,12 @@ impl Tracks {
         &self.slab[slot].content
     }
 
-    /// The track at home here, made if need be.
-    pub fn at_home(&mut self, key: &Arc<TrackKey>, route: &Arc<Route>) -> usize {
-        self.get_or_make(key, route)
-    }
-
-    fn get_or_make(&mut self, key: &Arc<TrackKey>, route: &Arc<Route>) -> usize {
-        if let Some(slot) = self.find(key) {
+    /// The track, at home here or a mirror, made if need be.
+    pub fn get_or_make(&mut self, key: &Arc<TrackKey>, route: &Arc<Route>) -> usize {
+        // Readers of a feed that is over keep what they have; the next one asks again.
+        if let Some(slot) = self.find(key)
+            && self.slab[slot].content.outcome.is_none()
+        {
             return slot;
         }
         let home = home_of(key.broadcast.as_str(), &key.name, self.shards);
@@ -184,7 +203,7 @@ impl Tracks {
     pub fn set_wanted(&mut self, slot: usize, conn: usize, key: StreamId, wanted: Preferences) {
         let readers = &mut self.slab[slot].readers;
         if let Some(reader) = readers.iter_mut().find(|r| r.conn == conn && r.key == key) {
-            reader.demand = Some(Demand::of(&wanted));
+            reader.wants = Wants::Groups(Demand::of(&wanted));
         }
     }
 
@@ -225,10 +244,8 @@ impl Track {
     /// What the readers on this shard need together.
     fn local_need(&self) -> Need {
         Need {
-            info: self.content.info.is_none() && self.readers.iter().any(|r| r.demand.is_none()),
-            demand: Demand::merged(
-                self.readers.iter().filter_map(|reader| reader.demand.flatten()),
-            ),
+            info: self.content.info.is_none() && self.readers.iter().any(Reader::is_question),
+            demand: Demand::merged(self.readers.iter().filter_map(Reader::demand)),
         }
     }
 
@@ -268,8 +285,8 @@ impl Shard {
         let track = Arc::new(TrackKey { broadcast, name, origin, avoid });
         let slot = self.tracks.get_or_make(&track, &route);
         peer.attached.insert(key, self.tracks.name(slot));
-        let demand = wanted.map(|wanted| Demand::of(&wanted));
-        self.tracks.slab[slot].readers.push(Reader { conn, key, demand });
+        let wants = wanted.map_or(Wants::Info, |wanted| Wants::Groups(Demand::of(&wanted)));
+        self.tracks.slab[slot].readers.push(Reader { conn, key, wants });
         let name = self.tracks.name(slot);
         self.steer(now, slot);
         if self.tracks.slot(name).is_some() {
@@ -378,8 +395,11 @@ impl Shard {
             return;
         }
         if let Place::Home { mirrors, .. } = &mut track.place {
-            for mirror in mirrors {
+            for mirror in mirrors.iter_mut() {
                 tell_mirror(mirror, feed.clone(), &mut self.post, &mut self.counters);
+            }
+            if is_over {
+                mirrors.clear();
             }
         }
         self.tracks.note_changed(slot);
@@ -402,11 +422,10 @@ impl Shard {
         };
         let mut asked = Vec::new();
         track.readers.retain(|reader| {
-            let is_question = reader.demand.is_none();
-            if is_question {
+            if reader.is_question() {
                 asked.push((reader.conn, reader.key));
             }
-            !is_question
+            !reader.is_question()
         });
         if asked.is_empty() {
             return;
@@ -423,10 +442,8 @@ impl Shard {
         for slot in std::mem::take(&mut self.tracks.changed) {
             let Some(track) = self.tracks.slab.get_mut(slot) else { continue };
             track.has_changed = false;
-            let readers = std::mem::take(&mut track.readers);
-            let subscriptions = readers.iter().filter(|reader| reader.demand.is_some());
+            let subscriptions = track.readers.iter().filter(|reader| !reader.is_question());
             let who: Vec<_> = subscriptions.map(|reader| (reader.conn, reader.key)).collect();
-            track.readers = readers;
             self.serve(now, slot, &who);
         }
     }
@@ -464,7 +481,9 @@ impl Shard {
     pub(super) fn drop_track(&mut self, now: Instant, slot: usize) {
         let name = self.tracks.name(slot);
         let track = self.tracks.slab.remove(slot);
-        self.tracks.by_key.remove(&track.key);
+        if self.tracks.find(&track.key) == Some(slot) {
+            self.tracks.by_key.remove(&track.key);
+        }
         match track.place {
             Place::Mirror { home, .. } => {
                 self.post.send(home, ToShard::Detach { key: track.key, mirror: name });

@@ -102,6 +102,8 @@ pub struct Source {
     pub order: Vec<u64>,
     /// Exclusive, once the track is finished.
     pub end: Option<u64>,
+    /// The relay has moved the bounds of a subscription: what it holds may have gaps.
+    pub bounds_moved: bool,
 }
 
 /// What the relay asked of a publisher.
@@ -155,7 +157,6 @@ struct Claim {
 /// An Announce stream of this peer.
 #[derive(Debug)]
 pub struct Listen {
-    pub prefix: String,
     pub ok: Option<AnnounceOk>,
     /// Announcements until the initial set was complete.
     initial_left: u64,
@@ -178,8 +179,6 @@ pub struct Seen {
     pub frame_start: u64,
     pub frames: Vec<Frame>,
     pub end: Option<End>,
-    pub partial: BytesMut,
-    pub stream: u64,
 }
 
 #[derive(Debug)]
@@ -271,6 +270,8 @@ pub struct Peer {
     pub is_dirty: bool,
     /// Whether it takes what comes on group streams.
     pub reads_groups: bool,
+    /// It did not always.
+    pub was_slow: bool,
     unread: BTreeSet<u64>,
     inputs: BTreeMap<u64, Input>,
     outputs: BTreeMap<u64, Output>,
@@ -298,6 +299,11 @@ fn stream(id: u64) -> proto::StreamId {
     VarInt::from_u64(id).expect("a stream id").into()
 }
 
+/// The relay may send codes as WebTransport maps them, as the released clients do.
+fn meant(code: VarInt) -> u64 {
+    StreamCode::from_raw_quic(code.into_inner()).0
+}
+
 fn code(code: u64) -> VarInt {
     VarInt::from_u64(code).expect("a code")
 }
@@ -321,8 +327,8 @@ impl Peer {
         endpoint.cid_generator(move || Box::new(Cids(Random::new(cid_seed))));
         let mut endpoint = proto::Endpoint::new(Arc::new(endpoint), None, true, None);
 
-        let crypto = proto::crypto::rustls::QuicClientConfig::try_from(tls)
-            .expect("the suites of TLS 1.3");
+        let crypto =
+            proto::crypto::rustls::QuicClientConfig::try_from(tls).expect("the suites of TLS 1.3");
         let mut client = proto::ClientConfig::new(Arc::new(crypto));
         let mut first = [0; 16];
         random.fill(&mut first);
@@ -338,6 +344,7 @@ impl Peer {
             .max_concurrent_bidi_streams(1000u32.into())
             .stream_receive_window(spec.window.into())
             .receive_window(spec.window.into())
+            .keep_alive_interval(Some(Duration::from_secs(3)))
             .mtu_discovery_config(None);
         client.transport_config(Arc::new(transport));
         let (handle, conn) =
@@ -353,6 +360,7 @@ impl Peer {
             conn,
             is_dirty: true,
             reads_groups: true,
+            was_slow: false,
             unread: BTreeSet::new(),
             inputs: BTreeMap::new(),
             outputs: BTreeMap::new(),
@@ -416,6 +424,7 @@ impl Peer {
             groups: BTreeMap::new(),
             order: Vec::new(),
             end: None,
+            bounds_moved: false,
         });
         self.sources.len() - 1
     }
@@ -453,9 +462,7 @@ impl Peer {
                 Version::Lite06 => {
                     Announce::Restart { id, hops: chain.unwrap_or_default(), cost: claim.cost }
                 }
-                Version::Lite05 => {
-                    Announce::Restart05 { suffix, hops: chain.unwrap_or_default() }
-                }
+                Version::Lite05 => Announce::Restart05 { suffix, hops: chain.unwrap_or_default() },
                 _ => return,
             },
         };
@@ -467,15 +474,12 @@ impl Peer {
 
     pub fn listen(&mut self, prefix: &str, exclude_hop: u64) -> usize {
         let id = self.open(Dir::Bi, Use::Listen(self.listens.len()));
-        let request = AnnounceRequest {
-            prefix: Path::parse(prefix).expect("a valid prefix"),
-            exclude_hop,
-        };
+        let request =
+            AnnounceRequest { prefix: Path::parse(prefix).expect("a valid prefix"), exclude_hop };
         let mut bytes = vec![BidiType::Announce as u8];
         request.encode(self.version, &mut bytes);
         self.send(id, &bytes, false);
         self.listens.push(Listen {
-            prefix: prefix.to_owned(),
             ok: None,
             initial_left: 0,
             live: BTreeMap::new(),
@@ -581,6 +585,7 @@ impl Peer {
 
     pub fn read_groups(&mut self, reads: bool) {
         self.reads_groups = reads;
+        self.was_slow |= !reads;
         self.is_dirty = true;
     }
 
@@ -666,7 +671,7 @@ impl Peer {
                     self.group_closed(VarInt::from(id).into_inner());
                 }
                 proto::StreamEvent::Stopped { id, error_code } => {
-                    self.stopped(VarInt::from(id).into_inner(), error_code.into_inner());
+                    self.stopped(VarInt::from(id).into_inner(), meant(error_code));
                 }
                 proto::StreamEvent::Opened { .. } | proto::StreamEvent::Available { .. } => {}
             },
@@ -729,7 +734,7 @@ impl Peer {
                 Ok(Some(chunk)) => input.buf.extend_from_slice(&chunk.bytes),
                 Ok(None) => break Some(End::Finished),
                 Err(proto::ReadError::Blocked) => break None,
-                Err(proto::ReadError::Reset(code)) => break Some(End::Reset(code.into_inner())),
+                Err(proto::ReadError::Reset(code)) => break Some(End::Reset(meant(code))),
             }
         };
         let _ = chunks.finalize();
@@ -913,7 +918,7 @@ impl Peer {
         }
         known.arrivals.push(sequence);
         known.touched.insert(sequence);
-        known.groups.insert(sequence, Seen { frame_start, stream: id, ..Seen::default() });
+        known.groups.insert(sequence, Seen { frame_start, ..Seen::default() });
         faults.into_iter().for_each(|what| self.fault(what));
         Use::Group { subscription, sequence }
     }
@@ -979,8 +984,7 @@ impl Peer {
             AnnounceOk { hop: self.spec.setup.hop, active }.encode(&mut bytes);
             self.send(id, &bytes, false);
         }
-        let served =
-            AnnounceServed { prefix: request.prefix, ids: BTreeMap::new(), next_id: 0 };
+        let served = AnnounceServed { prefix: request.prefix, ids: BTreeMap::new(), next_id: 0 };
         self.feeds.insert(id, served);
         covered.iter().for_each(|path| self.tell_claim(id, path));
         Ok(Use::AnnounceServed)
@@ -1061,8 +1065,10 @@ impl Peer {
                 self.asked.push(Asked::Update(wanted));
                 if let Some(upstream) = self.upstreams.get_mut(&id) {
                     let had_start = upstream.wanted.group_start.is_some();
-                    upstream.wanted = wanted;
-                    let source = &self.sources[upstream.source];
+                    let before = std::mem::replace(&mut upstream.wanted, wanted);
+                    let source = &mut self.sources[upstream.source];
+                    let bounds = |wanted: &Preferences| (wanted.group_start, wanted.group_end);
+                    source.bounds_moved |= bounds(&before) != bounds(&wanted);
                     upstream.position(self.version, source, had_start);
                 }
                 true
@@ -1182,7 +1188,9 @@ impl Peer {
     fn input_ended(&mut self, id: u64, input: Input, end: End) {
         let is_clean = input.buf.is_empty();
         match input.purpose {
-            Use::UniNew => self.fault(format!("stream {id} ended before its header")),
+            Use::UniNew if end == End::Finished => {
+                self.fault(format!("stream {id} ended before its header"));
+            }
             Use::RelaySetup => self.fault("SETUP cut short".to_owned()),
             Use::Group { subscription, sequence } => {
                 self.log.push(format!("GROUP {subscription} {sequence} {end:?}"));
@@ -1230,7 +1238,9 @@ impl Peer {
                 let lacks_end = self.version >= Version::Lite05 && known.track_end.is_none();
                 if end == End::Finished && !has_left {
                     if !open.is_empty() && self.reads_groups {
-                        self.fault(format!("FIN of subscription {index} with groups {open:?} open"));
+                        self.fault(format!(
+                            "FIN of subscription {index} with groups {open:?} open"
+                        ));
                     }
                     if lacks_end {
                         self.fault(format!("FIN of subscription {index} without END"));
@@ -1246,7 +1256,7 @@ impl Peer {
                     raw.end = Some(end);
                 }
             }
-            Use::BidiNew | Use::TrackAsked | Use::Ignored => {}
+            Use::UniNew | Use::BidiNew | Use::TrackAsked | Use::Ignored => {}
         }
     }
 
@@ -1307,9 +1317,10 @@ impl Peer {
         {
             answer(SubscribeResponse::End { group });
         }
-        let is_parked = upstream.wanted.group_end.is_some_and(|last| {
-            source.order.iter().any(|sequence| *sequence > last)
-        });
+        let is_parked = upstream
+            .wanted
+            .group_end
+            .is_some_and(|last| source.order.iter().any(|sequence| *sequence > last));
         let is_over = source.end.is_some() && !is_parked;
         self.send_nonempty(id, &bytes);
         self.serve_groups(upstream);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn_proto::Dir;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use shardcast::limits::IDLE_TIMEOUT;
+use shardcast::limits::{IDLE_TIMEOUT, KEEP_ALIVE};
 use shardcast::quic::{Config as QuicConfig, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::{Parked, mesh};
@@ -24,13 +24,18 @@ use shardcast::shard::{Counters, Next, Setting, Shard};
 use shardcast::wire::*;
 
 use super::network::{History, Network, Port, Random, To, Weather};
-use super::peer::{AGES, End, Frame, Group, Peer, Source, Spec, State, Subscription, covers};
+use super::peer::{AGES, End, Frame, Group, Peer, Seen, Source, Spec, State, Subscription, covers};
 
 /// The relay's hop id.
 pub const HOP: u64 = 1000;
 
 /// Turns at one instant before a shard counts as running in circles.
 const TURNS_AT_ONCE_MAX: usize = 50_000;
+
+/// A peer that falls silent is noticed after this. The relay's first unanswered keep-alive starts
+/// the idle timeout anew (RFC 9000 §10.1).
+pub const LOSS_NOTICED: Duration =
+    IDLE_TIMEOUT.saturating_add(KEEP_ALIVE).saturating_add(Duration::from_secs(1));
 
 pub fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -106,7 +111,8 @@ pub struct World {
 // ---- keys, the same in every run ----
 
 /// An Ed25519 key: its signatures are all of one length, unlike ECDSA's.
-const ED25519_PKCS8: [u8; 48] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20\
+const ED25519_PKCS8: [u8; 48] =
+    *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20\
     one seed for every world here...";
 
 fn server_tls() -> Arc<rustls::ServerConfig> {
@@ -114,8 +120,8 @@ fn server_tls() -> Arc<rustls::ServerConfig> {
     let make = || {
         let key = PrivateKeyDer::try_from(ED25519_PKCS8.to_vec()).expect("a PKCS #8 key");
         let pair = rcgen::KeyPair::try_from(&key).expect("an Ed25519 key");
-        let mut params = rcgen::CertificateParams::new(vec!["relay.test".to_owned()])
-            .expect("a valid name");
+        let mut params =
+            rcgen::CertificateParams::new(vec!["relay.test".to_owned()]).expect("a valid name");
         params.serial_number = Some(vec![1].into());
         let certificate = params.self_signed(&pair).expect("a signature");
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
@@ -672,7 +678,8 @@ impl World {
             Some(End::Reset(code)) => {
                 let is_theirs = group.end == Some(End::Reset(code));
                 let is_lost = !publisher.is_up() || known.end.is_some() || known.has_left;
-                let is_old = self.groups_expire && code == StreamCode::OLD.0;
+                let is_brief = publisher.version <= Version::Lite04 && viewer.was_slow;
+                let is_old = (self.groups_expire || is_brief) && code == StreamCode::OLD.0;
                 if is_theirs || is_lost || is_old {
                     return Ok(());
                 }
@@ -696,19 +703,38 @@ impl World {
         let [(publisher, source)] = sources[..] else { return };
         if known.end == Some(End::Finished) {
             assert!(source.end.is_some(), "{who} ended, and the track has not");
-            if viewer.version >= Version::Lite05 && self.peers[publisher].version >= Version::Lite05 {
+            if viewer.version >= Version::Lite05 && self.peers[publisher].version >= Version::Lite05
+            {
                 assert_eq!(known.track_end, source.end, "{who}: END");
             }
         }
-        if let (Some(start), Some(first)) = (known.start, known.arrivals.first()) {
-            assert!(start <= *first, "{who}: START {start} after group {first}");
+        // Without a gap in what the relay asked for, START is where it begins and all else follows.
+        let is_plain = known.updates == 0 && !source.bounds_moved;
+        let is_told = self.peers[publisher].version >= Version::Lite05;
+        if let (Some(start), Some((first, _))) = (known.start, known.groups.first_key_value()) {
+            let who = &who;
+            let is_strict = is_plain && is_told && viewer.version == Version::Lite05;
+            assert!(start <= *first || !is_strict, "{who}: START {start} above {first}");
         }
-        if self.groups_expire || !viewer.reads_groups {
+        // Lite-04 and older cannot say how long they keep a group; the relay assumes seconds.
+        let is_brief = self.peers[publisher].version <= Version::Lite04;
+        if self.groups_expire || !viewer.reads_groups || (is_brief && viewer.was_slow) {
+            return;
+        }
+        // A group that stays open keeps its stream; one who grants few may have none left.
+        let is_open = |seen: &&Seen| seen.end.is_none();
+        let groups = viewer.subscriptions.iter().flat_map(|known| known.groups.values());
+        if groups.filter(is_open).count() >= viewer.spec.uni_streams as usize {
             return;
         }
         let lowest = known.start.or(known.groups.keys().next().copied());
         for (sequence, group) in &source.groups {
-            let from_start = known.updates == 0
+            // Where a feed without START begins is what arrives first.
+            if !is_told && lowest.is_none_or(|lowest| *sequence < lowest) {
+                continue;
+            }
+            let from_start = is_plain
+                && !is_brief
                 && lowest.is_some_and(|lowest| *sequence >= lowest)
                 && covers(&known.wanted, *sequence);
             if !from_start && !known.owed.contains(sequence) {
@@ -754,7 +780,7 @@ impl World {
                 }
                 match gone {
                     Some(at) if is_lone => assert!(
-                        known.end.is_some() || self.now < at + IDLE_TIMEOUT + ms(1000),
+                        known.end.is_some() || self.now < at + LOSS_NOTICED,
                         "{} subscription {index} has not heard that its publisher is gone",
                         self.peers[peer].name
                     ),

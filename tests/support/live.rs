@@ -1,0 +1,274 @@
+//! The built relay as drills see it: a process with an id and a log that can be read to its end,
+//! dialled directly or through something in between.
+//!
+//! Takes the place of `relay.rs` for `client.rs`, which dials whatever `url` says.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{MutexGuard, watch};
+
+/// How long the relay may take to say anything that it is expected to say.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Lines of the relay's log that a failed drill shows.
+const LOG_TAIL_LINES: usize = 60;
+
+/// One relay at a time: each pins a thread per shard, and drills measure time.
+static STAGE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// One session at a time is being accepted, so that the next line about one is about this one.
+static DOOR: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A way to one running relay. All handles speak of the same process.
+#[derive(Clone)]
+pub struct Relay {
+    running: Arc<Running>,
+    dialled: SocketAddr,
+}
+
+struct Running {
+    process: Mutex<Child>,
+    id: libc::pid_t,
+    log: Log,
+    shards: usize,
+    _stage: MutexGuard<'static, ()>,
+}
+
+/// How the relay ended.
+pub struct Ended {
+    pub status: ExitStatus,
+    /// From the signal to the end of the process.
+    pub took: Duration,
+    pub log: Vec<String>,
+}
+
+impl Relay {
+    pub async fn start(shards: usize) -> Relay {
+        let stage = STAGE.lock().await;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text == "RUST_LOG" || text.starts_with("MOQ_") || text.starts_with("SHARDCAST_") {
+                command.env_remove(&name);
+            }
+        }
+        let mut process = command
+            .args(["--listen", "127.0.0.1:0"])
+            .args(["--shards", &shards.to_string()])
+            .args(["--listen-tls-generate", "localhost"])
+            .args(["--auth-public", "**"])
+            .args(["--log-level", "info"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the relay's binary");
+
+        let log = Log::default();
+        let stderr = process.stderr.take().expect("a pipe");
+        let writer = log.clone();
+        // The pipe is read to its end whatever the drill does: a full pipe would stop the relay.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n') {
+                let Ok(line) = line else { break };
+                writer.push(String::from_utf8_lossy(&line).into_owned());
+            }
+            writer.close();
+        });
+
+        let id = process.id() as libc::pid_t;
+        let process = Mutex::new(process);
+        let running = Arc::new(Running { process, id, log, shards, _stage: stage });
+        let is_listening =
+            |line: &str| line.contains("listening") && field(line, "kind") == Some("quic");
+        let line = running.log.wait_from(0, "the relay to listen", is_listening).await;
+        let address = field(&line, "addr").expect("addr=…");
+        let dialled = address.parse().expect("addr=IP:PORT");
+        Relay { running, dialled }
+    }
+
+    /// The same relay, dialled at another address.
+    pub fn behind(&self, address: SocketAddr) -> Relay {
+        Relay { running: self.running.clone(), dialled: address }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.dialled
+    }
+
+    pub fn url(&self) -> String {
+        format!("moqt://{}", self.dialled)
+    }
+
+    pub fn shards(&self) -> usize {
+        self.running.shards
+    }
+
+    /// The process id.
+    pub fn id(&self) -> libc::pid_t {
+        self.running.id
+    }
+
+    /// Call before dialling: the session accepted next is the one dialled.
+    pub async fn accepting(&self) -> Accepting<'_> {
+        let door = DOOR.lock().await;
+        let log = &self.running.log;
+        Accepting { log, from: log.lines().len(), _door: door }
+    }
+
+    /// Everything the relay has said so far.
+    pub fn log(&self) -> Vec<String> {
+        self.running.log.lines()
+    }
+
+    /// How many sessions it has accepted so far.
+    pub fn sessions(&self) -> usize {
+        self.log().iter().filter(|line| line.contains("negotiated")).count()
+    }
+
+    /// Asks it to leave, and waits until it has.
+    pub async fn stop(self) -> Ended {
+        let asked = Instant::now();
+        // SAFETY: kill takes no pointers, and the child is not reaped yet, so the id is its own.
+        unsafe { libc::kill(self.running.id, libc::SIGTERM) };
+        // The process holds the only writing end, so the end of the log is the end of the process.
+        self.running.log.ended().await;
+        let took = asked.elapsed();
+        let status = self.running.process.lock().expect("process").wait().expect("our own child");
+        Ended { status, took, log: self.running.log.lines() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut process = self.process.lock().expect("process");
+        let gone = process.try_wait().expect("our own child");
+        let _ = process.kill();
+        let _ = process.wait();
+        if std::thread::panicking() {
+            self.log.show_tail();
+        } else if let Some(status) = gone {
+            assert!(status.success(), "the relay ended by itself: {status}");
+        }
+    }
+}
+
+impl Ended {
+    /// It left as a relay does that was asked to.
+    #[track_caller]
+    pub fn expect_success(&self) {
+        let tail = self.log.len().saturating_sub(LOG_TAIL_LINES);
+        assert!(self.status.success(), "{}\n{}", self.status, self.log[tail..].join("\n"));
+    }
+
+    /// A number that every shard states about itself at its end, by shard.
+    #[track_caller]
+    pub fn counts(&self, name: &str) -> Vec<u64> {
+        let lines = self.log.iter().filter(|line| line.contains("shard ended"));
+        let mut counts: Vec<(u64, u64)> =
+            lines.map(|line| (number(line, "shard"), number(line, name))).collect();
+        counts.sort_unstable();
+        counts.into_iter().map(|(_, count)| count).collect()
+    }
+}
+
+#[track_caller]
+fn number(line: &str, name: &str) -> u64 {
+    let value = field(line, name).and_then(|value| value.parse().ok());
+    value.unwrap_or_else(|| panic!("no number in {name}= of: {line}"))
+}
+
+/// A session that is about to be accepted.
+pub struct Accepting<'a> {
+    log: &'a Log,
+    from: usize,
+    _door: MutexGuard<'static, ()>,
+}
+
+impl Accepting<'_> {
+    /// The shard that accepted the session.
+    pub async fn shard(self, version: &str) -> usize {
+        let is_about_it = |line: &str| line.contains("negotiated");
+        let line =
+            self.log.wait_from(self.from, "the relay to report the session", is_about_it).await;
+        assert_eq!(field(&line, "version"), Some(version), "{line}");
+        number(&line, "shard") as usize
+    }
+}
+
+/// The value of `name=value` in a log line. A span may carry a field of the same name, so the last
+/// one counts: a line's own fields follow its spans.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split(|c: char| c.is_whitespace() || c == '{' || c == '}' || c == ',')
+        .filter_map(|word| word.split_once('='))
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| value.trim_matches('"'))
+        .next_back()
+}
+
+/// What the relay has said so far, and a way to await what it says next.
+#[derive(Clone)]
+struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// Whether there can be more; touched at every line.
+    grown: Arc<watch::Sender<bool>>,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { lines: Arc::default(), grown: Arc::new(watch::Sender::new(true)) }
+    }
+}
+
+impl Log {
+    fn push(&self, line: String) {
+        self.lines.lock().expect("log").push(line);
+        self.grown.send_replace(true);
+    }
+
+    fn close(&self) {
+        self.grown.send_replace(false);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("log").clone()
+    }
+
+    async fn ended(&self) {
+        let mut grown = self.grown.subscribe();
+        let ended = tokio::time::timeout(PATIENCE, grown.wait_for(|more| !more)).await;
+        ended.expect("the relay ends in time").expect("the log outlives its readers");
+    }
+
+    async fn wait_from(&self, from: usize, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let mut grown = self.grown.subscribe();
+        let mut read = from;
+        let search = async {
+            loop {
+                let more = *grown.borrow_and_update();
+                let fresh = self.lines.lock().expect("log")[read..].to_vec();
+                read += fresh.len();
+                if let Some(line) = fresh.into_iter().find(|line| wanted(line)) {
+                    return line;
+                }
+                assert!(more, "the relay ended while waiting for {what}");
+                grown.changed().await.expect("the log outlives its readers");
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, search).await;
+        found.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
+    }
+
+    fn show_tail(&self) {
+        let lines = self.lines();
+        let from = lines.len().saturating_sub(LOG_TAIL_LINES);
+        eprintln!("--- the relay's last lines, {from} before them");
+        for line in &lines[from..] {
+            eprintln!("{line}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! A NAT between one client and the relay: everything that the client sends leaves from a port of
+//! the NAT, which changes on command. The client notices nothing of it.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::client::within;
+
+/// Datagrams of the client that are kept as samples.
+const OVERHEARD_MAX: usize = 256;
+
+const DATAGRAM_BYTES_MAX: usize = 65_535;
+
+pub struct Nat {
+    address: SocketAddr,
+    orders: mpsc::UnboundedSender<Order>,
+    overheard: Arc<Mutex<VecDeque<Vec<u8>>>>,
+    task: JoinHandle<()>,
+}
+
+enum Order {
+    Rebind(oneshot::Sender<u16>),
+    Silence(oneshot::Sender<()>),
+    Close(oneshot::Sender<()>),
+    Inject(Vec<u8>),
+}
+
+impl Nat {
+    /// A NAT whose other side is the relay.
+    pub async fn before(relay: SocketAddr) -> Nat {
+        let inner = bind().await;
+        let address = inner.local_addr().expect("a bound socket");
+        let (orders, taken) = mpsc::unbounded_channel();
+        let overheard = Arc::<Mutex<VecDeque<Vec<u8>>>>::default();
+        let wire = Wire {
+            inner,
+            outer: connect(relay).await,
+            former: Vec::new(),
+            client: None,
+            relay,
+            overheard: overheard.clone(),
+            rebinding: None,
+            is_silent: false,
+        };
+        let task = tokio::spawn(wire.run(taken));
+        Nat { address, orders, overheard, task }
+    }
+
+    /// Where the client dials.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sends from a new port from now on, which is returned once the relay has sent to it. What is
+    /// under way to the old port is lost, as behind a box that has forgotten a mapping.
+    #[track_caller]
+    pub fn rebind(&self) -> impl Future<Output = u16> {
+        let (done, port) = oneshot::channel();
+        self.order(Order::Rebind(done));
+        let port = within("the relay to follow its client to a new port", port);
+        async { port.await.expect("the NAT runs") }
+    }
+
+    /// Passes nothing more, in either direction: a cable that is cut.
+    pub async fn silence(&self) {
+        let (done, silent) = oneshot::channel();
+        self.order(Order::Silence(done));
+        silent.await.expect("the NAT runs");
+    }
+
+    /// Closes both sockets, so that the host refuses what comes: a process that was killed.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        self.order(Order::Close(done));
+        closed.await.expect("the NAT runs");
+    }
+
+    /// Sends to the relay as if the client had.
+    pub fn inject(&self, datagram: Vec<u8>) {
+        self.order(Order::Inject(datagram));
+    }
+
+    /// The newest datagrams that the client has sent.
+    pub fn overheard(&self) -> Vec<Vec<u8>> {
+        self.overheard.lock().expect("samples").iter().cloned().collect()
+    }
+
+    fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+}
+
+impl Drop for Nat {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn bind() -> UdpSocket {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port")
+}
+
+async fn connect(relay: SocketAddr) -> UdpSocket {
+    let socket = bind().await;
+    socket.connect(relay).await.expect("loopback has a route");
+    socket
+}
+
+struct Wire {
+    inner: UdpSocket,
+    outer: UdpSocket,
+    /// Kept open, so that nobody else gets their ports, and never read.
+    former: Vec<UdpSocket>,
+    client: Option<SocketAddr>,
+    relay: SocketAddr,
+    overheard: Arc<Mutex<VecDeque<Vec<u8>>>>,
+    rebinding: Option<oneshot::Sender<u16>>,
+    is_silent: bool,
+}
+
+impl Wire {
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut buf = vec![0; DATAGRAM_BYTES_MAX];
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Order::Rebind(done)) => {
+                        let fresh = connect(self.relay).await;
+                        self.former.push(std::mem::replace(&mut self.outer, fresh));
+                        self.rebinding = Some(done);
+                    }
+                    Some(Order::Silence(done)) => {
+                        self.is_silent = true;
+                        let _ = done.send(());
+                    }
+                    Some(Order::Close(done)) => {
+                        drop((self.inner, self.outer, self.former));
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(Order::Inject(datagram)) => drop(self.outer.try_send(&datagram)),
+                    None => return,
+                },
+                _ = self.inner.readable() => self.upwards(&mut buf),
+                _ = self.outer.readable() => self.downwards(&mut buf),
+            }
+        }
+    }
+
+    /// A full socket loses a datagram here, as anywhere on a path.
+    fn upwards(&mut self, buf: &mut [u8]) {
+        while let Ok((size, client)) = self.inner.try_recv_from(buf) {
+            self.client = Some(client);
+            if self.is_silent {
+                continue;
+            }
+            let mut overheard = self.overheard.lock().expect("samples");
+            if overheard.len() == OVERHEARD_MAX {
+                overheard.pop_front();
+            }
+            overheard.push_back(buf[..size].to_vec());
+            let _ = self.outer.try_send(&buf[..size]);
+        }
+    }
+
+    fn downwards(&mut self, buf: &mut [u8]) {
+        while let Ok(size) = self.outer.try_recv(buf) {
+            if let Some(done) = self.rebinding.take() {
+                let _ = done.send(self.outer.local_addr().expect("a bound socket").port());
+            }
+            if let (Some(client), false) = (self.client, self.is_silent) {
+                let _ = self.inner.try_send_to(&buf[..size], client);
+            }
+        }
+    }
+}
