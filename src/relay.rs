@@ -84,7 +84,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             shards: cores.len(),
             quic: quic.clone(),
             policy: policy.clone(),
-            seed: seed.wrapping_add(shard as u64),
+            seed,
             started,
         };
         let thread = rt::spawn_on(cores[shard], &format!("shard-{shard}"), move || {

@@ -40,7 +40,7 @@ pub struct Setting {
     pub shards: usize,
     pub quic: QuicConfig,
     pub policy: Arc<Policy>,
-    /// Of everything random in this shard, so that a simulation replays.
+    /// Of everything random in this shard, so that a simulation replays; the same for all shards.
     pub seed: u64,
     /// When the relay started.
     pub started: Instant,
@@ -112,7 +112,7 @@ impl Shard {
             post,
             inbox: VecDeque::new(),
             route_ids: RouteIds::new(shard as u16, started),
-            random: SplitMix(seed ^ shard as u64),
+            random: SplitMix::new(seed, shard),
             unread: Vec::new(),
             counters: Counters::default(),
             stopping: false,
@@ -464,8 +464,6 @@ impl Shard {
             }
         }
         self.listeners.extend(listeners);
-        changed.clear();
-        self.changed_paths = changed;
     }
 
     fn announce_to(&mut self, now: Instant, slot: usize) {
@@ -561,6 +559,11 @@ impl Skips {
 struct SplitMix(u64);
 
 impl SplitMix {
+    /// Started from a mixed state: neighbouring states give the same numbers, one step apart.
+    fn new(seed: u64, shard: usize) -> SplitMix {
+        SplitMix(SplitMix(seed ^ (shard as u64) << 48).next())
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -572,5 +575,21 @@ impl SplitMix {
     /// A hop id: not zero, and small enough for peers that count in 53 bits.
     fn hop(&mut self) -> u64 {
         (self.next() >> 11).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SplitMix;
+
+    #[test]
+    fn shards_never_share_an_identity() {
+        for seed in 0..64 {
+            let mut seen = std::collections::HashSet::new();
+            for shard in 0..4 {
+                let mut random = SplitMix::new(seed, shard);
+                assert!((0..64).all(|_| seen.insert(random.hop())), "seed {seed} shard {shard}");
+            }
+        }
     }
 }
