@@ -17,6 +17,10 @@ pub const GROUP_FRAMES_MAX: u32 = 8192;
 /// complete and the one that is growing.
 pub const TRACK_CACHE_BYTES_MAX: u64 = 2 * GROUP_BYTES_MAX;
 
+/// Age at which a group that was never finished is given up, in milliseconds of presentation time,
+/// unless the track keeps groups for longer.
+pub const UNFINISHED_MAX_AGE_MS: u64 = 10_000;
+
 /// Retention of a track whose publisher cannot state one (lite-01 to 04), in milliseconds.
 pub const TRACK_MAX_AGE_MS_DEFAULT: u64 = 5000;
 
@@ -68,8 +72,20 @@ pub const CONTROL_BACKLOG_BYTES_MAX: usize = 1 << 20;
 /// set of paths, which the live broadcasts bound.
 pub const ANNOUNCE_BACKLOG_BYTES: usize = 16 << 10;
 
-/// Announcements that one peer may have live.
+/// Announcements that one peer may have live, and the bytes of their paths.
 pub const ANNOUNCEMENTS_PER_PEER_MAX: usize = 10_000;
+pub const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 4 << 20;
+
+/// Announce streams that one peer may have open, and changes that may wait for it to read.
+pub const ANNOUNCE_STREAMS_PER_PEER_MAX: usize = 64;
+pub const ANNOUNCE_CHANGES_MAX: usize = 1 << 16;
+
+/// Bytes of incomplete control messages of one peer, over all its streams.
+pub const CONTROL_INPUT_BYTES_MAX: usize = 1 << 20;
+
+/// How long a publisher may take to say what a track is like, or to accept a subscription where
+/// its wire has it accept. Viewers give up after ten seconds (spec §4.6).
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Idle connections end after this, and ours are kept alive at a third of it (spec §1.9).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,10 +105,10 @@ pub const LANE_MESSAGES: usize = 1024;
 pub const MAIL_PER_TURN: usize = 512;
 
 /// Messages that wait behind a full lane before live content is dropped, whole groups at a time.
-pub const OUTBOX_LIVE_MAX: usize = 8192;
+pub const OUTBOX_LIVE_MAX: usize = 1024;
 
 /// Bytes read from one stream in one turn, so that a fast publisher cannot hold up its shard.
-pub const READ_BYTES_PER_TURN: usize = 1 << 20;
+pub const READ_BYTES_PER_TURN: usize = 256 << 10;
 
 /// UDP segments in one train: what fits 64 KiB at an Ethernet's size, and what kernels take.
 pub const TRAIN_SEGMENTS_MAX: usize = 44;

@@ -26,7 +26,7 @@ const VERSIONS: [Version; 4] = [Version::Lite03, Version::Lite04, Version::Lite0
 use Version::{Lite03, Lite04, Lite05, Lite06};
 
 /// Seeds of the random play in an ordinary run.
-const SEEDS: u64 = 240;
+const SEEDS: u64 = 1000;
 
 /// One in this many seeds is played twice, and its histories are compared.
 const REPLAYED: u64 = 8;
@@ -569,6 +569,22 @@ fn nobody_is_told_of_what_flows_through_itself() {
 }
 
 #[test]
+fn a_publisher_without_a_name_gets_one_and_does_not_hear_itself() {
+    let mut w = world(2);
+    let cam = w.join(Spec::new(Lite06, 0));
+    w.peers[cam].announce(PATH, &[], Cost::ZERO);
+    w.run(ms(100));
+    let own = w.peers[cam].listen("", 0);
+    let ann = w.viewer(Lite05, 1);
+    let listen = w.peers[ann].listen("", 0);
+    w.run(ms(200));
+    assert!(w.peers[cam].listens[own].live().is_empty());
+    let heard = &w.peers[ann].listens[listen].heard;
+    assert!(heard[0].starts_with("+live/cam [") && heard[0].ends_with(", 0]"), "{heard:?}");
+    w.end();
+}
+
+#[test]
 fn what_has_passed_this_relay_before_leads_nowhere() {
     let mut w = world(2);
     let other = w.join(Spec::new(Lite06, 0).hop(9));
@@ -669,6 +685,42 @@ fn a_publisher_that_is_lost_ends_nothing_cleanly() {
             assert!(matches!(known.groups[&1].end, Some(End::Reset(_))));
             assert!(w.peers[viewer].listens[listen].live().is_empty());
         }
+        w.end();
+    }
+}
+
+#[test]
+fn a_publisher_that_returns_begins_anew() {
+    for (is_killed, hop) in [(true, 7), (true, 8), (false, 7), (false, 8)] {
+        let mut w = world(3);
+        let track = homed(PATH, 1, 3);
+        let cam = w.publisher(Lite06, 0, PATH, &track);
+        let ann = w.viewer(Lite05, 2);
+        let old = w.subscribe(ann, PATH, &track, live());
+        w.run(ms(200));
+        w.group(cam, 0, &[10]);
+        w.open_group(cam, 1);
+        w.frame(cam, 1, 10);
+        w.run(ms(100));
+        if is_killed {
+            w.kill(cam.peer)
+        } else {
+            w.close(cam.peer)
+        }
+        w.run(if is_killed { LOSS_NOTICED } else { ms(200) });
+        assert!(matches!(w.sub(old).end, Some(End::Reset(_))));
+
+        let peer = w.join(Spec::new(Lite06, 2).hop(hop));
+        w.peers[peer].announce(PATH, &[], Cost::ZERO);
+        let cam = w.track(peer, PATH, &track);
+        w.run(ms(200));
+        let new = w.subscribe(ann, PATH, &track, live());
+        w.run(ms(200));
+        assert!(w.sub(new).groups.is_empty(), "nothing of the former publisher's");
+        w.group(cam, 0, &[20]);
+        w.group(cam, 1, &[30]);
+        w.run(ms(200));
+        assert_eq!(w.got_sorted(new), [0, 1]);
         w.end();
     }
 }
@@ -1007,7 +1059,8 @@ fn datagrams_that_reach_the_wrong_shard_are_passed_on() {
     w.run(ms(300));
     w.all_settled();
     (0..10).for_each(|sequence| w.group(cam, sequence, &[4000]));
-    w.run(ms(2000));
+    // Passed on at once: nobody has to send anything again.
+    w.run(ms(60));
     assert_eq!(w.got_sorted(sub), (0..10).collect::<Vec<_>>());
     let misrouted: u64 = (0..4).map(|shard| w.counters(shard).misrouted_datagrams_total).sum();
     assert!(misrouted > 10);
@@ -1016,8 +1069,10 @@ fn datagrams_that_reach_the_wrong_shard_are_passed_on() {
 
 // ---- the random play ----
 
-/// What random peers do to each other under random faults.
-fn random_play(seed: u64) -> (u64, u64) {
+/// What random peers do to each other under random faults. They do not move to other ports:
+/// quinn-proto 0.11.19 stumbles, where assertions are on, over a path that is never validated
+/// (quinn issue 2658, fixed after that release).
+fn random_play(seed: u64, confirmed: &mut usize) -> (u64, u64) {
     let mut r = Random::new(seed ^ 0x5eed);
     let stage = Stage {
         seed,
@@ -1028,21 +1083,30 @@ fn random_play(seed: u64) -> (u64, u64) {
         refused: r.pick(&[0, 0, 0, 10]),
     };
     let mut play = Troupe { w: World::new(stage), r, tracks: Vec::new(), next: Vec::new() };
+    play.w.groups_expire = play.r.one_in(6);
+    let is_rude_about = play.r.one_in(3);
+    if is_rude_about {
+        let spec = Spec { is_rude: true, ..play.spec() };
+        play.w.arrive(spec);
+    }
     for path in ["a", "b/c"] {
         play.add_publisher(path);
     }
-    for _ in 0..play.r.below(3) {
+    for _ in 0..2 + play.r.below(4) {
         play.add_viewer();
     }
+    play.w.run(ms(1000));
     for _ in 0..4 {
-        for _ in 0..8 + play.r.below(12) {
+        for _ in 0..15 + play.r.below(25) {
             play.act();
             let pause = play.r.pick(&[0, 0, 1, 10, 50, 200]);
             play.w.run(ms(pause));
         }
+        play.replace_publishers();
         play.calm();
     }
     play.finale();
+    *confirmed += play.w.groups_confirmed;
     play.w.end()
 }
 
@@ -1083,7 +1147,7 @@ impl Troupe {
     /// A viewer that is up, if the one that was thought of is.
     fn some_viewer(&mut self) -> Option<usize> {
         let peer = self.r.below(self.w.peers.len() as u64) as usize;
-        let is_viewer = self.w.peers[peer].sources.is_empty();
+        let is_viewer = self.w.peers[peer].sources.is_empty() && !self.w.peers[peer].spec.is_rude;
         (is_viewer && self.w.peers[peer].is_up()).then_some(peer)
     }
 
@@ -1106,20 +1170,25 @@ impl Troupe {
             2 => range(None, near + self.r.below(6)),
             _ => live(),
         };
-        Preferences { priority: self.r.next() as u8, ..wanted }
+        let max_age_ms = match self.w.groups_expire {
+            true => self.r.pick(&[0, 100, 2000, AGES]),
+            false => AGES,
+        };
+        // Few priorities, so that not every newcomer changes what the relay asks for.
+        Preferences { priority: self.r.pick(&[1, 128, 128, 128]), max_age_ms, ..wanted }
     }
 
     fn act(&mut self) -> Option<()> {
         match self.r.below(100) {
-            0..10 if self.w.peers.len() < 9 => self.add_viewer(),
-            10..25 => {
+            0..6 if self.w.peers.len() < 10 => self.add_viewer(),
+            6..25 => {
                 let peer = self.some_viewer()?;
                 let track = self.r.below(self.tracks.len() as u64) as usize;
                 let wanted = self.wanted(track);
                 let Track { peer: publisher, source } = self.tracks[track];
                 let source = &self.w.peers[publisher].sources[source];
                 let (path, name) = (source.path.clone(), source.track.clone());
-                if self.w.peers[peer].subscriptions.len() < 6 {
+                if self.w.peers[peer].subscriptions.len() < 8 {
                     self.w.subscribe(peer, &path, &name, wanted);
                 }
             }
@@ -1152,6 +1221,7 @@ impl Troupe {
                 let peer = self.some_viewer()?;
                 self.w.close(peer);
             }
+            40..43 => self.be_rude()?,
             43..46 => {
                 let peer = self.some_viewer()?;
                 let reads = !self.w.peers[peer].reads_groups;
@@ -1173,6 +1243,36 @@ impl Troupe {
             }
             50..100 => self.publish()?,
             _ => {}
+        }
+        Some(())
+    }
+
+    /// Something like a message, on a stream of its own.
+    fn be_rude(&mut self) -> Option<()> {
+        let peer = self.w.peers.iter().position(|peer| peer.spec.is_rude && peer.is_up())?;
+        let templates: [(Dir, &[u8]); 8] = [
+            (Dir::Bi, b"\x01\x01\x00"),
+            (Dir::Bi, b"\x01\x03\x01a\x00"),
+            (Dir::Bi, b"\x02\x10\x00\x01a\x05video\x80\x41\xf4\x00\x00\x00\x00"),
+            (Dir::Bi, b"\x02\x0f\x07\x01a\x05video\x80\x00\x41\xf4\x00\x00"),
+            (Dir::Bi, b"\x06\x08\x01a\x05video"),
+            (Dir::Bi, b"\x03\x0b\x01a\x05video\x03\x07\x00\x00"),
+            (Dir::Uni, b"\x00\x03\x00\x05\x00\x02\x05hello"),
+            (Dir::Uni, b"\x3a\x01\x00"),
+        ];
+        let (dir, template) = self.r.pick(&templates);
+        let mut bytes = template.to_vec();
+        for _ in 0..self.r.below(3) {
+            let at = self.r.below(bytes.len() as u64) as usize;
+            bytes[at] = self.r.next() as u8;
+        }
+        if self.r.one_in(4) {
+            bytes.truncate(self.r.below(bytes.len() as u64) as usize + 1);
+        }
+        let fin = self.r.one_in(3);
+        let stream = self.w.peers[peer].try_raw(dir, &bytes, fin)?;
+        if self.r.one_in(4) {
+            self.w.peers[peer].reset_raw(stream, 7);
         }
         Some(())
     }
@@ -1216,6 +1316,16 @@ impl Troupe {
         self.w.frame(track, sequence, size);
     }
 
+    /// Where a publisher has gone, another one comes with paths of its own.
+    fn replace_publishers(&mut self) {
+        let known = self.w.peers.iter().filter(|peer| !peer.sources.is_empty());
+        let gone = known.filter(|peer| !peer.is_up()).count();
+        if gone > 0 && self.w.peers.len() < 11 {
+            let path = format!("b/c/{}", self.w.peers.len());
+            self.add_publisher(&path);
+        }
+    }
+
     /// The storm pauses for long enough that everybody knows what everybody wants.
     fn calm(&mut self) {
         let weathers: Vec<Weather> = self.w.peers.iter().map(|peer| peer.spec.weather).collect();
@@ -1226,14 +1336,6 @@ impl Troupe {
         self.w.run(ms(8000));
         self.w.judge_all();
         self.w.all_settled();
-        // Only now, with time to be noticed: where assertions are on, quinn-proto 0.11.19 stumbles
-        // over a new path that is never validated (quinn issue 2658, fixed after that release).
-        for peer in 0..self.w.peers.len() {
-            if self.r.one_in(6) {
-                self.w.rebind(peer);
-            }
-        }
-        self.w.run(ms(4000));
         for (peer, weather) in self.w.peers.iter_mut().zip(weathers) {
             peer.spec.weather = weather;
         }
@@ -1271,12 +1373,12 @@ fn random_peers_under_random_faults() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
     };
-    let mut failed = Vec::new();
+    let (mut failed, mut confirmed, count) = (Vec::new(), 0, seeds.clone().count());
     for seed in seeds {
         let played = catch_unwind(AssertUnwindSafe(|| {
-            let first = random_play(seed);
+            let first = random_play(seed, &mut confirmed);
             if seed % REPLAYED == 0 {
-                assert_eq!(random_play(seed), first, "the same seed gave another history");
+                assert_eq!(random_play(seed, &mut 0), first, "the same seed gave another history");
             }
         }));
         if played.is_err() {
@@ -1285,4 +1387,7 @@ fn random_peers_under_random_faults() {
         }
     }
     assert!(failed.is_empty(), "seeds {failed:?} failed");
+    // A play in which nothing happens proves nothing.
+    println!("{confirmed} groups confirmed in {count} plays");
+    assert!(confirmed > 10 * count || count < 100, "{confirmed} groups confirmed");
 }

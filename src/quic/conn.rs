@@ -155,6 +155,20 @@ impl Conn {
         self.proto.set_max_concurrent_streams(dir, varint(credit));
     }
 
+    /// The half of a stream that we send on, if it has one. quinn-proto would panic without.
+    fn sending(&mut self, stream: StreamId) -> Option<proto::SendStream<'_>> {
+        let stream = id(stream);
+        let has_half = stream.dir() == Dir::Bi || stream.initiator() == proto::Side::Server;
+        has_half.then(|| self.proto.send_stream(stream))
+    }
+
+    /// The half of a stream that the peer sends on, if it has one.
+    fn receiving(&mut self, stream: StreamId) -> Option<proto::RecvStream<'_>> {
+        let stream = id(stream);
+        let has_half = stream.dir() == Dir::Bi || stream.initiator() == proto::Side::Client;
+        has_half.then(|| self.proto.recv_stream(stream))
+    }
+
     /// The code to send for a stream.
     fn code(&self, code: StreamCode) -> VarInt {
         varint(if self.maps_codes { code.to_http3() } else { code.0 })
@@ -192,15 +206,11 @@ impl Streams for Conn {
     fn write(&mut self, stream: StreamId, chunks: &mut [Bytes]) -> WriteEnd {
         let mut first = 0;
         let mut taken = 0;
-        let mut send = self.proto.send_stream(id(stream));
+        let Some(mut send) = self.sending(stream) else { return WriteEnd::Stopped };
         while chunks[first..].iter().any(|chunk| !chunk.is_empty()) {
             match send.write_chunks(&mut chunks[first..]) {
                 Ok(written) => {
                     taken += written.bytes;
-                    // quinn-proto leaves whole chunks that it took as they were.
-                    for chunk in &mut chunks[first..first + written.chunks] {
-                        *chunk = Bytes::new();
-                    }
                     first += written.chunks;
                 }
                 Err(proto::WriteError::Blocked) => return WriteEnd::Blocked(taken),
@@ -213,26 +223,29 @@ impl Streams for Conn {
     }
 
     fn finish(&mut self, stream: StreamId) {
-        // A stream that the peer has stopped meanwhile has its own event.
-        let _ = self.proto.send_stream(id(stream)).finish();
+        // quinn-proto keeps a stream that the peer has stopped until it is reset.
+        let finished = self.sending(stream).map(|mut stream| stream.finish());
+        if let Some(Err(proto::FinishError::Stopped(_))) = finished {
+            self.reset(stream, StreamCode::CANCEL);
+        }
     }
 
     fn reset(&mut self, stream: StreamId, code: StreamCode) {
         let code = self.code(code);
-        let _ = self.proto.send_stream(id(stream)).reset(code);
+        let _ = self.sending(stream).map(|mut stream| stream.reset(code));
     }
 
     fn stop(&mut self, stream: StreamId, code: StreamCode) {
         let code = self.code(code);
-        let _ = self.proto.recv_stream(id(stream)).stop(code);
+        let _ = self.receiving(stream).map(|mut stream| stream.stop(code));
     }
 
     fn set_priority(&mut self, stream: StreamId, priority: i32) {
-        let _ = self.proto.send_stream(id(stream)).set_priority(priority);
+        let _ = self.sending(stream).map(|mut stream| stream.set_priority(priority));
     }
 
     fn read(&mut self, stream: StreamId, max: usize, take: &mut dyn FnMut(&[u8])) -> ReadEnd {
-        let mut recv = self.proto.recv_stream(id(stream));
+        let Some(mut recv) = self.receiving(stream) else { return ReadEnd::Pending };
         // Closed here means that it was stopped or read to its end before.
         let Ok(mut chunks) = recv.read(true) else { return ReadEnd::Pending };
         let mut left = max;

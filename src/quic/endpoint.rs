@@ -248,7 +248,7 @@ impl Endpoint {
             dirty.clear();
             self.dirty = dirty;
         }
-        left
+        left || !self.dirty.is_empty()
     }
 
     /// Lets the endpoint know what a connection has decided, and forgets it when it is done.

@@ -83,9 +83,6 @@ fn transport() -> TransportConfig {
         .stream_receive_window(STREAM_WINDOW_BYTES.into())
         .receive_window(RECEIVE_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
-        // One stream is finished before the next of its priority begins: longer trains, and the
-        // older group is complete sooner.
-        .send_fairness(false)
         .initial_rtt(Duration::from_millis(100))
         .datagram_receive_buffer_size(None);
     transport

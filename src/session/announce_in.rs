@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Step, Stream, Use};
-use crate::limits::ANNOUNCEMENTS_PER_PEER_MAX;
+use crate::limits::{ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCEMENTS_PER_PEER_MAX};
 use crate::route::{Route, RouteId};
 use crate::wire::{
     Announce, AnnounceOk, AnnounceRequest, BidiType, Cost, Hops, Path, SessionCode, Version,
@@ -131,10 +131,13 @@ impl Session {
         cost: Cost,
         cx: &mut Context<'_, S>,
     ) {
-        if self.announcements == ANNOUNCEMENTS_PER_PEER_MAX {
+        self.announcements += 1;
+        self.announced_bytes += suffix.as_str().len();
+        if self.announcements > ANNOUNCEMENTS_PER_PEER_MAX
+            || self.announced_bytes > ANNOUNCED_BYTES_PER_PEER_MAX
+        {
             return self.fail(SessionCode::INTERNAL, "too many announcements", cx);
         }
-        self.announcements += 1;
         let id = cx.route_ids.next(cx.now);
         let route = self.route(source, id, &suffix, hops, cost);
         source.live.insert(suffix, route.as_ref().map(|route| (id, route.path.clone())));
@@ -173,6 +176,7 @@ impl Session {
     ) {
         if let Some(route) = source.live.remove(suffix) {
             self.announcements -= 1;
+            self.announced_bytes -= suffix.as_str().len();
             cx.effects.extend(route.map(|(id, path)| Effect::RouteDown { path, id }));
         }
     }
@@ -224,9 +228,10 @@ impl Session {
             return self.fail(SessionCode::PROTOCOL_VIOLATION, "announce stream broke off", cx);
         }
         // This prefix is over, the session is not.
-        for (id, path) in source.live.into_values().flatten() {
+        for (suffix, route) in source.live {
             self.announcements -= 1;
-            cx.effects.push(Effect::RouteDown { path, id });
+            self.announced_bytes -= suffix.as_str().len();
+            cx.effects.extend(route.map(|(id, path)| Effect::RouteDown { path, id }));
         }
         self.finish(id, cx);
     }

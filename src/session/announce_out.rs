@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::streams::{StreamId, Streams};
-use super::{Context, Effect, Session, Use};
-use crate::limits::ANNOUNCE_BACKLOG_BYTES;
+use super::{Context, Effect, Session, Unsent, Use};
+use crate::limits::{ANNOUNCE_BACKLOG_BYTES, ANNOUNCE_CHANGES_MAX, ANNOUNCE_STREAMS_PER_PEER_MAX};
 use crate::route::{Directory, Route};
 use crate::wire::{
-    Announce, AnnounceOk, AnnounceRequest, Cost, Hops, Path, Role, StreamCode, Version,
+    Announce, AnnounceOk, AnnounceRequest, Cost, Hops, Path, Role, SessionCode, StreamCode, Version,
 };
 
 /// One Announce stream that the peer opened.
@@ -40,6 +40,9 @@ impl Session {
         cx: &mut Context<'_, S>,
     ) -> Result<Use, StreamCode> {
         let prefix = self.root.join(&request.prefix).map_err(|_| StreamCode::CANCEL)?;
+        if self.feeds.len() == ANNOUNCE_STREAMS_PER_PEER_MAX {
+            return Err(StreamCode::CANCEL);
+        }
         self.feeds.insert(
             id,
             AnnounceFeed {
@@ -71,11 +74,16 @@ impl Session {
         }
         let ids: Vec<StreamId> = self.feeds.keys().copied().collect();
         for id in ids {
-            let backlog = self.unsent.get(&id).map_or(0, |unsent| unsent.bytes.len());
+            let backlog = self.unsent.get(&id).map_or(0, Unsent::len);
+            let Some(mut feed) = self.feeds.remove(&id) else { continue };
             if backlog > ANNOUNCE_BACKLOG_BYTES {
+                let waiting = feed.changed.len();
+                self.feeds.insert(id, feed);
+                if waiting > ANNOUNCE_CHANGES_MAX {
+                    return self.fail(SessionCode::INTERNAL, "announcements are not read", cx);
+                }
                 continue;
             }
-            let mut feed = self.feeds.remove(&id).expect("its key was just listed");
             let mut bytes = Vec::new();
             if feed.has_begun {
                 for path in std::mem::take(&mut feed.changed) {

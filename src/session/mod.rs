@@ -19,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::limits::{CONTROL_BACKLOG_BYTES_MAX, SETUP_TIMEOUT};
+use crate::limits::{CONTROL_BACKLOG_BYTES_MAX, CONTROL_INPUT_BYTES_MAX, SETUP_TIMEOUT};
 use crate::route::{Route, RouteId, SessionRef};
 use crate::track::{Feed, PullRef};
 use crate::wire::{
@@ -45,6 +45,10 @@ const READS_PER_TURN: usize = 16;
 /// What a session asks of the shard.
 #[derive(Debug)]
 pub enum Effect {
+    /// This side has closed the session; nothing more is to be done with it.
+    Failed {
+        reason: &'static str,
+    },
     /// The peer has said who it is; requests are served from here on.
     Ready,
     /// A route is new or has changed.
@@ -152,9 +156,6 @@ enum Use {
     PullSubscription {
         pull: usize,
     },
-    GroupOut {
-        subscription: StreamId,
-    },
     /// Nothing more is expected; what comes is read and dropped.
     Draining,
 }
@@ -177,10 +178,18 @@ enum Step {
 }
 
 /// Control bytes that wait for the peer's flow control.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Unsent {
-    bytes: BytesMut,
+    chunks: Vec<Bytes>,
     fin: bool,
+    /// Whether it counts towards the session's bound. Announcements have bounds of their own.
+    is_counted: bool,
+}
+
+impl Unsent {
+    fn len(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
 }
 
 #[derive(Debug)]
@@ -208,17 +217,25 @@ pub struct Session {
     setup_seen: bool,
     owes_setup: bool,
     setup_deadline: Option<Instant>,
+    /// The earliest deadline of a pull, or one that has been met since.
+    pull_deadline: Option<Instant>,
     goaway_seen: bool,
     /// Requests that arrived before the peer's SETUP.
     held: Vec<StreamId>,
     inputs: FxHashMap<StreamId, Stream>,
+    /// Bytes in the buffers of `inputs`.
+    input_bytes: usize,
+    /// Group streams that go to the peer, with the subscription that each belongs to.
+    outputs: FxHashMap<StreamId, StreamId>,
     unsent: FxHashMap<StreamId, Unsent>,
+    /// Bytes of `unsent` that count.
     unsent_bytes: usize,
     feeds: FxHashMap<StreamId, AnnounceFeed>,
     served: FxHashMap<StreamId, Served>,
     /// Subscriptions with a group that waits for stream credit.
     starved: bool,
     announcements: usize,
+    announced_bytes: usize,
     pulls: Slab<Pull>,
     pull_keys: FxHashMap<PullRef, usize>,
     pull_ids: FxHashMap<u64, usize>,
@@ -254,15 +271,19 @@ impl Session {
             setup_seen: false,
             owes_setup: false,
             setup_deadline: (version >= Version::Lite05).then(|| now + SETUP_TIMEOUT),
+            pull_deadline: None,
             goaway_seen: false,
             held: Vec::new(),
             inputs: FxHashMap::default(),
+            input_bytes: 0,
+            outputs: FxHashMap::default(),
             unsent: FxHashMap::default(),
             unsent_bytes: 0,
             feeds: FxHashMap::default(),
             served: FxHashMap::default(),
             starved: false,
             announcements: 0,
+            announced_bytes: 0,
             pulls: Slab::new(),
             pull_keys: FxHashMap::default(),
             pull_ids: FxHashMap::default(),
@@ -281,10 +302,6 @@ impl Session {
 
     pub fn identity(&self) -> u64 {
         self.identity
-    }
-
-    pub fn is_listening(&self) -> bool {
-        !self.feeds.is_empty()
     }
 
     /// Why this side has closed the session, if it has. Nothing more is to be done with it.
@@ -317,15 +334,14 @@ impl Session {
 
     /// The next moment at which [`Session::timeout`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let tails = self.pulls.iter().filter_map(|(_, pull)| pull.tail_deadline());
-        self.setup_deadline.into_iter().chain(tails).min()
+        self.setup_deadline.into_iter().chain(self.pull_deadline).min()
     }
 
     pub fn timeout<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
         if self.setup_deadline.is_some_and(|deadline| deadline <= cx.now) {
             return self.fail(SessionCode::CONTROL_TIMEOUT, "no SETUP in time", cx);
         }
-        self.end_tails(cx);
+        self.pull_timeouts(cx);
     }
 
     /// The peer opened a stream.
@@ -344,6 +360,7 @@ impl Session {
 
     pub fn readable<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
         let Some(mut stream) = self.inputs.remove(&id) else { return };
+        self.input_bytes -= stream.buf.len();
         for _ in 0..READS_PER_TURN {
             if self.failure.is_some() {
                 return;
@@ -370,17 +387,35 @@ impl Session {
             }
             match end {
                 ReadEnd::More => {}
-                ReadEnd::Pending => {
-                    self.inputs.insert(id, stream);
-                    return;
-                }
+                ReadEnd::Pending => return self.keep_input(id, stream, cx),
                 ReadEnd::Finished | ReadEnd::Reset(_) => {
                     return self.input_ended(id, stream, end, cx);
                 }
             }
         }
-        self.inputs.insert(id, stream);
+        self.keep_input(id, stream, cx);
         cx.effects.push(Effect::Unread { stream: id });
+    }
+
+    fn keep_input<S: Streams>(&mut self, id: StreamId, stream: Stream, cx: &mut Context<'_, S>) {
+        self.input_bytes += stream.buf.len();
+        self.inputs.insert(id, stream);
+        if self.input_bytes > CONTROL_INPUT_BYTES_MAX {
+            self.fail(SessionCode::INTERNAL, "too many incomplete control messages", cx);
+        }
+    }
+
+    /// Forgets what a stream is for. Whatever else comes on it is ignored.
+    fn forget_input(&mut self, id: StreamId) -> bool {
+        let stream = self.inputs.remove(&id);
+        self.input_bytes -= stream.as_ref().map_or(0, |stream| stream.buf.len());
+        stream.is_some()
+    }
+
+    /// From here on what comes on a stream is read and dropped.
+    fn drain_input(&mut self, id: StreamId) {
+        self.forget_input(id);
+        self.inputs.insert(id, Stream { purpose: Use::Draining, buf: BytesMut::new() });
     }
 
     /// Handles one message at the front of a stream's buffer.
@@ -418,7 +453,7 @@ impl Session {
                 stream.buf.clear();
                 Step::Wait
             }
-            Use::GroupIn(_) | Use::GroupOut { .. } => Step::Wait,
+            Use::GroupIn(_) => Step::Wait,
         }
     }
 
@@ -433,7 +468,9 @@ impl Session {
         match stream.purpose {
             // It said too little to be answered.
             Use::Request => self.refuse(id, StreamCode::CANCEL, cx),
-            Use::UniHeader | Use::Draining | Use::GroupIn(_) | Use::GroupOut { .. } => {}
+            // Our direction of it may still be open.
+            Use::Draining if !id.is_uni() => self.finish(id, cx),
+            Use::UniHeader | Use::GroupIn(_) | Use::Draining => {}
             Use::Setup => self.fail(SessionCode::PROTOCOL_VIOLATION, "SETUP is cut short", cx),
             Use::AnnounceFeed => {
                 self.feeds.remove(&id);
@@ -666,64 +703,61 @@ impl Session {
                 self.send(key, &bytes, true, cx);
             }
             Err(code) => {
-                self.inputs.remove(&key);
+                self.forget_input(key);
                 self.refuse(key, code, cx);
             }
         }
     }
 
     pub fn writable<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
-        if let Some(unsent) = self.unsent.remove(&id) {
-            self.unsent_bytes -= unsent.bytes.len();
-            self.send(id, &unsent.bytes, unsent.fin, cx);
-            if self.feeds.contains_key(&id) {
-                cx.effects.push(Effect::Listening);
-            }
-        } else if let Some(Stream { purpose: Use::GroupOut { subscription }, .. }) =
-            self.inputs.get(&id)
-        {
-            let key = *subscription;
-            self.group_unblocked(key, id);
+        if let Some(&key) = self.outputs.get(&id) {
+            self.unblock(key);
             cx.effects.push(Effect::Unblocked { key });
+            return;
+        }
+        let Some(mut unsent) = self.take_unsent(id) else { return };
+        match cx.streams.write(id, &mut unsent.chunks) {
+            WriteEnd::Blocked(_) => return self.keep_unsent(id, unsent, cx),
+            WriteEnd::All if unsent.fin => cx.streams.finish(id),
+            WriteEnd::All | WriteEnd::Stopped => {}
+        }
+        if self.feeds.contains_key(&id) {
+            cx.effects.push(Effect::Listening);
+        }
+        if let Some(Stream { purpose: Use::PullSubscription { pull }, .. }) = self.inputs.get(&id) {
+            self.send_update(*pull, cx);
         }
     }
 
     /// Everything on a stream that we finished was acknowledged.
     pub fn finished<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
-        if let Some(Stream { purpose: Use::GroupOut { subscription }, .. }) = self.inputs.get(&id) {
-            let key = *subscription;
-            self.inputs.remove(&id);
+        if let Some(key) = self.outputs.remove(&id) {
             self.group_closed(key, id);
             cx.effects.push(Effect::Unblocked { key });
         }
     }
 
-    /// The peer wants no more of a stream.
+    /// The peer wants no more of a stream. A reset is due in any case: without it the transport
+    /// would keep the stream for ever.
     pub fn stopped<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
-        if let Some(unsent) = self.unsent.remove(&id) {
-            self.unsent_bytes -= unsent.bytes.len();
-        }
-        let Some(stream) = self.inputs.get(&id) else { return };
-        match stream.purpose {
-            Use::GroupOut { .. } => {
-                cx.streams.reset(id, StreamCode::CANCEL);
-                self.finished(id, cx);
-            }
-            Use::Subscription => {
-                self.inputs.insert(id, Stream { purpose: Use::Draining, buf: BytesMut::new() });
+        match self.inputs.get(&id).map(|stream| &stream.purpose) {
+            Some(Use::Subscription) => {
+                self.drain_input(id);
                 self.unsubscribe(id, cx);
             }
-            Use::AnnounceFeed => {
+            Some(Use::AnnounceFeed) => {
+                self.drain_input(id);
                 self.feeds.remove(&id);
-                cx.streams.reset(id, StreamCode::CANCEL);
             }
-            Use::InfoRequest => {
-                self.inputs.remove(&id);
+            Some(Use::InfoRequest) => {
+                self.forget_input(id);
                 cx.effects.push(Effect::InfoAbandoned { key: id });
-                self.refuse(id, StreamCode::CANCEL, cx);
+                cx.streams.stop(id, StreamCode::CANCEL);
             }
-            _ => cx.streams.reset(id, StreamCode::CANCEL),
+            _ => {}
         }
+        self.reset(id, StreamCode::CANCEL, cx);
+        self.finished(id, cx);
     }
 
     /// The peer grants more streams of one kind.
@@ -741,24 +775,44 @@ impl Session {
 
     /// Sends control bytes, now or when the peer's flow control allows.
     fn send<S: Streams>(&mut self, id: StreamId, bytes: &[u8], fin: bool, cx: &mut Context<'_, S>) {
-        if let Some(unsent) = self.unsent.get_mut(&id) {
-            unsent.bytes.extend_from_slice(bytes);
+        let bytes = Bytes::copy_from_slice(bytes);
+        if let Some(mut unsent) = self.take_unsent(id) {
+            unsent.chunks.push(bytes);
             unsent.fin |= fin;
-            self.unsent_bytes += bytes.len();
-        } else {
-            cx.streams.set_priority(id, CONTROL_PRIORITY);
-            let mut chunks = [Bytes::copy_from_slice(bytes)];
-            match cx.streams.write(id, &mut chunks) {
-                WriteEnd::All if fin => cx.streams.finish(id),
-                WriteEnd::All | WriteEnd::Stopped => {}
-                WriteEnd::Blocked(_) => {
-                    self.unsent_bytes += chunks[0].len();
-                    let bytes = BytesMut::from(&chunks[0][..]);
-                    self.unsent.insert(id, Unsent { bytes, fin });
-                }
+            return self.keep_unsent(id, unsent, cx);
+        }
+        cx.streams.set_priority(id, CONTROL_PRIORITY);
+        let mut chunks = vec![bytes];
+        match cx.streams.write(id, &mut chunks) {
+            WriteEnd::All if fin => cx.streams.finish(id),
+            WriteEnd::All | WriteEnd::Stopped => {}
+            WriteEnd::Blocked(_) => {
+                let is_counted = !self.feeds.contains_key(&id);
+                self.keep_unsent(id, Unsent { chunks, fin, is_counted }, cx);
             }
         }
-        if self.unsent_bytes > CONTROL_BACKLOG_BYTES_MAX && !self.feeds.contains_key(&id) {
+    }
+
+    fn take_unsent(&mut self, id: StreamId) -> Option<Unsent> {
+        let unsent = self.unsent.remove(&id)?;
+        if unsent.is_counted {
+            self.unsent_bytes -= unsent.len();
+        }
+        Some(unsent)
+    }
+
+    fn keep_unsent<S: Streams>(
+        &mut self,
+        id: StreamId,
+        mut unsent: Unsent,
+        cx: &mut Context<'_, S>,
+    ) {
+        unsent.chunks.retain(|chunk| !chunk.is_empty());
+        if unsent.is_counted {
+            self.unsent_bytes += unsent.len();
+        }
+        self.unsent.insert(id, unsent);
+        if self.unsent_bytes > CONTROL_BACKLOG_BYTES_MAX {
             self.fail(SessionCode::INTERNAL, "control streams are not read", cx);
         }
     }
@@ -770,12 +824,14 @@ impl Session {
         }
     }
 
+    fn reset<S: Streams>(&mut self, id: StreamId, code: StreamCode, cx: &mut Context<'_, S>) {
+        self.take_unsent(id);
+        cx.streams.reset(id, code);
+    }
+
     /// Ends both directions of a stream that is not served.
     fn refuse<S: Streams>(&mut self, id: StreamId, code: StreamCode, cx: &mut Context<'_, S>) {
-        if let Some(unsent) = self.unsent.remove(&id) {
-            self.unsent_bytes -= unsent.bytes.len();
-        }
-        cx.streams.reset(id, code);
+        self.reset(id, code, cx);
         cx.streams.stop(id, code);
     }
 

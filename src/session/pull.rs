@@ -1,7 +1,6 @@
 //! Pulling tracks from the peer: TRACK, SUBSCRIBE and the group streams that follow (spec §4.8,
 //! §5.4). What to pull is decided by the serve loop at the track's home.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,8 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Step, Stream, Use};
 use crate::limits::{
-    PRIORITY_DEFAULT, READ_BYTES_PER_TURN, TAIL_WAIT_MAX, TAIL_WAIT_MIN, TIMESCALE_DEFAULT,
-    TRACK_MAX_AGE_MS_DEFAULT,
+    ANSWER_TIMEOUT, PRIORITY_DEFAULT, READ_BYTES_PER_TURN, TAIL_WAIT_MAX, TAIL_WAIT_MIN,
+    TIMESCALE_DEFAULT, TRACK_MAX_AGE_MS_DEFAULT,
 };
 use crate::track::group::{GroupEnd, Marks, Piece};
 use crate::track::scan::FrameScanner;
@@ -33,6 +32,8 @@ pub(super) struct Pull {
     /// TRACK is to be asked as soon as there is credit for a stream.
     info_wanted: bool,
     info_stream: Option<StreamId>,
+    /// When the publisher must have answered TRACK, or SUBSCRIBE where OK is due.
+    answer_by: Option<Instant>,
     /// The subscription to open as soon as there is credit for a stream.
     wanted: Option<Preferences>,
     subscription: Option<Subscription>,
@@ -44,6 +45,10 @@ struct Subscription {
     stream: StreamId,
     /// OK has come (lite-04 and older), or none is due.
     is_accepted: bool,
+    /// Preferences that wait for the publisher to take the last.
+    update: Option<Preferences>,
+    /// The group start that was last asked for.
+    asked: Option<u64>,
     start: Option<u64>,
     end: Option<u64>,
     /// Group streams that are being read.
@@ -53,36 +58,54 @@ struct Subscription {
     tail: Option<Instant>,
 }
 
-/// Which groups have come: a line below which all count as seen, and those above it.
+/// Which groups have come, as ranges in order.
 #[derive(Debug, Default)]
 struct Seen {
-    below: u64,
-    above: BTreeSet<u64>,
+    ranges: Vec<std::ops::Range<u64>>,
 }
 
-/// Groups above the line that are remembered one by one. Publishers skip sequences rarely, and
-/// then the line moves up to the next group.
-const SEEN_MAX: usize = 1024;
+/// Ranges that are remembered. Publishers rarely leave gaps; past this many the oldest gap closes.
+const SEEN_RANGES_MAX: usize = 64;
 
 impl Seen {
+    /// False if it had come before.
     fn insert(&mut self, sequence: u64) -> bool {
-        if sequence < self.below || !self.above.insert(sequence) {
-            return false;
+        // Nearly always the one after the last.
+        let at = self.ranges.partition_point(|range| range.end < sequence);
+        match self.ranges.get_mut(at) {
+            Some(range) if range.contains(&sequence) => return false,
+            Some(range) if range.end == sequence => range.end += 1,
+            Some(range) if sequence + 1 == range.start => range.start = sequence,
+            _ => self.ranges.insert(at, sequence..sequence + 1),
         }
-        if self.above.len() > SEEN_MAX {
-            self.below = self.above.pop_first().map_or(self.below, |lowest| lowest + 1);
+        if at + 1 < self.ranges.len() && self.ranges[at].end == self.ranges[at + 1].start {
+            self.ranges[at].end = self.ranges.remove(at + 1).end;
         }
-        while self.above.first() == Some(&self.below) {
-            self.above.pop_first();
-            self.below += 1;
+        if self.ranges.len() > SEEN_RANGES_MAX {
+            self.ranges[1].start = self.ranges.remove(0).start;
         }
         true
     }
 
+    /// All of these count as come.
+    fn insert_all(&mut self, sequences: std::ops::RangeInclusive<u64>) {
+        for sequence in sequences.take(DROPPED_MAX) {
+            self.insert(sequence);
+        }
+    }
+
+    /// One past the highest.
+    fn end(&self) -> u64 {
+        self.ranges.last().map_or(0, |range| range.end)
+    }
+
     fn has_all(&self, start: u64, end: u64) -> bool {
-        (start.max(self.below)..end).all(|sequence| self.above.contains(&sequence))
+        start >= end || self.ranges.iter().any(|range| range.start <= start && end <= range.end)
     }
 }
+
+/// Groups that one SUBSCRIBE_DROP may settle; more would be a way to keep us busy.
+const DROPPED_MAX: usize = 1024;
 
 /// One group stream being read.
 #[derive(Debug)]
@@ -95,8 +118,9 @@ pub(super) struct GroupIn {
 }
 
 impl Pull {
-    pub(super) fn tail_deadline(&self) -> Option<Instant> {
-        self.subscription.as_ref()?.tail
+    fn deadline(&self) -> Option<Instant> {
+        let tail = self.subscription.as_ref().and_then(|subscription| subscription.tail);
+        self.answer_by.into_iter().chain(tail).min()
     }
 }
 
@@ -115,6 +139,7 @@ impl Session {
                 let Some(&key) = self.pull_keys.get(&pull) else { return };
                 self.pulls[key].wanted = None;
                 self.end_subscription(key, cx);
+                cx.effects.push(Effect::Fed { pull, feed: Feed::Closed });
             }
             PullCommand::Release { pull } => {
                 let Some(&key) = self.pull_keys.get(&pull) else { return };
@@ -143,6 +168,7 @@ impl Session {
             max_age_ms: TRACK_MAX_AGE_MS_DEFAULT,
             info_wanted: has_track_stream,
             info_stream: None,
+            answer_by: None,
             wanted: None,
             subscription: None,
         });
@@ -176,12 +202,14 @@ impl Session {
             let Some(id) = cx.streams.open_bidi() else { return };
             pull.info_wanted = false;
             pull.info_stream = Some(id);
+            pull.answer_by = Some(cx.now + ANSWER_TIMEOUT);
             encode_varint(BidiType::Track as u64, &mut bytes);
             let request =
                 TrackRequest { broadcast: pull.broadcast.clone(), track: pull.track.to_string() };
             request.encode(&mut bytes);
             let purpose = Use::PullInfo { pull: key };
             self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
+            self.note_deadline(key);
             return self.send(id, &bytes, false, cx);
         }
         if pull.wanted.is_none() || pull.subscription.is_some() {
@@ -195,12 +223,15 @@ impl Session {
             id,
             stream,
             is_accepted: self.version >= Version::Lite05,
+            update: None,
+            asked: preferences.group_start,
             start: None,
             end: None,
             open: Vec::new(),
             seen: Seen::default(),
             tail: None,
         });
+        pull.answer_by = (self.version <= Version::Lite04).then(|| cx.now + ANSWER_TIMEOUT);
         // Known before it is written: a group may overtake the response.
         self.pull_ids.insert(id, key);
         encode_varint(BidiType::Subscribe as u64, &mut bytes);
@@ -210,20 +241,47 @@ impl Session {
         let purpose = Use::PullSubscription { pull: key };
         self.inputs.insert(stream, Stream { purpose, buf: BytesMut::new() });
         cx.streams.expect_groups();
+        self.note_deadline(key);
         self.send(stream, &bytes, false, cx);
     }
 
     fn update<S: Streams>(&mut self, pull: PullRef, wanted: Preferences, cx: &mut Context<'_, S>) {
         let Some(&key) = self.pull_keys.get(&pull) else { return };
         let pull = &mut self.pulls[key];
-        match &pull.subscription {
+        match &mut pull.subscription {
             None => pull.wanted = Some(wanted),
             Some(subscription) => {
-                let mut bytes = Vec::new();
-                wanted.encode_update(self.version, &mut bytes);
-                let stream = subscription.stream;
-                self.send(stream, &bytes, false, cx);
+                subscription.asked = wanted.group_start;
+                // No START answers an update, yet one that reaches further back brings what is
+                // older (spec §4.9).
+                let reaches = match wanted.group_start {
+                    None if self.version >= Version::Lite06 => Some(0),
+                    start => start,
+                };
+                if let (Some(from), Some(start)) = (reaches, &mut subscription.start)
+                    && from < *start
+                {
+                    *start = from;
+                    cx.effects.push(Effect::Fed { pull: pull.name, feed: Feed::Start(from) });
+                }
+                subscription.update = Some(wanted);
+                self.send_update(key, cx);
             }
+        }
+    }
+
+    /// Sends the newest preferences, once the publisher has taken those before: it is owed the
+    /// last word of its viewers, not every word.
+    pub(super) fn send_update<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
+        let Some(subscription) = &mut self.pulls[key].subscription else { return };
+        let stream = subscription.stream;
+        if self.unsent.contains_key(&stream) {
+            return;
+        }
+        if let Some(wanted) = subscription.update.take() {
+            let mut bytes = Vec::new();
+            wanted.encode_update(self.version, &mut bytes);
+            self.send(stream, &bytes, false, cx);
         }
     }
 
@@ -232,19 +290,22 @@ impl Session {
         let Some(subscription) = self.pulls[key].subscription.take() else { return };
         self.pull_ids.remove(&subscription.id);
         for group in subscription.open {
-            self.inputs.remove(&group);
+            self.forget_input(group);
             cx.streams.stop(group, StreamCode::CANCEL);
         }
-        if let Some(stream) = self.inputs.get_mut(&subscription.stream) {
-            stream.purpose = Use::Draining;
+        let is_open = self.inputs.contains_key(&subscription.stream);
+        if is_open || subscription.tail.is_some() {
             self.finish(subscription.stream, cx);
+        }
+        if is_open {
+            self.drain_input(subscription.stream);
         }
     }
 
     fn forget_pull<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
         self.end_subscription(key, cx);
         if let Some(id) = self.pulls[key].info_stream.take()
-            && self.inputs.remove(&id).is_some()
+            && self.forget_input(id)
         {
             self.refuse(id, StreamCode::CANCEL, cx);
         }
@@ -276,9 +337,10 @@ impl Session {
             Ok(Some((info, _))) => {
                 let pull = &mut self.pulls[key];
                 pull.info_stream = None;
+                pull.answer_by = None;
                 pull.max_age_ms = info.max_age_ms;
                 cx.effects.push(Effect::Fed { pull: pull.name, feed: Feed::Info(info) });
-                self.inputs.insert(id, Stream { purpose: Use::Draining, buf: BytesMut::new() });
+                self.drain_input(id);
                 self.finish(id, cx);
                 Step::Forget
             }
@@ -299,7 +361,7 @@ impl Session {
         cx: &mut Context<'_, S>,
     ) {
         self.pulls[key].info_stream = None;
-        cx.streams.reset(id, StreamCode::CANCEL);
+        self.reset(id, StreamCode::CANCEL, cx);
         self.pull_failed(key, reason(end), cx);
     }
 
@@ -321,7 +383,10 @@ impl Session {
         let name = pull.name;
         let Some(subscription) = &mut pull.subscription else { return Step::Forget };
         match response {
-            SubscribeResponse::Ok { .. } => subscription.is_accepted = true,
+            SubscribeResponse::Ok { .. } => {
+                subscription.is_accepted = true;
+                pull.answer_by = None;
+            }
             _ if !subscription.is_accepted => {
                 return self.abandon(key, StreamCode::MALFORMED_TRACK, cx);
             }
@@ -330,20 +395,17 @@ impl Session {
                 cx.effects.push(Effect::Fed { pull: name, feed: Feed::Start(group) });
             }
             SubscribeResponse::End { group } => {
-                let newest = subscription.seen.above.last().copied();
-                let reached = newest.map_or(subscription.seen.below, |newest| newest + 1);
-                if group >= reached {
-                    subscription.end = Some(group);
-                    cx.effects.push(Effect::Fed { pull: name, feed: Feed::Final(group) });
-                } else if self.version >= Version::Lite06 {
+                let reached = subscription.seen.end();
+                if group < reached && self.version >= Version::Lite06 {
                     return self.abandon(key, StreamCode::SESSION_CLOSED, cx);
                 }
-                // An old publisher counts its end inclusively; the FIN will do.
+                // Some lite-05 publishers name their last group instead of the one after it.
+                let end = group.max(reached);
+                subscription.end = Some(end);
+                cx.effects.push(Effect::Fed { pull: name, feed: Feed::Final(end) });
             }
             SubscribeResponse::Drop { start, end, .. } => {
-                for sequence in (start..=end).take(SEEN_MAX) {
-                    subscription.seen.insert(sequence);
-                }
+                subscription.seen.insert_all(start..=end);
             }
         }
         Step::Again
@@ -375,20 +437,36 @@ impl Session {
         let is_clean = end == ReadEnd::Finished && buf.is_empty() && subscription.is_accepted;
         // Without END a lite-05 publisher has given up rather than finished.
         if !is_clean || (self.version >= Version::Lite05 && subscription.end.is_none()) {
-            cx.streams.reset(stream, StreamCode::CANCEL);
+            self.reset(stream, StreamCode::CANCEL, cx);
             return self.pull_failed(key, reason(end), cx);
         }
+        // Our own FIN would cancel the groups that are still on their way (spec §4.8).
         let wait = Duration::from_millis(pull.max_age_ms).clamp(TAIL_WAIT_MIN, TAIL_WAIT_MAX);
         subscription.tail = Some(cx.now + wait);
-        self.finish(stream, cx);
+        self.note_deadline(key);
         self.end_tail(key, cx);
     }
 
-    pub(super) fn end_tails<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+    /// Gives up on publishers that have not answered, and on groups that will not come.
+    pub(super) fn pull_timeouts<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        if self.pull_deadline.is_none_or(|deadline| deadline > cx.now) {
+            return;
+        }
         let keys: Vec<usize> = self.pulls.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.end_tail(key, cx);
+            if self.pulls[key].answer_by.is_some_and(|deadline| deadline <= cx.now) {
+                self.pull_failed(key, StreamCode::CONTROL_TIMEOUT, cx);
+            } else {
+                self.end_tail(key, cx);
+            }
         }
+        self.pull_deadline = self.pulls.iter().filter_map(|(_, pull)| pull.deadline()).min();
+    }
+
+    /// Makes sure that a pull's deadline is kept.
+    fn note_deadline(&mut self, key: usize) {
+        let deadline = self.pulls.get(key).and_then(Pull::deadline);
+        self.pull_deadline = self.pull_deadline.into_iter().chain(deadline).min();
     }
 
     /// Reports a finished track once all that its publisher owes has come, or will not.
@@ -430,9 +508,12 @@ impl Session {
         }
         subscription.open.push(id);
         if self.version <= Version::Lite04 && subscription.start.is_none() {
-            // No START exists there: the feed begins with the first group to arrive.
-            subscription.start = Some(header.sequence);
-            let feed = Feed::Start(header.sequence);
+            // No START exists there: the feed begins where it was asked to, or else with the
+            // first group to arrive.
+            let first = header.sequence;
+            let start = subscription.asked.map_or(first, |asked| asked.min(first));
+            subscription.start = Some(start);
+            let feed = Feed::Start(start);
             cx.effects.push(Effect::Fed { pull: self.pulls[key].name, feed });
         }
         let scanner = FrameScanner::new(self.version >= Version::Lite05);
@@ -511,5 +592,43 @@ fn reason(end: ReadEnd) -> StreamCode {
     match end {
         ReadEnd::Reset(code) => code.relayed(),
         _ => StreamCode::INTERNAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Seen;
+
+    #[track_caller]
+    fn check(sequences: &[u64], again: &[u64], start: u64, end: u64, has_all: bool) {
+        let mut seen = Seen::default();
+        for sequence in sequences {
+            assert_eq!(seen.insert(*sequence), !again.contains(sequence), "{sequence}");
+        }
+        assert_eq!(seen.has_all(start, end), has_all);
+    }
+
+    #[test]
+    fn what_has_come() {
+        check(&[], &[], 0, 0, true);
+        check(&[], &[], 3, 4, false);
+        check(&[5, 6, 7], &[], 5, 8, true);
+        check(&[7, 5, 6], &[], 5, 8, true);
+        check(&[5, 7], &[], 5, 8, false);
+        check(&[5, 7], &[], 7, 8, true);
+        let mut seen = Seen::default();
+        assert!(seen.insert(9) && !seen.insert(9));
+        assert_eq!(seen.end(), 10);
+    }
+
+    #[test]
+    fn gaps_are_bounded_and_the_newest_stay_exact() {
+        let mut seen = Seen::default();
+        for sequence in (0..10_000).step_by(2) {
+            assert!(seen.insert(sequence));
+        }
+        assert!(seen.ranges.len() <= super::SEEN_RANGES_MAX);
+        assert!(seen.insert(9_997), "a recent gap is still open");
+        assert!(!seen.insert(1), "an old one has closed");
     }
 }

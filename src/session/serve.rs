@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::streams::{StreamId, Streams, WriteEnd};
-use super::{Context, Effect, Session, Step, Stream, Use};
+use super::{Context, Effect, Session, Step, Use};
 use crate::track::cursor::{Cursor, Pick};
 use crate::track::group::{Form, GroupEnd};
 use crate::track::{Content, Outcome};
@@ -30,10 +30,14 @@ const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 pub(super) struct Served {
     id: u64,
     wanted: Preferences,
-    /// Where the peer is in the track, once the track is known.
+    /// Where the peer is in the track, once this shard's copy of it can tell.
     cursor: Option<Cursor>,
+    /// OK was sent (lite-04 and older).
+    is_accepted: bool,
     open: Vec<GroupOut>,
     end_sent: bool,
+    /// The priorities of its groups are to be worked out again.
+    is_reordered: bool,
 }
 
 /// One group on its way to the peer.
@@ -76,7 +80,15 @@ impl Session {
         let wanted = request.preferences;
         self.served.insert(
             id,
-            Served { id: request.id, wanted, cursor: None, open: Vec::new(), end_sent: false },
+            Served {
+                id: request.id,
+                wanted,
+                cursor: None,
+                is_accepted: false,
+                open: Vec::new(),
+                end_sent: false,
+                is_reordered: false,
+            },
         );
         let track = request.track.into();
         cx.effects.push(Effect::Subscribed { key: id, broadcast, track, wanted });
@@ -133,13 +145,22 @@ impl Session {
         for group in served.open {
             self.close_group(&group, code, cx);
         }
-        self.inputs.remove(&id);
+        self.forget_input(id);
         self.refuse(id, code, cx);
     }
 
-    /// New bounds for a subscription whose track is known.
+    /// Finds a subscription's place in its track, as of now.
+    pub fn join(&mut self, key: StreamId, content: &Content) {
+        let Some(served) = self.served.get_mut(&key) else { return };
+        if served.cursor.is_none() {
+            served.cursor = Some(Cursor::join(content, self.version, served.wanted));
+        }
+    }
+
+    /// New bounds for a subscription that has its place.
     pub fn reposition(&mut self, key: StreamId, content: &Content) {
         let Some(served) = self.served.get_mut(&key) else { return };
+        served.is_reordered = true;
         if let Some(cursor) = &mut served.cursor {
             cursor.update(content, served.wanted);
         }
@@ -158,19 +179,13 @@ impl Session {
             self.fail_subscription(key, code, cx);
             return Service::Over;
         }
-        if content.info.is_none() {
-            self.served.insert(key, served);
-            return Service::Continues;
-        }
         let is_over = self.serve_groups(key, &mut served, content, cx);
         if !is_over {
             self.served.insert(key, served);
             return Service::Continues;
         }
         // The peer's own FIN may still follow.
-        if let Some(stream) = self.inputs.get_mut(&key) {
-            stream.purpose = Use::Draining;
-        }
+        self.drain_input(key);
         self.finish(key, cx);
         Service::Over
     }
@@ -184,16 +199,13 @@ impl Session {
     ) -> bool {
         let emits_range = self.version >= Version::Lite05;
         let mut responses = Vec::new();
-        let cursor = served.cursor.get_or_insert_with(|| {
-            if !emits_range {
-                let priority = served.wanted.priority;
-                let (max_age_ms, group_start, group_end) = (0, None, None);
-                SubscribeResponse::Ok { priority, max_age_ms, group_start, group_end }
-                    .encode(self.version, &mut responses);
-            }
-            Cursor::join(content, self.version, served.wanted)
-        });
-        let mut is_new = false;
+        let (Some(cursor), Some(_)) = (&mut served.cursor, &content.info) else { return false };
+        if !emits_range && !std::mem::replace(&mut served.is_accepted, true) {
+            let priority = served.wanted.priority;
+            let (max_age_ms, group_start, group_end) = (0, None, None);
+            SubscribeResponse::Ok { priority, max_age_ms, group_start, group_end }
+                .encode(self.version, &mut responses);
+        }
         while let Some(pick) = cursor.pick(content) {
             if let Some(group) = cursor.start(content, pick.sequence)
                 && emits_range
@@ -201,7 +213,7 @@ impl Session {
                 SubscribeResponse::Start { group }.encode(self.version, &mut responses);
             }
             served.open.push(GroupOut::new(pick, served.id, self.version));
-            is_new = true;
+            served.is_reordered = true;
         }
         let is_parked = cursor.is_parked(content);
         if emits_range
@@ -214,19 +226,16 @@ impl Session {
         if !responses.is_empty() {
             self.send(key, &responses, false, cx);
         }
-        if is_new {
+        if std::mem::take(&mut served.is_reordered) {
             rank(served, cx);
         }
-        let mut index = 0;
-        while index < served.open.len() {
-            match self.advance(key, &mut served.open[index], served.wanted.max_age_ms, content, cx)
-            {
-                Progress::Open => index += 1,
-                Progress::Closed => {
-                    served.open.swap_remove(index);
-                }
-            }
-        }
+        // Most urgent first, so that a window that has opened a little serves those.
+        let mut open = std::mem::take(&mut served.open);
+        open.retain_mut(|group| {
+            let progress = self.advance(key, group, served.wanted.max_age_ms, content, cx);
+            matches!(progress, Progress::Open)
+        });
+        served.open = open;
         content.outcome == Some(Outcome::Ended) && served.open.is_empty() && !is_parked
     }
 
@@ -335,8 +344,7 @@ impl Session {
         };
         cx.streams.set_priority(stream, group.priority);
         group.stream = Some(stream);
-        let purpose = Use::GroupOut { subscription: key };
-        self.inputs.insert(stream, Stream { purpose, buf: BytesMut::new() });
+        self.outputs.insert(stream, key);
         true
     }
 
@@ -347,14 +355,16 @@ impl Session {
         cx: &mut Context<'_, S>,
     ) {
         if let Some(stream) = group.stream {
-            self.inputs.remove(&stream);
+            self.outputs.remove(&stream);
             cx.streams.reset(stream, code);
         }
     }
 
-    pub(super) fn group_unblocked(&mut self, key: StreamId, stream: StreamId) {
+    /// The window has opened: any of a subscription's groups may use it, not only the one that the
+    /// transport names.
+    pub(super) fn unblock(&mut self, key: StreamId) {
         let Some(served) = self.served.get_mut(&key) else { return };
-        if let Some(group) = served.open.iter_mut().find(|group| group.stream == Some(stream)) {
+        for group in &mut served.open {
             group.is_blocked = false;
         }
     }

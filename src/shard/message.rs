@@ -39,7 +39,6 @@ pub enum ToShard {
     },
     /// Mirror → home: the mirror is gone.
     Detach {
-        key: Arc<TrackKey>,
         mirror: TrackRef,
     },
     /// Home → mirror.

@@ -89,6 +89,10 @@ pub struct Shard {
     inbox: VecDeque<(usize, ToShard)>,
     route_ids: RouteIds,
     random: SplitMix,
+    /// What the session that runs asks for.
+    effects: Vec<Effect>,
+    /// What sessions have asked for, by connection slot and generation.
+    asked: VecDeque<(usize, u32, Effect)>,
     /// Streams that had more to read than one turn allows.
     unread: Vec<(usize, u32, StreamId)>,
     counters: Counters,
@@ -113,6 +117,8 @@ impl Shard {
             inbox: VecDeque::new(),
             route_ids: RouteIds::new(shard as u16, started),
             random: SplitMix::new(seed, shard),
+            effects: Vec::new(),
+            asked: VecDeque::new(),
             unread: Vec::new(),
             counters: Counters::default(),
             stopping: false,
@@ -127,6 +133,7 @@ impl Shard {
         self.run_sessions(now);
         self.serve_tracks(now);
         self.announce(now);
+        self.settle(now);
         let unsent = self.endpoint.transmit(now, io);
         let unposted = self.post.flush() == Flush::Held;
         if self.stopping {
@@ -156,6 +163,7 @@ impl Shard {
         let more = self.post.take(MAIL_PER_TURN, &mut inbox);
         for (_, mail) in inbox.drain(..) {
             self.handle_mail(now, mail);
+            self.settle(now);
         }
         self.inbox = inbox;
         more
@@ -167,13 +175,11 @@ impl Shard {
             ToShard::RouteUp(route) => self.route_up(route),
             ToShard::RouteDown { path, id } => self.route_down(path, id),
             ToShard::Need { key, route, mirror, need } => {
-                let slot = self.tracks.get_or_make(&key, &route);
-                self.tracks.set_mirror(slot, mirror, need, &mut self.post);
+                let slot = self.tracks.set_mirror(&key, &route, mirror, need, &mut self.post);
                 self.steer(now, slot);
             }
-            ToShard::Detach { key, mirror } => {
-                if let Some(slot) = self.tracks.find(&key) {
-                    self.tracks.remove_mirror(slot, mirror);
+            ToShard::Detach { mirror } => {
+                if let Some(slot) = self.tracks.remove_mirror(mirror) {
                     self.steer(now, slot);
                 }
             }
@@ -222,7 +228,7 @@ impl Shard {
         self.endpoint.fire_timers(now, &mut woken);
         for slot in woken {
             self.with_session(now, slot, |session, cx| session.timeout(cx));
-            self.endpoint.note_events(slot);
+            self.settle(now);
         }
         for slot in self.tracks.expired(now) {
             self.drop_track(now, slot);
@@ -233,12 +239,13 @@ impl Shard {
         for (slot, generation, stream) in std::mem::take(&mut self.unread) {
             if self.generation(slot) == Some(generation) {
                 self.with_session(now, slot, |session, cx| session.readable(stream, cx));
-                self.endpoint.note_events(slot);
+                self.settle(now);
             }
         }
         while let Some(slot) = self.endpoint.next_with_events() {
             while let Some(event) = self.endpoint.poll(slot) {
                 self.handle_event(now, slot, event);
+                self.settle(now);
             }
         }
     }
@@ -316,32 +323,43 @@ impl Shard {
         }
     }
 
-    /// Runs a session, then does what it asks.
+    /// Runs a session. What it asks for waits in a queue, so that nothing it causes can happen
+    /// in the middle of something else.
     fn with_session(
         &mut self,
         now: Instant,
         slot: usize,
         run: impl FnOnce(&mut Session, &mut Context<'_, Conn>),
     ) {
-        let mut effects = Vec::new();
         let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_deref_mut) else { return };
         let Some(conn) = self.endpoint.conn(slot) else { return };
+        if peer.session.failure().is_some() {
+            return;
+        }
+        let generation = conn.generation();
         let mut cx = Context {
             now,
             streams: conn,
-            effects: &mut effects,
+            effects: &mut self.effects,
             route_ids: &mut self.route_ids,
             arrival_ms: now.saturating_duration_since(self.started).as_millis() as u64,
         };
         run(&mut peer.session, &mut cx);
         conn.set_session_deadline(peer.session.deadline());
-        self.endpoint.note_dirty(slot);
-        let failed = peer.session.failure();
-        for effect in effects {
-            self.handle_effect(now, slot, effect);
+        let asked = self.effects.drain(..).map(|effect| (slot, generation, effect));
+        self.asked.extend(asked);
+        if let Some(reason) = peer.session.failure() {
+            self.asked.push_back((slot, generation, Effect::Failed { reason }));
         }
-        if let Some(reason) = failed {
-            self.lost(now, slot, reason);
+        self.endpoint.note_dirty(slot);
+    }
+
+    /// Does what sessions have asked for, and what that makes others ask for.
+    fn settle(&mut self, now: Instant) {
+        while let Some((slot, generation, effect)) = self.asked.pop_front() {
+            if self.generation(slot) == Some(generation) {
+                self.handle_effect(now, slot, effect);
+            }
         }
     }
 
@@ -352,6 +370,7 @@ impl Shard {
 
     fn handle_effect(&mut self, now: Instant, slot: usize, effect: Effect) {
         match effect {
+            Effect::Failed { reason } => self.lost(now, slot, reason),
             Effect::Ready => {
                 if let Some(peer) = &self.peers[slot] {
                     let root = peer.session.root();
@@ -443,6 +462,7 @@ impl Shard {
 
     fn route_down(&mut self, path: Path, id: RouteId) {
         self.directory.remove(&path, id);
+        self.tracks.retire(id);
         self.changed_paths.push(path);
     }
 
@@ -529,7 +549,12 @@ pub(crate) struct Skips {
 impl Skips {
     /// What is to be sent of a piece of news.
     fn admit(&mut self, feed: Feed, crowded: bool, counters: &mut Counters) -> Option<Feed> {
-        let Feed::Piece(piece) = feed else { return Some(feed) };
+        let Feed::Piece(piece) = feed else {
+            if matches!(feed, Feed::Closed) {
+                self.sequences.clear();
+            }
+            return Some(feed);
+        };
         if self.sequences.contains(&piece.sequence) {
             if piece.ends.is_some() {
                 self.sequences.remove(&piece.sequence);

@@ -11,7 +11,7 @@ use super::message::{ToShard, TrackKey};
 use super::placement::home_of;
 use super::{Counters, Shard, Skips};
 use crate::limits::{OUTBOX_LIVE_MAX, TRACK_LINGER};
-use crate::route::Route;
+use crate::route::{Route, RouteId};
 use crate::session::Service;
 use crate::session::streams::StreamId;
 use crate::track::demand::Demand;
@@ -88,7 +88,10 @@ pub(super) struct Tracks {
     me: usize,
     shards: usize,
     slab: Slab<Track>,
+    /// The copy that new readers of a content are attached to.
     by_key: FxHashMap<Arc<TrackKey>, usize>,
+    /// The track at home here that each mirror belongs to.
+    by_mirror: FxHashMap<TrackRef, usize>,
     generation: u32,
     changed: Vec<usize>,
     /// Tracks that became idle, in that order; checked again when their time is up.
@@ -102,6 +105,7 @@ impl Tracks {
             shards,
             slab: Slab::new(),
             by_key: FxHashMap::default(),
+            by_mirror: FxHashMap::default(),
             generation: 0,
             changed: Vec::new(),
             idle: std::collections::VecDeque::new(),
@@ -114,10 +118,6 @@ impl Tracks {
 
     pub fn has_changed(&self) -> bool {
         !self.changed.is_empty()
-    }
-
-    pub fn find(&self, key: &Arc<TrackKey>) -> Option<usize> {
-        self.by_key.get(key).copied()
     }
 
     /// The slot of a track that is still the one meant.
@@ -139,7 +139,7 @@ impl Tracks {
     /// The track, at home here or a mirror, made if need be.
     pub fn get_or_make(&mut self, key: &Arc<TrackKey>, route: &Arc<Route>) -> usize {
         // Readers of a feed that is over keep what they have; the next one asks again.
-        if let Some(slot) = self.find(key)
+        if let Some(&slot) = self.by_key.get(key)
             && self.slab[slot].content.outcome.is_none()
         {
             return slot;
@@ -154,11 +154,15 @@ impl Tracks {
         } else {
             Place::Mirror { home, told: Need::default() }
         };
+        let mut content = Content::default();
+        if home == self.me {
+            content.apply(Feed::Synced);
+        }
         self.slab.insert(Track {
             key: key.clone(),
             generation,
             route: route.clone(),
-            content: Content::default(),
+            content,
             readers: Vec::new(),
             place,
             has_changed: false,
@@ -168,36 +172,47 @@ impl Tracks {
         slot
     }
 
-    /// Notes what a mirror needs; a new one is told all that is known.
+    /// A broadcast that is announced again is another one, even from the same publisher: those
+    /// who read the old one go on, and nobody joins them.
+    pub fn retire(&mut self, route: RouteId) {
+        self.by_key.retain(|_, slot| self.slab[*slot].route.id != route);
+    }
+
+    /// Notes what a mirror needs, and tells a new one all that is known. The slot of its home.
     pub fn set_mirror(
         &mut self,
-        slot: usize,
+        key: &Arc<TrackKey>,
+        route: &Arc<Route>,
         mirror: TrackRef,
         need: Need,
         post: &mut Post<ToShard>,
-    ) {
-        let track = &mut self.slab[slot];
-        let Place::Home { mirrors, .. } = &mut track.place else { return };
-        let known = mirrors.iter_mut().find(|known| known.track.shard == mirror.shard);
-        match known {
-            Some(known) if known.track == mirror => known.need = need,
-            other => {
-                for feed in track.content.replay() {
-                    post.send(usize::from(mirror.shard), ToShard::Fed { mirror, feed });
-                }
-                let new = Mirror { track: mirror, need, skips: Skips::default() };
-                match other {
-                    Some(known) => *known = new,
-                    None => mirrors.push(new),
-                }
+    ) -> usize {
+        if let Some(&slot) = self.by_mirror.get(&mirror) {
+            if let Place::Home { mirrors, .. } = &mut self.slab[slot].place
+                && let Some(known) = mirrors.iter_mut().find(|known| known.track == mirror)
+            {
+                known.need = need;
             }
+            return slot;
         }
+        let slot = self.get_or_make(key, route);
+        let track = &mut self.slab[slot];
+        let Place::Home { mirrors, .. } = &mut track.place else { return slot };
+        self.by_mirror.insert(mirror, slot);
+        mirrors.push(Mirror { track: mirror, need, skips: Skips::default() });
+        for feed in track.content.replay().chain([Feed::Synced]) {
+            post.send(usize::from(mirror.shard), ToShard::Fed { mirror, feed });
+        }
+        slot
     }
 
-    pub fn remove_mirror(&mut self, slot: usize, mirror: TrackRef) {
+    /// Forgets a mirror; the slot of its home, if that still counted on it.
+    pub fn remove_mirror(&mut self, mirror: TrackRef) -> Option<usize> {
+        let slot = self.by_mirror.remove(&mirror)?;
         if let Place::Home { mirrors, .. } = &mut self.slab[slot].place {
             mirrors.retain(|known| known.track != mirror);
         }
+        Some(slot)
     }
 
     pub fn set_wanted(&mut self, slot: usize, conn: usize, key: StreamId, wanted: Preferences) {
@@ -233,6 +248,8 @@ impl Tracks {
             if let Some(slot) = self.slot(track)
                 && self.slab[slot].idle_since == Some(since)
             {
+                // It may have been idle twice at one moment; it is listed once.
+                self.slab[slot].idle_since = None;
                 expired.push(slot);
             }
         }
@@ -286,7 +303,13 @@ impl Shard {
         let slot = self.tracks.get_or_make(&track, &route);
         peer.attached.insert(key, self.tracks.name(slot));
         let wants = wanted.map_or(Wants::Info, |wanted| Wants::Groups(Demand::of(&wanted)));
-        self.tracks.slab[slot].readers.push(Reader { conn, key, wants });
+        let held = &mut self.tracks.slab[slot];
+        held.readers.push(Reader { conn, key, wants });
+        if held.content.is_synced
+            && let Some(peer) = &mut self.peers[conn]
+        {
+            peer.session.join(key, &held.content);
+        }
         let name = self.tracks.name(slot);
         self.steer(now, slot);
         if self.tracks.slot(name).is_some() {
@@ -311,7 +334,8 @@ impl Shard {
         let is_used = track.is_used();
         let acts = match &mut track.place {
             Place::Mirror { home, told } => {
-                if is_used && *told != need {
+                // A home that is over has nothing more to give.
+                if is_used && track.content.outcome.is_none() && *told != need {
                     *told = need;
                     let (home, key, route) = (*home, track.key.clone(), track.route.clone());
                     let mirror = self.tracks.name(slot);
@@ -371,8 +395,8 @@ impl Shard {
         };
         match &mut self.tracks.slab[slot].place {
             Place::Home { serve, .. } if serve.pull() == pull => {
-                if matches!(feed, Feed::Ended | Feed::Failed(_)) {
-                    serve.feed_over();
+                if !serve.admits(&feed) {
+                    return;
                 }
             }
             _ => {
@@ -387,6 +411,7 @@ impl Shard {
     pub(super) fn feed(&mut self, now: Instant, slot: usize, feed: Feed) {
         let track = &mut self.tracks.slab[slot];
         let is_info = matches!(feed, Feed::Info(_));
+        let is_synced = matches!(feed, Feed::Synced);
         let is_over = matches!(feed, Feed::Ended | Feed::Failed(_));
         if let Feed::Piece(piece) = &feed {
             self.counters.frames_total += piece.marks.len() as u64;
@@ -399,7 +424,17 @@ impl Shard {
                 tell_mirror(mirror, feed.clone(), &mut self.post, &mut self.counters);
             }
             if is_over {
-                mirrors.clear();
+                for mirror in mirrors.drain(..) {
+                    self.tracks.by_mirror.remove(&mirror.track);
+                }
+            }
+        }
+        if is_synced {
+            // Only now is it known what is old and what is new to those who wait here.
+            for reader in &track.readers {
+                if let Some(peer) = &mut self.peers[reader.conn] {
+                    peer.session.join(reader.key, &track.content);
+                }
             }
         }
         self.tracks.note_changed(slot);
@@ -481,12 +516,12 @@ impl Shard {
     pub(super) fn drop_track(&mut self, now: Instant, slot: usize) {
         let name = self.tracks.name(slot);
         let track = self.tracks.slab.remove(slot);
-        if self.tracks.find(&track.key) == Some(slot) {
+        if self.tracks.by_key.get(&track.key) == Some(&slot) {
             self.tracks.by_key.remove(&track.key);
         }
         match track.place {
             Place::Mirror { home, .. } => {
-                self.post.send(home, ToShard::Detach { key: track.key, mirror: name });
+                self.post.send(home, ToShard::Detach { mirror: name });
             }
             Place::Home { mut serve, .. } => {
                 if let Some((session, command)) = serve.release() {

@@ -46,14 +46,16 @@ impl Cursor {
             floor: floor_of(content, version, &wanted),
             wanted,
             due: VecDeque::new(),
-            next: content.arrivals().end,
-            passed: content.arrivals().collect(),
+            next: content.next_arrival(),
+            passed: content.groups().map(|(arrival, _)| arrival).collect(),
             passed_max: 64,
             joined_at: 0,
             started: false,
         };
         cursor.revisit(content);
-        let oldest = cursor.due.iter().filter_map(|a| content.group(*a)).map(|g| g.sequence).min();
+        // Before the feed has said where it starts, what is here says nothing of that.
+        let due = cursor.due.iter().filter_map(|arrival| content.group(*arrival));
+        let oldest = due.map(|group| group.sequence).min().filter(|_| content.feed_start.is_some());
         cursor.joined_at = cursor.floor.max(oldest.unwrap_or(0));
         cursor
     }
@@ -65,11 +67,11 @@ impl Cursor {
         loop {
             let arrival = match self.due.pop_front() {
                 Some(arrival) => arrival,
-                None if self.next < content.arrivals().end => {
-                    self.next += 1;
-                    self.next - 1
+                None => {
+                    let (arrival, _) = content.next_group(self.next)?;
+                    self.next = arrival + 1;
+                    arrival
                 }
-                None => return None,
             };
             let Some(group) = content.group(arrival) else { continue };
             if !self.covers(group.sequence) {
@@ -116,10 +118,6 @@ impl Cursor {
         self.passed.extend(self.due.drain(..));
         self.passed.sort_unstable();
         self.revisit(content);
-    }
-
-    pub fn wanted(&self) -> &Preferences {
-        &self.wanted
     }
 
     /// Whether a group waits above the end that was asked for: an update may still call for it,

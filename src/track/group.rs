@@ -61,6 +61,9 @@ pub enum Form {
     Untimed,
 }
 
+/// Beside its bytes: a list entry, and the header of the allocation it shares.
+const PIECE_COST_BYTES: usize = size_of::<(u64, Bytes)>() + 32;
+
 impl Form {
     pub fn of(version: Version) -> Form {
         if version >= Version::Lite05 { Form::Timed } else { Form::Untimed }
@@ -76,6 +79,11 @@ struct Pieces {
 impl Pieces {
     fn len(&self) -> u64 {
         self.list.last().map_or(0, |(end, _)| *end)
+    }
+
+    /// Memory, with what each piece costs beside its bytes.
+    fn held_bytes(&self) -> u64 {
+        self.len() + (self.list.len() * PIECE_COST_BYTES) as u64
     }
 
     fn push(&mut self, bytes: Bytes) {
@@ -102,7 +110,7 @@ impl Pieces {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Untimed {
     pieces: Pieces,
     /// Offset of each frame in this encoding.
@@ -149,13 +157,8 @@ impl Group {
     /// Memory held for this group: every encoding, and what an empty group costs too.
     pub fn held_bytes(&self) -> u64 {
         let index = self.marks.len() * size_of::<FrameMark>();
-        let untimed = self.untimed.as_ref().map_or(0, |u| u.pieces.len());
-        (size_of::<Group>() + index) as u64 + self.timed.len() + untimed
-    }
-
-    /// Frames of which at least the header has arrived, counted from the group's own frame 0.
-    pub fn frames_end(&self) -> u64 {
-        self.frame_start + self.marks.len() as u64
+        let untimed = self.untimed.as_ref().map_or(0, |untimed| untimed.pieces.held_bytes());
+        (size_of::<Group>() + index) as u64 + self.timed.held_bytes() + untimed
     }
 
     pub fn first_timestamp(&self) -> Option<u64> {
@@ -167,35 +170,29 @@ impl Group {
         self.newest_timestamp
     }
 
-    /// All that has arrived, as one piece per stored part: what a shard that joins late is told.
+    /// All that has arrived: what a shard that joins late is told.
     pub fn replay(&self) -> impl Iterator<Item = Piece> + '_ {
-        let header = Piece {
-            sequence: self.sequence,
-            opens: Some(self.frame_start),
-            bytes: Bytes::new(),
-            marks: Marks::new(),
-            ends: None,
+        let empty = (0, Bytes::new());
+        // A group without bytes is still one piece of news.
+        let stored = match &self.timed.list[..] {
+            [] => vec![empty],
+            list => list.to_vec(),
         };
-        let body = self.timed.list.iter().map(|(end, bytes)| {
-            let begin = end - bytes.len() as u64;
-            let low = self.marks.partition_point(|m| u64::from(m.start) < begin);
-            let high = self.marks.partition_point(|m| u64::from(m.start) < *end);
-            Piece {
-                sequence: self.sequence,
-                opens: None,
-                bytes: bytes.clone(),
-                marks: Marks::from_slice(&self.marks[low..high]),
-                ends: None,
-            }
-        });
-        let end = self.end.map(|end| Piece {
+        let last = stored.len() - 1;
+        stored.into_iter().enumerate().map(move |(index, (end, bytes))| Piece {
             sequence: self.sequence,
-            opens: None,
-            bytes: Bytes::new(),
-            marks: Marks::new(),
-            ends: Some(end),
-        });
-        std::iter::once(header).chain(body).chain(end)
+            opens: (index == 0).then_some(self.frame_start),
+            marks: Marks::from_slice(self.marks_between(end - bytes.len() as u64, end)),
+            bytes,
+            ends: self.end.filter(|_| index == last),
+        })
+    }
+
+    /// The frames that begin in a range of bytes.
+    fn marks_between(&self, begin: u64, end: u64) -> &[FrameMark] {
+        let low = self.marks.partition_point(|mark| u64::from(mark.start) < begin);
+        let high = self.marks.partition_point(|mark| u64::from(mark.start) < end);
+        &self.marks[low..high]
     }
 
     /// How far a viewer of `pick` may read now.
@@ -258,16 +255,15 @@ impl Group {
     }
 
     fn untimed(&mut self) -> &mut Untimed {
-        self.untimed.get_or_insert_with(|| {
-            let mut untimed = Box::new(Untimed { pieces: Pieces::default(), starts: Vec::new() });
+        if self.untimed.is_none() {
+            let mut untimed = Box::new(Untimed::default());
             for (end, bytes) in &self.timed.list {
                 let begin = end - bytes.len() as u64;
-                let low = self.marks.partition_point(|m| u64::from(m.start) < begin);
-                let high = self.marks.partition_point(|m| u64::from(m.start) < *end);
-                untimed.append(begin, bytes, &self.marks[low..high]);
+                untimed.append(begin, bytes, self.marks_between(begin, *end));
             }
-            untimed
-        })
+            self.untimed = Some(untimed);
+        }
+        self.untimed.as_mut().expect("it was made above")
     }
 }
 
@@ -335,7 +331,7 @@ mod tests {
             assert_eq!(all(&mut group, Form::Timed, 0), b"\x14\x02ab\x05\x00\x1a\x01c");
             assert_eq!(all(&mut group, Form::Untimed, 0), b"\x02ab\x00\x01c");
             assert_eq!(group.newest_timestamp(), 20);
-            assert_eq!(group.frames_end(), 6);
+            assert_eq!(group.offset_of(Form::Timed, 6), None);
         }
     }
 

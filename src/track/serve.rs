@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::demand::Demand;
-use super::{Content, PullRef, TrackRef};
+use super::{Content, Feed, PullRef, TrackRef};
 use crate::route::{Route, SessionRef};
 use crate::wire::{Path, Preferences, StreamCode};
 
@@ -86,11 +86,13 @@ pub struct ServeLoop {
     /// Tells the commands and news of one publisher from those of the one before.
     attempt: u32,
     upstream: Upstream,
+    /// Subscriptions that the session was told to end and has not yet said are closed.
+    closing: u32,
 }
 
 impl ServeLoop {
     pub fn new(track: TrackRef) -> ServeLoop {
-        ServeLoop { track, attempt: 0, upstream: Upstream::None }
+        ServeLoop { track, attempt: 0, upstream: Upstream::None, closing: 0 }
     }
 
     /// The name under which the present publisher's session knows this track.
@@ -98,9 +100,21 @@ impl ServeLoop {
         PullRef { track: self.track, attempt: self.attempt }
     }
 
-    /// The feed is over, well or not.
-    pub fn feed_over(&mut self) {
-        self.upstream = Upstream::Over;
+    /// Takes note of news of the feed. False for news of a subscription that was closed
+    /// meanwhile: its groups are not those of the next.
+    pub fn admits(&mut self, feed: &Feed) -> bool {
+        match feed {
+            Feed::Ended | Feed::Failed(_) => {
+                self.upstream = Upstream::Over;
+                true
+            }
+            Feed::Closed => {
+                self.closing -= 1;
+                false
+            }
+            Feed::Start(_) | Feed::Final(_) | Feed::Piece(_) => self.closing == 0,
+            Feed::Info(_) | Feed::Synced => true,
+        }
     }
 
     /// Does what demand and content call for now. `route` finds the publisher to ask.
@@ -146,6 +160,7 @@ impl ServeLoop {
             _ => return acts,
         };
         if matches!(next, Upstream::Known(_)) {
+            self.closing += 1;
             acts.push(Act::ForgetGroups);
         }
         self.upstream = next;
@@ -170,7 +185,6 @@ impl ServeLoop {
 mod tests {
     use super::*;
     use crate::route::RouteId;
-    use crate::track::Feed;
     use crate::wire::{Cost, Hops, TrackInfo};
 
     const SESSION: SessionRef = SessionRef { shard: 1, slot: 2, generation: 3 };
@@ -261,6 +275,20 @@ mod tests {
     }
 
     #[test]
+    fn news_of_a_closed_subscription_is_kept_from_the_next() {
+        let mut play = Play::new();
+        play.check(false, Some(1), "ask");
+        play.know();
+        play.check(false, Some(1), "subscribe 1");
+        assert!(play.serve.admits(&Feed::Start(0)));
+        play.check(false, None, "forget, unsubscribe");
+        play.check(false, Some(1), "subscribe 1");
+        assert!(!play.serve.admits(&Feed::Start(1)));
+        assert!(!play.serve.admits(&Feed::Closed));
+        assert!(play.serve.admits(&Feed::Start(2)));
+    }
+
+    #[test]
     fn without_a_route_the_track_fails_at_once() {
         let mut play = Play::new();
         play.route = None;
@@ -272,7 +300,7 @@ mod tests {
     fn a_feed_that_is_over_is_not_asked_again() {
         let mut play = Play::new();
         play.check(false, Some(1), "ask");
-        play.serve.feed_over();
+        assert!(play.serve.admits(&Feed::Ended));
         play.check(false, Some(2), "");
         assert!(play.serve.release().is_none());
     }

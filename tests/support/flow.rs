@@ -14,10 +14,22 @@ const SIZES: [usize; 4] = [200, 1200, 6000, 0];
 /// From one group to the next.
 const PERIOD: Duration = Duration::from_millis(8);
 
+/// The groups of a script are a second of presentation apart. Here they keep pace with the clock,
+/// or those that wait for a moment would be too old to be delivered.
+const SPEED: u64 = Duration::from_secs(1).as_millis() as u64 / PERIOD.as_millis() as u64;
+
+fn script(seed: u64, first: u64, count: u64) -> Script {
+    let mut script = Script::new(seed, first, count, &SIZES);
+    for frame in script.groups.iter_mut().flat_map(|group| &mut group.frames) {
+        frame.ticks /= SPEED;
+    }
+    script
+}
+
 /// The one group before those that flow. A viewer who has it is certainly subscribed, so nothing
 /// later may pass it by.
 pub fn prologue(seed: u64, sequence: u64) -> Script {
-    Script::new(seed, sequence, 1, &SIZES)
+    script(seed, sequence, 1)
 }
 
 pub struct Flow {
@@ -41,7 +53,7 @@ impl Flow {
                     _ = ticks.tick() => {}
                     _ = &mut stopped => break,
                 }
-                let script = Script::new(seed, sequence, 1, &SIZES);
+                let script = script(seed, sequence, 1);
                 channel.publish_group(track, &script, &script.groups[0]);
                 count.send_replace(sequence + 1 - first);
             }
@@ -67,6 +79,6 @@ impl Flow {
         let _ = self.stop.send(());
         let channel = self.task.await.expect("the flow does not panic");
         let count = *self.published.borrow();
-        (channel, Script::new(self.seed, self.first, count, &SIZES))
+        (channel, script(self.seed, self.first, count))
     }
 }

@@ -24,9 +24,7 @@ pub struct Nat {
 }
 
 enum Order {
-    Rebind(oneshot::Sender<u16>),
-    Silence(oneshot::Sender<()>),
-    Close(oneshot::Sender<()>),
+    Rebind { done: oneshot::Sender<u16>, forgets: bool },
     Inject(Vec<u8>),
 }
 
@@ -40,12 +38,12 @@ impl Nat {
         let wire = Wire {
             inner,
             outer: connect(relay).await,
-            former: Vec::new(),
+            former: None,
+            forgotten: Vec::new(),
             client: None,
             relay,
             overheard: overheard.clone(),
             rebinding: None,
-            is_silent: false,
         };
         let task = tokio::spawn(wire.run(taken));
         Nat { address, orders, overheard, task }
@@ -56,28 +54,26 @@ impl Nat {
         self.address
     }
 
-    /// Sends from a new port from now on, which is returned once the relay has sent to it. What is
-    /// under way to the old port is lost, as behind a box that has forgotten a mapping.
+    /// Sends from a new port from now on, which is returned once the relay has sent to it. The old
+    /// port still leads to the client.
     #[track_caller]
     pub fn rebind(&self) -> impl Future<Output = u16> {
+        self.change_port(false)
+    }
+
+    /// As `rebind`, but what the relay sends to the old port is lost. A client that only listens
+    /// falls silent then, until it keeps the connection alive.
+    #[track_caller]
+    pub fn rebind_and_forget(&self) -> impl Future<Output = u16> {
+        self.change_port(true)
+    }
+
+    #[track_caller]
+    fn change_port(&self, forgets: bool) -> impl Future<Output = u16> {
         let (done, port) = oneshot::channel();
-        self.order(Order::Rebind(done));
+        self.order(Order::Rebind { done, forgets });
         let port = within("the relay to follow its client to a new port", port);
         async { port.await.expect("the NAT runs") }
-    }
-
-    /// Passes nothing more, in either direction: a cable that is cut.
-    pub async fn silence(&self) {
-        let (done, silent) = oneshot::channel();
-        self.order(Order::Silence(done));
-        silent.await.expect("the NAT runs");
-    }
-
-    /// Closes both sockets, so that the host refuses what comes: a process that was killed.
-    pub async fn close(&self) {
-        let (done, closed) = oneshot::channel();
-        self.order(Order::Close(done));
-        closed.await.expect("the NAT runs");
     }
 
     /// Sends to the relay as if the client had.
@@ -114,13 +110,14 @@ async fn connect(relay: SocketAddr) -> UdpSocket {
 struct Wire {
     inner: UdpSocket,
     outer: UdpSocket,
+    /// Where the relay sends until it has heard of the newest port.
+    former: Option<UdpSocket>,
     /// Kept open, so that nobody else gets their ports, and never read.
-    former: Vec<UdpSocket>,
+    forgotten: Vec<UdpSocket>,
     client: Option<SocketAddr>,
     relay: SocketAddr,
     overheard: Arc<Mutex<VecDeque<Vec<u8>>>>,
     rebinding: Option<oneshot::Sender<u16>>,
-    is_silent: bool,
 }
 
 impl Wire {
@@ -129,25 +126,33 @@ impl Wire {
         loop {
             tokio::select! {
                 order = orders.recv() => match order {
-                    Some(Order::Rebind(done)) => {
+                    Some(Order::Rebind { done, forgets }) => {
+                        self.forgotten.extend(self.former.take());
                         let fresh = connect(self.relay).await;
-                        self.former.push(std::mem::replace(&mut self.outer, fresh));
+                        let old = std::mem::replace(&mut self.outer, fresh);
+                        if forgets {
+                            self.forgotten.push(old);
+                        } else {
+                            self.former = Some(old);
+                        }
                         self.rebinding = Some(done);
-                    }
-                    Some(Order::Silence(done)) => {
-                        self.is_silent = true;
-                        let _ = done.send(());
-                    }
-                    Some(Order::Close(done)) => {
-                        drop((self.inner, self.outer, self.former));
-                        let _ = done.send(());
-                        return;
                     }
                     Some(Order::Inject(datagram)) => drop(self.outer.try_send(&datagram)),
                     None => return,
                 },
                 _ = self.inner.readable() => self.upwards(&mut buf),
-                _ = self.outer.readable() => self.downwards(&mut buf),
+                _ = self.outer.readable() => {
+                    let port = self.outer.local_addr().expect("a bound socket").port();
+                    if self.downwards(&self.outer, &mut buf) > 0
+                        && let Some(done) = self.rebinding.take()
+                    {
+                        let _ = done.send(port);
+                    }
+                }
+                _ = readable(&self.former) => {
+                    let former = self.former.as_ref().expect("it was readable");
+                    self.downwards(former, &mut buf);
+                }
             }
         }
     }
@@ -156,9 +161,6 @@ impl Wire {
     fn upwards(&mut self, buf: &mut [u8]) {
         while let Ok((size, client)) = self.inner.try_recv_from(buf) {
             self.client = Some(client);
-            if self.is_silent {
-                continue;
-            }
             let mut overheard = self.overheard.lock().expect("samples");
             if overheard.len() == OVERHEARD_MAX {
                 overheard.pop_front();
@@ -168,14 +170,21 @@ impl Wire {
         }
     }
 
-    fn downwards(&mut self, buf: &mut [u8]) {
-        while let Ok(size) = self.outer.try_recv(buf) {
-            if let Some(done) = self.rebinding.take() {
-                let _ = done.send(self.outer.local_addr().expect("a bound socket").port());
-            }
-            if let (Some(client), false) = (self.client, self.is_silent) {
+    fn downwards(&self, from: &UdpSocket, buf: &mut [u8]) -> usize {
+        let mut count = 0;
+        while let Ok(size) = from.try_recv(buf) {
+            count += 1;
+            if let Some(client) = self.client {
                 let _ = self.inner.try_send_to(&buf[..size], client);
             }
         }
+        count
+    }
+}
+
+async fn readable(socket: &Option<UdpSocket>) {
+    match socket {
+        Some(socket) => drop(socket.readable().await),
+        None => std::future::pending().await,
     }
 }

@@ -37,6 +37,8 @@ pub struct Spec {
     pub window: u32,
     /// As a publisher: says FIN right behind END instead of after the last acknowledgement.
     pub is_hasty: bool,
+    /// Writes what comes to its mind; nobody looks at what it gets.
+    pub is_rude: bool,
 }
 
 impl Spec {
@@ -50,6 +52,7 @@ impl Spec {
             uni_streams: 1000,
             window: 8 << 20,
             is_hasty: false,
+            is_rude: false,
         }
     }
 
@@ -385,6 +388,11 @@ impl Peer {
         self.state == State::Up
     }
 
+    /// A group may have to wait for it.
+    pub fn is_slow(&self) -> bool {
+        self.was_slow || self.spec.uni_streams < 100 || self.spec.window < 1 << 20
+    }
+
     /// The absolute path of one that this peer writes.
     pub fn absolute(&self, path: &str) -> Path {
         let root = self.spec.setup.path.as_deref().unwrap_or("");
@@ -553,6 +561,18 @@ impl Peer {
         if stops_too {
             let _ = self.conn.recv_stream(stream(id)).stop(code(0));
         }
+    }
+
+    /// None without stream credit.
+    pub fn try_raw(&mut self, dir: Dir, bytes: &[u8], fin: bool) -> Option<u64> {
+        let id = VarInt::from(self.conn.streams().open(dir)?).into_inner();
+        self.is_dirty = true;
+        if dir == Dir::Bi {
+            self.inputs.insert(id, Input { purpose: Use::Raw, buf: BytesMut::new() });
+        }
+        self.raws.insert(id, Raw::default());
+        self.send(id, bytes, fin);
+        Some(id)
     }
 
     pub fn raw(&mut self, dir: Dir, bytes: &[u8], fin: bool) -> u64 {
@@ -1067,7 +1087,7 @@ impl Peer {
                     let had_start = upstream.wanted.group_start.is_some();
                     let before = std::mem::replace(&mut upstream.wanted, wanted);
                     let source = &mut self.sources[upstream.source];
-                    let bounds = |wanted: &Preferences| (wanted.group_start, wanted.group_end);
+                    let bounds = |w: &Preferences| (w.group_start, w.group_end, w.max_age_ms);
                     source.bounds_moved |= bounds(&before) != bounds(&wanted);
                     upstream.position(self.version, source, had_start);
                 }

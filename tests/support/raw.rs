@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::client::within;
 
+/// Longer than the relay's own, which then decides.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the relay may open, and send ahead of being read.
@@ -92,12 +93,15 @@ pub fn client_tls(version: Version) -> Arc<rustls::ClientConfig> {
     Arc::new(config)
 }
 
-pub fn client_config(tls: Arc<rustls::ClientConfig>) -> proto::ClientConfig {
+pub fn client_config(
+    tls: Arc<rustls::ClientConfig>,
+    idle_timeout: Duration,
+) -> proto::ClientConfig {
     let crypto =
         proto::crypto::rustls::QuicClientConfig::try_from(tls).expect("the suites of TLS 1.3");
     let mut transport = proto::TransportConfig::default();
     transport
-        .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().expect("it fits a varint")))
+        .max_idle_timeout(Some(idle_timeout.try_into().expect("it fits a varint")))
         .max_concurrent_uni_streams(STREAMS.into())
         .max_concurrent_bidi_streams(STREAMS.into())
         .stream_receive_window(WINDOW_BYTES.into())
@@ -162,10 +166,19 @@ fn stream(id: u64) -> proto::StreamId {
 impl Raw {
     /// Returns when the TLS handshake is over. Nothing was said on a stream then.
     pub async fn connect(relay: SocketAddr, version: Version) -> Raw {
+        Raw::connect_impatient(relay, version, IDLE_TIMEOUT).await
+    }
+
+    /// As `connect`, with an idle timeout of the client's own.
+    pub async fn connect_impatient(
+        relay: SocketAddr,
+        version: Version,
+        idle_timeout: Duration,
+    ) -> Raw {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         socket.connect(relay).await.expect("loopback has a route");
         let mut endpoint = client_endpoint();
-        let config = client_config(client_tls(version));
+        let config = client_config(client_tls(version), idle_timeout);
         let (handle, conn) =
             endpoint.connect(Instant::now(), config, relay, "localhost").expect("a name");
         let state = State {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn_proto::Dir;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use shardcast::limits::{IDLE_TIMEOUT, KEEP_ALIVE};
+use shardcast::limits::{IDLE_TIMEOUT, KEEP_ALIVE, TRACK_LINGER};
 use shardcast::quic::{Config as QuicConfig, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::{Parked, mesh};
@@ -106,6 +106,8 @@ pub struct World {
     pub history: History,
     /// Groups may be given up for their age in this play.
     pub groups_expire: bool,
+    /// Groups that viewers had to get, and got.
+    pub groups_confirmed: usize,
 }
 
 // ---- keys, the same in every run ----
@@ -245,6 +247,7 @@ impl World {
             addresses: BTreeMap::new(),
             history: History::new(),
             groups_expire: false,
+            groups_confirmed: 0,
         }
     }
 
@@ -341,6 +344,9 @@ impl World {
             let since = now - self.started;
             for line in peer.log.drain(..) {
                 self.history.note(since, format_args!("{} {line}", peer.name));
+            }
+            if peer.spec.is_rude {
+                continue;
             }
             if let Some(fault) = peer.faults.first() {
                 panic!("at {since:?}: {fault}");
@@ -645,6 +651,9 @@ impl World {
         if viewer.version >= Version::Lite06 && known.updates == 0 && skipped != wanted_first {
             return Err(format!("begins with frame {skipped} instead of {wanted_first}"));
         }
+        if known.updates == 0 && !covers(&known.wanted, sequence) {
+            return Err(format!("is not within {:?}", known.wanted));
+        }
         for (at, frame) in seen.frames.iter().enumerate() {
             let Some(made) = group.frames.get(skipped + at) else {
                 return Err(format!("frame {at} was never made"));
@@ -678,7 +687,7 @@ impl World {
             Some(End::Reset(code)) => {
                 let is_theirs = group.end == Some(End::Reset(code));
                 let is_lost = !publisher.is_up() || known.end.is_some() || known.has_left;
-                let is_brief = publisher.version <= Version::Lite04 && viewer.was_slow;
+                let is_brief = publisher.version <= Version::Lite04;
                 let is_old = (self.groups_expire || is_brief) && code == StreamCode::OLD.0;
                 if is_theirs || is_lost || is_old {
                     return Ok(());
@@ -689,7 +698,7 @@ impl World {
     }
 
     /// A subscription that ended cleanly, or one at the end of a play, has all that it was owed.
-    fn judge_whole(&self, peer: usize, index: usize) {
+    fn judge_whole(&self, peer: usize, index: usize) -> usize {
         let viewer = &self.peers[peer];
         let known = &viewer.subscriptions[index];
         let sources = self.sources(peer, known);
@@ -700,7 +709,7 @@ impl World {
             known.path,
             known.track
         );
-        let [(publisher, source)] = sources[..] else { return };
+        let [(publisher, source)] = sources[..] else { return 0 };
         if known.end == Some(End::Finished) {
             assert!(source.end.is_some(), "{who} ended, and the track has not");
             if viewer.version >= Version::Lite05 && self.peers[publisher].version >= Version::Lite05
@@ -718,16 +727,17 @@ impl World {
         }
         // Lite-04 and older cannot say how long they keep a group; the relay assumes seconds.
         let is_brief = self.peers[publisher].version <= Version::Lite04;
-        if self.groups_expire || !viewer.reads_groups || (is_brief && viewer.was_slow) {
-            return;
+        if self.groups_expire || !viewer.reads_groups || (is_brief && viewer.is_slow()) {
+            return 0;
         }
         // A group that stays open keeps its stream; one who grants few may have none left.
         let is_open = |seen: &&Seen| seen.end.is_none();
         let groups = viewer.subscriptions.iter().flat_map(|known| known.groups.values());
         if groups.filter(is_open).count() >= viewer.spec.uni_streams as usize {
-            return;
+            return 0;
         }
         let lowest = known.start.or(known.groups.keys().next().copied());
+        let mut confirmed = 0;
         for (sequence, group) in &source.groups {
             // Where a feed without START begins is what arrives first.
             if !is_told && lowest.is_none_or(|lowest| *sequence < lowest) {
@@ -741,6 +751,11 @@ impl World {
                 continue;
             }
             let seen = known.groups.get(sequence);
+            if is_brief && seen.is_some_and(|seen| seen.end == Some(End::Reset(StreamCode::OLD.0)))
+            {
+                continue;
+            }
+            confirmed += 1;
             match group.end {
                 Some(End::Finished) => assert!(
                     seen.is_some_and(|seen| seen.end == Some(End::Finished)),
@@ -761,13 +776,14 @@ impl World {
                 }
             }
         }
+        confirmed
     }
 
     /// Everything has calmed down: every viewer that is still there must have all it is owed,
     /// and those whose publisher is gone must know it.
     pub fn judge_all(&mut self) {
         for peer in 0..self.peers.len() {
-            if !self.peers[peer].is_up() {
+            if !self.peers[peer].is_up() || self.peers[peer].spec.is_rude {
                 continue;
             }
             for index in 0..self.peers[peer].subscriptions.len() {
@@ -784,24 +800,24 @@ impl World {
                         "{} subscription {index} has not heard that its publisher is gone",
                         self.peers[peer].name
                     ),
-                    _ => self.judge_whole(peer, index),
+                    _ => self.groups_confirmed += self.judge_whole(peer, index),
                 }
             }
         }
     }
 
-    /// The end of a play: all leave, and the relay must forget them.
+    /// The end of a play: viewers leave, then publishers, and the relay must forget them.
     pub fn end(mut self) -> (u64, u64) {
         self.judge_all();
-        for peer in 0..self.peers.len() {
-            if self.peers[peer].is_up() {
-                self.close(peer);
-            }
-        }
         for core in &mut self.cores {
             core.stalled_until = self.now;
         }
-        self.run(ms(30_000));
+        self.close_all(|peer| peer.sources.is_empty());
+        self.run(LOSS_NOTICED + TRACK_LINGER + ms(1000));
+        let tracks: Vec<usize> = self.held().into_iter().map(|(_, tracks, _)| tracks).collect();
+        assert_eq!(tracks, vec![0; self.stage.shards], "tracks that nobody views");
+        self.close_all(|_| true);
+        self.run(LOSS_NOTICED + ms(5000));
         let nothing = vec![(0, 0, 0); self.stage.shards];
         assert_eq!(self.held(), nothing, "connections, tracks and routes that nobody needs");
         if self.stage.strays == 0 {
@@ -810,6 +826,14 @@ impl World {
             }
         }
         self.history.digest()
+    }
+
+    fn close_all(&mut self, is_meant: impl Fn(&Peer) -> bool) {
+        for peer in 0..self.peers.len() {
+            if self.peers[peer].is_up() && is_meant(&self.peers[peer]) {
+                self.close(peer);
+            }
+        }
     }
 }
 
