@@ -469,6 +469,8 @@ impl Random {
                 datagram.extend(self.bytes(1200));
                 return datagram;
             }
+            // The samples begin with the client's handshake.
+            3 => samples[self.below(4)].clone(),
             _ => samples[self.below(samples.len())].clone(),
         };
         match self.below(4) {

@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 
 use super::client::within;
 
-/// Datagrams of the client that are kept as samples.
+/// Datagrams of the client that are kept as samples: those of its handshake, and the newest.
+const OVERHEARD_FIRST: usize = 8;
 const OVERHEARD_MAX: usize = 256;
 
 const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -81,7 +82,7 @@ impl Nat {
         self.order(Order::Inject(datagram));
     }
 
-    /// The newest datagrams that the client has sent.
+    /// The first and the newest datagrams that the client has sent.
     pub fn overheard(&self) -> Vec<Vec<u8>> {
         self.overheard.lock().expect("samples").iter().cloned().collect()
     }
@@ -163,7 +164,7 @@ impl Wire {
             self.client = Some(client);
             let mut overheard = self.overheard.lock().expect("samples");
             if overheard.len() == OVERHEARD_MAX {
-                overheard.pop_front();
+                overheard.remove(OVERHEARD_FIRST);
             }
             overheard.push_back(buf[..size].to_vec());
             let _ = self.outer.try_send(&buf[..size]);

@@ -540,6 +540,12 @@ impl Peer {
 
     pub fn update(&mut self, subscription: usize, wanted: Preferences) {
         let subscription = &mut self.subscriptions[subscription];
+        // There, to drop a named start is to ask for the newest group again (spec §4.9).
+        let begins_anew = self.version <= Version::Lite05
+            && subscription.wanted.group_start.is_some()
+            && wanted.group_start.is_none();
+        let groups = &subscription.groups;
+        subscription.owed.retain(|sequence| !begins_anew || groups.contains_key(sequence));
         subscription.wanted = wanted;
         subscription.updates += 1;
         subscription.is_settled = false;
