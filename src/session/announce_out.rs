@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::control::Unsent;
 use super::streams::{StreamId, Streams};
-use super::{Context, Effect, Session, Unsent, Use};
+use super::{Context, Effect, Session, Use};
 use crate::limits::{ANNOUNCE_BACKLOG_BYTES, ANNOUNCE_CHANGES_MAX, ANNOUNCE_STREAMS_PER_PEER_MAX};
 use crate::route::{Directory, Route};
 use crate::wire::{

@@ -6,6 +6,7 @@
 
 mod announce_in;
 mod announce_out;
+mod control;
 mod pull;
 mod serve;
 pub mod streams;
@@ -15,11 +16,11 @@ pub use serve::Service;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::limits::{CONTROL_BACKLOG_BYTES_MAX, CONTROL_INPUT_BYTES_MAX, SETUP_TIMEOUT};
+use crate::limits::SETUP_TIMEOUT;
 use crate::route::{Route, RouteId, SessionRef};
 use crate::track::{Feed, PullRef};
 use crate::wire::{
@@ -29,12 +30,10 @@ use crate::wire::{
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
+use control::Unsent;
 use pull::{GroupIn, Pull};
 use serve::Served;
-use streams::{ReadEnd, StreamId, Streams, WriteEnd};
-
-/// Send priority of everything that is not a group: above every group.
-const CONTROL_PRIORITY: i32 = i32::MAX;
+use streams::{ReadEnd, StreamId, Streams};
 
 /// Enough for the type and header of a group stream.
 const UNI_HEADER_BYTES: usize = 8 + 8 + GROUP_HEADER_BYTES_MAX;
@@ -175,21 +174,6 @@ enum Step {
     Again,
     /// The session is done with it.
     Forget,
-}
-
-/// Control bytes that wait for the peer's flow control.
-#[derive(Debug)]
-struct Unsent {
-    chunks: Vec<Bytes>,
-    fin: bool,
-    /// Whether it counts towards the session's bound. Announcements have bounds of their own.
-    is_counted: bool,
-}
-
-impl Unsent {
-    fn len(&self) -> usize {
-        self.chunks.iter().map(Bytes::len).sum()
-    }
 }
 
 #[derive(Debug)]
@@ -395,27 +379,6 @@ impl Session {
         }
         self.keep_input(id, stream, cx);
         cx.effects.push(Effect::Unread { stream: id });
-    }
-
-    fn keep_input<S: Streams>(&mut self, id: StreamId, stream: Stream, cx: &mut Context<'_, S>) {
-        self.input_bytes += stream.buf.len();
-        self.inputs.insert(id, stream);
-        if self.input_bytes > CONTROL_INPUT_BYTES_MAX {
-            self.fail(SessionCode::INTERNAL, "too many incomplete control messages", cx);
-        }
-    }
-
-    /// Forgets what a stream is for. Whatever else comes on it is ignored.
-    fn forget_input(&mut self, id: StreamId) -> bool {
-        let stream = self.inputs.remove(&id);
-        self.input_bytes -= stream.as_ref().map_or(0, |stream| stream.buf.len());
-        stream.is_some()
-    }
-
-    /// From here on what comes on a stream is read and dropped.
-    fn drain_input(&mut self, id: StreamId) {
-        self.forget_input(id);
-        self.inputs.insert(id, Stream { purpose: Use::Draining, buf: BytesMut::new() });
     }
 
     /// Handles one message at the front of a stream's buffer.
@@ -715,11 +678,8 @@ impl Session {
             cx.effects.push(Effect::Unblocked { key });
             return;
         }
-        let Some(mut unsent) = self.take_unsent(id) else { return };
-        match cx.streams.write(id, &mut unsent.chunks) {
-            WriteEnd::Blocked(_) => return self.keep_unsent(id, unsent, cx),
-            WriteEnd::All if unsent.fin => cx.streams.finish(id),
-            WriteEnd::All | WriteEnd::Stopped => {}
+        if !self.resend(id, cx) {
+            return;
         }
         if self.feeds.contains_key(&id) {
             cx.effects.push(Effect::Listening);
@@ -771,68 +731,6 @@ impl Session {
         if std::mem::take(&mut self.starved) {
             cx.effects.extend(self.served.keys().map(|key| Effect::Unblocked { key: *key }));
         }
-    }
-
-    /// Sends control bytes, now or when the peer's flow control allows.
-    fn send<S: Streams>(&mut self, id: StreamId, bytes: &[u8], fin: bool, cx: &mut Context<'_, S>) {
-        let bytes = Bytes::copy_from_slice(bytes);
-        if let Some(mut unsent) = self.take_unsent(id) {
-            unsent.chunks.push(bytes);
-            unsent.fin |= fin;
-            return self.keep_unsent(id, unsent, cx);
-        }
-        cx.streams.set_priority(id, CONTROL_PRIORITY);
-        let mut chunks = vec![bytes];
-        match cx.streams.write(id, &mut chunks) {
-            WriteEnd::All if fin => cx.streams.finish(id),
-            WriteEnd::All | WriteEnd::Stopped => {}
-            WriteEnd::Blocked(_) => {
-                let is_counted = !self.feeds.contains_key(&id);
-                self.keep_unsent(id, Unsent { chunks, fin, is_counted }, cx);
-            }
-        }
-    }
-
-    fn take_unsent(&mut self, id: StreamId) -> Option<Unsent> {
-        let unsent = self.unsent.remove(&id)?;
-        if unsent.is_counted {
-            self.unsent_bytes -= unsent.len();
-        }
-        Some(unsent)
-    }
-
-    fn keep_unsent<S: Streams>(
-        &mut self,
-        id: StreamId,
-        mut unsent: Unsent,
-        cx: &mut Context<'_, S>,
-    ) {
-        unsent.chunks.retain(|chunk| !chunk.is_empty());
-        if unsent.is_counted {
-            self.unsent_bytes += unsent.len();
-        }
-        self.unsent.insert(id, unsent);
-        if self.unsent_bytes > CONTROL_BACKLOG_BYTES_MAX {
-            self.fail(SessionCode::INTERNAL, "control streams are not read", cx);
-        }
-    }
-
-    fn finish<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
-        match self.unsent.get_mut(&id) {
-            Some(unsent) => unsent.fin = true,
-            None => cx.streams.finish(id),
-        }
-    }
-
-    fn reset<S: Streams>(&mut self, id: StreamId, code: StreamCode, cx: &mut Context<'_, S>) {
-        self.take_unsent(id);
-        cx.streams.reset(id, code);
-    }
-
-    /// Ends both directions of a stream that is not served.
-    fn refuse<S: Streams>(&mut self, id: StreamId, code: StreamCode, cx: &mut Context<'_, S>) {
-        self.reset(id, code, cx);
-        cx.streams.stop(id, code);
     }
 
     fn fail<S: Streams>(
