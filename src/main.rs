@@ -66,7 +66,8 @@ fn start_logging(config: &Config) -> Result<(), BadFilter> {
         Ok(text) if !text.is_empty() => {
             EnvFilter::try_new(text).map_err(|error| BadFilter(error.to_string()))?
         }
-        _ => EnvFilter::new(config.log_level.as_str()),
+        // The executor's own debug lines are about its files, not about the relay.
+        _ => EnvFilter::new(format!("{},glommio=warn", config.log_level)),
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
