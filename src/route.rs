@@ -75,6 +75,11 @@ impl Directory {
         }
     }
 
+    /// Whether a route is still announced.
+    pub fn has(&self, route: &Route) -> bool {
+        self.at(&route.path).any(|held| held.id == route.id)
+    }
+
     /// Routes announced for exactly this path, best first.
     pub fn at(&self, path: &Path) -> impl Iterator<Item = &Arc<Route>> {
         self.paths.get(path).into_iter().flatten()
@@ -125,5 +130,112 @@ impl Directory {
 
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Path {
+        Path::parse(text).unwrap()
+    }
+
+    /// A route with number `id`, through the session with the same number.
+    fn route(id: u64, at: &str, hops: &[u64], warm: u64) -> Arc<Route> {
+        Arc::new(Route {
+            id: RouteId(id),
+            path: path(at),
+            hops: Hops::from_slice(hops).unwrap(),
+            cost: Cost { warm, cold: warm },
+            via: 1000 + id,
+            session: SessionRef { shard: 0, slot: id as u32, generation: 1 },
+        })
+    }
+
+    fn directory(routes: &[Arc<Route>]) -> Directory {
+        let mut directory = Directory::default();
+        for route in routes {
+            directory.insert(route.clone());
+        }
+        directory
+    }
+
+    #[track_caller]
+    fn check(routes: &[Arc<Route>], request: &str, identity: u64, expect: Option<u64>) {
+        let request = path(request);
+        let got = |routes: &[Arc<Route>]| {
+            directory(routes).resolve(&request, identity).map(|route| route.id.0)
+        };
+        assert_eq!(got(routes), expect);
+        let reversed: Vec<_> = routes.iter().rev().cloned().collect();
+        assert_eq!(got(&reversed), expect, "the order of news does not matter");
+    }
+
+    #[test]
+    fn the_longest_covering_path_wins_outright() {
+        let routes = [route(1, "", &[7], 0), route(2, "a", &[7], 50), route(3, "a/b", &[7, 0], 99)];
+        check(&routes, "a/b/c", 5, Some(3));
+        check(&routes, "a/b", 5, Some(3));
+        check(&routes, "a/bc", 5, Some(2));
+        check(&routes, "ab", 5, Some(1));
+        check(&routes[1..], "ab", 5, None);
+        check(&[], "", 5, None);
+    }
+
+    #[test]
+    fn of_one_path_the_best_route_wins() {
+        // Named before anonymous, then cost, then hops, then the newest.
+        check(&[route(1, "a", &[7, 0], 0), route(2, "a", &[8], 9)], "a", 5, Some(2));
+        check(&[route(1, "a", &[7], 1), route(2, "a", &[8], 2)], "a", 5, Some(1));
+        check(&[route(1, "a", &[7, 9], 1), route(2, "a", &[8], 1)], "a", 5, Some(2));
+        check(&[route(1, "a", &[7], 1), route(2, "a", &[8], 1)], "a", 5, Some(2));
+    }
+
+    #[test]
+    fn nobody_is_served_from_what_passes_through_itself() {
+        let routes = [route(1, "a", &[7], 0), route(2, "a", &[7, 8], 5), route(3, "", &[9], 0)];
+        check(&routes, "a", 1001, Some(2));
+        check(&routes, "a", 8, Some(1));
+        check(&routes, "a", 7, Some(3));
+        check(&routes[..2], "a", 7, None);
+        let directory = directory(&routes);
+        let to = |avoid| directory.resolve_origin(&path("a/x"), 7, avoid).map(|route| route.id.0);
+        assert_eq!((to(None), to(Some(1001)), to(Some(7))), (Some(1), Some(2), None));
+        assert!(directory.any_passes(&path("a/x"), 7, 8));
+        assert!(!directory.any_passes(&path("a/x"), 9, 8));
+    }
+
+    #[test]
+    fn a_change_replaces_and_a_removal_removes() {
+        let mut directory = directory(&[route(1, "a", &[7], 0), route(2, "a", &[8], 5)]);
+        directory.insert(route(1, "a", &[7], 9));
+        let best = |directory: &Directory| directory.resolve(&path("a"), 5).map(|route| route.id.0);
+        assert_eq!((best(&directory), directory.len()), (Some(2), 2));
+        directory.remove(&path("a"), RouteId(2));
+        assert!(!directory.has(&route(2, "a", &[8], 5)) && directory.has(&route(1, "a", &[7], 9)));
+        directory.remove(&path("a"), RouteId(1));
+        directory.remove(&path("a"), RouteId(1));
+        assert!(directory.is_empty());
+    }
+
+    #[test]
+    fn a_listener_is_shown_what_its_prefix_covers_and_what_covers_it() {
+        let routes: Vec<_> = ["", "a", "a/b", "a/b/c", "a-b", "ab", "b"]
+            .iter()
+            .enumerate()
+            .map(|(id, at)| route(id as u64, at, &[7], 0))
+            .collect();
+        let directory = directory(&routes);
+        let shown = |prefix: &str| {
+            let mut paths: Vec<_> =
+                directory.paths_for(&path(prefix)).map(|path| path.as_str().to_owned()).collect();
+            paths.sort();
+            paths.join(" ")
+        };
+        assert_eq!(shown("a/b"), " a a/b a/b/c");
+        assert_eq!(shown("a"), " a a/b a/b/c");
+        assert_eq!(shown("c"), "");
+        assert_eq!(shown(""), " a a-b a/b a/b/c ab b");
     }
 }

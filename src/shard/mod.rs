@@ -175,7 +175,8 @@ impl Shard {
             ToShard::RouteUp(route) => self.route_up(route),
             ToShard::RouteDown { path, id } => self.route_down(path, id),
             ToShard::Need { key, route, mirror, need } => {
-                let slot = self.tracks.set_mirror(&key, &route, mirror, need, &mut self.post);
+                let (directory, post) = (&self.directory, &mut self.post);
+                let slot = self.tracks.set_mirror(&key, &route, mirror, need, directory, post);
                 self.steer(now, slot);
             }
             ToShard::Detach { mirror } => {
@@ -462,7 +463,6 @@ impl Shard {
 
     fn route_down(&mut self, path: Path, id: RouteId) {
         self.directory.remove(&path, id);
-        self.tracks.retire(id);
         self.changed_paths.push(path);
     }
 

@@ -11,7 +11,7 @@ use super::message::{ToShard, TrackKey};
 use super::placement::home_of;
 use super::{Counters, Shard, Skips};
 use crate::limits::{OUTBOX_LIVE_MAX, TRACK_LINGER};
-use crate::route::{Route, RouteId};
+use crate::route::{Directory, Route};
 use crate::session::Service;
 use crate::session::streams::StreamId;
 use crate::track::demand::Demand;
@@ -136,13 +136,22 @@ impl Tracks {
         &self.slab[slot].content
     }
 
-    /// The track, at home here or a mirror, made if need be.
-    pub fn get_or_make(&mut self, key: &Arc<TrackKey>, route: &Arc<Route>) -> usize {
-        // Readers of a feed that is over keep what they have; the next one asks again.
-        if let Some(&slot) = self.by_key.get(key)
-            && self.slab[slot].content.outcome.is_none()
-        {
-            return slot;
+    /// The copy for a new reader that resolved `route`, at home here or a mirror, made if need be.
+    pub fn get_or_make(
+        &mut self,
+        key: &Arc<TrackKey>,
+        route: &Arc<Route>,
+        directory: &Directory,
+    ) -> usize {
+        if let Some(&slot) = self.by_key.get(key) {
+            let held = &self.slab[slot];
+            // A broadcast that is announced again is another one, even from the same publisher.
+            let is_another = held.route.id != route.id
+                && (held.route.session == route.session || !directory.has(&held.route));
+            // Readers of an old copy keep what they have; nobody joins them.
+            if held.content.outcome.is_none() && !is_another {
+                return slot;
+            }
         }
         let home = home_of(key.broadcast.as_str(), &key.name, self.shards);
         self.generation = self.generation.wrapping_add(1);
@@ -172,12 +181,6 @@ impl Tracks {
         slot
     }
 
-    /// A broadcast that is announced again is another one, even from the same publisher: those
-    /// who read the old one go on, and nobody joins them.
-    pub fn retire(&mut self, route: RouteId) {
-        self.by_key.retain(|_, slot| self.slab[*slot].route.id != route);
-    }
-
     /// Notes what a mirror needs, and tells a new one all that is known. The slot of its home.
     pub fn set_mirror(
         &mut self,
@@ -185,6 +188,7 @@ impl Tracks {
         route: &Arc<Route>,
         mirror: TrackRef,
         need: Need,
+        directory: &Directory,
         post: &mut Post<ToShard>,
     ) -> usize {
         if let Some(&slot) = self.by_mirror.get(&mirror) {
@@ -195,7 +199,7 @@ impl Tracks {
             }
             return slot;
         }
-        let slot = self.get_or_make(key, route);
+        let slot = self.get_or_make(key, route, directory);
         let track = &mut self.slab[slot];
         let Place::Home { mirrors, .. } = &mut track.place else { return slot };
         self.by_mirror.insert(mirror, slot);
@@ -300,7 +304,7 @@ impl Shard {
         let origin = route.origin();
         let avoid = self.directory.any_passes(&broadcast, origin, identity).then_some(identity);
         let track = Arc::new(TrackKey { broadcast, name, origin, avoid });
-        let slot = self.tracks.get_or_make(&track, &route);
+        let slot = self.tracks.get_or_make(&track, &route, &self.directory);
         peer.attached.insert(key, self.tracks.name(slot));
         let wants = wanted.map_or(Wants::Info, |wanted| Wants::Groups(Demand::of(&wanted)));
         let held = &mut self.tracks.slab[slot];
