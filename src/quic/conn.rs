@@ -50,6 +50,8 @@ pub struct Conn {
     credit: [u64; 2],
     pub(super) close: Option<(SessionCode, &'static str)>,
     is_established: bool,
+    /// Counts as a handshake in progress.
+    pub(super) is_handshaking: bool,
     /// Whether stream codes are sent as WebTransport maps them. The released native clients do
     /// so on raw QUIC too and take nothing else; a peer whose own codes are plain gets plain ones.
     maps_codes: bool,
@@ -69,6 +71,7 @@ impl Conn {
             credit,
             close: None,
             is_established: false,
+            is_handshaking: true,
             maps_codes: true,
         }
     }
@@ -79,10 +82,6 @@ impl Conn {
 
     pub fn remote(&self) -> std::net::SocketAddr {
         self.proto.remote_address()
-    }
-
-    pub fn is_established(&self) -> bool {
-        self.is_established
     }
 
     /// When the session wants [`crate::session::Session::timeout`] to be called.

@@ -157,10 +157,11 @@ impl Endpoint {
     pub fn poll(&mut self, slot: usize) -> Option<Event> {
         let conn = self.conns[slot].as_deref_mut()?;
         let event = conn.poll();
-        match event {
-            Some(Event::Connected { .. }) => self.handshakes -= 1,
-            Some(Event::Lost { .. }) if !conn.is_established() => self.handshakes -= 1,
-            _ => {}
+        // A connection may be lost more than once, as quinn-proto tells it.
+        if matches!(event, Some(Event::Connected { .. } | Event::Lost { .. }))
+            && std::mem::take(&mut conn.is_handshaking)
+        {
+            self.handshakes -= 1;
         }
         event
     }
@@ -259,7 +260,9 @@ impl Endpoint {
             let is_drained = event.is_drained();
             let answer = self.proto.handle_event(handle, event);
             if is_drained {
-                self.conns[slot] = None;
+                if self.conns[slot].take().is_some_and(|conn| conn.is_handshaking) {
+                    self.handshakes -= 1;
+                }
                 self.live -= 1;
                 return;
             }

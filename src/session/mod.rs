@@ -404,7 +404,7 @@ impl Session {
                 stream.purpose = Use::AnnounceSource(source);
                 step
             }
-            Use::PullInfo { pull } => self.take_info(id, *pull, &mut stream.buf, cx),
+            Use::PullInfo { .. } => self.take_info(id, stream, cx),
             Use::PullSubscription { pull } => self.take_response(*pull, &mut stream.buf, cx),
             // One byte after a TRACK request is one too many (spec §4.12).
             Use::InfoRequest if !stream.buf.is_empty() => {
@@ -687,6 +687,7 @@ impl Session {
         if let Some(Stream { purpose: Use::PullSubscription { pull }, .. }) = self.inputs.get(&id) {
             self.send_update(*pull, cx);
         }
+        self.open_pulls(cx);
     }
 
     /// Everything on a stream that we finished was acknowledged.

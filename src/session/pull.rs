@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Step, Stream, Use};
 use crate::limits::{
-    ANSWER_TIMEOUT, PRIORITY_DEFAULT, READ_BYTES_PER_TURN, TAIL_WAIT_MAX, TAIL_WAIT_MIN,
-    TIMESCALE_DEFAULT, TRACK_MAX_AGE_MS_DEFAULT,
+    ANSWER_TIMEOUT, CONTROL_BACKLOG_BYTES_MAX, PRIORITY_DEFAULT, READ_BYTES_PER_TURN,
+    TAIL_WAIT_MAX, TAIL_WAIT_MIN, TIMESCALE_DEFAULT, TRACK_MAX_AGE_MS_DEFAULT,
 };
 use crate::track::group::{GroupEnd, Marks, Piece};
 use crate::track::scan::FrameScanner;
@@ -49,6 +49,9 @@ struct Subscription {
     update: Option<Preferences>,
     /// The group start that was last asked for.
     asked: Option<u64>,
+    /// How far back an update has reached since.
+    reaches: u64,
+    /// What the publisher has said: where the first subscription starts, and the exclusive end.
     start: Option<u64>,
     end: Option<u64>,
     /// Group streams that are being read.
@@ -82,7 +85,8 @@ impl Seen {
             self.ranges[at].end = self.ranges.remove(at + 1).end;
         }
         if self.ranges.len() > SEEN_RANGES_MAX {
-            self.ranges[1].start = self.ranges.remove(0).start;
+            let oldest = self.ranges.remove(0);
+            self.ranges[0].start = oldest.start;
         }
         true
     }
@@ -138,6 +142,7 @@ impl Session {
             PullCommand::Unsubscribe { pull } => {
                 let Some(&key) = self.pull_keys.get(&pull) else { return };
                 self.pulls[key].wanted = None;
+                self.pulls[key].answer_by = None;
                 self.end_subscription(key, cx);
                 cx.effects.push(Effect::Fed { pull, feed: Feed::Closed });
             }
@@ -196,6 +201,10 @@ impl Session {
     }
 
     fn open_pull<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
+        // What viewers ask for must not cost a publisher its session: it waits its turn.
+        if self.unsent_bytes > CONTROL_BACKLOG_BYTES_MAX / 2 {
+            return;
+        }
         let pull = &mut self.pulls[key];
         let mut bytes = Vec::new();
         if pull.info_wanted {
@@ -225,6 +234,7 @@ impl Session {
             is_accepted: self.version >= Version::Lite05,
             update: None,
             asked: preferences.group_start,
+            reaches: u64::MAX,
             start: None,
             end: None,
             open: Vec::new(),
@@ -255,14 +265,15 @@ impl Session {
                 // No START answers an update, yet one that reaches further back brings what is
                 // older (spec §4.9).
                 let reaches = match wanted.group_start {
-                    None if self.version >= Version::Lite06 => Some(0),
-                    start => start,
+                    None if self.version >= Version::Lite06 => 0,
+                    start => start.unwrap_or(u64::MAX),
                 };
-                if let (Some(from), Some(start)) = (reaches, &mut subscription.start)
-                    && from < *start
-                {
-                    *start = from;
-                    cx.effects.push(Effect::Fed { pull: pull.name, feed: Feed::Start(from) });
+                if reaches < subscription.reaches {
+                    subscription.reaches = reaches;
+                    if subscription.start.is_some_and(|start| reaches < start) {
+                        let feed = Feed::Start(reaches);
+                        cx.effects.push(Effect::Fed { pull: pull.name, feed });
+                    }
                 }
                 subscription.update = Some(wanted);
                 self.send_update(key, cx);
@@ -328,11 +339,11 @@ impl Session {
     pub(super) fn take_info<S: Streams>(
         &mut self,
         id: StreamId,
-        key: usize,
-        buf: &mut BytesMut,
+        stream: &mut Stream,
         cx: &mut Context<'_, S>,
     ) -> Step {
-        match TrackInfo::take(self.version, buf) {
+        let Use::PullInfo { pull: key } = stream.purpose else { return Step::Wait };
+        match TrackInfo::take(self.version, &stream.buf) {
             Ok(None) => Step::Wait,
             Ok(Some((info, _))) => {
                 let pull = &mut self.pulls[key];
@@ -340,9 +351,9 @@ impl Session {
                 pull.answer_by = None;
                 pull.max_age_ms = info.max_age_ms;
                 cx.effects.push(Effect::Fed { pull: pull.name, feed: Feed::Info(info) });
-                self.drain_input(id);
+                stream.purpose = Use::Draining;
                 self.finish(id, cx);
-                Step::Forget
+                Step::Again
             }
             Err(_) => {
                 self.pulls[key].info_stream = None;
@@ -392,7 +403,8 @@ impl Session {
             }
             SubscribeResponse::Start { group } => {
                 subscription.start = Some(group);
-                cx.effects.push(Effect::Fed { pull: name, feed: Feed::Start(group) });
+                let feed = Feed::Start(group.min(subscription.reaches));
+                cx.effects.push(Effect::Fed { pull: name, feed });
             }
             SubscribeResponse::End { group } => {
                 let reached = subscription.seen.end();
@@ -418,7 +430,9 @@ impl Session {
         cx: &mut Context<'_, S>,
     ) -> Step {
         if let Some(subscription) = &self.pulls[key].subscription {
-            self.refuse(subscription.stream, StreamCode::CANCEL, cx);
+            let stream = subscription.stream;
+            self.forget_input(stream);
+            self.refuse(stream, StreamCode::CANCEL, cx);
         }
         self.pull_failed(key, code, cx);
         Step::Forget
@@ -623,12 +637,15 @@ mod tests {
 
     #[test]
     fn gaps_are_bounded_and_the_newest_stay_exact() {
-        let mut seen = Seen::default();
-        for sequence in (0..10_000).step_by(2) {
-            assert!(seen.insert(sequence));
+        for count in [500, 501, 502] {
+            let mut seen = Seen::default();
+            for sequence in (0..count).map(|n| n * 2) {
+                assert!(seen.insert(sequence));
+            }
+            assert!(seen.ranges.len() <= super::SEEN_RANGES_MAX);
+            assert!(seen.ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
+            assert!(seen.insert(2 * count - 3), "a recent gap is still open");
+            assert!(!seen.insert(1), "an old one has closed");
         }
-        assert!(seen.ranges.len() <= super::SEEN_RANGES_MAX);
-        assert!(seen.insert(9_997), "a recent gap is still open");
-        assert!(!seen.insert(1), "an old one has closed");
     }
 }

@@ -139,7 +139,9 @@ impl Shard {
         if self.stopping {
             return Next::Stop;
         }
-        if more_mail || more_datagrams || !self.unread.is_empty() || self.tracks.has_changed() {
+        let is_behind =
+            !self.unread.is_empty() || !self.changed_paths.is_empty() || self.tracks.has_changed();
+        if more_mail || more_datagrams || is_behind {
             return Next::More;
         }
         // Nobody tells when a full socket or lane drains.
@@ -495,7 +497,9 @@ impl Shard {
     /// A home's command for a session of this shard.
     fn pull(&mut self, now: Instant, session: SessionRef, command: PullCommand) {
         let slot = session.slot as usize;
-        if self.generation(slot) == Some(session.generation) {
+        let is_current = self.generation(slot) == Some(session.generation);
+        let peer = self.peers.get(slot).and_then(Option::as_ref);
+        if is_current && peer.is_some_and(|peer| peer.session.failure().is_none()) {
             if let PullCommand::Release { pull } = &command
                 && let Some(peer) = &mut self.peers[slot]
             {
