@@ -83,6 +83,9 @@ pub const ANNOUNCE_CHANGES_MAX: usize = 1 << 16;
 /// Bytes of incomplete control messages of one peer, over all its streams.
 pub const CONTROL_INPUT_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of the broadcast path and the track name of one request: every pending one holds them.
+pub const REQUEST_NAME_BYTES_MAX: usize = 4096;
+
 /// How long a publisher may take to say what a track is like, or to accept a subscription where
 /// its wire has it accept. Viewers give up after ten seconds (spec §4.6).
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);

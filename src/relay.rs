@@ -101,8 +101,9 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
     let parking = match Parking::new(&socket, post.waker()) {
         Ok(parking) => parking,
         Err(error) => {
-            tracing::error!(shard = me, %error, "cannot watch the socket");
-            return;
+            // A relay without one of its shards would leave its share of the clients hanging.
+            eprintln!("shardcast: shard {me} cannot watch its socket: {error}");
+            std::process::exit(1);
         }
     };
     let mut shard = Shard::new(setting, post);

@@ -20,7 +20,7 @@ use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::limits::SETUP_TIMEOUT;
+use crate::limits::{REQUEST_NAME_BYTES_MAX, SETUP_TIMEOUT};
 use crate::route::{Route, RouteId, SessionRef};
 use crate::track::{Feed, PullRef};
 use crate::wire::{
@@ -625,9 +625,12 @@ impl Session {
     }
 
     /// The absolute path of a request, if this peer may use it.
-    fn absolute(&self, path: &Path) -> Option<Path> {
-        let path = self.root.join(path).ok()?;
-        self.permits(&path).then_some(path)
+    fn absolute(&self, broadcast: &Path, track: &str) -> Result<Path, StreamCode> {
+        if broadcast.as_str().len() + track.len() > REQUEST_NAME_BYTES_MAX {
+            return Err(StreamCode::NOT_FOUND);
+        }
+        let path = self.root.join(broadcast).map_err(|_| StreamCode::UNROUTABLE)?;
+        if self.permits(&path) { Ok(path) } else { Err(StreamCode::UNROUTABLE) }
     }
 
     fn permits(&self, path: &Path) -> bool {
@@ -640,7 +643,7 @@ impl Session {
         request: TrackRequest,
         cx: &mut Context<'_, S>,
     ) -> Result<Use, StreamCode> {
-        let broadcast = self.absolute(&request.broadcast).ok_or(StreamCode::UNROUTABLE)?;
+        let broadcast = self.absolute(&request.broadcast, &request.track)?;
         let track = request.track.into();
         cx.effects.push(Effect::InfoWanted { key: id, broadcast, track });
         Ok(Use::InfoRequest)

@@ -32,7 +32,8 @@ pub(super) struct Pull {
     /// TRACK is to be asked as soon as there is credit for a stream.
     info_wanted: bool,
     info_stream: Option<StreamId>,
-    /// When the publisher must have answered TRACK, or SUBSCRIBE where OK is due.
+    /// When the publisher must have answered TRACK, or SUBSCRIBE where OK is due, whatever it
+    /// was that the question waited for.
     answer_by: Option<Instant>,
     /// The subscription to open as soon as there is credit for a stream.
     wanted: Option<Preferences>,
@@ -136,6 +137,8 @@ impl Session {
             PullCommand::Subscribe { pull, wanted } => {
                 let Some(&key) = self.pull_keys.get(&pull) else { return };
                 self.pulls[key].wanted = Some(wanted);
+                self.pulls[key].answer_by = Some(cx.now + ANSWER_TIMEOUT);
+                self.note_deadline(key);
                 self.open_pull(key, cx);
             }
             PullCommand::Update { pull, wanted } => self.update(pull, wanted, cx),
@@ -145,10 +148,12 @@ impl Session {
                 self.pulls[key].answer_by = None;
                 self.end_subscription(key, cx);
                 cx.effects.push(Effect::Fed { pull, feed: Feed::Closed });
+                self.open_pulls(cx);
             }
             PullCommand::Release { pull } => {
                 let Some(&key) = self.pull_keys.get(&pull) else { return };
                 self.forget_pull(key, cx);
+                self.open_pulls(cx);
             }
         }
     }
@@ -173,12 +178,13 @@ impl Session {
             max_age_ms: TRACK_MAX_AGE_MS_DEFAULT,
             info_wanted: has_track_stream,
             info_stream: None,
-            answer_by: None,
+            answer_by: has_track_stream.then(|| cx.now + ANSWER_TIMEOUT),
             wanted: None,
             subscription: None,
         });
         self.pull_keys.insert(name, key);
         if has_track_stream {
+            self.note_deadline(key);
             self.open_pull(key, cx);
         } else {
             let info = TrackInfo {
@@ -211,14 +217,12 @@ impl Session {
             let Some(id) = cx.streams.open_bidi() else { return };
             pull.info_wanted = false;
             pull.info_stream = Some(id);
-            pull.answer_by = Some(cx.now + ANSWER_TIMEOUT);
             encode_varint(BidiType::Track as u64, &mut bytes);
             let request =
                 TrackRequest { broadcast: pull.broadcast.clone(), track: pull.track.to_string() };
             request.encode(&mut bytes);
             let purpose = Use::PullInfo { pull: key };
             self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
-            self.note_deadline(key);
             return self.send(id, &bytes, false, cx);
         }
         if pull.wanted.is_none() || pull.subscription.is_some() {
@@ -241,7 +245,10 @@ impl Session {
             seen: Seen::default(),
             tail: None,
         });
-        pull.answer_by = (self.version <= Version::Lite04).then(|| cx.now + ANSWER_TIMEOUT);
+        if self.version >= Version::Lite05 {
+            // Nothing answers there before the first group is known.
+            pull.answer_by = None;
+        }
         // Known before it is written: a group may overtake the response.
         self.pull_ids.insert(id, key);
         encode_varint(BidiType::Subscribe as u64, &mut bytes);
@@ -251,7 +258,6 @@ impl Session {
         let purpose = Use::PullSubscription { pull: key };
         self.inputs.insert(stream, Stream { purpose, buf: BytesMut::new() });
         cx.streams.expect_groups();
-        self.note_deadline(key);
         self.send(stream, &bytes, false, cx);
     }
 
@@ -475,6 +481,7 @@ impl Session {
             }
         }
         self.pull_deadline = self.pulls.iter().filter_map(|(_, pull)| pull.deadline()).min();
+        self.open_pulls(cx);
     }
 
     /// Makes sure that a pull's deadline is kept.

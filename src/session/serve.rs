@@ -76,7 +76,7 @@ impl Session {
         request: Subscribe,
         cx: &mut Context<'_, S>,
     ) -> Result<Use, StreamCode> {
-        let broadcast = self.absolute(&request.broadcast).ok_or(StreamCode::UNROUTABLE)?;
+        let broadcast = self.absolute(&request.broadcast, &request.track)?;
         let wanted = request.preferences;
         self.served.insert(
             id,

@@ -146,8 +146,9 @@ impl Tracks {
         if let Some(&slot) = self.by_key.get(key) {
             let held = &self.slab[slot];
             // A broadcast that is announced again is another one, even from the same publisher.
-            let is_another = held.route.id != route.id
-                && (held.route.session == route.session || !directory.has(&held.route));
+            let source = held.source();
+            let is_another = source.id != route.id
+                && (source.session == route.session || !directory.has(source));
             // Readers of an old copy keep what they have; nobody joins them.
             if held.content.outcome.is_none() && !is_another {
                 return slot;
@@ -279,6 +280,14 @@ impl Track {
         }
     }
 
+    /// The route whose content this copy holds, as far as this shard knows.
+    fn source(&self) -> &Arc<Route> {
+        match &self.place {
+            Place::Home { serve, .. } => serve.route().unwrap_or(&self.route),
+            Place::Mirror { .. } => &self.route,
+        }
+    }
+
     fn is_used(&self) -> bool {
         !self.readers.is_empty()
             || matches!(&self.place, Place::Home { mirrors, .. } if !mirrors.is_empty())
@@ -399,21 +408,18 @@ impl Shard {
         };
         match &mut self.tracks.slab[slot].place {
             Place::Home { serve, .. } if serve.pull() == pull => {
-                if !serve.admits(&feed) {
-                    return;
+                if let Some(feed) = serve.admit(feed) {
+                    self.feed(now, slot, feed);
                 }
             }
-            _ => {
-                self.counters.stale_mail_total += 1;
-                return;
-            }
+            _ => self.counters.stale_mail_total += 1,
         }
-        self.feed(now, slot, feed);
     }
 
     /// News of a track, from its publisher's session at its home or from the home at a mirror.
     pub(super) fn feed(&mut self, now: Instant, slot: usize, feed: Feed) {
         let track = &mut self.tracks.slab[slot];
+        let generation = track.generation;
         let is_info = matches!(feed, Feed::Info(_));
         let is_synced = matches!(feed, Feed::Synced);
         let is_over = matches!(feed, Feed::Ended | Feed::Failed(_));
@@ -432,6 +438,11 @@ impl Shard {
                     self.tracks.by_mirror.remove(&mirror.track);
                 }
             }
+        }
+        if let (Place::Mirror { home, .. }, true) = (&track.place, is_over) {
+            // The home counts on this mirror no longer, and must not count it towards the next.
+            let mirror = TrackRef { shard: self.me as u16, slot: slot as u32, generation };
+            self.post.send(*home, ToShard::Detach { mirror });
         }
         if is_synced {
             // Only now is it known what is old and what is new to those who wait here.

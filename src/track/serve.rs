@@ -86,13 +86,14 @@ pub struct ServeLoop {
     /// Tells the commands and news of one publisher from those of the one before.
     attempt: u32,
     upstream: Upstream,
+    route: Option<Arc<Route>>,
     /// Subscriptions that the session was told to end and has not yet said are closed.
     closing: u32,
 }
 
 impl ServeLoop {
     pub fn new(track: TrackRef) -> ServeLoop {
-        ServeLoop { track, attempt: 0, upstream: Upstream::None, closing: 0 }
+        ServeLoop { track, attempt: 0, upstream: Upstream::None, route: None, closing: 0 }
     }
 
     /// The name under which the present publisher's session knows this track.
@@ -100,21 +101,28 @@ impl ServeLoop {
         PullRef { track: self.track, attempt: self.attempt }
     }
 
-    /// Takes note of news of the feed. False for news of a subscription that was closed
-    /// meanwhile: its groups are not those of the next.
-    pub fn admits(&mut self, feed: &Feed) -> bool {
+    /// Takes note of news of the feed, and gives what is to be told to readers. News of a
+    /// subscription that was closed meanwhile is not: its groups are not those of the next.
+    pub fn admit(&mut self, feed: Feed) -> Option<Feed> {
         match feed {
             Feed::Ended | Feed::Failed(_) => {
                 self.upstream = Upstream::Over;
-                true
+                // Of the track that ended, those who came after the closing have seen nothing.
+                let is_theirs = self.closing == 0 || !matches!(feed, Feed::Ended);
+                Some(if is_theirs { feed } else { Feed::Failed(StreamCode::NOT_FOUND) })
             }
             Feed::Closed => {
                 self.closing -= 1;
-                false
+                None
             }
-            Feed::Start(_) | Feed::Final(_) | Feed::Piece(_) => self.closing == 0,
-            Feed::Info(_) | Feed::Synced => true,
+            Feed::Start(_) | Feed::Final(_) | Feed::Piece(_) => (self.closing == 0).then_some(feed),
+            Feed::Info(_) | Feed::Synced => Some(feed),
         }
+    }
+
+    /// The route that the track was last asked for.
+    pub fn route(&self) -> Option<&Arc<Route>> {
+        self.route.as_ref()
     }
 
     /// Does what demand and content call for now. `route` finds the publisher to ask.
@@ -134,6 +142,7 @@ impl ServeLoop {
             };
             self.attempt += 1;
             self.upstream = Upstream::Asked(route.session);
+            self.route = Some(route.clone());
             let (broadcast, track) = (broadcast.clone(), name.clone());
             let ask = PullCommand::Ask { pull: self.pull(), broadcast, track };
             acts.push(Act::Command(route.session, ask));
@@ -280,12 +289,23 @@ mod tests {
         play.check(false, Some(1), "ask");
         play.know();
         play.check(false, Some(1), "subscribe 1");
-        assert!(play.serve.admits(&Feed::Start(0)));
+        assert!(play.serve.admit(Feed::Start(0)).is_some());
         play.check(false, None, "forget, unsubscribe");
         play.check(false, Some(1), "subscribe 1");
-        assert!(!play.serve.admits(&Feed::Start(1)));
-        assert!(!play.serve.admits(&Feed::Closed));
-        assert!(play.serve.admits(&Feed::Start(2)));
+        assert!(play.serve.admit(Feed::Start(1)).is_none());
+        assert!(play.serve.admit(Feed::Closed).is_none());
+        assert!(play.serve.admit(Feed::Start(2)).is_some());
+    }
+
+    #[test]
+    fn the_end_of_a_closed_subscription_is_no_end_for_those_who_came_later() {
+        let mut play = Play::new();
+        play.check(false, Some(1), "ask");
+        play.know();
+        play.check(false, Some(1), "subscribe 1");
+        play.check(false, None, "forget, unsubscribe");
+        play.check(false, Some(1), "subscribe 1");
+        assert!(matches!(play.serve.admit(Feed::Ended), Some(Feed::Failed(_))));
     }
 
     #[test]
@@ -300,7 +320,7 @@ mod tests {
     fn a_feed_that_is_over_is_not_asked_again() {
         let mut play = Play::new();
         play.check(false, Some(1), "ask");
-        assert!(play.serve.admits(&Feed::Ended));
+        assert!(matches!(play.serve.admit(Feed::Ended), Some(Feed::Ended)));
         play.check(false, Some(2), "");
         assert!(play.serve.release().is_none());
     }
