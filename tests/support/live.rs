@@ -127,7 +127,24 @@ impl Relay {
 
     /// How many sessions it has accepted so far.
     pub fn sessions(&self) -> usize {
-        self.log().iter().filter(|line| line.contains("negotiated")).count()
+        self.count("negotiated")
+    }
+
+    fn count(&self, word: &str) -> usize {
+        let lines = self.log();
+        lines.iter().filter(|line| line.split_whitespace().any(|found| found == word)).count()
+    }
+
+    /// Waits until it has seen every session end.
+    pub async fn deserted(&self) {
+        let mut grown = self.running.log.grown.subscribe();
+        let search = async {
+            while self.count("closed") < self.sessions() {
+                grown.changed().await.expect("the log outlives its readers");
+            }
+        };
+        let deserted = tokio::time::timeout(PATIENCE, search).await;
+        deserted.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for every session to end"));
     }
 
     /// Asks it to leave, and waits until it has.
