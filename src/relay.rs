@@ -1,6 +1,7 @@
 //! Start-up: host, certificate, sockets, shards; and the end.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -49,6 +50,9 @@ pub struct Running {
     expires: OffsetDateTime,
     notes: Vec<String>,
     shards: Vec<(ShardThread, Outside<ToShard>)>,
+    /// Every socket once more. When one of the group closes, the kernel hands its datagrams to
+    /// other shards; so all close together, at the end.
+    _sockets: Vec<OwnedFd>,
 }
 
 /// The protocols offered in TLS, in the relay's order of preference.
@@ -74,6 +78,10 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let mut notes = report.remarks;
     notes.extend(buffer_note(&sockets[0]));
 
+    let keep = |socket: &Socket| socket.as_fd().try_clone_to_owned();
+    let kept: Result<Vec<OwnedFd>, _> = sockets.iter().map(keep).collect();
+    let kept = kept.map_err(|error| BindError::Other { address: addr, error })?;
+
     let started = Instant::now();
     let posts = mailbox::mesh(cores.len(), LANE_MESSAGES);
     let mut shards = Vec::new();
@@ -93,7 +101,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         shards.push((thread, outside));
     }
     let Identity { fingerprint, expires, .. } = identity;
-    Ok(Running { addr, cores, fingerprint, expires, notes, shards })
+    Ok(Running { addr, cores, fingerprint, expires, notes, shards, _sockets: kept })
 }
 
 async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
@@ -183,9 +191,11 @@ impl Running {
                 std::thread::yield_now();
             }
         }
-        for (shard, (thread, _)) in self.shards.into_iter().enumerate() {
-            thread.join().map_err(|_| StopError::Shard(shard))?;
+        let ended = self.shards.into_iter().map(|(thread, _)| thread.join());
+        let ended: Vec<_> = ended.collect();
+        match ended.iter().position(Result::is_err) {
+            Some(shard) => Err(StopError::Shard(shard)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     io::{self, IoSliceMut},
     net::SocketAddr,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
 use bytes::BytesMut;
@@ -167,6 +167,12 @@ impl Socket {
             self.state = state;
         }
         Sent::Lost
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -24,9 +24,9 @@ use crate::limits::{REQUEST_NAME_BYTES_MAX, SETUP_TIMEOUT};
 use crate::route::{Route, RouteId, SessionRef};
 use crate::track::{Feed, PullRef};
 use crate::wire::{
-    AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
-    Preferences, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest, UniType,
-    Version, decode_varint, encode_varint, split_message, split_path_query,
+    AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Goaway,
+    Path, Preferences, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest,
+    UniType, Version, decode_varint, encode_varint, split_message, split_path_query,
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
@@ -608,10 +608,11 @@ impl Session {
         stream: &mut Stream,
         cx: &mut Context<'_, S>,
     ) -> Step {
-        // What it says changes nothing yet: the peer will leave by itself.
-        match split_message(&stream.buf, CONTROL_MESSAGE_BYTES_MAX).map(|taken| taken.is_some()) {
-            Ok(false) => Step::Wait,
-            Ok(true) => {
+        let taken = split_message(&stream.buf, CONTROL_MESSAGE_BYTES_MAX);
+        match taken.and_then(|taken| taken.map(|(body, _)| Goaway::decode(body)).transpose()) {
+            Ok(None) => Step::Wait,
+            // What it says changes nothing yet: the peer will leave by itself.
+            Ok(Some(_)) => {
                 stream.buf.clear();
                 stream.purpose = Use::Draining;
                 self.finish(id, cx);

@@ -1,0 +1,264 @@
+//! Clients that never mean to connect, under a virtual clock: they forge Initial packets, whose
+//! keys anybody can derive, and break one connection twice. Whoever comes after them gets in.
+
+mod support {
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod network;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod peer;
+}
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::quic;
+use shardcast::limits::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, IDLE_TIMEOUT};
+use shardcast::quic::{Config as QuicConfig, Keys};
+use shardcast::session::Policy;
+use shardcast::shard::mailbox::mesh;
+use shardcast::shard::{Next, Setting, Shard};
+use shardcast::wire::{Path, Version};
+use support::network::Port;
+use support::peer::{Peer, Spec};
+
+/// A count that leaks instead of wrapping would shut the door within as many.
+const ROUNDS: usize = 5000;
+const _: () = assert!(ROUNDS > HANDSHAKES_MAX);
+
+/// A ClientHello and its answer, then what completes the handshake.
+const TRIPS: usize = 2;
+
+/// A Retry costs its client one more.
+const TRIPS_WITH_RETRY: usize = TRIPS + 1;
+
+const NAME: &str = "relay.test";
+
+/// What a server takes as a first datagram (RFC 9000 §14.1).
+const INITIAL_BYTES_MIN: usize = 1200;
+
+const PING: &[u8] = &[0x01];
+
+/// HANDSHAKE_DONE, which no client may send, and nobody in an Initial (RFC 9000 §12.4).
+const ILLEGAL: &[u8] = &[0x1e];
+
+/// No frame at all, which no packet may have (RFC 9000 §12.4).
+const EMPTY: &[u8] = &[];
+
+/// A long header's bits that must be zero once they are unprotected (RFC 9000 §17.2).
+const RESERVED: u8 = 0x0c;
+
+/// What a connection that is closed already can still be broken by: the bits, the frames.
+const BREAKS: [(u8, &[u8]); 2] = [(RESERVED, PING), (0, EMPTY)];
+
+/// One shard, and all that a client can see of it.
+struct Relay {
+    shard: Shard,
+    port: Port,
+    now: Instant,
+    client_tls: Arc<rustls::ClientConfig>,
+    guests: usize,
+    forgers: usize,
+}
+
+impl Relay {
+    fn new() -> Relay {
+        let identity = rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("a valid name");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = identity.signing_key.serialize_der().try_into().expect("a PKCS #8 key");
+        let mut server_tls = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_no_client_auth()
+            .with_single_cert(vec![identity.cert.der().clone()], key)
+            .expect("a matching key");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(identity.cert.der().clone()).expect("a certificate");
+        let mut client_tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        server_tls.alpn_protocols = vec![Version::Lite06.alpn().into()];
+        client_tls.alpn_protocols = server_tls.alpn_protocols.clone();
+        // Every guest is a stranger: a ticket would show that it was here before.
+        client_tls.resumption = rustls::client::Resumption::disabled();
+
+        let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
+        let quic = QuicConfig::new(Arc::new(server_tls), keys).expect("a suitable configuration");
+        let policy = Arc::new(Policy { hop: 1000, public: vec![Path::root()] });
+        let now = Instant::now();
+        let setting = Setting { shard: 0, shards: 1, quic, policy, seed: 1, started: now };
+        let post = mesh(1, 1).pop().expect("one shard has one post");
+        Relay {
+            shard: Shard::new(setting, post),
+            port: Port::new(1),
+            now,
+            client_tls: Arc::new(client_tls),
+            guests: 0,
+            forgers: 0,
+        }
+    }
+
+    /// Lets time pass, with as many turns as the shard asks for.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            match self.shard.turn(self.now, &mut self.port) {
+                Next::More => {}
+                Next::Until(at) if at <= until => self.now = self.now.max(at),
+                _ => break,
+            }
+        }
+        self.now = until;
+    }
+
+    /// What the relay answers to one datagram. It gets turns of its own, because quinn-proto
+    /// tells of two errors as one if nobody asks in between.
+    fn answers(&mut self, client: SocketAddr, datagram: &[u8]) -> Vec<Vec<u8>> {
+        self.port.sent.clear();
+        self.port.deliver(client, datagram);
+        self.pass(Duration::ZERO);
+        let sent = self.port.sent.drain(..).filter(|(to, _)| *to == client);
+        sent.map(|(_, datagram)| datagram).collect()
+    }
+
+    /// An honest client comes, and leaves when its session is up. Returns how often it had to
+    /// speak for that: once more than usual if it was sent back to prove its address.
+    fn admits(&mut self) -> usize {
+        let sessions = self.shard.counters().sessions_total;
+        let spec = Spec::new(Version::Lite06, 0);
+        let seed = self.guests as u64;
+        let mut guest = Peer::join(self.guests, spec, self.client_tls.clone(), seed, 1, self.now);
+        self.guests += 1;
+        let mut trips = 0;
+        while self.shard.counters().sessions_total == sessions {
+            let answers = self.trip(&mut guest);
+            trips += 1;
+            assert!(!answers.is_empty(), "no session after {trips} trips: {:?}", guest.state);
+            answers.iter().for_each(|answer| guest.datagram(self.now, answer));
+        }
+        assert!(guest.is_up(), "{:?}", guest.state);
+        guest.close(self.now, 0);
+        self.trip(&mut guest);
+        trips
+    }
+
+    /// What a guest has to say, and what it is told in return.
+    fn trip(&mut self, guest: &mut Peer) -> Vec<Vec<u8>> {
+        let mut flight = Vec::new();
+        guest.turn(self.now, |datagram| flight.push(datagram));
+        flight.iter().flat_map(|datagram| self.answers(guest.address, datagram)).collect()
+    }
+
+    fn live(&self) -> usize {
+        self.shard.held().0
+    }
+
+    /// A forger's first packet begins a handshake that will never go on.
+    fn begin(&mut self) -> Forger {
+        let forger = Forger::new(self.forgers);
+        self.forgers += 1;
+        let live = self.live();
+        assert!(!self.answers(forger.address, &forger.initial(0, 0, PING)).is_empty());
+        assert_eq!(self.live(), live + 1, "a PING in an Initial is a client like any other");
+        forger
+    }
+
+    /// The forger has its connection closed, and then breaks what is left of it. The answers
+    /// show that both packets were for a connection, and that it was there.
+    fn break_twice(&mut self, forger: &Forger, (bits, frames): (u8, &[u8])) {
+        assert!(!self.answers(forger.address, &forger.initial(1, 0, ILLEGAL)).is_empty());
+        assert!(!self.answers(forger.address, &forger.initial(2, bits, frames)).is_empty());
+    }
+
+    /// Nothing stays of those who are gone.
+    fn ends(mut self) {
+        self.pass(IDLE_TIMEOUT);
+        assert_eq!(self.shard.held(), (0, 0, 0));
+    }
+}
+
+struct Forger {
+    address: SocketAddr,
+    cid: [u8; 8],
+    keys: quic::Keys,
+}
+
+impl Forger {
+    fn new(index: usize) -> Forger {
+        let cid = (index as u64).to_be_bytes();
+        let suite = TLS13_AES_128_GCM_SHA256.tls13().and_then(|suite| suite.quic_suite());
+        let suite = suite.expect("the suite of every Initial");
+        Forger {
+            address: ([10, 2, (index >> 8) as u8, index as u8], 5000).into(),
+            cid,
+            keys: suite.keys(&cid, rustls::Side::Client, quic::Version::V1),
+        }
+    }
+
+    /// A datagram with one Initial that authenticates (RFC 9000 §17.2.2, RFC 9001 §5).
+    fn initial(&self, number: u32, bits: u8, frames: &[u8]) -> Vec<u8> {
+        let quic::DirectionalKeys { header: header_key, packet: packet_key } = &self.keys.local;
+        let number_bytes = number.to_be_bytes();
+        let length = number_bytes.len() + frames.len() + packet_key.tag_len();
+        // Fixed bit, Initial, a packet number of four bytes; version 1.
+        let mut datagram = vec![0xc3 | bits, 0, 0, 0, 1];
+        for cid in [self.cid, self.cid] {
+            datagram.push(cid.len() as u8);
+            datagram.extend(cid);
+        }
+        // No token; a length of one byte, as nothing here needs two.
+        assert!(length < 64);
+        datagram.extend([0, length as u8]);
+        let number_at = datagram.len();
+        datagram.extend(number_bytes);
+
+        let mut payload = frames.to_vec();
+        let tag = packet_key.encrypt_in_place(number.into(), &datagram, &mut payload);
+        datagram.extend(payload);
+        datagram.extend(tag.expect("a short packet").as_ref());
+
+        let (first, rest) = datagram.split_first_mut().expect("a header");
+        let (number, sample) = rest[number_at - 1..].split_at_mut(number_bytes.len());
+        let sample = &sample[..header_key.sample_len()];
+        header_key.encrypt_in_place(sample, first, number).expect("a sample");
+        // Behind the packet and not within: no PADDING frame, so that empty is empty.
+        datagram.resize(INITIAL_BYTES_MIN, 0);
+        datagram
+    }
+}
+
+#[test]
+fn a_connection_that_is_lost_twice_was_one_handshake() {
+    for last in BREAKS {
+        let mut relay = Relay::new();
+        assert_eq!(relay.admits(), TRIPS);
+        for _ in 0..ROUNDS {
+            let forger = relay.begin();
+            relay.break_twice(&forger, last);
+            relay.pass(Duration::from_millis(1));
+        }
+        assert_eq!(relay.admits(), TRIPS);
+        relay.ends();
+    }
+}
+
+#[test]
+fn a_crowd_of_handshakes_sends_guests_to_prove_their_address_and_leaves_no_trace() {
+    for last in BREAKS {
+        let mut relay = Relay::new();
+        let mut forgers: Vec<Forger> =
+            (0..HANDSHAKES_BEFORE_RETRY).map(|_| relay.begin()).collect();
+        assert_eq!(relay.admits(), TRIPS_WITH_RETRY);
+        // Whoever is lost twice makes room for one, not for two.
+        relay.break_twice(&forgers.swap_remove(0), last);
+        assert_eq!(relay.admits(), TRIPS);
+        forgers.push(relay.begin());
+        assert_eq!(relay.admits(), TRIPS_WITH_RETRY);
+        forgers.iter().for_each(|forger| relay.break_twice(forger, last));
+        assert_eq!(relay.admits(), TRIPS);
+        relay.ends();
+    }
+}
