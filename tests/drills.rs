@@ -595,8 +595,6 @@ enum Fate {
     Dropped(StreamCode),
     /// Stopped with this code; the relay has no direction of its own.
     Stopped(StreamCode),
-    /// Ended, one way or the other.
-    Over,
 }
 
 impl Fate {
@@ -606,7 +604,6 @@ impl Fate {
                 stream.end == Some(End::Reset(code.0)) && stream.stopped == Some(code.0)
             }
             Fate::Stopped(code) => stream.stopped == Some(code.0),
-            Fate::Over => stream.end.is_some(),
         }
     }
 }
@@ -694,7 +691,7 @@ fn broken_streams(version: Version) -> Vec<(String, Dir, Vec<u8>, Fate)> {
     case("SUBSCRIBE with a spare byte", Dir::Bi, &spare, dropped);
     if version >= Version::Lite04 {
         let goaway = [BidiType::Goaway as u8, 2, 9, 9];
-        case("a malformed GOAWAY", Dir::Bi, &goaway, Fate::Over);
+        case("a malformed GOAWAY", Dir::Bi, &goaway, dropped);
     }
     if version >= Version::Lite05 {
         let mut track = vec![BidiType::Track as u8];
