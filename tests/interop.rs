@@ -4,6 +4,7 @@
 
 mod support {
     pub mod client;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

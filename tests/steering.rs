@@ -11,7 +11,6 @@ mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod raw;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    #[path = "live.rs"]
     pub mod relay;
 }
 

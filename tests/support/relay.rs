@@ -1,42 +1,51 @@
-//! The built relay as a process of its own: started on a free port, its log read line by line, and
-//! asked to leave at the end of every play.
+//! The built relay as a process of its own: started on a free port, dialled directly or through
+//! something in between, its log read line by line, and asked to leave at the end of every play.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{MutexGuard, watch};
 
-/// How long the relay may take to say that it listens, or anything else it is expected to say.
+/// How long the relay may take to say anything that it is expected to say.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long it may take to end after being asked to, with every session closed properly.
-const LEAVE_MAX: Duration = Duration::from_secs(10);
-
-/// Lines of the relay's log that a failed play shows.
+/// Lines of the relay's log that a failed drill shows.
 const LOG_TAIL_LINES: usize = 60;
 
-/// One relay at a time: each pins a thread per shard, and plays that share cores time out instead
-/// of failing for a reason.
+/// One relay at a time: each pins a thread per shard, and drills measure time.
 static STAGE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// One session at a time is being accepted, so that the next line about one is about this one.
 static DOOR: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
+/// A way to one running relay. All handles speak of the same process.
+#[derive(Clone)]
 pub struct Relay {
-    process: Child,
-    reader: Option<JoinHandle<()>>,
+    running: Arc<Running>,
+    dialled: SocketAddr,
+}
+
+struct Running {
+    process: Mutex<Child>,
+    id: libc::pid_t,
     log: Log,
-    address: SocketAddr,
     shards: usize,
     _stage: MutexGuard<'static, ()>,
 }
 
+/// How the relay ended.
+pub struct Ended {
+    pub status: ExitStatus,
+    /// From the signal to the end of the process.
+    pub took: Duration,
+    pub log: Vec<String>,
+}
+
 impl Relay {
-    pub async fn start(shards: usize) -> Self {
+    pub async fn start(shards: usize) -> Relay {
         let stage = STAGE.lock().await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
         for (name, _) in std::env::vars_os() {
@@ -50,7 +59,7 @@ impl Relay {
             .args(["--shards", &shards.to_string()])
             .args(["--listen-tls-generate", "localhost"])
             .args(["--auth-public", "**"])
-            .args(["--log-level", "debug"])
+            .args(["--log-level", "info"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -60,8 +69,8 @@ impl Relay {
         let log = Log::default();
         let stderr = process.stderr.take().expect("a pipe");
         let writer = log.clone();
-        // The pipe is read to its end whatever the play does: a full pipe would stop the relay.
-        let reader = std::thread::spawn(move || {
+        // The pipe is read to its end whatever the drill does: a full pipe would stop the relay.
+        std::thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n') {
                 let Ok(line) = line else { break };
                 writer.push(String::from_utf8_lossy(&line).into_owned());
@@ -69,42 +78,140 @@ impl Relay {
             writer.close();
         });
 
-        let mut relay = Self {
-            process,
-            reader: Some(reader),
-            log,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            shards,
-            _stage: stage,
-        };
-        let line = relay
-            .wait_for_log("the relay to listen", |line| {
-                line.contains("listening") && field(line, "kind") == Some("quic")
-            })
-            .await;
+        let id = process.id() as libc::pid_t;
+        let process = Mutex::new(process);
+        let running = Arc::new(Running { process, id, log, shards, _stage: stage });
+        let is_listening =
+            |line: &str| line.contains("listening") && field(line, "kind") == Some("quic");
+        let line = running.log.wait_from(0, "the relay to listen", is_listening).await;
         let address = field(&line, "addr").expect("addr=…");
-        relay.address = address.parse().expect("addr=IP:PORT");
-        relay
+        let dialled = address.parse().expect("addr=IP:PORT");
+        Relay { running, dialled }
+    }
+
+    /// The same relay, dialled at another address.
+    pub fn behind(&self, address: SocketAddr) -> Relay {
+        Relay { running: self.running.clone(), dialled: address }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.dialled
     }
 
     pub fn url(&self) -> String {
-        format!("moqt://{}", self.address)
+        format!("moqt://{}", self.dialled)
     }
 
     pub fn shards(&self) -> usize {
-        self.shards
+        self.running.shards
     }
 
-    /// The first line, from the start of the log on, that satisfies the predicate.
-    pub async fn wait_for_log(&self, what: &str, predicate: impl Fn(&str) -> bool) -> String {
-        self.log.wait_from(0, what, predicate).await
+    /// The process id.
+    pub fn id(&self) -> libc::pid_t {
+        self.running.id
     }
 
     /// Call before dialling: the session accepted next is the one dialled.
     pub async fn accepting(&self) -> Accepting<'_> {
         let door = DOOR.lock().await;
-        Accepting { log: &self.log, from: self.log.len(), _door: door }
+        let log = &self.running.log;
+        Accepting { log, from: log.lines().len(), _door: door }
     }
+
+    /// Everything the relay has said so far.
+    pub fn log(&self) -> Vec<String> {
+        self.running.log.lines()
+    }
+
+    /// How many sessions it has accepted so far.
+    pub fn sessions(&self) -> usize {
+        self.count("negotiated")
+    }
+
+    fn count(&self, word: &str) -> usize {
+        let lines = self.log();
+        lines.iter().filter(|line| line.split_whitespace().any(|found| found == word)).count()
+    }
+
+    /// Waits until it has seen every session end.
+    pub async fn deserted(&self) {
+        let mut grown = self.running.log.grown.subscribe();
+        let search = async {
+            while self.count("closed") < self.sessions() {
+                grown.changed().await.expect("the log outlives its readers");
+            }
+        };
+        let deserted = tokio::time::timeout(PATIENCE, search).await;
+        deserted.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for every session to end"));
+    }
+
+    /// Asks it to leave, and waits until it has.
+    pub async fn stop(self) -> Ended {
+        let asked = Instant::now();
+        // SAFETY: kill takes no pointers, and the child is not reaped yet, so the id is its own.
+        unsafe { libc::kill(self.running.id, libc::SIGTERM) };
+        // The process holds the only writing end, so the end of the log is the end of the process.
+        self.running.log.ended().await;
+        let took = asked.elapsed();
+        let status = self.running.process.lock().expect("process").wait().expect("our own child");
+        Ended { status, took, log: self.running.log.lines() }
+    }
+}
+
+impl Drop for Running {
+    /// SIGTERM, and a proper end: a relay that a play has upset does not get away with it.
+    fn drop(&mut self) {
+        let mut process = self.process.lock().expect("process");
+        if process.try_wait().expect("our own child").is_none() {
+            // SAFETY: kill takes no pointers, and the child is not reaped yet, so the id is its own.
+            unsafe { libc::kill(self.id, libc::SIGTERM) };
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            match process.try_wait().expect("our own child") {
+                Some(status) => break Some(status),
+                None if Instant::now() > deadline => break None,
+                // std offers no wait with a deadline, so this one polls.
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        if status.is_none() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        let proper = status.is_some_and(|status| status.success());
+        if std::thread::panicking() || !proper {
+            self.log.show_tail();
+        }
+        if !std::thread::panicking() {
+            assert!(proper, "the relay ended with {status:?} after SIGTERM");
+        }
+    }
+}
+
+impl Ended {
+    /// It left as a relay does that was asked to.
+    #[track_caller]
+    pub fn expect_success(&self) {
+        let tail = self.log.len().saturating_sub(LOG_TAIL_LINES);
+        assert!(self.status.success(), "{}\n{}", self.status, self.log[tail..].join("\n"));
+    }
+
+    /// A number that every shard states about itself at its end, by shard.
+    #[track_caller]
+    pub fn counts(&self, name: &str) -> Vec<u64> {
+        let lines = self.log.iter().filter(|line| line.contains("shard ended"));
+        let mut counts: Vec<(u64, u64)> =
+            lines.map(|line| (number(line, "shard"), number(line, name))).collect();
+        counts.sort_unstable();
+        counts.into_iter().map(|(_, count)| count).collect()
+    }
+}
+
+#[track_caller]
+fn number(line: &str, name: &str) -> u64 {
+    let value = field(line, name).and_then(|value| value.parse().ok());
+    value.unwrap_or_else(|| panic!("no number in {name}= of: {line}"))
 }
 
 /// A session that is about to be accepted.
@@ -115,17 +222,14 @@ pub struct Accepting<'a> {
 }
 
 impl Accepting<'_> {
-    /// The shard that accepted the session.
+    /// The shard that accepted the session. A session of the same version that did not come
+    /// through this door may be taken for it, if it was accepted just before.
     pub async fn shard(self, version: &str) -> usize {
-        let line = self
-            .log
-            .wait_from(self.from, "the relay to report the session", |line| {
-                line.contains("negotiated") && field(line, "transport") == Some("quic")
-            })
-            .await;
-        assert_eq!(field(&line, "version"), Some(version), "{line}");
-        let shard = field(&line, "shard").unwrap_or_else(|| panic!("no shard= in: {line}"));
-        shard.parse().unwrap_or_else(|_| panic!("no number in shard= of: {line}"))
+        let is_about_it =
+            |line: &str| line.contains("negotiated") && field(line, "version") == Some(version);
+        let line =
+            self.log.wait_from(self.from, "the relay to report the session", is_about_it).await;
+        number(&line, "shard") as usize
     }
 }
 
@@ -143,40 +247,45 @@ fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 #[derive(Clone)]
 struct Log {
     lines: Arc<Mutex<Vec<String>>>,
-    /// The number of lines, or `None` once there will be no more.
-    grown: Arc<watch::Sender<Option<usize>>>,
+    /// Whether there can be more; touched at every line.
+    grown: Arc<watch::Sender<bool>>,
 }
 
 impl Default for Log {
-    fn default() -> Self {
-        Self { lines: Default::default(), grown: Arc::new(watch::Sender::new(Some(0))) }
+    fn default() -> Log {
+        Log { lines: Arc::default(), grown: Arc::new(watch::Sender::new(true)) }
     }
 }
 
 impl Log {
     fn push(&self, line: String) {
-        let mut lines = self.lines.lock().expect("log");
-        lines.push(line);
-        self.grown.send_replace(Some(lines.len()));
+        self.lines.lock().expect("log").push(line);
+        self.grown.send_replace(true);
     }
 
     fn close(&self) {
-        self.grown.send_replace(None);
+        self.grown.send_replace(false);
     }
 
-    fn len(&self) -> usize {
-        self.lines.lock().expect("log").len()
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("log").clone()
     }
 
-    async fn wait_from(&self, from: usize, what: &str, predicate: impl Fn(&str) -> bool) -> String {
+    async fn ended(&self) {
+        let mut grown = self.grown.subscribe();
+        let ended = tokio::time::timeout(PATIENCE, grown.wait_for(|more| !more)).await;
+        ended.expect("the relay ends in time").expect("the log outlives its readers");
+    }
+
+    async fn wait_from(&self, from: usize, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let mut grown = self.grown.subscribe();
         let mut read = from;
         let search = async {
             loop {
-                let more = grown.borrow_and_update().is_some();
-                let fresh: Vec<String> = self.lines.lock().expect("log")[read..].to_vec();
+                let more = *grown.borrow_and_update();
+                let fresh = self.lines.lock().expect("log")[read..].to_vec();
                 read += fresh.len();
-                if let Some(line) = fresh.into_iter().find(|line| predicate(line)) {
+                if let Some(line) = fresh.into_iter().find(|line| wanted(line)) {
                     return line;
                 }
                 assert!(more, "the relay ended while waiting for {what}");
@@ -188,43 +297,11 @@ impl Log {
     }
 
     fn show_tail(&self) {
-        let lines = self.lines.lock().expect("log");
+        let lines = self.lines();
         let from = lines.len().saturating_sub(LOG_TAIL_LINES);
         eprintln!("--- the relay's last lines, {from} before them");
         for line in &lines[from..] {
             eprintln!("{line}");
-        }
-    }
-}
-
-impl Drop for Relay {
-    /// SIGTERM, and a proper end: a relay that a play has upset does not get away with it.
-    fn drop(&mut self) {
-        let pid = self.process.id() as libc::pid_t;
-        // SAFETY: kill takes no pointers, and the child is not reaped yet, so the id is its own.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
-        let deadline = Instant::now() + LEAVE_MAX;
-        let status = loop {
-            match self.process.try_wait().expect("the child is ours") {
-                Some(status) => break Some(status),
-                None if Instant::now() > deadline => break None,
-                // std offers no wait with a deadline, so this one polls.
-                None => std::thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        if status.is_none() {
-            let _ = self.process.kill();
-            let _ = self.process.wait();
-        }
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
-        let proper = status.is_some_and(|status| status.success());
-        if std::thread::panicking() || !proper {
-            self.log.show_tail();
-        }
-        if !std::thread::panicking() {
-            assert!(proper, "the relay ended with {status:?} after SIGTERM");
         }
     }
 }
