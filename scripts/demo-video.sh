@@ -16,7 +16,7 @@ watches it with a second one, and compares what was sent with what arrived.
   --keep        keep the files and logs, and say where they are
   --help        this text
 
-Missing tools are installed: ffmpeg with apt-get when root, the client into target/demo-venv.
+Missing tools are installed: by scripts/setup.sh, and the client into target/demo-venv.
 Exit status: 0 when every frame arrived unchanged, 1 otherwise.
 USAGE
 }
@@ -61,17 +61,6 @@ leave() {
 }
 trap leave EXIT
 
-install_ffmpeg() {
-    command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null && return
-    if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
-        say 'ffmpeg is missing: install it, or run as root on Debian'
-        exit 1
-    fi
-    say 'installing ffmpeg'
-    apt-get update -qq >"$work/apt.log" 2>&1
-    timeout 300 apt-get install -y -qq --no-install-recommends ffmpeg >>"$work/apt.log" 2>&1
-}
-
 install_client() {
     "$venv/bin/python" -c 'import moq' 2>/dev/null && return
     say "installing $CLIENT"
@@ -89,12 +78,10 @@ encode() {
 }
 
 start_relay() {
-    local binary="$root/target/release/shardcast" deadline=$((SECONDS + PATIENCE_SECONDS))
-    if [[ ! -x $binary ]]; then
-        say 'building the relay'
-        cargo build --release --manifest-path "$root/Cargo.toml" >"$work/build.log" 2>&1
-        deadline=$((SECONDS + PATIENCE_SECONDS))
-    fi
+    local binary="$root/target/release/shardcast" deadline
+    say 'building the relay (minutes the first time)'
+    cargo build --release --manifest-path "$root/Cargo.toml" >&2
+    deadline=$((SECONDS + PATIENCE_SECONDS))
     "$binary" --listen 127.0.0.1:0 --shards "$shards" --listen-tls-generate localhost \
         --auth-public '**' --log-level info >"$work/relay.log" 2>&1 &
     relay=$!
@@ -118,7 +105,9 @@ measure() {
     echo "$counts $digest"
 }
 
-install_ffmpeg
+"$root/scripts/setup.sh" >&2
+# A fresh shell may not have been told where rustup puts things.
+[[ -d $HOME/.cargo/bin ]] && PATH=$HOME/.cargo/bin:$PATH
 install_client
 say "encoding $seconds s of ${WIDTH}x${HEIGHT} at $FPS frames per second"
 encode "$work/sent.h264"
