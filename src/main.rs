@@ -43,6 +43,9 @@ fn run(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     // A welcome that nobody reads any more is not a reason to stop.
     let _ = welcome(&mut std::io::stdout().lock(), config, &running);
     tracing::info!(addr = %running.addr(), kind = %"quic", "listening");
+    for note in running.notes() {
+        tracing::info!("{note}");
+    }
 
     let signal = signals.wait();
     tracing::info!(%signal, "shutdown requested; closing every session");
