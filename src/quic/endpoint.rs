@@ -35,7 +35,6 @@ pub struct Endpoint {
     responses: VecDeque<(Transmit, Vec<u8>)>,
     /// Transmit buffers between uses.
     pool: Vec<Vec<u8>>,
-    refused_total: u64,
 }
 
 /// Responses that may wait for a full socket; more are dropped, as the network would.
@@ -55,7 +54,6 @@ impl Endpoint {
             timers: BinaryHeap::new(),
             responses: VecDeque::new(),
             pool: Vec::new(),
-            refused_total: 0,
         }
     }
 
@@ -65,10 +63,6 @@ impl Endpoint {
 
     pub fn live(&self) -> usize {
         self.live
-    }
-
-    pub fn refused_total(&self) -> u64 {
-        self.refused_total
     }
 
     pub fn receive(&mut self, now: Instant, datagram: Received) -> Arrival {
@@ -89,7 +83,6 @@ impl Endpoint {
             Some(DatagramEvent::NewConnection(incoming)) => {
                 let handshakes = self.handshakes;
                 if handshakes >= HANDSHAKES_MAX {
-                    self.refused_total += 1;
                     Some(self.proto.refuse(incoming, &mut buf))
                 } else if handshakes >= HANDSHAKES_BEFORE_RETRY && incoming.may_retry() {
                     self.proto.retry(incoming, &mut buf).ok()

@@ -67,15 +67,32 @@ impl Session {
             return self.keep_unsent(id, unsent, cx);
         }
         cx.streams.set_priority(id, CONTROL_PRIORITY);
-        let mut chunks = vec![bytes];
-        match cx.streams.write(id, &mut chunks) {
-            WriteEnd::All if fin => cx.streams.finish(id),
-            WriteEnd::All | WriteEnd::Stopped => {}
+        let is_counted = !self.feeds.contains_key(&id);
+        self.write(id, Unsent { chunks: vec![bytes], fin, is_counted }, cx);
+    }
+
+    /// Goes on with what waits on a stream. False if there was nothing, or if some still waits.
+    pub(super) fn resend<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) -> bool {
+        let Some(unsent) = self.take_unsent(id) else { return false };
+        self.write(id, unsent, cx)
+    }
+
+    /// Writes what the peer's flow control takes and keeps the rest. True if nothing is left.
+    fn write<S: Streams>(
+        &mut self,
+        id: StreamId,
+        mut unsent: Unsent,
+        cx: &mut Context<'_, S>,
+    ) -> bool {
+        match cx.streams.write(id, &mut unsent.chunks) {
             WriteEnd::Blocked(_) => {
-                let is_counted = !self.feeds.contains_key(&id);
-                self.keep_unsent(id, Unsent { chunks, fin, is_counted }, cx);
+                self.keep_unsent(id, unsent, cx);
+                return false;
             }
+            WriteEnd::All if unsent.fin => cx.streams.finish(id),
+            WriteEnd::All | WriteEnd::Stopped => {}
         }
+        true
     }
 
     fn take_unsent(&mut self, id: StreamId) -> Option<Unsent> {
@@ -128,19 +145,5 @@ impl Session {
     ) {
         self.reset(id, code, cx);
         cx.streams.stop(id, code);
-    }
-
-    /// Goes on with what waits on a stream. False if there was nothing, or if some still waits.
-    pub(super) fn resend<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) -> bool {
-        let Some(mut unsent) = self.take_unsent(id) else { return false };
-        match cx.streams.write(id, &mut unsent.chunks) {
-            WriteEnd::Blocked(_) => {
-                self.keep_unsent(id, unsent, cx);
-                return false;
-            }
-            WriteEnd::All if unsent.fin => cx.streams.finish(id),
-            WriteEnd::All | WriteEnd::Stopped => {}
-        }
-        true
     }
 }

@@ -64,9 +64,6 @@ pub enum Effect {
         broadcast: Path,
         track: Arc<str>,
     },
-    InfoAbandoned {
-        key: StreamId,
-    },
     Subscribed {
         key: StreamId,
         broadcast: Path,
@@ -77,7 +74,8 @@ pub enum Effect {
         key: StreamId,
         wanted: Preferences,
     },
-    Unsubscribed {
+    /// The peer has given up a question or a subscription.
+    Left {
         key: StreamId,
     },
     /// A subscription can make progress: serve it again.
@@ -408,7 +406,7 @@ impl Session {
             Use::PullSubscription { pull } => self.take_response(*pull, &mut stream.buf, cx),
             // One byte after a TRACK request is one too many (spec §4.12).
             Use::InfoRequest if !stream.buf.is_empty() => {
-                cx.effects.push(Effect::InfoAbandoned { key: id });
+                cx.effects.push(Effect::Left { key: id });
                 self.refuse(id, StreamCode::CANCEL, cx);
                 Step::Forget
             }
@@ -441,7 +439,7 @@ impl Session {
             }
             Use::Subscription => self.unsubscribe(id, cx),
             Use::InfoRequest => {
-                cx.effects.push(Effect::InfoAbandoned { key: id });
+                cx.effects.push(Effect::Left { key: id });
                 self.refuse(id, StreamCode::CANCEL, cx);
             }
             Use::Goaway => self.finish(id, cx),
@@ -716,7 +714,7 @@ impl Session {
             }
             Some(Use::InfoRequest) => {
                 self.forget_input(id);
-                cx.effects.push(Effect::InfoAbandoned { key: id });
+                cx.effects.push(Effect::Left { key: id });
                 cx.streams.stop(id, StreamCode::CANCEL);
             }
             _ => {}

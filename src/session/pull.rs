@@ -116,7 +116,6 @@ const DROPPED_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct GroupIn {
     pull: usize,
-    subscribe_id: u64,
     header: GroupHeader,
     is_announced: bool,
     scanner: FrameScanner,
@@ -538,8 +537,7 @@ impl Session {
             cx.effects.push(Effect::Fed { pull: self.pulls[key].name, feed });
         }
         let scanner = FrameScanner::new(self.version >= Version::Lite05);
-        let subscribe_id = header.subscribe_id;
-        Ok(Some((GroupIn { pull: key, subscribe_id, header, is_announced: false, scanner }, used)))
+        Ok(Some((GroupIn { pull: key, header, is_announced: false, scanner }, used)))
     }
 
     /// Reads what has arrived of a group and passes it on as one piece. `first` is what came
@@ -600,7 +598,7 @@ impl Session {
             self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
         } else {
             if let Some(subscription) = &mut self.pulls[key].subscription {
-                debug_assert_eq!(subscription.id, group.subscribe_id);
+                debug_assert_eq!(subscription.id, group.header.subscribe_id);
                 subscription.open.retain(|open| *open != id);
             }
             self.end_tail(key, cx);

@@ -111,7 +111,7 @@ impl Session {
         };
         let Ok((wanted, used)) = update else {
             self.fail_subscription(id, StreamCode::CANCEL, cx);
-            cx.effects.push(Effect::Unsubscribed { key: id });
+            cx.effects.push(Effect::Left { key: id });
             return Step::Forget;
         };
         buf.advance(used);
@@ -131,7 +131,7 @@ impl Session {
             self.close_group(&group, StreamCode::CANCEL, cx);
         }
         self.finish(id, cx);
-        cx.effects.push(Effect::Unsubscribed { key: id });
+        cx.effects.push(Effect::Left { key: id });
     }
 
     /// Ends a subscription with a reason.

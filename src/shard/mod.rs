@@ -420,7 +420,7 @@ impl Shard {
                     self.serve(now, track, &[(slot, key)]);
                 }
             }
-            Effect::InfoAbandoned { key } | Effect::Unsubscribed { key } => {
+            Effect::Left { key } => {
                 let Some(track) = self.attached(slot, key) else { return };
                 self.detach(slot, key);
                 self.tracks.detach(track, slot, key);
@@ -520,7 +520,7 @@ impl Shard {
             Some(feed)
         } else {
             let crowded = self.post.outbox_len(home) > OUTBOX_LIVE_MAX;
-            let is_over = matches!(feed, Feed::Ended | Feed::Failed(_));
+            let is_over = feed.is_over();
             let skips = peer.skips.entry(pull).or_default();
             let admitted = skips.admit(feed, crowded, &mut self.counters);
             if is_over {

@@ -418,11 +418,11 @@ impl Shard {
 
     /// News of a track, from its publisher's session at its home or from the home at a mirror.
     pub(super) fn feed(&mut self, now: Instant, slot: usize, feed: Feed) {
+        let name = self.tracks.name(slot);
         let track = &mut self.tracks.slab[slot];
-        let generation = track.generation;
         let is_info = matches!(feed, Feed::Info(_));
         let is_synced = matches!(feed, Feed::Synced);
-        let is_over = matches!(feed, Feed::Ended | Feed::Failed(_));
+        let is_over = feed.is_over();
         if let Feed::Piece(piece) = &feed {
             self.counters.frames_total += piece.marks.len() as u64;
         }
@@ -441,8 +441,7 @@ impl Shard {
         }
         if let (Place::Mirror { home, .. }, true) = (&track.place, is_over) {
             // The home counts on this mirror no longer, and must not count it towards the next.
-            let mirror = TrackRef { shard: self.me as u16, slot: slot as u32, generation };
-            self.post.send(*home, ToShard::Detach { mirror });
+            self.post.send(*home, ToShard::Detach { mirror: name });
         }
         if is_synced {
             // Only now is it known what is old and what is new to those who wait here.

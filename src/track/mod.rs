@@ -50,6 +50,13 @@ pub enum Feed {
     Failed(StreamCode),
 }
 
+impl Feed {
+    /// Nothing comes after this.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Feed::Ended | Feed::Failed(_))
+    }
+}
+
 /// How a feed is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
