@@ -41,6 +41,14 @@ pub const TAIL_WAIT_MIN: Duration = Duration::from_secs(1);
 /// The longest a publisher's stated max age may make us wait for a promised group.
 pub const TAIL_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How long an upstream subscription that nobody needs is kept, unless the operator says otherwise
+/// (spec §5.1): a viewer that comes back within it finds everything in place.
+pub const LINGER_DEFAULT: Duration = Duration::from_secs(5);
+
+/// How long the cache keeps a group that nobody asks for, unless the operator says otherwise
+/// (spec §5.6).
+pub const CACHE_DURATION_DEFAULT: Duration = Duration::from_secs(30);
+
 /// How long a track that nobody uses keeps its information (timescale, retention, priority), so
 /// that TRACK followed by SUBSCRIBE asks the publisher once.
 pub const TRACK_LINGER: Duration = Duration::from_secs(5);

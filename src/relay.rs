@@ -9,14 +9,14 @@ use time::OffsetDateTime;
 
 use crate::config::Config;
 use crate::host::{self, HostError};
-use crate::limits::LANE_MESSAGES;
+use crate::limits::{CACHE_DURATION_DEFAULT, LANE_MESSAGES, LINGER_DEFAULT};
 use crate::net::{self, BindError, Socket};
 use crate::quic::{Config as QuicConfig, Keys};
 use crate::rt::{self, Next, Parking, ShardThread};
 use crate::session::Policy;
 use crate::shard::mailbox::{self, Outside, Post};
 use crate::shard::message::ToShard;
-use crate::shard::{Setting, Shard};
+use crate::shard::{CacheBounds, Setting, Shard};
 use crate::tls::{Identity, TlsError};
 use crate::wire::{Path, Version};
 
@@ -94,6 +94,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             policy: policy.clone(),
             seed,
             started,
+            linger: LINGER_DEFAULT,
+            cache: CacheBounds { bytes: 1 << 30, duration: CACHE_DURATION_DEFAULT },
         };
         let thread = rt::spawn_on(cores[shard], &format!("shard-{shard}"), move || {
             run(setting, post, socket)

@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::quic;
-use shardcast::limits::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, IDLE_TIMEOUT};
+use shardcast::limits::{
+    CACHE_DURATION_DEFAULT, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, IDLE_TIMEOUT, LINGER_DEFAULT,
+};
 use shardcast::quic::{Config as QuicConfig, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::mesh;
-use shardcast::shard::{Next, Setting, Shard};
+use shardcast::shard::{CacheBounds, Held, Next, Setting, Shard};
 use shardcast::wire::{Path, Version};
 use support::network::Port;
 use support::peer::{Peer, Spec};
@@ -89,7 +91,16 @@ impl Relay {
         let quic = QuicConfig::new(Arc::new(server_tls), keys).expect("a suitable configuration");
         let policy = Arc::new(Policy { hop: 1000, public: vec![Path::root()] });
         let now = Instant::now();
-        let setting = Setting { shard: 0, shards: 1, quic, policy, seed: 1, started: now };
+        let setting = Setting {
+            shard: 0,
+            shards: 1,
+            quic,
+            policy,
+            seed: 1,
+            started: now,
+            linger: LINGER_DEFAULT,
+            cache: CacheBounds { bytes: 1 << 20, duration: CACHE_DURATION_DEFAULT },
+        };
         let post = mesh(1, 1).pop().expect("one shard has one post");
         Relay {
             shard: Shard::new(setting, post),
@@ -153,7 +164,7 @@ impl Relay {
     }
 
     fn live(&self) -> usize {
-        self.shard.held().0
+        self.shard.held().connections
     }
 
     /// A forger's first packet begins a handshake that will never go on.
@@ -176,7 +187,7 @@ impl Relay {
     /// Nothing stays of those who are gone.
     fn ends(mut self) {
         self.pass(IDLE_TIMEOUT);
-        assert_eq!(self.shard.held(), (0, 0, 0));
+        assert_eq!(self.shard.held(), Held::default());
     }
 }
 

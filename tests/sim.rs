@@ -1081,6 +1081,7 @@ fn random_play(seed: u64, confirmed: &mut usize) -> (u64, u64) {
         strays: r.pick(&[0, 0, 0, 100, 600]),
         blocked: r.pick(&[0, 0, 20, 200]),
         refused: r.pick(&[0, 0, 0, 10]),
+        ..Stage::new(seed, 1)
     };
     let mut play = Troupe { w: World::new(stage), r, tracks: Vec::new(), next: Vec::new() };
     play.w.groups_expire = play.r.one_in(6);

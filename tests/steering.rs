@@ -22,12 +22,12 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use shardcast::config::IdentitySource;
-use shardcast::limits::{IDLE_TIMEOUT, LANE_MESSAGES};
+use shardcast::limits::{CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, LANE_MESSAGES, LINGER_DEFAULT};
 use shardcast::net::{Datagrams, Received, Sent, Train, steer};
 use shardcast::quic::{Config as QuicConfig, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::mesh;
-use shardcast::shard::{Setting, Shard};
+use shardcast::shard::{CacheBounds, Setting, Shard};
 use shardcast::tls::Identity;
 use shardcast::wire::{Path, Version};
 use support::client::*;
@@ -180,13 +180,13 @@ fn a_datagram_of_another_shard_is_counted_and_passed_on() {
     shards[0].turn(started, &mut port);
     let counts = shards[0].counters();
     assert_eq!((counts.datagrams_total, counts.misrouted_datagrams_total), (1, 1));
-    assert_eq!(shards[0].held().0, 0, "it is not a connection of this shard");
+    assert_eq!(shards[0].held().connections, 0, "it is not a connection of this shard");
     assert_eq!(port.sent, 0, "this shard has nothing to answer");
 
     shards[1].turn(started, &mut port);
     let counts = shards[1].counters();
     assert_eq!((counts.datagrams_total, counts.misrouted_datagrams_total), (0, 0));
-    assert_eq!(shards[1].held().0, 1, "the connection lives where its ID says");
+    assert_eq!(shards[1].held().connections, 1, "the connection lives where its ID says");
     assert!(port.sent > 0, "and is answered from there");
 
     // The control of the control: the same datagram on the right shard is not misrouted.
@@ -194,7 +194,7 @@ fn a_datagram_of_another_shard_is_counted_and_passed_on() {
     port.inbox.push_back(flight);
     shards[1].turn(started, &mut port);
     assert_eq!(shards[1].counters().misrouted_datagrams_total, 0);
-    assert_eq!(shards[1].held().0, 1);
+    assert_eq!(shards[1].held().connections, 1);
 }
 
 fn shards(count: usize, started: Instant) -> Vec<Shard> {
@@ -213,6 +213,8 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
         policy: policy.clone(),
         seed: SEED,
         started,
+        linger: LINGER_DEFAULT,
+        cache: CacheBounds { bytes: 1 << 20, duration: CACHE_DURATION_DEFAULT },
     };
     posts.into_iter().enumerate().map(|(shard, post)| Shard::new(setting(shard), post)).collect()
 }

@@ -11,7 +11,7 @@ mod tracks;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
@@ -32,7 +32,7 @@ use tracks::Tracks;
 pub use crate::rt::Next;
 
 /// How soon a full lane or a full socket is tried again.
-const RETRY_AFTER: std::time::Duration = std::time::Duration::from_micros(200);
+const RETRY_AFTER: Duration = Duration::from_micros(200);
 
 /// What a shard is told at its birth.
 pub struct Setting {
@@ -44,6 +44,29 @@ pub struct Setting {
     pub seed: u64,
     /// When the relay started.
     pub started: Instant,
+    /// How long an upstream subscription that nobody needs is kept; zero closes it at once.
+    pub linger: Duration,
+    pub cache: CacheBounds,
+}
+
+/// What one shard may keep of groups.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheBounds {
+    pub bytes: u64,
+    /// How long a group is kept that nobody asks for.
+    pub duration: Duration,
+}
+
+/// What a shard holds: none of it may be left when all peers are gone and the cache has had its
+/// time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub connections: usize,
+    pub tracks: usize,
+    pub routes: usize,
+    /// Fetches that wait for a group or receive one.
+    pub fetches: usize,
+    pub cache_bytes: u64,
 }
 
 /// Plain counters of one shard.
@@ -101,7 +124,7 @@ pub struct Shard {
 
 impl Shard {
     pub fn new(setting: Setting, post: Post<ToShard>) -> Shard {
-        let Setting { shard, shards, quic, policy, seed, started } = setting;
+        let Setting { shard, shards, quic, policy, seed, started, linger, cache } = setting;
         Shard {
             me: shard,
             shards,
@@ -154,10 +177,14 @@ impl Shard {
         self.counters
     }
 
-    /// Connections, tracks and routes that this shard holds: none may be left when all peers
-    /// are gone.
-    pub fn held(&self) -> (usize, usize, usize) {
-        (self.endpoint.live(), self.tracks.len(), self.directory.len())
+    pub fn held(&self) -> Held {
+        Held {
+            connections: self.endpoint.live(),
+            tracks: self.tracks.len(),
+            routes: self.directory.len(),
+            fetches: 0,
+            cache_bytes: 0,
+        }
     }
 
     fn take_mail(&mut self, now: Instant) -> bool {

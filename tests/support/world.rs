@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn_proto::Dir;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use shardcast::limits::{IDLE_TIMEOUT, KEEP_ALIVE, TRACK_LINGER};
+use shardcast::limits::{CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT};
 use shardcast::quic::{Config as QuicConfig, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::{Parked, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::shard::placement::home_of;
-use shardcast::shard::{Counters, Next, Setting, Shard};
+use shardcast::shard::{CacheBounds, Counters, Held, Next, Setting, Shard};
 use shardcast::wire::*;
 
 use super::network::{History, Network, Port, Random, To, Weather};
@@ -53,11 +53,15 @@ pub struct Stage {
     pub strays: u64,
     pub blocked: u64,
     pub refused: u64,
+    pub linger: Duration,
+    pub cache: CacheBounds,
 }
 
 impl Stage {
     pub fn new(seed: u64, shards: usize) -> Stage {
-        Stage { seed, shards, lanes: 1024, strays: 0, blocked: 0, refused: 0 }
+        let cache = CacheBounds { bytes: 1 << 30, duration: CACHE_DURATION_DEFAULT };
+        let linger = LINGER_DEFAULT;
+        Stage { seed, shards, lanes: 1024, strays: 0, blocked: 0, refused: 0, linger, cache }
     }
 }
 
@@ -222,6 +226,8 @@ impl World {
                 policy: policy.clone(),
                 seed: stage.seed,
                 started,
+                linger: stage.linger,
+                cache: stage.cache,
             };
             let mut port = Port::new(random.next());
             (port.blocked, port.refused) = (stage.blocked, stage.refused);
@@ -398,7 +404,7 @@ impl World {
         self.cores[shard].shard.counters()
     }
 
-    pub fn held(&self) -> Vec<(usize, usize, usize)> {
+    pub fn held(&self) -> Vec<Held> {
         self.cores.iter().map(|core| core.shard.held()).collect()
     }
 
@@ -813,12 +819,14 @@ impl World {
             core.stalled_until = self.now;
         }
         self.close_all(|peer| peer.sources.is_empty());
-        self.run(LOSS_NOTICED + TRACK_LINGER + ms(1000));
-        let tracks: Vec<usize> = self.held().into_iter().map(|(_, tracks, _)| tracks).collect();
-        assert_eq!(tracks, vec![0; self.stage.shards], "tracks that nobody views");
+        self.run(LOSS_NOTICED + self.stage.linger + self.stage.cache.duration + ms(5000));
+        for held in self.held() {
+            let left = Held { connections: 0, routes: 0, ..held };
+            assert_eq!(left, Held::default(), "tracks, fetches and groups that nobody needs");
+        }
         self.close_all(|_| true);
         self.run(LOSS_NOTICED + ms(5000));
-        let nothing = vec![(0, 0, 0); self.stage.shards];
+        let nothing = vec![Held::default(); self.stage.shards];
         assert_eq!(self.held(), nothing, "connections, tracks and routes that nobody needs");
         if self.stage.strays == 0 {
             for shard in 0..self.stage.shards {
