@@ -6,7 +6,9 @@
 
 mod support {
     pub mod network;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod peer;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod world;
 }
 
@@ -272,7 +274,7 @@ fn a_publisher_sees_one_subscription_that_follows_the_merged_demand() {
     let loud = |wanted| Preferences { priority: 200, ..wanted };
     let check = |w: &mut World, expect: &[Asked]| {
         w.run(ms(200));
-        assert_eq!(std::mem::take(&mut w.peers[cam.peer].asked), expect);
+        assert_eq!(w.asked(cam.peer), expect);
     };
 
     let one = w.subscribe(viewers[0], PATH, &track, live());
@@ -364,7 +366,7 @@ fn track_then_subscribe_asks_the_publisher_once() {
         w.run(ms(200));
         let wanted = Preferences { max_age_ms: 7000, ..live() };
         let asked = [Asked::Track(TRACK.to_owned()), Asked::Subscribe(TRACK.to_owned(), wanted)];
-        assert_eq!(w.peers[cam.peer].asked, asked);
+        assert_eq!(w.asked(cam.peer), asked);
         w.end();
     }
 }
@@ -729,7 +731,7 @@ fn a_publisher_that_returns_begins_anew() {
 fn a_question_to_a_publisher_that_dies_is_answered() {
     let mut w = world(2);
     let cam = w.publisher(Lite06, 0, PATH, TRACK);
-    w.source(cam).is_silent = true;
+    w.source(cam).never_answers = Some(BidiType::Track);
     let ann = w.viewer(Lite05, 1);
     let info = w.peers[ann].ask(PATH, TRACK);
     let sub = w.subscribe(ann, PATH, TRACK, live());
@@ -756,7 +758,7 @@ fn a_viewer_that_is_killed_costs_the_others_nothing() {
         w.run(ms(500));
     }
     assert_eq!(w.got(sub).len(), 30);
-    let unsubscribed = w.peers[cam.peer].asked.contains(&Asked::Unsubscribe);
+    let unsubscribed = w.asked(cam.peer).contains(&Asked::Unsubscribe);
     assert!(!unsubscribed, "there is still a viewer");
     w.end();
 }
@@ -808,7 +810,7 @@ fn who_breaks_the_rules_pays_alone() {
         let mut w = world(2);
         let cam = w.publisher(Lite06, 0, PATH, TRACK);
         // Nobody answers this one, so that a question stays open.
-        w.source(cam).is_silent = true;
+        w.source(cam).never_answers = Some(BidiType::Track);
         let good = w.track(cam.peer, PATH, "good");
         let (ann, mallory) = (w.viewer(Lite05, 1), w.viewer(version, 1));
         let sub = w.subscribe(ann, PATH, "good", live());

@@ -32,7 +32,8 @@ pub struct Spec {
     pub setup: Setup,
     /// Sent instead of `setup`, type and all; nothing if empty.
     pub raw_setup: Option<Vec<u8>>,
-    /// Group streams that it lets the relay open, and bytes that it takes unread.
+    /// Requests and group streams that it lets the relay open, and bytes that it takes unread.
+    pub bidi_streams: u32,
     pub uni_streams: u32,
     pub window: u32,
     /// As a publisher: says FIN right behind END instead of after the last acknowledgement.
@@ -49,6 +50,7 @@ impl Spec {
             weather: Weather::FAIR,
             setup: Setup::default(),
             raw_setup: None,
+            bidi_streams: 1000,
             uni_streams: 1000,
             window: 8 << 20,
             is_hasty: false,
@@ -93,20 +95,32 @@ pub struct Group {
 /// A track as its publisher has it: the truth that viewers are compared with.
 #[derive(Debug)]
 pub struct Source {
+    /// Publishers of one film have the same frames.
+    pub film: u64,
     pub path: String,
     pub track: String,
     pub info: TrackInfo,
     /// Answers every request with this code.
     pub refuses: Option<u64>,
-    /// Never answers TRACK.
-    pub is_silent: bool,
+    /// Answers every FETCH with this code.
+    pub refuses_fetch: Option<u64>,
+    /// Says nothing to requests of this type.
+    pub never_answers: Option<BidiType>,
+    /// Of each fetched group it gives this many frames, and no end; all of it if None.
+    pub fetch_pace: Option<usize>,
     pub groups: BTreeMap<u64, Group>,
     /// In the order in which the groups were opened.
     pub order: Vec<u64>,
     /// Exclusive, once the track is finished.
     pub end: Option<u64>,
-    /// The relay has moved the bounds of a subscription: what it holds may have gaps.
+    was_subscribed: bool,
+    /// The relay has moved the bounds of a subscription, or has subscribed again: what it holds
+    /// may have gaps.
     pub bounds_moved: bool,
+    /// How it has given up what it owed.
+    pub broken: Vec<End>,
+    /// Groups that were fetched before they were made.
+    pub missed: BTreeSet<u64>,
 }
 
 /// What the relay asked of a publisher.
@@ -116,6 +130,18 @@ pub enum Asked {
     Subscribe(String, Preferences),
     Update(Preferences),
     Unsubscribe,
+    Fetch(String, Want),
+    /// The relay has given up a FETCH of this group before it was answered to the end.
+    FetchEnded(u64, End),
+}
+
+/// What FETCH asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Want {
+    pub group: u64,
+    pub priority: u8,
+    pub frame_start: u64,
+    pub frame_end: Option<u64>,
 }
 
 /// A subscription of the relay with this publisher.
@@ -137,11 +163,22 @@ struct Upstream {
 #[derive(Debug, Default)]
 struct GroupOut {
     stream: Option<u64>,
+    /// The next one to be sent.
     frames: usize,
     timestamp: u64,
     end_sent: bool,
     /// Acknowledged, reset or refused.
     is_closed: bool,
+}
+
+/// A FETCH of the relay that is being answered.
+#[derive(Debug)]
+struct Reply {
+    source: usize,
+    want: Want,
+    /// The next one to be sent.
+    frames: usize,
+    timestamp: u64,
 }
 
 #[derive(Debug)]
@@ -181,7 +218,25 @@ pub struct Info {
 pub struct Seen {
     pub frame_start: u64,
     pub frames: Vec<Frame>,
+    /// When each of them was complete.
+    pub came: Vec<Instant>,
     pub end: Option<End>,
+    pub ended_at: Option<Instant>,
+}
+
+/// A FETCH of a viewer, and what has come of it.
+#[derive(Debug)]
+pub struct Fetched {
+    pub stream: u64,
+    pub path: String,
+    pub track: String,
+    pub want: Want,
+    pub asked_at: Instant,
+    /// Begins with the frame that was asked for: the reply has no header to say otherwise.
+    pub seen: Seen,
+    pub has_left: bool,
+    /// There is news that nobody has judged yet.
+    pub is_touched: bool,
 }
 
 #[derive(Debug)]
@@ -222,10 +277,12 @@ enum Use {
     BidiNew,
     AnnounceServed,
     TrackAsked,
+    FetchAsked,
     Upstream,
     Listen(usize),
     Info(usize),
     Answers(usize),
+    Fetch(usize),
     Raw,
 }
 
@@ -271,6 +328,8 @@ pub struct Peer {
     conn: proto::Connection,
     /// The world has to give it a turn.
     pub is_dirty: bool,
+    /// Of its last turn.
+    now: Instant,
     /// Whether it takes what comes on group streams.
     pub reads_groups: bool,
     /// It did not always.
@@ -285,11 +344,13 @@ pub struct Peer {
     feeds: BTreeMap<u64, AnnounceServed>,
     upstreams: BTreeMap<u64, Upstream>,
     upstream_ids: BTreeSet<u64>,
-    pub asked: Vec<Asked>,
+    replies: BTreeMap<u64, Reply>,
+    pub asked: Vec<(Instant, Asked)>,
     // As a viewer.
     pub listens: Vec<Listen>,
     pub infos: Vec<Info>,
     pub subscriptions: Vec<Subscription>,
+    pub fetches: Vec<Fetched>,
     pub raws: BTreeMap<u64, Raw>,
     pub lost_at: Option<Instant>,
     /// What happened, for the history.
@@ -344,7 +405,7 @@ impl Peer {
         transport
             .max_idle_timeout(Some(VarInt::from_u32(30_000).into()))
             .max_concurrent_uni_streams(spec.uni_streams.into())
-            .max_concurrent_bidi_streams(1000u32.into())
+            .max_concurrent_bidi_streams(spec.bidi_streams.into())
             .stream_receive_window(spec.window.into())
             .receive_window(spec.window.into())
             .keep_alive_interval(Some(Duration::from_secs(3)))
@@ -362,6 +423,7 @@ impl Peer {
             handle,
             conn,
             is_dirty: true,
+            now,
             reads_groups: true,
             was_slow: false,
             unread: BTreeSet::new(),
@@ -373,10 +435,12 @@ impl Peer {
             feeds: BTreeMap::new(),
             upstreams: BTreeMap::new(),
             upstream_ids: BTreeSet::new(),
+            replies: BTreeMap::new(),
             asked: Vec::new(),
             listens: Vec::new(),
             infos: Vec::new(),
             subscriptions: Vec::new(),
+            fetches: Vec::new(),
             raws: BTreeMap::new(),
             lost_at: None,
             log: Vec::new(),
@@ -422,19 +486,58 @@ impl Peer {
         }
     }
 
-    pub fn add_source(&mut self, path: &str, track: &str) -> usize {
+    pub fn add_source(&mut self, film: u64, path: &str, track: &str) -> usize {
         self.sources.push(Source {
+            film,
             path: path.to_owned(),
             track: track.to_owned(),
             info: TrackInfo { priority: 9, max_age_ms: AGES, timescale: 1000 },
             refuses: None,
-            is_silent: false,
+            refuses_fetch: None,
+            never_answers: None,
+            fetch_pace: None,
             groups: BTreeMap::new(),
             order: Vec::new(),
             end: None,
+            was_subscribed: false,
             bounds_moved: false,
+            broken: Vec::new(),
+            missed: BTreeSet::new(),
         });
         self.sources.len() - 1
+    }
+
+    /// Gives up what it owes to subscriptions of a source: resets them, or says FIN without END.
+    /// Groups that are open stay so, or are reset too.
+    pub fn break_subscriptions(&mut self, source: usize, end: End, cuts_groups: bool) {
+        self.is_dirty = true;
+        self.sources[source].broken.push(end);
+        let is_meant = |(_, upstream): &(&u64, &Upstream)| upstream.source == source;
+        let meant: Vec<u64> = self.upstreams.iter().filter(is_meant).map(|(id, _)| *id).collect();
+        for id in meant {
+            let upstream = self.upstreams.remove(&id).expect("its key was just listed");
+            match end {
+                End::Finished => self.send(id, &[], true),
+                End::Reset(with) => self.reset(id, with),
+            }
+            let End::Reset(with) = end else { continue };
+            let open = upstream.groups.values().filter(|group| !group.is_closed && cuts_groups);
+            open.filter_map(|group| group.stream).for_each(|stream| self.reset(stream, with));
+        }
+    }
+
+    /// Ends what it still owes to every FETCH of a source, within a frame of `size` bytes.
+    pub fn cut_fetches(&mut self, source: usize, size: u64) {
+        self.sources[source].broken.push(End::Finished);
+        let is_meant = |(_, reply): &(&u64, &Reply)| reply.source == source;
+        let meant: Vec<u64> = self.replies.iter().filter(is_meant).map(|(id, _)| *id).collect();
+        for id in meant {
+            self.replies.remove(&id);
+            let mut bytes = Vec::new();
+            FrameHeader { timestamp_delta: 1, size }.encode(self.version, &mut bytes);
+            bytes.extend(std::iter::repeat_n(7, size as usize / 2));
+            self.send(id, &bytes, true);
+        }
     }
 
     fn chain(&self, claim: &Claim) -> Hops {
@@ -569,6 +672,41 @@ impl Peer {
         }
     }
 
+    pub fn fetch(&mut self, path: &str, track: &str, want: Want, now: Instant) -> usize {
+        let index = self.fetches.len();
+        let stream = self.open(Dir::Bi, Use::Fetch(index));
+        let Want { group, priority, frame_start, frame_end } = want;
+        let broadcast = Path::parse(path).expect("a valid path");
+        let track = track.to_owned();
+        let fetch =
+            Fetch { broadcast, track: track.clone(), priority, group, frame_start, frame_end };
+        let mut bytes = vec![BidiType::Fetch as u8];
+        fetch.encode(self.version, &mut bytes);
+        self.fetches.push(Fetched {
+            stream,
+            path: path.to_owned(),
+            track,
+            want,
+            asked_at: now,
+            seen: Seen { frame_start, ..Seen::default() },
+            has_left: false,
+            is_touched: false,
+        });
+        self.send(stream, &bytes, false);
+        index
+    }
+
+    pub fn leave_fetch(&mut self, fetch: usize) {
+        let fetch = &mut self.fetches[fetch];
+        if std::mem::replace(&mut fetch.has_left, true) || fetch.seen.end.is_some() {
+            return;
+        }
+        let id = fetch.stream;
+        self.is_dirty = true;
+        self.reset(id, StreamCode::CANCEL.0);
+        let _ = self.conn.recv_stream(stream(id)).stop(code(0));
+    }
+
     /// None without stream credit.
     pub fn try_raw(&mut self, dir: Dir, bytes: &[u8], fin: bool) -> Option<u64> {
         let id = VarInt::from(self.conn.streams().open(dir)?).into_inner();
@@ -637,6 +775,7 @@ impl Peer {
     /// Does everything there is to do, and hands over what is to be sent.
     pub fn turn(&mut self, now: Instant, mut send: impl FnMut(Vec<u8>)) {
         self.is_dirty = false;
+        self.now = now;
         if self.state == State::Killed {
             return;
         }
@@ -739,16 +878,21 @@ impl Peer {
         // Groups first: what a FIN on a control stream says of them can be judged only then.
         let is_uni = |id: &u64| id & 2 != 0;
         let (uni, bidi): (Vec<u64>, Vec<u64>) = readable.into_iter().partition(is_uni);
-        for id in uni {
-            // The relay's SETUP is its first stream, and no content.
-            let is_setup = id == 3 && self.version >= Version::Lite05;
-            if self.reads_groups || is_setup {
+        for id in uni.into_iter().chain(bidi) {
+            if self.reads_groups || !self.is_content(id) {
                 self.read(id);
             } else {
                 self.unread.insert(id);
             }
         }
-        bidi.into_iter().for_each(|id| self.read(id));
+    }
+
+    fn is_content(&self, id: u64) -> bool {
+        // The relay's SETUP is its first stream, and no content.
+        let is_setup = id == 3 && self.version >= Version::Lite05;
+        let is_fetch =
+            self.inputs.get(&id).is_some_and(|input| matches!(input.purpose, Use::Fetch(_)));
+        is_fetch || (id & 2 != 0 && !is_setup)
     }
 
     fn read(&mut self, id: u64) {
@@ -841,6 +985,12 @@ impl Peer {
             Use::Listen(index) => self.take_announcement(index, &mut input.buf),
             Use::Info(index) => self.take_info(id, index, &mut input.buf, end),
             Use::Answers(index) => self.take_answer(index, &mut input.buf),
+            Use::Fetch(index) => {
+                let known = &mut self.fetches[index];
+                known.is_touched = true;
+                known.seen.take_frames(self.version, self.now, &mut input.buf);
+                false
+            }
             Use::Raw => {
                 if let Some(raw) = self.raws.get_mut(&id) {
                     raw.received.extend_from_slice(&input.buf);
@@ -848,7 +998,7 @@ impl Peer {
                 input.buf.clear();
                 false
             }
-            Use::AnnounceServed | Use::TrackAsked => {
+            Use::AnnounceServed | Use::TrackAsked | Use::FetchAsked => {
                 if !input.buf.is_empty() {
                     self.fault(format!("bytes after the request on stream {id}"));
                     input.buf.clear();
@@ -950,24 +1100,10 @@ impl Peer {
     }
 
     fn take_frames(&mut self, subscription: usize, sequence: u64, buf: &mut BytesMut) {
-        let is_timed = self.version >= Version::Lite05;
         let known = &mut self.subscriptions[subscription];
         known.touched.insert(sequence);
         let seen = known.groups.get_mut(&sequence).expect("it was entered when it began");
-        while let Some((header, used)) = FrameHeader::take(self.version, buf) {
-            let size = header.size as usize;
-            if buf.len() < used + size {
-                break;
-            }
-            buf.advance(used);
-            let payload = buf.split_to(size).freeze();
-            let before = seen.frames.last().map_or(0, |frame| frame.timestamp);
-            let timestamp = match timestamp_after(before, header.timestamp_delta) {
-                Some(timestamp) if is_timed => timestamp,
-                _ => 0,
-            };
-            seen.frames.push(Frame { timestamp, payload });
-        }
+        seen.take_frames(self.version, self.now, buf);
     }
 
     fn take_request(&mut self, id: u64, input: &mut Input) -> bool {
@@ -987,6 +1123,7 @@ impl Peer {
             Some(BidiType::Announce) => self.announce_asked(id, &body),
             Some(BidiType::Track) => self.track_asked(id, &body),
             Some(BidiType::Subscribe) => self.subscribe_asked(id, &body),
+            Some(BidiType::Fetch) => self.fetch_asked(id, &body),
             kind => Err(format!("request {kind:?}")),
         };
         match purpose {
@@ -1021,16 +1158,20 @@ impl Peer {
         self.sources.iter().position(is_meant)
     }
 
+    fn told(&mut self, asked: Asked) {
+        self.asked.push((self.now, asked));
+    }
+
     fn track_asked(&mut self, id: u64, body: &[u8]) -> Result<Use, String> {
         let request = TrackRequest::decode(body).map_err(|e| e.to_string())?;
         self.log.push(format!("TRACK {} {}", request.broadcast, request.track));
-        self.asked.push(Asked::Track(request.track.clone()));
+        self.told(Asked::Track(request.track.clone()));
         let Some(source) = self.source_of(&request.broadcast, &request.track) else {
             self.refuse(id, StreamCode::NOT_FOUND.0);
             return Ok(Use::Ignored);
         };
         let source = &self.sources[source];
-        if source.is_silent {
+        if source.never_answers == Some(BidiType::Track) {
             return Ok(Use::TrackAsked);
         }
         match source.refuses {
@@ -1048,7 +1189,7 @@ impl Peer {
         let request = Subscribe::decode(self.version, body).map_err(|e| e.to_string())?;
         let Subscribe { id: subscribe_id, broadcast, track, preferences: wanted } = request;
         self.log.push(format!("SUBSCRIBE {subscribe_id} {broadcast} {track} {wanted:?}"));
-        self.asked.push(Asked::Subscribe(track.clone(), wanted));
+        self.told(Asked::Subscribe(track.clone(), wanted));
         if !self.upstream_ids.insert(subscribe_id) {
             return Err(format!("subscribe id {subscribe_id} used again"));
         }
@@ -1070,9 +1211,45 @@ impl Peer {
             fin_sent: false,
             groups: BTreeMap::new(),
         };
-        upstream.position(self.version, &self.sources[source], true);
+        let source = &mut self.sources[source];
+        upstream.position(self.version, source, true);
+        source.bounds_moved |= std::mem::replace(&mut source.was_subscribed, true);
         self.upstreams.insert(id, upstream);
         Ok(Use::Upstream)
+    }
+
+    fn fetch_asked(&mut self, id: u64, body: &[u8]) -> Result<Use, String> {
+        let request = Fetch::decode(self.version, body).map_err(|e| e.to_string())?;
+        let Fetch { broadcast, track, priority, group, frame_start, frame_end } = request;
+        let want = Want { group, priority, frame_start, frame_end };
+        self.log.push(format!("FETCH {broadcast} {track} {want:?}"));
+        self.told(Asked::Fetch(track.clone(), want));
+        let Some(source) = self.source_of(&broadcast, &track) else {
+            self.refuse(id, StreamCode::NOT_FOUND.0);
+            return Ok(Use::Ignored);
+        };
+        let known = &self.sources[source];
+        let missing = (!known.groups.contains_key(&group)).then_some(StreamCode::NOT_FOUND.0);
+        if known.never_answers != Some(BidiType::Fetch)
+            && let Some(with) = known.refuses.or(known.refuses_fetch).or(missing)
+        {
+            self.sources[source].missed.extend(missing.map(|_| group));
+            self.refuse(id, with);
+            return Ok(Use::Ignored);
+        }
+        // What is live goes first.
+        let _ = self.conn.send_stream(stream(id)).set_priority(-1);
+        let reply = Reply { source, want, frames: frame_start as usize, timestamp: 0 };
+        self.replies.insert(id, reply);
+        Ok(Use::FetchAsked)
+    }
+
+    /// The relay has given up a FETCH.
+    fn fetch_ended(&mut self, id: u64, end: End) {
+        let Some(reply) = self.replies.remove(&id) else { return };
+        self.log.push(format!("FETCH of {} given up: {end:?}", reply.want.group));
+        self.told(Asked::FetchEnded(reply.want.group, end));
+        self.reset(id, StreamCode::CANCEL.0);
     }
 
     fn take_update(&mut self, id: u64, buf: &mut BytesMut) -> bool {
@@ -1088,7 +1265,7 @@ impl Peer {
         match update {
             Ok(wanted) => {
                 self.log.push(format!("UPDATE {wanted:?}"));
-                self.asked.push(Asked::Update(wanted));
+                self.told(Asked::Update(wanted));
                 if let Some(upstream) = self.upstreams.get_mut(&id) {
                     let had_start = upstream.wanted.group_start.is_some();
                     let before = std::mem::replace(&mut upstream.wanted, wanted);
@@ -1226,13 +1403,13 @@ impl Peer {
                 let known = &mut self.subscriptions[subscription];
                 known.touched.insert(sequence);
                 if let Some(seen) = known.groups.get_mut(&sequence) {
-                    seen.end = Some(end);
+                    (seen.end, seen.ended_at) = (Some(end), Some(self.now));
                 }
             }
             Use::Upstream => {
                 self.log.push(format!("UNSUBSCRIBE {end:?}"));
-                self.asked.push(Asked::Unsubscribe);
                 let Some(upstream) = self.upstreams.remove(&id) else { return };
+                self.told(Asked::Unsubscribe);
                 for group in upstream.groups.values().filter(|group| !group.is_closed) {
                     if let Some(stream) = group.stream {
                         self.reset(stream, StreamCode::CANCEL.0);
@@ -1277,6 +1454,21 @@ impl Peer {
                     self.send(id, &[], true);
                 }
             }
+            Use::FetchAsked => self.fetch_ended(id, end),
+            Use::Fetch(index) => {
+                self.log.push(format!("fetch {index} {end:?}"));
+                if end == End::Finished && !is_clean {
+                    self.fault(format!("FIN within a frame of fetch {index}"));
+                }
+                let known = &mut self.fetches[index];
+                known.is_touched = true;
+                (known.seen.end, known.seen.ended_at) = (Some(end), Some(self.now));
+                // The released clients differ in how they say that they are done.
+                match self.version {
+                    Version::Lite06 => self.reset(id, StreamCode::CANCEL.0),
+                    _ => self.send(id, &[], true),
+                }
+            }
             Use::Raw => {
                 if let Some(raw) = self.raws.get_mut(&id) {
                     raw.end = Some(end);
@@ -1291,6 +1483,7 @@ impl Peer {
         if let Some(raw) = self.raws.get_mut(&id) {
             raw.stopped = Some(with);
         }
+        self.fetch_ended(id, End::Reset(with));
         self.reset(id, StreamCode::CANCEL.0);
         self.group_closed(id);
     }
@@ -1312,6 +1505,45 @@ impl Peer {
             self.serve_upstream(id, &mut upstream);
             self.upstreams.insert(id, upstream);
         }
+        let ids: Vec<u64> = self.replies.keys().copied().collect();
+        for id in ids {
+            let mut reply = self.replies.remove(&id).expect("its key was just listed");
+            if !self.serve_fetch(id, &mut reply) {
+                self.replies.insert(id, reply);
+            }
+        }
+    }
+
+    /// Gives out what there is by now; true if that was all.
+    fn serve_fetch(&mut self, id: u64, reply: &mut Reply) -> bool {
+        let source = &self.sources[reply.source];
+        if source.never_answers == Some(BidiType::Fetch) {
+            return false;
+        }
+        let group = &source.groups[&reply.want.group];
+        let cap = reply.want.frame_end.map_or(usize::MAX, |last| last as usize + 1);
+        let until = group.frames.len().min(cap).min(source.fetch_pace.unwrap_or(usize::MAX));
+        let end = match group.end {
+            _ if source.fetch_pace.is_some() => None,
+            None if group.frames.len() >= cap => Some(End::Finished),
+            end => end,
+        };
+        if end.is_some() && reply.frames > group.frames.len() {
+            self.refuse(id, StreamCode::TOO_FAR_BEHIND.0);
+            return true;
+        }
+        let mut bytes = Vec::new();
+        for frame in group.frames.get(reply.frames..until).unwrap_or_default() {
+            frame.encode(self.version, &mut reply.timestamp, &mut bytes);
+        }
+        reply.frames = reply.frames.max(until);
+        if end == Some(End::Finished) || !bytes.is_empty() {
+            self.send(id, &bytes, end == Some(End::Finished));
+        }
+        if let Some(End::Reset(with)) = end {
+            self.reset(id, with);
+        }
+        end.is_some()
     }
 
     fn serve_upstream(&mut self, id: u64, upstream: &mut Upstream) {
@@ -1319,6 +1551,9 @@ impl Peer {
             return self.serve_groups(upstream);
         }
         let source = &self.sources[upstream.source];
+        if source.never_answers == Some(BidiType::Subscribe) {
+            return;
+        }
         let mut bytes = Vec::new();
         let mut answer = |answer: SubscribeResponse| answer.encode(self.version, &mut bytes);
         let is_bounded = self.version >= Version::Lite05;
@@ -1364,6 +1599,7 @@ impl Peer {
     }
 
     fn serve_groups(&mut self, upstream: &mut Upstream) {
+        let wanted = upstream.wanted;
         for (sequence, out) in &mut upstream.groups {
             if out.is_closed || out.end_sent {
                 continue;
@@ -1375,23 +1611,26 @@ impl Peer {
                     let Some(stream) = self.conn.streams().open(Dir::Uni) else { return };
                     let stream = VarInt::from(stream).into_inner();
                     out.stream = Some(stream);
+                    let is_first = wanted.group_start == Some(*sequence);
+                    let frame_start = if is_first { wanted.frame_start } else { 0 };
+                    out.frames = frame_start as usize;
                     bytes.push(UniType::Group as u8);
-                    GroupHeader { subscribe_id: upstream.id, sequence: *sequence, frame_start: 0 }
+                    GroupHeader { subscribe_id: upstream.id, sequence: *sequence, frame_start }
                         .encode(self.version, &mut bytes);
                     stream
                 }
             };
             let group = &self.sources[upstream.source].groups[sequence];
-            for frame in &group.frames[out.frames..] {
-                let delta = timestamp_delta(out.timestamp, frame.timestamp);
-                let timestamp_delta = delta.expect("timestamps of a play are small");
-                let size = frame.payload.len() as u64;
-                FrameHeader { timestamp_delta, size }.encode(self.version, &mut bytes);
-                bytes.extend_from_slice(&frame.payload);
-                out.timestamp = frame.timestamp;
+            // The end group may be wanted up to a frame only.
+            let is_last = wanted.group_end == Some(*sequence);
+            let cap = wanted.frame_end.filter(|_| is_last).map(|last| last as usize + 1);
+            let until = group.frames.len().min(cap.unwrap_or(usize::MAX));
+            for frame in group.frames.get(out.frames..until).unwrap_or_default() {
+                frame.encode(self.version, &mut out.timestamp, &mut bytes);
             }
-            out.frames = group.frames.len();
-            let end = group.end;
+            out.frames = out.frames.max(until);
+            let is_capped = cap.is_some_and(|cap| group.frames.len() >= cap);
+            let end = if is_capped { Some(End::Finished) } else { group.end };
             out.end_sent = end.is_some();
             if let Some(End::Reset(with)) = end {
                 out.is_closed = true;
@@ -1401,6 +1640,17 @@ impl Peer {
                 self.send(stream, &bytes, end.is_some());
             }
         }
+    }
+}
+
+impl Frame {
+    fn encode(&self, version: Version, previous: &mut u64, out: &mut Vec<u8>) {
+        let delta = timestamp_delta(*previous, self.timestamp);
+        let timestamp_delta = delta.expect("timestamps of a play are small");
+        let size = self.payload.len() as u64;
+        FrameHeader { timestamp_delta, size }.encode(version, out);
+        out.extend_from_slice(&self.payload);
+        *previous = self.timestamp;
     }
 }
 
@@ -1422,6 +1672,26 @@ impl Source {
         };
         let age = newest.saturating_sub(begins.timestamp) * 1000 / self.info.timescale;
         age >= max_age_ms.min(self.info.max_age_ms)
+    }
+}
+
+impl Seen {
+    fn take_frames(&mut self, version: Version, now: Instant, buf: &mut BytesMut) {
+        while let Some((header, used)) = FrameHeader::take(version, buf) {
+            let size = header.size as usize;
+            if buf.len() < used + size {
+                break;
+            }
+            buf.advance(used);
+            let payload = buf.split_to(size).freeze();
+            let before = self.frames.last().map_or(0, |frame| frame.timestamp);
+            let timestamp = match timestamp_after(before, header.timestamp_delta) {
+                Some(timestamp) if version >= Version::Lite05 => timestamp,
+                _ => 0,
+            };
+            self.frames.push(Frame { timestamp, payload });
+            self.came.push(now);
+        }
     }
 }
 

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn_proto::Dir;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use shardcast::limits::{CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT};
+use shardcast::limits::{
+    ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
+};
 use shardcast::quic::{Config as QuicConfig, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::{Parked, mesh};
@@ -24,13 +26,19 @@ use shardcast::shard::{CacheBounds, Counters, Held, Next, Setting, Shard};
 use shardcast::wire::*;
 
 use super::network::{History, Network, Port, Random, To, Weather};
-use super::peer::{AGES, End, Frame, Group, Peer, Seen, Source, Spec, State, Subscription, covers};
+use super::peer::{
+    AGES, Asked, End, Fetched, Frame, Group, Peer, Seen, Source, Spec, State, Subscription, Want,
+    covers,
+};
 
 /// The relay's hop id.
 pub const HOP: u64 = 1000;
 
 /// Turns at one instant before a shard counts as running in circles.
 const TURNS_AT_ONCE_MAX: usize = 50_000;
+
+/// A cache that no play fills.
+pub const CACHE_BYTES: u64 = 1 << 30;
 
 /// A peer that falls silent is noticed after this. The relay's first unanswered keep-alive starts
 /// the idle timeout anew (RFC 9000 §10.1).
@@ -59,7 +67,7 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(seed: u64, shards: usize) -> Stage {
-        let cache = CacheBounds { bytes: 1 << 30, duration: CACHE_DURATION_DEFAULT };
+        let cache = CacheBounds { bytes: CACHE_BYTES, duration: CACHE_DURATION_DEFAULT };
         let linger = LINGER_DEFAULT;
         Stage { seed, shards, lanes: 1024, strays: 0, blocked: 0, refused: 0, linger, cache }
     }
@@ -74,6 +82,13 @@ pub struct Track {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Sub {
+    pub peer: usize,
+    pub index: usize,
+}
+
+/// A FETCH of a viewer.
+#[derive(Clone, Copy, Debug)]
+pub struct Get {
     pub peer: usize,
     pub index: usize,
 }
@@ -437,7 +452,11 @@ impl World {
     /// A publisher of one track, announced and known everywhere.
     pub fn publisher(&mut self, version: Version, shard: usize, path: &str, track: &str) -> Track {
         let hop = 7 + self.peers.len() as u64;
-        let peer = self.join(Spec::new(version, shard).hop(hop));
+        self.publisher_like(Spec::new(version, shard).hop(hop), path, track)
+    }
+
+    pub fn publisher_like(&mut self, spec: Spec, path: &str, track: &str) -> Track {
+        let peer = self.join(spec);
         self.peers[peer].announce(path, &[], Cost::ZERO);
         let track = self.track(peer, path, track);
         self.run(ms(100));
@@ -445,7 +464,38 @@ impl World {
     }
 
     pub fn track(&mut self, peer: usize, path: &str, track: &str) -> Track {
-        Track { peer, source: self.peers[peer].add_source(path, track) }
+        let sources = self.peers[peer].sources.len() as u64;
+        let film = (peer as u64) << 48 | sources << 40;
+        Track { peer, source: self.peers[peer].add_source(film, path, track) }
+    }
+
+    /// Another way to the publisher of a track, one hop longer: whatever is made for the one is
+    /// there at the other.
+    pub fn second_way(&mut self, track: Track, spec: Spec) -> Track {
+        let first_hop = self.peers[track.peer].spec.setup.hop;
+        let (film, path, name) = {
+            let source = self.source(track);
+            (source.film, source.path.clone(), source.track.clone())
+        };
+        let peer = self.join(spec);
+        self.peers[peer].announce(&path, &[first_hop], Cost::ZERO);
+        let second = Track { peer, source: self.peers[peer].add_source(film, &path, &name) };
+        let Source { info, groups, order, end, .. } = &self.peers[track.peer].sources[track.source];
+        let (info, groups, order, end) = (*info, groups.clone(), order.clone(), *end);
+        let source = self.source(second);
+        (source.info, source.groups, source.order, source.end) = (info, groups, order, end);
+        self.run(ms(100));
+        second
+    }
+
+    /// Everyone who has this film, wherever it was said.
+    fn prints(&self, track: Track) -> Vec<Track> {
+        let film = self.peers[track.peer].sources[track.source].film;
+        let sources = |peer: usize| 0..self.peers[peer].sources.len();
+        let all = (0..self.peers.len()).flat_map(|peer| sources(peer).map(move |at| (peer, at)));
+        all.filter(|(peer, at)| self.peers[*peer].sources[*at].film == film)
+            .map(|(peer, source)| Track { peer, source })
+            .collect()
     }
 
     pub fn kill(&mut self, peer: usize) {
@@ -484,11 +534,13 @@ impl World {
     }
 
     pub fn open_group(&mut self, track: Track, sequence: u64) {
-        let source = self.source(track);
-        source.groups.insert(sequence, Group::default());
-        source.order.push(sequence);
-        let (path, name) = (source.path.clone(), source.track.clone());
-        let path = self.peers[track.peer].absolute(&path);
+        for print in self.prints(track) {
+            let source = self.source(print);
+            source.groups.insert(sequence, Group::default());
+            source.order.push(sequence);
+        }
+        let Source { path, track: name, .. } = &self.peers[track.peer].sources[track.source];
+        let (path, name) = (self.peers[track.peer].absolute(path), name.clone());
         for peer in &mut self.peers {
             let root = peer.absolute("");
             for known in &mut peer.subscriptions {
@@ -503,13 +555,15 @@ impl World {
     }
 
     pub fn frame_at(&mut self, track: Track, sequence: u64, timestamp: u64, size: usize) {
-        let salt = (track.peer as u64) << 48 | (track.source as u64) << 40;
-        let source = self.source(track);
-        let group = source.groups.get_mut(&sequence).expect("it was opened");
-        let mut payload = vec![0; size];
-        let index = group.frames.len() as u64;
-        Random::new(salt ^ sequence << 16 ^ index).fill(&mut payload);
-        group.frames.push(Frame { timestamp, payload: Bytes::from(payload) });
+        for print in self.prints(track) {
+            let source = self.source(print);
+            let film = source.film;
+            let group = source.groups.get_mut(&sequence).expect("it was opened");
+            let mut payload = vec![0; size];
+            let index = group.frames.len() as u64;
+            Random::new(film ^ sequence << 16 ^ index).fill(&mut payload);
+            group.frames.push(Frame { timestamp, payload: Bytes::from(payload) });
+        }
     }
 
     /// A frame at the time it would have in a film with reordered frames: some steps lead back.
@@ -520,8 +574,10 @@ impl World {
     }
 
     pub fn end_group(&mut self, track: Track, sequence: u64, end: End) {
-        let group = self.source(track).groups.get_mut(&sequence).expect("it was opened");
-        group.end = Some(end);
+        for print in self.prints(track) {
+            let group = self.source(print).groups.get_mut(&sequence).expect("it was opened");
+            group.end = Some(end);
+        }
     }
 
     /// A whole group at once.
@@ -533,7 +589,24 @@ impl World {
 
     /// No group at or above `end` will follow.
     pub fn finish(&mut self, track: Track, end: u64) {
-        self.source(track).end = Some(end);
+        for print in self.prints(track) {
+            self.source(print).end = Some(end);
+        }
+    }
+
+    /// Resets what the relay has subscribed to, or says FIN without END; groups stay open.
+    pub fn break_off(&mut self, track: Track, end: End) {
+        self.note(track.peer, "breaks off");
+        self.peers[track.peer].break_subscriptions(track.source, end, false);
+    }
+
+    /// What the relay has asked of a publisher since this was last looked at.
+    pub fn asked(&mut self, peer: usize) -> Vec<Asked> {
+        self.asked_when(peer).into_iter().map(|(_, asked)| asked).collect()
+    }
+
+    pub fn asked_when(&mut self, peer: usize) -> Vec<(Instant, Asked)> {
+        std::mem::take(&mut self.peers[peer].asked)
     }
 
     // ---- viewing ----
@@ -552,6 +625,25 @@ impl World {
 
     pub fn leave(&mut self, sub: Sub) {
         self.peers[sub.peer].leave(sub.index, false);
+    }
+
+    pub fn fetch(&mut self, peer: usize, path: &str, track: &str, want: Want) -> Get {
+        let now = self.now;
+        Get { peer, index: self.peers[peer].fetch(path, track, want, now) }
+    }
+
+    pub fn fetched(&self, get: Get) -> &Fetched {
+        &self.peers[get.peer].fetches[get.index]
+    }
+
+    /// The frames that have come, and how it ended.
+    pub fn outcome(&self, get: Get) -> (usize, Option<End>) {
+        let seen = &self.fetched(get).seen;
+        (seen.frames.len(), seen.end)
+    }
+
+    pub fn leave_fetch(&mut self, get: Get) {
+        self.peers[get.peer].leave_fetch(get.index);
     }
 
     /// Everybody knows of every subscription: whatever is opened from now on is owed to them.
@@ -582,13 +674,13 @@ impl World {
 
     // ---- judging ----
 
-    /// Every source that a subscription may be fed from.
-    fn sources(&self, peer: usize, known: &Subscription) -> Vec<(usize, &Source)> {
-        let path = self.peers[peer].absolute(&known.path);
+    /// Every source that a viewer may be fed from.
+    fn sources(&self, peer: usize, path: &str, track: &str) -> Vec<(usize, &Source)> {
+        let path = self.peers[peer].absolute(path);
         let mut found = Vec::new();
         for (index, publisher) in self.peers.iter().enumerate() {
             for source in &publisher.sources {
-                if source.track == known.track && publisher.absolute(&source.path) == path {
+                if source.track == track && publisher.absolute(&source.path) == path {
                     found.push((index, source));
                 }
             }
@@ -619,22 +711,22 @@ impl World {
                 self.judge_whole(peer, index);
             }
         }
+        for index in 0..self.peers[peer].fetches.len() {
+            if std::mem::take(&mut self.peers[peer].fetches[index].is_touched)
+                && let Err(what) = self.judge_fetch(peer, index)
+            {
+                let Fetched { path, track, want, .. } = &self.peers[peer].fetches[index];
+                let (since, name) = (self.since_start(), &self.peers[peer].name);
+                panic!("at {since:?}: {name} fetch {index} of {path} {track} {want:?}: {what}");
+            }
+        }
     }
 
     fn judge_group(&self, peer: usize, index: usize, sequence: u64) -> Result<(), String> {
         let known = &self.peers[peer].subscriptions[index];
-        let sources = self.sources(peer, known);
-        if sources.is_empty() {
-            return Err("nobody publishes this".to_owned());
-        }
-        let mut verdict = Ok(());
-        for (publisher, source) in sources {
-            verdict = self.compare(peer, known, sequence, publisher, source);
-            if verdict.is_ok() {
-                break;
-            }
-        }
-        verdict
+        let sources = self.sources(peer, &known.path, &known.track);
+        let compare = |(at, source)| self.compare(peer, known, sequence, at, source);
+        one_holds(sources.into_iter().map(compare))
     }
 
     fn compare(
@@ -660,18 +752,7 @@ impl World {
         if known.updates == 0 && !covers(&known.wanted, sequence) {
             return Err(format!("is not within {:?}", known.wanted));
         }
-        for (at, frame) in seen.frames.iter().enumerate() {
-            let Some(made) = group.frames.get(skipped + at) else {
-                return Err(format!("frame {at} was never made"));
-            };
-            if frame.payload != made.payload {
-                return Err(format!("frame {at} has other bytes"));
-            }
-            if is_timed && frame.timestamp != made.timestamp {
-                let (is, was) = (frame.timestamp, made.timestamp);
-                return Err(format!("frame {at} is at {is} instead of {was}"));
-            }
-        }
+        seen.compare(group, is_timed)?;
         let last = match known.wanted.group_end {
             Some(last) if last == sequence => known.wanted.frame_end.map(|last| last as usize + 1),
             _ => None,
@@ -695,7 +776,84 @@ impl World {
                 let is_lost = !publisher.is_up() || known.end.is_some() || known.has_left;
                 let is_brief = publisher.version <= Version::Lite04;
                 let is_old = (self.groups_expire || is_brief) && code == StreamCode::OLD.0;
-                if is_theirs || is_lost || is_old {
+                let is_late =
+                    self.groups_expire && viewer.is_slow() && code == StreamCode::TOO_FAR_BEHIND.0;
+                let is_broken = !source.broken.is_empty();
+                if is_theirs || is_lost || is_broken || is_old || is_late || self.evicts(code) {
+                    return Ok(());
+                }
+                Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))
+            }
+        }
+    }
+
+    /// The cache is small enough that a group may go while somebody reads it.
+    fn evicts(&self, code: u64) -> bool {
+        self.cache_is_small() && code == StreamCode::EVICTED.0
+    }
+
+    fn cache_is_small(&self) -> bool {
+        self.stage.cache.bytes < CACHE_BYTES
+    }
+
+    fn judge_fetch(&self, peer: usize, index: usize) -> Result<(), String> {
+        let known = &self.peers[peer].fetches[index];
+        let sources = self.sources(peer, &known.path, &known.track);
+        if sources.is_empty() && matches!(known.seen.end, Some(End::Reset(_))) {
+            return Ok(());
+        }
+        let compare = |(at, source)| self.compare_fetched(peer, known, at, source);
+        one_holds(sources.into_iter().map(compare))
+    }
+
+    fn compare_fetched(
+        &self,
+        peer: usize,
+        known: &Fetched,
+        publisher: usize,
+        source: &Source,
+    ) -> Result<(), String> {
+        let (viewer, publisher) = (&self.peers[peer], &self.peers[publisher]);
+        let Fetched { want, seen, .. } = known;
+        let is_unknown = source.missed.contains(&want.group);
+        let Some(group) = source.groups.get(&want.group) else {
+            return match seen.end {
+                None if seen.frames.is_empty() => Ok(()),
+                Some(End::Reset(_)) if seen.frames.is_empty() => Ok(()),
+                _ => Err("no such group was published".to_owned()),
+            };
+        };
+        seen.compare(group, viewer.version.min(publisher.version) >= Version::Lite05)?;
+        let count = seen.frame_start as usize + seen.frames.len();
+        let cap = want.frame_end.map_or(usize::MAX, |last| last as usize + 1);
+        if count > cap {
+            return Err(format!("{count} frames of {cap} wanted"));
+        }
+        let whole = group.frames.len();
+        match seen.end {
+            None => Ok(()),
+            Some(End::Finished) if count != whole.min(cap) => {
+                Err(format!("FIN after {count} frames of {}", whole.min(cap)))
+            }
+            Some(End::Finished) if group.end != Some(End::Finished) && whole < cap => {
+                Err(format!("FIN, but the publisher says {:?}", group.end))
+            }
+            Some(End::Finished) => Ok(()),
+            Some(End::Reset(code)) => {
+                let is_theirs = [group.end, source.refuses.map(End::Reset)].contains(&seen.end)
+                    || source.refuses_fetch == Some(code)
+                    || (is_unknown && code == StreamCode::NOT_FOUND.0);
+                let is_lost = !publisher.is_up() || !source.broken.is_empty() || known.has_left;
+                let is_beyond = known.want.frame_start as usize >= whole
+                    && group.end.is_some()
+                    && code == StreamCode::TOO_FAR_BEHIND.0;
+                let is_mute =
+                    source.never_answers.is_some() && code == StreamCode::CONTROL_TIMEOUT.0;
+                // It cannot be asked, so what the relay lacks is not there.
+                let is_brief =
+                    publisher.version <= Version::Lite04 && code == StreamCode::NOT_FOUND.0;
+                let is_excused = is_theirs || is_lost || is_beyond || is_mute || is_brief;
+                if is_excused || self.evicts(code) {
                     return Ok(());
                 }
                 Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))
@@ -707,7 +865,7 @@ impl World {
     fn judge_whole(&self, peer: usize, index: usize) -> usize {
         let viewer = &self.peers[peer];
         let known = &viewer.subscriptions[index];
-        let sources = self.sources(peer, known);
+        let sources = self.sources(peer, &known.path, &known.track);
         let who = format!(
             "at {:?}: {} subscription {index} of {} {}",
             self.since_start(),
@@ -715,25 +873,30 @@ impl World {
             known.path,
             known.track
         );
-        let [(publisher, source)] = sources[..] else { return 0 };
+        let Some(&(_, source)) = sources.first() else { return 0 };
+        if sources.iter().any(|(_, other)| other.film != source.film) {
+            return 0;
+        }
+        let versions = sources.iter().map(|(publisher, _)| self.peers[*publisher].version);
+        let oldest = versions.min().expect("there is one at least");
         if known.end == Some(End::Finished) {
             assert!(source.end.is_some(), "{who} ended, and the track has not");
-            if viewer.version >= Version::Lite05 && self.peers[publisher].version >= Version::Lite05
-            {
+            if viewer.version.min(oldest) >= Version::Lite05 {
                 assert_eq!(known.track_end, source.end, "{who}: END");
             }
         }
         // Without a gap in what the relay asked for, START is where it begins and all else follows.
-        let is_plain = known.updates == 0 && !source.bounds_moved;
-        let is_told = self.peers[publisher].version >= Version::Lite05;
+        let is_plain = known.updates == 0 && !source.bounds_moved && sources.len() == 1;
+        let is_told = oldest >= Version::Lite05;
         if let (Some(start), Some((first, _))) = (known.start, known.groups.first_key_value()) {
             let who = &who;
             let is_strict = is_plain && is_told && viewer.version == Version::Lite05;
             assert!(start <= *first || !is_strict, "{who}: START {start} above {first}");
         }
         // Lite-04 and older cannot say how long they keep a group; the relay assumes seconds.
-        let is_brief = self.peers[publisher].version <= Version::Lite04;
-        if self.groups_expire || !viewer.reads_groups || (is_brief && viewer.is_slow()) {
+        let is_brief = oldest <= Version::Lite04;
+        let is_lossy = self.groups_expire || self.cache_is_small();
+        if is_lossy || !viewer.reads_groups || (is_brief && viewer.is_slow()) {
             return 0;
         }
         // A group that stays open keeps its stream; one who grants few may have none left.
@@ -794,22 +957,55 @@ impl World {
             }
             for index in 0..self.peers[peer].subscriptions.len() {
                 let known = &self.peers[peer].subscriptions[index];
-                let sources = self.sources(peer, known);
-                let is_lone = sources.len() == 1;
-                let gone = sources.first().and_then(|(at, _)| self.peers[*at].lost_at);
                 if known.has_left || matches!(known.end, Some(End::Reset(_))) {
                     continue;
                 }
-                match gone {
-                    Some(at) if is_lone => assert!(
+                match self.gone(peer, &known.path, &known.track) {
+                    Some(at) => assert!(
                         known.end.is_some() || self.now < at + LOSS_NOTICED,
                         "{} subscription {index} has not heard that its publisher is gone",
                         self.peers[peer].name
                     ),
-                    _ => self.groups_confirmed += self.judge_whole(peer, index),
+                    None => self.groups_confirmed += self.judge_whole(peer, index),
                 }
             }
+            for index in 0..self.peers[peer].fetches.len() {
+                self.judge_fetch_over(peer, index);
+            }
         }
+    }
+
+    /// When the last publisher of a film was lost, if there is one film and nobody has it now.
+    fn gone(&self, peer: usize, path: &str, track: &str) -> Option<Instant> {
+        let sources = self.sources(peer, path, track);
+        let (_, first) = sources.first()?;
+        let lost = |(at, other): &(usize, &Source)| {
+            self.peers[*at].lost_at.filter(|_| other.film == first.film)
+        };
+        let lost: Option<Vec<Instant>> = sources.iter().map(lost).collect();
+        lost?.into_iter().max()
+    }
+
+    /// A fetch that is still open waits for somebody who is to be waited for.
+    fn judge_fetch_over(&self, peer: usize, index: usize) {
+        let viewer = &self.peers[peer];
+        let known = &viewer.fetches[index];
+        if known.seen.end.is_some() || known.has_left || !viewer.reads_groups {
+            return;
+        }
+        let who = format!("at {:?}: {} fetch {index} {known:?}", self.since_start(), viewer.name);
+        let patience = ANSWER_TIMEOUT + LOSS_NOTICED;
+        let is_early = |at: Instant| self.now < at + patience;
+        if let Some(at) = self.gone(peer, &known.path, &known.track) {
+            return assert!(is_early(at), "{who} has not heard that its publisher is gone");
+        }
+        let sources = self.sources(peer, &known.path, &known.track);
+        let is_growing = sources.iter().any(|(at, source)| {
+            let group = source.groups.get(&known.want.group);
+            let is_held = source.fetch_pace.is_some() || self.peers[*at].version <= Version::Lite04;
+            is_held || group.is_some_and(|group| group.end.is_none())
+        });
+        assert!(is_growing || is_early(known.asked_at), "{who} is never answered");
     }
 
     /// The end of a play: viewers leave, then publishers, and the relay must forget them.
@@ -863,11 +1059,52 @@ pub fn range(first: impl Into<Option<u64>>, last: impl Into<Option<u64>>) -> Pre
     Preferences { group_start: first.into(), group_end: last.into(), ..live() }
 }
 
+/// A whole group.
+pub fn whole(group: u64) -> Want {
+    Want { group, priority: 128, frame_start: 0, frame_end: None }
+}
+
+/// A group from a frame on.
+pub fn from_frame(group: u64, frame_start: u64) -> Want {
+    Want { frame_start, ..whole(group) }
+}
+
 /// A track name whose home is the given shard.
 pub fn homed(path: &str, shard: usize, shards: usize) -> String {
     let names = (0..).map(|n| format!("video{n}"));
     let mut at_home = names.filter(|name| home_of(path, name, shards) == shard);
     at_home.next().expect("names do not run out")
+}
+
+/// One verdict is enough; else the last complaint.
+fn one_holds(verdicts: impl Iterator<Item = Result<(), String>>) -> Result<(), String> {
+    let mut worst = Err("nobody publishes this".to_owned());
+    for verdict in verdicts {
+        worst = verdict;
+        if worst.is_ok() {
+            break;
+        }
+    }
+    worst
+}
+
+impl Seen {
+    /// Every frame is the publisher's, from the first one on.
+    fn compare(&self, group: &Group, is_timed: bool) -> Result<(), String> {
+        for (at, frame) in self.frames.iter().enumerate() {
+            let Some(made) = group.frames.get(self.frame_start as usize + at) else {
+                return Err(format!("frame {at} was never made"));
+            };
+            if frame.payload != made.payload {
+                return Err(format!("frame {at} has other bytes"));
+            }
+            if is_timed && frame.timestamp != made.timestamp {
+                let (is, was) = (frame.timestamp, made.timestamp);
+                return Err(format!("frame {at} is at {is} instead of {was}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A network like a bad day's.
