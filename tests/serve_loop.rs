@@ -3,6 +3,7 @@
 //! broadcast when one fails. Played under a virtual clock, like `sim.rs`.
 
 mod support {
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod network;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod peer;
@@ -1229,7 +1230,7 @@ fn nobody_minds_a_publisher_that_is_lost_while_nobody_watches() {
             s.w.asked(s.cam.peer);
             let ann = sub.peer;
             if is_broken {
-                s.w.break_off(s.cam, End::Reset(0x41));
+                s.w.break_off(s.cam, End::Reset(0x41), false);
                 s.w.run(SOON);
             } else {
                 s.w.close(s.cam.peer);
@@ -1272,8 +1273,8 @@ const FAILURES: [Failure; 4] =
 impl Scene {
     fn fail(&mut self, track: Track, how: Failure) {
         match how {
-            Failure::Reset => self.w.break_off(track, End::Reset(0x41)),
-            Failure::FinWithoutEnd => self.w.break_off(track, End::Finished),
+            Failure::Reset => self.w.break_off(track, End::Reset(0x41), false),
+            Failure::FinWithoutEnd => self.w.break_off(track, End::Finished, false),
             Failure::Closed => self.w.close(track.peer),
             Failure::Killed => self.w.kill(track.peer),
         }
@@ -1285,7 +1286,10 @@ impl Scene {
     /// The same film, one hop farther away.
     fn second_way(&mut self, version: Version, shard: usize) -> Track {
         let spec = Spec::new(version, shard % self.place.shards).hop(50 + shard as u64);
-        self.w.second_way(self.cam, spec)
+        let second = self.w.second_way(self.cam, spec);
+        self.w.run(SOON);
+        assert!(self.w.peers[second.peer].is_up());
+        second
     }
 }
 
@@ -1548,8 +1552,7 @@ fn a_publisher_that_resets_its_groups_too_gives_up_no_more_than_those() {
             s.w.open_group(s.cam, 1);
             s.w.frame(s.cam, 1, 10);
             s.w.run(SOON);
-            let cam = s.cam;
-            s.w.peers[cam.peer].break_subscriptions(cam.source, End::Reset(0x41), true);
+            s.w.break_off(s.cam, End::Reset(0x41), true);
             s.w.run(SOON);
             s.w.frame(s.cam, 1, 10);
             s.w.end_group(s.cam, 1, End::Finished);

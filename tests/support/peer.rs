@@ -119,8 +119,8 @@ pub struct Source {
     pub bounds_moved: bool,
     /// How it has given up what it owed.
     pub broken: Vec<End>,
-    /// Groups that were fetched before they were made.
-    pub missed: BTreeSet<u64>,
+    /// Groups, and what a FETCH of them failed with here or may fail with for its slowness.
+    pub failed: BTreeSet<(u64, u64)>,
 }
 
 /// What the relay asked of a publisher.
@@ -255,6 +255,8 @@ pub struct Subscription {
     pub arrivals: Vec<u64>,
     /// Groups with news that nobody has judged yet.
     pub touched: BTreeSet<u64>,
+    /// Nor its end.
+    pub has_ended: bool,
     /// Groups that must come, because they began when all knew of this subscription.
     pub owed: BTreeSet<u64>,
     pub is_settled: bool,
@@ -352,6 +354,7 @@ pub struct Peer {
     pub subscriptions: Vec<Subscription>,
     pub fetches: Vec<Fetched>,
     pub raws: BTreeMap<u64, Raw>,
+    pub up_at: Option<Instant>,
     pub lost_at: Option<Instant>,
     /// What happened, for the history.
     pub log: Vec<String>,
@@ -442,6 +445,7 @@ impl Peer {
             subscriptions: Vec::new(),
             fetches: Vec::new(),
             raws: BTreeMap::new(),
+            up_at: None,
             lost_at: None,
             log: Vec::new(),
             faults: Vec::new(),
@@ -502,7 +506,7 @@ impl Peer {
             was_subscribed: false,
             bounds_moved: false,
             broken: Vec::new(),
-            missed: BTreeSet::new(),
+            failed: BTreeSet::new(),
         });
         self.sources.len() - 1
     }
@@ -634,6 +638,7 @@ impl Peer {
             groups: BTreeMap::new(),
             arrivals: Vec::new(),
             touched: BTreeSet::new(),
+            has_ended: false,
             owed: BTreeSet::new(),
             is_settled: false,
         });
@@ -846,6 +851,7 @@ impl Peer {
 
     fn connected(&mut self) {
         self.state = State::Up;
+        self.up_at = Some(self.now);
         self.log.push("connected".to_owned());
         if self.version >= Version::Lite05 {
             let bytes = self.spec.raw_setup.clone().unwrap_or_else(|| {
@@ -1233,7 +1239,7 @@ impl Peer {
         if known.never_answers != Some(BidiType::Fetch)
             && let Some(with) = known.refuses.or(known.refuses_fetch).or(missing)
         {
-            self.sources[source].missed.extend(missing.map(|_| group));
+            self.sources[source].failed.insert((group, with));
             self.refuse(id, with);
             return Ok(Use::Ignored);
         }
@@ -1434,6 +1440,7 @@ impl Peer {
                 self.log.push(format!("subscription {index} {end:?}"));
                 let known = &mut self.subscriptions[index];
                 known.end = Some(end);
+                known.has_ended = true;
                 let has_left = known.has_left;
                 known.touched.extend(known.groups.keys().copied());
                 let open: Vec<u64> =
@@ -1537,6 +1544,10 @@ impl Peer {
             frame.encode(self.version, &mut reply.timestamp, &mut bytes);
         }
         reply.frames = reply.frames.max(until);
+        if end.is_none() && bytes.is_empty() {
+            let timeout = StreamCode::CONTROL_TIMEOUT.0;
+            self.sources[reply.source].failed.insert((reply.want.group, timeout));
+        }
         if end == Some(End::Finished) || !bytes.is_empty() {
             self.send(id, &bytes, end == Some(End::Finished));
         }

@@ -473,23 +473,22 @@ impl World {
     /// there at the other.
     pub fn second_way(&mut self, track: Track, spec: Spec) -> Track {
         let first_hop = self.peers[track.peer].spec.setup.hop;
+        let peer = self.arrive(spec);
         let (film, path, name) = {
             let source = self.source(track);
             (source.film, source.path.clone(), source.track.clone())
         };
-        let peer = self.join(spec);
         self.peers[peer].announce(&path, &[first_hop], Cost::ZERO);
         let second = Track { peer, source: self.peers[peer].add_source(film, &path, &name) };
         let Source { info, groups, order, end, .. } = &self.peers[track.peer].sources[track.source];
         let (info, groups, order, end) = (*info, groups.clone(), order.clone(), *end);
         let source = self.source(second);
         (source.info, source.groups, source.order, source.end) = (info, groups, order, end);
-        self.run(ms(100));
         second
     }
 
     /// Everyone who has this film, wherever it was said.
-    fn prints(&self, track: Track) -> Vec<Track> {
+    pub fn prints(&self, track: Track) -> Vec<Track> {
         let film = self.peers[track.peer].sources[track.source].film;
         let sources = |peer: usize| 0..self.peers[peer].sources.len();
         let all = (0..self.peers.len()).flat_map(|peer| sources(peer).map(move |at| (peer, at)));
@@ -500,12 +499,14 @@ impl World {
 
     pub fn kill(&mut self, peer: usize) {
         self.note(peer, "is killed");
+        self.unsettle(peer);
         self.peers[peer].state = State::Killed;
         self.peers[peer].lost_at = Some(self.now);
     }
 
     pub fn close(&mut self, peer: usize) {
         self.note(peer, "closes");
+        self.unsettle(peer);
         self.peers[peer].lost_at = Some(self.now);
         let now = self.now;
         self.peers[peer].close(now, 0);
@@ -594,10 +595,30 @@ impl World {
         }
     }
 
-    /// Resets what the relay has subscribed to, or says FIN without END; groups stay open.
-    pub fn break_off(&mut self, track: Track, end: End) {
+    /// Resets what the relay has subscribed to, or says FIN without END. Groups stay open, or are
+    /// reset too.
+    pub fn break_off(&mut self, track: Track, end: End, cuts_groups: bool) {
         self.note(track.peer, "breaks off");
-        self.peers[track.peer].break_subscriptions(track.source, end, false);
+        self.unsettle(track.peer);
+        self.peers[track.peer].break_subscriptions(track.source, end, cuts_groups);
+    }
+
+    /// Content that was under way from this publisher may be lost with it.
+    fn unsettle(&mut self, publisher: usize) {
+        let absolute =
+            |source: &Source| (self.peers[publisher].absolute(&source.path), source.track.clone());
+        let lost: Vec<(Path, String)> =
+            self.peers[publisher].sources.iter().map(absolute).collect();
+        for peer in &mut self.peers {
+            let root = peer.absolute("");
+            for known in &mut peer.subscriptions {
+                let path = root.join(&Path::parse(&known.path).expect("valid")).expect("not deep");
+                if lost.contains(&(path, known.track.clone())) {
+                    known.owed.clear();
+                    known.is_settled = false;
+                }
+            }
+        }
     }
 
     /// What the relay has asked of a publisher since this was last looked at.
@@ -648,9 +669,19 @@ impl World {
 
     /// Everybody knows of every subscription: whatever is opened from now on is owed to them.
     pub fn all_settled(&mut self) {
-        for peer in self.peers.iter_mut().filter(|peer| peer.is_up() && peer.reads_groups) {
-            for known in &mut peer.subscriptions {
-                known.is_settled = known.end.is_none() && !known.has_left;
+        for peer in 0..self.peers.len() {
+            if !self.peers[peer].is_up() || !self.peers[peer].reads_groups {
+                continue;
+            }
+            for index in 0..self.peers[peer].subscriptions.len() {
+                let known = &self.peers[peer].subscriptions[index];
+                // Of a loss that nobody has noticed yet, not everybody knows.
+                let is_noticed = |at: Instant| self.now >= at + LOSS_NOTICED;
+                let sources = self.sources(peer, &known.path, &known.track);
+                let mut lost = sources.iter().filter_map(|(at, _)| self.peers[*at].lost_at);
+                let is_sure = sources.len() == 1 || lost.all(is_noticed);
+                let is_settled = known.end.is_none() && !known.has_left && is_sure;
+                self.peers[peer].subscriptions[index].is_settled = is_settled;
             }
         }
     }
@@ -693,9 +724,7 @@ impl World {
         for index in 0..self.peers[peer].subscriptions.len() {
             let known = &mut self.peers[peer].subscriptions[index];
             let touched = std::mem::take(&mut known.touched);
-            if touched.is_empty() {
-                continue;
-            }
+            let has_ended = std::mem::take(&mut known.has_ended) && !known.has_left;
             for sequence in touched {
                 if let Err(what) = self.judge_group(peer, index, sequence) {
                     panic!(
@@ -707,8 +736,10 @@ impl World {
                 }
             }
             let known = &self.peers[peer].subscriptions[index];
-            if known.end == Some(End::Finished) && !known.has_left {
-                self.judge_whole(peer, index);
+            match known.end {
+                Some(End::Finished) if has_ended => drop(self.judge_whole(peer, index)),
+                Some(End::Reset(_)) if has_ended => self.judge_cut(peer, index),
+                _ => {}
             }
         }
         for index in 0..self.peers[peer].fetches.len() {
@@ -787,6 +818,32 @@ impl World {
         }
     }
 
+    /// Nobody is cut off while there is another way to the same broadcast.
+    fn judge_cut(&self, peer: usize, index: usize) {
+        let known = &self.peers[peer].subscriptions[index];
+        let sources = self.sources(peer, &known.path, &known.track);
+        let Some((_, first)) = sources.first() else { return };
+        if sources.len() < 2 || sources.iter().any(|(_, other)| other.film != first.film) {
+            return;
+        }
+        for (publisher, source) in sources {
+            let publisher = &self.peers[publisher];
+            // Announced for long enough that every shard knows of it.
+            let is_known = publisher.up_at.is_some_and(|at| self.now >= at + ms(3000));
+            let is_sound =
+                publisher.is_up() && source.broken.is_empty() && source.refuses.is_none();
+            assert!(
+                !is_known || !is_sound || source.never_answers.is_some(),
+                "at {:?}: {} subscription {index} of {} is cut off ({:?}), and there is {}",
+                self.since_start(),
+                self.peers[peer].name,
+                known.path,
+                known.end,
+                publisher.name
+            );
+        }
+    }
+
     /// The cache is small enough that a group may go while somebody reads it.
     fn evicts(&self, code: u64) -> bool {
         self.cache_is_small() && code == StreamCode::EVICTED.0
@@ -815,7 +872,6 @@ impl World {
     ) -> Result<(), String> {
         let (viewer, publisher) = (&self.peers[peer], &self.peers[publisher]);
         let Fetched { want, seen, .. } = known;
-        let is_unknown = source.missed.contains(&want.group);
         let Some(group) = source.groups.get(&want.group) else {
             return match seen.end {
                 None if seen.frames.is_empty() => Ok(()),
@@ -842,7 +898,7 @@ impl World {
             Some(End::Reset(code)) => {
                 let is_theirs = [group.end, source.refuses.map(End::Reset)].contains(&seen.end)
                     || source.refuses_fetch == Some(code)
-                    || (is_unknown && code == StreamCode::NOT_FOUND.0);
+                    || source.failed.contains(&(want.group, code));
                 let is_lost = !publisher.is_up() || !source.broken.is_empty() || known.has_left;
                 let is_beyond = known.want.frame_start as usize >= whole
                     && group.end.is_some()
