@@ -36,6 +36,8 @@ pub struct Spec {
     pub bidi_streams: u32,
     pub uni_streams: u32,
     pub window: u32,
+    /// Sends as fast as it can from the beginning.
+    pub is_swift: bool,
     /// As a publisher: says FIN right behind END instead of after the last acknowledgement.
     pub is_hasty: bool,
     /// Writes what comes to its mind; nobody looks at what it gets.
@@ -53,6 +55,7 @@ impl Spec {
             bidi_streams: 1000,
             uni_streams: 1000,
             window: 8 << 20,
+            is_swift: false,
             is_hasty: false,
             is_rude: false,
         }
@@ -413,6 +416,11 @@ impl Peer {
             .receive_window(spec.window.into())
             .keep_alive_interval(Some(Duration::from_secs(3)))
             .mtu_discovery_config(None);
+        if spec.is_swift {
+            let mut congestion = proto::congestion::CubicConfig::default();
+            congestion.initial_window(16 << 20);
+            transport.congestion_controller_factory(Arc::new(congestion));
+        }
         client.transport_config(Arc::new(transport));
         let (handle, conn) =
             endpoint.connect(now, client, RELAY.into(), "relay.test").expect("a valid name");
