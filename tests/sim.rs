@@ -15,7 +15,8 @@ mod support {
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quinn_proto::Dir;
-use shardcast::limits::SETUP_TIMEOUT;
+use shardcast::limits::{LINGER_DEFAULT, SETUP_TIMEOUT};
+use shardcast::shard::CacheBounds;
 use shardcast::wire::*;
 use support::network::{Random, Weather};
 use support::peer::*;
@@ -295,11 +296,14 @@ fn a_publisher_sees_one_subscription_that_follows_the_merged_demand() {
     w.leave(two);
     check(&mut w, &[]);
     // An end below the start is no demand.
+    let pause = Asked::Update(Preferences { priority: 0, ..range(None, 0) });
     w.update(three, range(4, 3));
-    check(&mut w, &[Asked::Unsubscribe]);
+    check(&mut w, std::slice::from_ref(&pause));
     w.update(three, range(4, 5));
-    check(&mut w, &[Asked::Subscribe(track.clone(), range(4, 5))]);
+    check(&mut w, &[Asked::Update(range(4, 5))]);
     w.leave(three);
+    check(&mut w, &[pause]);
+    w.run(LINGER_DEFAULT);
     check(&mut w, &[Asked::Unsubscribe]);
     w.end();
 }
@@ -1083,9 +1087,15 @@ fn random_play(seed: u64, confirmed: &mut usize) -> (u64, u64) {
         strays: r.pick(&[0, 0, 0, 100, 600]),
         blocked: r.pick(&[0, 0, 20, 200]),
         refused: r.pick(&[0, 0, 0, 10]),
-        ..Stage::new(seed, 1)
+        linger: ms(r.pick(&[5000, 5000, 800, 0])),
+        // Large and lasting, or full all the time.
+        cache: CacheBounds {
+            bytes: r.pick(&[CACHE_BYTES, CACHE_BYTES, CACHE_BYTES, 100_000]),
+            duration: ms(r.pick(&[100_000, 100_000, 100_000, 2000])),
+        },
     };
-    let mut play = Troupe { w: World::new(stage), r, tracks: Vec::new(), next: Vec::new() };
+    let (tracks, ways, next) = (Vec::new(), Vec::new(), Vec::new());
+    let mut play = Troupe { w: World::new(stage), r, tracks, ways, next };
     play.w.groups_expire = play.r.one_in(6);
     let is_rude_about = play.r.one_in(3);
     if is_rude_about {
@@ -1117,6 +1127,8 @@ struct Troupe {
     w: World,
     r: Random,
     tracks: Vec<Track>,
+    /// Each of the tracks, with every other way to it.
+    ways: Vec<Track>,
     /// The next sequence of each track.
     next: Vec<u64>,
 }
@@ -1137,9 +1149,84 @@ impl Troupe {
         let peer = self.w.arrive(spec);
         self.w.peers[peer].announce(path, &[], Cost::ZERO);
         for track in ["video", "audio"] {
-            self.tracks.push(self.w.track(peer, path, track));
+            let track = self.w.track(peer, path, track);
+            self.tracks.push(track);
+            self.ways.push(track);
             self.next.push(0);
         }
+    }
+
+    /// Somebody else who brings what a publisher makes.
+    fn add_way(&mut self) -> Option<()> {
+        let track = self.r.pick(&self.tracks);
+        let first = &self.w.peers[track.peer];
+        // Content whose maker is not known is nobody else's.
+        let is_named = first.version >= Lite04 && first.spec.setup.hop != 0;
+        if !is_named || !first.is_up() || self.w.peers.len() >= 13 {
+            return None;
+        }
+        let version = self.r.pick(&[Lite04, Lite05, Lite06]);
+        let spec = Spec { version, ..self.spec().hop(5000 + self.w.peers.len() as u64) };
+        self.ways.push(self.w.second_way(track, spec));
+        Some(())
+    }
+
+    fn some_way(&mut self) -> Option<Track> {
+        let way = self.r.pick(&self.ways);
+        self.w.peers[way.peer].is_up().then_some(way)
+    }
+
+    fn some_get(&mut self) -> Option<Get> {
+        let peer = self.some_viewer()?;
+        let count = self.w.peers[peer].fetches.len() as u64;
+        (count > 0).then(|| Get { peer, index: self.r.below(count) as usize })
+    }
+
+    /// A group that is there, that comes, or that is long gone.
+    fn want(&mut self, track: usize, version: Version) -> Want {
+        let group = self.next[track].saturating_sub(self.r.below(8)) + self.r.below(3);
+        let want = Want { priority: self.r.pick(&[1, 128, 200]), ..whole(group) };
+        if version < Lite06 || self.r.one_in(2) {
+            return want;
+        }
+        let frame_start = self.r.below(3);
+        let frame_end = self.r.one_in(3).then(|| frame_start + self.r.below(3));
+        Want { frame_start, frame_end, ..want }
+    }
+
+    fn fetch(&mut self) -> Option<()> {
+        let peer = self.some_viewer()?;
+        let version = self.w.peers[peer].version;
+        let open = self.w.peers[peer].fetches.iter().filter(|get| get.seen.end.is_none()).count();
+        if version < Lite05 || open >= 4 {
+            return None;
+        }
+        let track = self.r.below(self.tracks.len() as u64) as usize;
+        let want = self.want(track, version);
+        let Track { peer: publisher, source } = self.tracks[track];
+        let source = &self.w.peers[publisher].sources[source];
+        let (path, name) = (source.path.clone(), source.track.clone());
+        self.w.fetch(peer, &path, &name, want);
+        Some(())
+    }
+
+    /// A publisher is slow, has nothing to give, or fails while its session goes on.
+    fn be_faulty(&mut self) -> Option<()> {
+        let way = self.some_way()?;
+        match self.r.below(6) {
+            0 => self.w.source(way).refuses_fetch = Some(self.r.pick(&[0x33, 0x35, 0x41])),
+            1 | 2 => self.w.source(way).fetch_pace = Some(self.r.below(3) as usize),
+            3 | 4 => {
+                self.w.source(way).refuses_fetch = None;
+                self.w.source(way).fetch_pace = None;
+            }
+            _ => {
+                let end = self.r.pick(&[End::Reset(0x41), End::Reset(0), End::Finished]);
+                let cuts_groups = self.r.one_in(3);
+                self.w.break_off(way, end, cuts_groups);
+            }
+        }
+        Some(())
     }
 
     fn add_viewer(&mut self) {
@@ -1165,11 +1252,15 @@ impl Troupe {
         (known.end.is_none() && !known.has_left).then_some(sub)
     }
 
-    fn wanted(&mut self, track: usize) -> Preferences {
+    fn wanted(&mut self, track: usize, version: Version) -> Preferences {
         let near = self.next[track].saturating_sub(2) + self.r.below(4);
-        let wanted = match self.r.below(5) {
+        let wanted = match self.r.below(6) {
             0 => range(near, None),
             1 => range(near, near + self.r.below(6)),
+            5 if version >= Lite06 => {
+                let frame_end = Some(self.r.below(3));
+                Preferences { frame_end, ..range(near, near + self.r.below(3)) }
+            }
             2 => range(None, near + self.r.below(6)),
             _ => live(),
         };
@@ -1187,7 +1278,7 @@ impl Troupe {
             6..25 => {
                 let peer = self.some_viewer()?;
                 let track = self.r.below(self.tracks.len() as u64) as usize;
-                let wanted = self.wanted(track);
+                let wanted = self.wanted(track, self.w.peers[peer].version);
                 let Track { peer: publisher, source } = self.tracks[track];
                 let source = &self.w.peers[publisher].sources[source];
                 let (path, name) = (source.path.clone(), source.track.clone());
@@ -1198,7 +1289,7 @@ impl Troupe {
             25..30 => {
                 let sub = self.some_sub()?;
                 let track = self.r.below(self.tracks.len() as u64) as usize;
-                let wanted = self.wanted(track);
+                let wanted = self.wanted(track, self.w.peers[sub.peer].version);
                 self.w.update(sub, wanted);
             }
             30..34 => {
@@ -1236,15 +1327,20 @@ impl Troupe {
                 self.w.stall(shard, ms(time));
             }
             49 if self.r.one_in(3) => {
-                let track = self.r.pick(&self.tracks);
-                if self.w.peers[track.peer].is_up() {
-                    match self.r.one_in(2) {
-                        true => self.w.kill(track.peer),
-                        false => self.w.close(track.peer),
-                    }
+                let way = self.some_way()?;
+                match self.r.one_in(2) {
+                    true => self.w.kill(way.peer),
+                    false => self.w.close(way.peer),
                 }
             }
-            50..100 => self.publish()?,
+            50..58 => self.fetch()?,
+            58 => {
+                let get = self.some_get()?;
+                self.w.leave_fetch(get);
+            }
+            59 => self.be_faulty()?,
+            60 => self.add_way()?,
+            61..100 => self.publish()?,
             _ => {}
         }
         Some(())
@@ -1283,7 +1379,10 @@ impl Troupe {
     fn publish(&mut self) -> Option<()> {
         let index = self.r.below(self.tracks.len() as u64) as usize;
         let track = self.tracks[index];
-        if !self.w.peers[track.peer].is_up() || self.w.source(track).end.is_some() {
+        let mut prints = self.w.prints(track).into_iter();
+        if !prints.any(|print| self.w.peers[print.peer].is_up())
+            || self.w.source(track).end.is_some()
+        {
             return None;
         }
         let is_open = |(_, group): &(&u64, &Group)| group.end.is_none();
@@ -1336,6 +1435,10 @@ impl Troupe {
             let Weather { latency, .. } = peer.spec.weather;
             peer.spec.weather = Weather { latency, ..Weather::FAIR };
         }
+        for way in self.ways.clone() {
+            let source = self.w.source(way);
+            (source.refuses_fetch, source.fetch_pace) = (None, None);
+        }
         self.w.run(ms(8000));
         self.w.judge_all();
         self.w.all_settled();
@@ -1350,13 +1453,13 @@ impl Troupe {
         }
         for index in 0..self.tracks.len() {
             let track = self.tracks[index];
-            if !self.w.peers[track.peer].is_up() || self.r.one_in(3) {
+            if self.r.one_in(3) {
                 continue;
             }
-            let groups = &mut self.w.source(track).groups;
-            for group in groups.values_mut() {
-                group.end.get_or_insert(End::Finished);
-            }
+            let is_open = |(_, group): &(&u64, &Group)| group.end.is_none();
+            let open: Vec<u64> =
+                self.w.source(track).groups.iter().filter(is_open).map(|(s, _)| *s).collect();
+            open.into_iter().for_each(|sequence| self.w.end_group(track, sequence, End::Finished));
             if self.r.one_in(2) {
                 self.w.finish(track, self.next[index]);
             }

@@ -125,6 +125,8 @@ pub struct World {
     pub history: History,
     /// Groups may be given up for their age in this play.
     pub groups_expire: bool,
+    /// The cache may let go of groups that somebody still has to get.
+    pub groups_are_evicted: bool,
     /// Groups that viewers had to get, and got.
     pub groups_confirmed: usize,
 }
@@ -268,6 +270,8 @@ impl World {
             addresses: BTreeMap::new(),
             history: History::new(),
             groups_expire: false,
+            groups_are_evicted: stage.cache.bytes < CACHE_BYTES
+                || stage.cache.duration < CACHE_DURATION_DEFAULT,
             groups_confirmed: 0,
         }
     }
@@ -844,13 +848,9 @@ impl World {
         }
     }
 
-    /// The cache is small enough that a group may go while somebody reads it.
+    /// A group may go while somebody reads it.
     fn evicts(&self, code: u64) -> bool {
-        self.cache_is_small() && code == StreamCode::EVICTED.0
-    }
-
-    fn cache_is_small(&self) -> bool {
-        self.stage.cache.bytes < CACHE_BYTES
+        self.groups_are_evicted && code == StreamCode::EVICTED.0
     }
 
     fn judge_fetch(&self, peer: usize, index: usize) -> Result<(), String> {
@@ -951,7 +951,7 @@ impl World {
         }
         // Lite-04 and older cannot say how long they keep a group; the relay assumes seconds.
         let is_brief = oldest <= Version::Lite04;
-        let is_lossy = self.groups_expire || self.cache_is_small();
+        let is_lossy = self.groups_expire || self.groups_are_evicted;
         if is_lossy || !viewer.reads_groups || (is_brief && viewer.is_slow()) {
             return 0;
         }
