@@ -309,6 +309,8 @@ impl Channel {
         loop {
             let now = track.subscription();
             if wanted(now.as_ref()) {
+                // What is seen here is no news to `asked_next`.
+                let _ = track.poll_subscription_changed(&kio::Waiter::noop());
                 return;
             }
             let changed = within(format!("{what}, not {now:?}"), track.subscription_changed());
@@ -316,7 +318,7 @@ impl Channel {
         }
     }
 
-    /// As `asked_to`, and nothing else was asked in between.
+    /// As `asked_to`, with nothing else seen in between.
     pub async fn asked_next(
         &mut self,
         what: &str,
