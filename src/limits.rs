@@ -13,10 +13,6 @@ pub const GROUP_BYTES_MAX: u64 = 32 << 20;
 /// Frames of one group (spec §2.3).
 pub const GROUP_FRAMES_MAX: u32 = 8192;
 
-/// Bytes of groups that one track keeps on one shard. Two of the largest groups: the one that is
-/// complete and the one that is growing.
-pub const TRACK_CACHE_BYTES_MAX: u64 = 2 * GROUP_BYTES_MAX;
-
 /// Age at which a group that was never finished is given up, in milliseconds of presentation time,
 /// unless the track keeps groups for longer.
 pub const UNFINISHED_MAX_AGE_MS: u64 = 10_000;
@@ -52,6 +48,15 @@ pub const CACHE_DURATION_DEFAULT: Duration = Duration::from_secs(30);
 /// How long a track that nobody uses keeps its information (timescale, retention, priority), so
 /// that TRACK followed by SUBSCRIBE asks the publisher once.
 pub const TRACK_LINGER: Duration = Duration::from_secs(5);
+
+/// How long a fetch that only the live feed can answer waits for a group when a later one has come:
+/// the track's max age within these bounds (spec §5.4).
+pub const HELD_FETCH_GRACE_MIN: Duration = Duration::from_secs(1);
+pub const HELD_FETCH_GRACE_MAX: Duration = Duration::from_secs(10);
+
+/// Groups that one subscription has on their way. A viewer that lags does so by at most these and
+/// what expires or is evicted meanwhile; each costs a stream's state.
+pub const OPEN_GROUPS_MAX: usize = 256;
 
 /// Streams of each kind that a new peer may have open. quinn-proto allocates a slot for each.
 pub const STREAMS_BIDI_START: u64 = 16;
@@ -131,7 +136,6 @@ pub const TRAIN_SEGMENTS_MAX: usize = 44;
 pub const TRAINS_PER_TURN: usize = 8;
 
 const _: () = assert!(FRAME_BYTES_MAX <= GROUP_BYTES_MAX);
-const _: () = assert!(GROUP_BYTES_MAX < TRACK_CACHE_BYTES_MAX);
 const _: () = assert!(STREAMS_BIDI_START <= STREAMS_MAX && STREAMS_UNI_PUBLISHER <= STREAMS_MAX);
 // One ping may be lost.
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::wire::{Cost, Hops, Path};
+use crate::wire::{Cost, Hops, Path, Version};
 
 /// A session, wherever it lives. The generation tells a slot's tenants apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -32,6 +32,8 @@ pub struct Route {
     /// Identity of the session that announced it: declared by the peer, or private to us.
     pub via: u64,
     pub session: SessionRef,
+    /// What that session speaks.
+    pub version: Version,
 }
 
 impl Route {
@@ -90,15 +92,16 @@ impl Directory {
         self.covering(path).find(|route| !route.passes(identity))
     }
 
-    /// The same among the routes that carry one content.
+    /// The same among the routes that carry one content, without those that were tried.
     pub fn resolve_origin(
         &self,
         path: &Path,
         origin: u64,
         avoid: Option<u64>,
+        tried: &[RouteId],
     ) -> Option<&Arc<Route>> {
         self.covering(path)
-            .filter(|route| route.origin() == origin)
+            .filter(|route| route.origin() == origin && !tried.contains(&route.id))
             .find(|route| avoid.is_none_or(|identity| !route.passes(identity)))
     }
 
@@ -150,6 +153,7 @@ mod tests {
             cost: Cost { warm, cold: warm },
             via: 1000 + id,
             session: SessionRef { shard: 0, slot: id as u32, generation: 1 },
+            version: Version::Lite06,
         })
     }
 
@@ -200,8 +204,11 @@ mod tests {
         check(&routes, "a", 7, Some(3));
         check(&routes[..2], "a", 7, None);
         let directory = directory(&routes);
-        let to = |avoid| directory.resolve_origin(&path("a/x"), 7, avoid).map(|route| route.id.0);
+        let to =
+            |avoid| directory.resolve_origin(&path("a/x"), 7, avoid, &[]).map(|route| route.id.0);
         assert_eq!((to(None), to(Some(1001)), to(Some(7))), (Some(1), Some(2), None));
+        let next = directory.resolve_origin(&path("a/x"), 7, None, &[RouteId(1)]);
+        assert_eq!(next.map(|route| route.id.0), Some(2));
         assert!(directory.any_passes(&path("a/x"), 7, 8));
         assert!(!directory.any_passes(&path("a/x"), 9, 8));
     }

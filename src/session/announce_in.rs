@@ -213,7 +213,15 @@ impl Session {
             Version::Lite06 => cost.saturating_add(self.price),
             _ => Cost::UNPRICED,
         };
-        Some(Route { id, path, hops, cost, via: self.identity, session: self.me })
+        Some(Route {
+            id,
+            path,
+            hops,
+            cost,
+            via: self.identity,
+            session: self.me,
+            version: self.version,
+        })
     }
 
     pub(super) fn source_ended<S: Streams>(

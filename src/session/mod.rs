@@ -1,12 +1,15 @@
 //! One moq-lite peer as a state machine: stream events in, stream writes and effects out.
 //!
-//! Both roles on every session: `announce_in` and `pull` ask the peer for what it publishes,
-//! `announce_out` and `serve` give it what others publish. A session knows neither QUIC nor other
+//! Both roles on every session: `announce_in`, `pull` and `fetch_in` ask the peer for what it publishes,
+//! `announce_out`, `serve` and `fetch_out` give it what others publish. A session knows neither QUIC nor other
 //! sessions; what it needs of the world it states as an [`Effect`].
 
 mod announce_in;
 mod announce_out;
 mod control;
+mod fetch_in;
+mod fetch_out;
+mod outflow;
 mod pull;
 mod serve;
 pub mod streams;
@@ -22,7 +25,8 @@ use slab::Slab;
 
 use crate::limits::{REQUEST_NAME_BYTES_MAX, SETUP_TIMEOUT};
 use crate::route::{Route, RouteId, SessionRef};
-use crate::track::{Feed, PullRef};
+use crate::track::fetch::{Ask, FetchId};
+use crate::track::{Feed, Fetched, PullRef};
 use crate::wire::{
     AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Goaway,
     Path, Preferences, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest,
@@ -31,6 +35,8 @@ use crate::wire::{
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
 use control::Unsent;
+use fetch_in::FetchIn;
+use fetch_out::FetchOut;
 use pull::{GroupIn, Pull};
 use serve::Served;
 use streams::{ReadEnd, StreamId, Streams};
@@ -74,11 +80,18 @@ pub enum Effect {
         key: StreamId,
         wanted: Preferences,
     },
-    /// The peer has given up a question or a subscription.
+    /// The peer asks for one group.
+    FetchWanted {
+        key: StreamId,
+        broadcast: Path,
+        track: Arc<str>,
+        ask: Ask,
+    },
+    /// The peer has given up a question, a subscription or a fetch.
     Left {
         key: StreamId,
     },
-    /// A subscription can make progress: serve it again.
+    /// A subscription or a fetch can make progress: serve it again.
     Unblocked {
         key: StreamId,
     },
@@ -86,6 +99,12 @@ pub enum Effect {
     Fed {
         pull: PullRef,
         feed: Feed,
+    },
+    /// News of a group that this session fetches from the peer.
+    FetchFed {
+        pull: PullRef,
+        fetch: FetchId,
+        news: Fetched,
     },
     /// A stream had more to read than one turn allows: call [`Session::readable`] again.
     Unread {
@@ -141,6 +160,8 @@ enum Use {
     Subscription,
     /// A TRACK request that is not answered yet.
     InfoRequest,
+    /// A FETCH whose answer is not complete.
+    FetchRequest,
     Goaway,
     /// A unidirectional stream of the peer whose type or header is not complete.
     UniHeader,
@@ -153,6 +174,7 @@ enum Use {
     PullSubscription {
         pull: usize,
     },
+    FetchReply(Box<FetchIn>),
     /// Nothing more is expected; what comes is read and dropped.
     Draining,
 }
@@ -214,6 +236,7 @@ pub struct Session {
     unsent_bytes: usize,
     feeds: FxHashMap<StreamId, AnnounceFeed>,
     served: FxHashMap<StreamId, Served>,
+    fetches_out: FxHashMap<StreamId, FetchOut>,
     /// Subscriptions with a group that waits for stream credit.
     starved: bool,
     announcements: usize,
@@ -263,6 +286,7 @@ impl Session {
             unsent_bytes: 0,
             feeds: FxHashMap::default(),
             served: FxHashMap::default(),
+            fetches_out: FxHashMap::default(),
             starved: false,
             announcements: 0,
             announced_bytes: 0,
@@ -347,8 +371,10 @@ impl Session {
             if self.failure.is_some() {
                 return;
             }
-            if let Use::GroupIn(group) = stream.purpose {
-                return self.read_group(id, group, &[], ReadEnd::More, cx);
+            match stream.purpose {
+                Use::GroupIn(group) => return self.read_group(id, group, &[], ReadEnd::More, cx),
+                Use::FetchReply(fetch) => return self.read_fetch(id, fetch, cx),
+                _ => {}
             }
             // Of a group stream, only the header passes through this buffer.
             let most = match stream.purpose {
@@ -404,17 +430,22 @@ impl Session {
             }
             Use::PullInfo { .. } => self.take_info(id, stream, cx),
             Use::PullSubscription { pull } => self.take_response(*pull, &mut stream.buf, cx),
-            // One byte after a TRACK request is one too many (spec §4.12).
+            // One byte after a TRACK or FETCH request is one too many (spec §4.12).
             Use::InfoRequest if !stream.buf.is_empty() => {
                 cx.effects.push(Effect::Left { key: id });
                 self.refuse(id, StreamCode::CANCEL, cx);
                 Step::Forget
             }
-            Use::AnnounceFeed | Use::InfoRequest | Use::Draining => {
+            Use::FetchRequest if !stream.buf.is_empty() => {
+                self.drop_fetch(id, cx);
+                self.refuse(id, StreamCode::CANCEL, cx);
+                Step::Forget
+            }
+            Use::AnnounceFeed | Use::InfoRequest | Use::FetchRequest | Use::Draining => {
                 stream.buf.clear();
                 Step::Wait
             }
-            Use::GroupIn(_) => Step::Wait,
+            Use::GroupIn(_) | Use::FetchReply(_) => Step::Wait,
         }
     }
 
@@ -431,7 +462,7 @@ impl Session {
             Use::Request => self.refuse(id, StreamCode::CANCEL, cx),
             // Our direction of it may still be open.
             Use::Draining if !id.is_uni() => self.finish(id, cx),
-            Use::UniHeader | Use::GroupIn(_) | Use::Draining => {}
+            Use::UniHeader | Use::GroupIn(_) | Use::FetchReply(_) | Use::Draining => {}
             Use::Setup => self.fail(SessionCode::PROTOCOL_VIOLATION, "SETUP is cut short", cx),
             Use::AnnounceFeed => {
                 self.feeds.remove(&id);
@@ -442,6 +473,7 @@ impl Session {
                 cx.effects.push(Effect::Left { key: id });
                 self.refuse(id, StreamCode::CANCEL, cx);
             }
+            Use::FetchRequest => self.fetch_request_ended(id, end, cx),
             Use::Goaway => self.finish(id, cx),
             Use::AnnounceSource(source) => self.source_ended(id, *source, &stream.buf, end, cx),
             Use::PullInfo { pull } => self.info_ended(id, pull, end, cx),
@@ -495,7 +527,7 @@ impl Session {
                 // A requester that stops listening before the answer has given it up (spec §4.12).
                 _ if end == ReadEnd::Finished => Err(StreamCode::CANCEL),
                 Request::Track(request) => self.info_requested(id, request, cx),
-                Request::Fetch(_) => Err(StreamCode::NOT_FOUND),
+                Request::Fetch(request) => self.fetch_requested(id, request, cx),
             }
         });
         match purpose {
@@ -680,6 +712,10 @@ impl Session {
             cx.effects.push(Effect::Unblocked { key });
             return;
         }
+        if self.unblock_fetch(id) {
+            cx.effects.push(Effect::Unblocked { key: id });
+            return;
+        }
         if !self.resend(id, cx) {
             return;
         }
@@ -717,6 +753,11 @@ impl Session {
                 cx.effects.push(Effect::Left { key: id });
                 cx.streams.stop(id, StreamCode::CANCEL);
             }
+            Some(Use::FetchRequest) => {
+                self.forget_input(id);
+                self.drop_fetch(id, cx);
+                cx.streams.stop(id, StreamCode::CANCEL);
+            }
             _ => {}
         }
         self.reset(id, StreamCode::CANCEL, cx);
@@ -752,7 +793,7 @@ enum Request {
     Announce(AnnounceRequest),
     Subscribe(Subscribe),
     Track(TrackRequest),
-    Fetch(#[expect(dead_code, reason = "refused until groups can be fetched")] Fetch),
+    Fetch(Fetch),
 }
 
 impl Request {

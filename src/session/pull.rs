@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::fetch_in::PullFetch;
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Step, Stream, Use};
 use crate::limits::{
@@ -13,7 +14,7 @@ use crate::limits::{
     TAIL_WAIT_MAX, TAIL_WAIT_MIN, TIMESCALE_DEFAULT, TRACK_MAX_AGE_MS_DEFAULT,
 };
 use crate::track::group::{GroupEnd, Marks, Piece};
-use crate::track::scan::FrameScanner;
+use crate::track::scan::{FrameScanner, Scale};
 use crate::track::serve::PullCommand;
 use crate::track::{Feed, PullRef};
 use crate::wire::{
@@ -24,11 +25,15 @@ use crate::wire::{
 /// One track that a home pulls through this session.
 #[derive(Debug)]
 pub(super) struct Pull {
-    name: PullRef,
+    pub name: PullRef,
     /// Relative to the session root.
-    broadcast: Path,
-    track: Arc<str>,
+    pub broadcast: Path,
+    pub track: Arc<str>,
     max_age_ms: u64,
+    /// What the copy's timestamps count in, where that was settled by another publisher.
+    timescale: Option<u64>,
+    /// How this publisher's timestamps become those, if they differ.
+    pub scale: Option<Scale>,
     /// TRACK is to be asked as soon as there is credit for a stream.
     info_wanted: bool,
     info_stream: Option<StreamId>,
@@ -38,6 +43,7 @@ pub(super) struct Pull {
     /// The subscription to open as soon as there is credit for a stream.
     wanted: Option<Preferences>,
     subscription: Option<Subscription>,
+    pub fetches: Vec<PullFetch>,
 }
 
 #[derive(Debug)]
@@ -48,8 +54,11 @@ struct Subscription {
     is_accepted: bool,
     /// Preferences that wait for the publisher to take the last.
     update: Option<Preferences>,
-    /// The group start that was last asked for.
+    /// The group start and the max age that were last asked for.
     asked: Option<u64>,
+    max_age_ms: u64,
+    /// Last frames that were asked for, by group: the publisher ends those groups there.
+    caps: Vec<(u64, u64)>,
     /// How far back an update has reached since.
     reaches: u64,
     /// What the publisher has said: where the first subscription starts, and the exclusive end.
@@ -121,10 +130,32 @@ pub(super) struct GroupIn {
     scanner: FrameScanner,
 }
 
+/// What one look at a stream of frames has brought, in the stored encoding.
+pub(super) struct Frames {
+    pub bytes: Bytes,
+    pub marks: Marks,
+    pub ends: Option<GroupEnd>,
+    pub has_more: bool,
+}
+
+/// Caps that are remembered; viewers rarely name a last frame at all.
+const CAPS_MAX: usize = 16;
+
+impl Subscription {
+    fn note_cap(&mut self, wanted: &Preferences) {
+        let Some(cap) = wanted.group_end.zip(wanted.frame_end) else { return };
+        if !self.caps.contains(&cap) {
+            self.caps.truncate(CAPS_MAX - 1);
+            self.caps.insert(0, cap);
+        }
+    }
+}
+
 impl Pull {
     fn deadline(&self) -> Option<Instant> {
         let tail = self.subscription.as_ref().and_then(|subscription| subscription.tail);
-        self.answer_by.into_iter().chain(tail).min()
+        let fetches = self.fetches.iter().filter_map(|fetch| fetch.answer_by);
+        self.answer_by.into_iter().chain(tail).chain(fetches).min()
     }
 }
 
@@ -132,23 +163,15 @@ impl Session {
     /// Carries out what the home of a track has decided.
     pub fn pull<S: Streams>(&mut self, command: PullCommand, cx: &mut Context<'_, S>) {
         match command {
-            PullCommand::Ask { pull, broadcast, track } => self.ask(pull, &broadcast, track, cx),
-            PullCommand::Subscribe { pull, wanted } => {
-                let Some(&key) = self.pull_keys.get(&pull) else { return };
-                self.pulls[key].wanted = Some(wanted);
-                self.pulls[key].answer_by = Some(cx.now + ANSWER_TIMEOUT);
-                self.note_deadline(key);
-                self.open_pull(key, cx);
+            PullCommand::Ask { pull, broadcast, track, timescale } => {
+                self.ask(pull, &broadcast, track, timescale, cx);
             }
-            PullCommand::Update { pull, wanted } => self.update(pull, wanted, cx),
-            PullCommand::Unsubscribe { pull } => {
-                let Some(&key) = self.pull_keys.get(&pull) else { return };
-                self.pulls[key].wanted = None;
-                self.pulls[key].answer_by = None;
-                self.end_subscription(key, cx);
-                cx.effects.push(Effect::Fed { pull, feed: Feed::Closed });
-                self.open_pulls(cx);
+            PullCommand::Subscribe { pull, wanted } | PullCommand::Update { pull, wanted } => {
+                self.want(pull, wanted, cx);
             }
+            PullCommand::Pause { pull, wanted } => self.pause(pull, wanted, cx),
+            PullCommand::Fetch { pull, fetch, ask } => self.fetch(pull, fetch, ask, cx),
+            PullCommand::Abandon { pull, fetch } => self.abandon_fetch(pull, fetch, cx),
             PullCommand::Release { pull } => {
                 let Some(&key) = self.pull_keys.get(&pull) else { return };
                 self.forget_pull(key, cx);
@@ -162,6 +185,7 @@ impl Session {
         name: PullRef,
         broadcast: &Path,
         track: Arc<str>,
+        timescale: Option<u64>,
         cx: &mut Context<'_, S>,
     ) {
         let Some(broadcast) = broadcast.strip_prefix(&self.root).filter(|_| self.failure.is_none())
@@ -175,11 +199,14 @@ impl Session {
             broadcast,
             track,
             max_age_ms: TRACK_MAX_AGE_MS_DEFAULT,
+            timescale,
+            scale: None,
             info_wanted: has_track_stream,
             info_stream: None,
             answer_by: has_track_stream.then(|| cx.now + ANSWER_TIMEOUT),
             wanted: None,
             subscription: None,
+            fetches: Vec::new(),
         });
         self.pull_keys.insert(name, key);
         if has_track_stream {
@@ -191,13 +218,16 @@ impl Session {
                 max_age_ms: TRACK_MAX_AGE_MS_DEFAULT,
                 timescale: TIMESCALE_DEFAULT,
             };
-            cx.effects.push(Effect::Fed { pull: name, feed: Feed::Info(info) });
+            self.adopt_info(key, info, cx);
         }
     }
 
     /// Opens the streams that wait for credit.
     pub(super) fn open_pulls<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
-        let waiting = |pull: &Pull| pull.info_wanted || pull.wanted.is_some();
+        let waiting = |pull: &Pull| {
+            let is_subscribing = pull.wanted.is_some() && pull.subscription.is_none();
+            pull.info_wanted || is_subscribing || pull.fetches.iter().any(PullFetch::is_unsent)
+        };
         let keys: Vec<usize> =
             self.pulls.iter().filter(|(_, pull)| waiting(pull)).map(|(key, _)| key).collect();
         for key in keys {
@@ -205,51 +235,66 @@ impl Session {
         }
     }
 
-    fn open_pull<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
+    pub(super) fn open_pull<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
         // What viewers ask for must not cost a publisher its session: it waits its turn.
         if self.unsent_bytes > CONTROL_BACKLOG_BYTES_MAX / 2 {
             return;
         }
+        if self.pulls[key].info_wanted {
+            return self.open_info(key, cx);
+        }
+        if self.pulls[key].subscription.is_none() {
+            self.open_subscription(key, cx);
+        }
+        self.open_fetches(key, cx);
+    }
+
+    fn open_info<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
+        let Some(id) = cx.streams.open_bidi() else { return };
         let pull = &mut self.pulls[key];
+        pull.info_wanted = false;
+        pull.info_stream = Some(id);
         let mut bytes = Vec::new();
-        if pull.info_wanted {
-            let Some(id) = cx.streams.open_bidi() else { return };
-            pull.info_wanted = false;
-            pull.info_stream = Some(id);
-            encode_varint(BidiType::Track as u64, &mut bytes);
-            let request =
-                TrackRequest { broadcast: pull.broadcast.clone(), track: pull.track.to_string() };
-            request.encode(&mut bytes);
-            let purpose = Use::PullInfo { pull: key };
-            self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
-            return self.send(id, &bytes, false, cx);
-        }
-        if pull.wanted.is_none() || pull.subscription.is_some() {
-            return;
-        }
+        encode_varint(BidiType::Track as u64, &mut bytes);
+        let request =
+            TrackRequest { broadcast: pull.broadcast.clone(), track: pull.track.to_string() };
+        request.encode(&mut bytes);
+        let purpose = Use::PullInfo { pull: key };
+        self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
+        self.send(id, &bytes, false, cx);
+    }
+
+    fn open_subscription<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
+        let pull = &mut self.pulls[key];
+        let Some(preferences) = pull.wanted else { return };
         let Some(stream) = cx.streams.open_bidi() else { return };
-        let Some(preferences) = pull.wanted.take() else { return };
+        pull.wanted = None;
         let id = self.next_subscribe_id;
         self.next_subscribe_id += 1;
-        pull.subscription = Some(Subscription {
+        let mut subscription = Subscription {
             id,
             stream,
             is_accepted: self.version >= Version::Lite05,
             update: None,
             asked: preferences.group_start,
+            max_age_ms: preferences.max_age_ms,
+            caps: Vec::new(),
             reaches: u64::MAX,
             start: None,
             end: None,
             open: Vec::new(),
             seen: Seen::default(),
             tail: None,
-        });
+        };
+        subscription.note_cap(&preferences);
+        pull.subscription = Some(subscription);
         if self.version >= Version::Lite05 {
             // Nothing answers there before the first group is known.
             pull.answer_by = None;
         }
         // Known before it is written: a group may overtake the response.
         self.pull_ids.insert(id, key);
+        let mut bytes = Vec::new();
         encode_varint(BidiType::Subscribe as u64, &mut bytes);
         let broadcast = pull.broadcast.clone();
         Subscribe { id, broadcast, track: pull.track.to_string(), preferences }
@@ -260,26 +305,49 @@ impl Session {
         self.send(stream, &bytes, false, cx);
     }
 
-    fn update<S: Streams>(&mut self, pull: PullRef, wanted: Preferences, cx: &mut Context<'_, S>) {
-        let Some(&key) = self.pull_keys.get(&pull) else { return };
+    /// Somebody is interested: opens the subscription, or changes the one that is open.
+    fn want<S: Streams>(&mut self, name: PullRef, wanted: Preferences, cx: &mut Context<'_, S>) {
+        let Some(&key) = self.pull_keys.get(&name) else { return };
+        let pull = &mut self.pulls[key];
+        let Some(subscription) = &mut pull.subscription else {
+            pull.wanted = Some(wanted);
+            pull.answer_by = Some(cx.now + ANSWER_TIMEOUT);
+            self.note_deadline(key);
+            return self.open_pull(key, cx);
+        };
+        // No START answers an update, yet one that reaches further back brings what is older
+        // (spec §4.9).
+        let is_wider = subscription.asked.is_some() || wanted.max_age_ms > subscription.max_age_ms;
+        let reaches = match wanted.group_start {
+            Some(start) => start,
+            None if self.version >= Version::Lite06 && is_wider => 0,
+            None => u64::MAX,
+        };
+        subscription.asked = wanted.group_start;
+        subscription.max_age_ms = wanted.max_age_ms;
+        subscription.note_cap(&wanted);
+        subscription.update = Some(wanted);
+        if reaches < subscription.reaches {
+            subscription.reaches = reaches;
+            if subscription.start.is_some_and(|start| reaches < start) {
+                let feed = Feed::Start(reaches);
+                cx.effects.push(Effect::Fed { pull: name, feed });
+            }
+        }
+        self.send_update(key, cx);
+    }
+
+    /// Nobody is interested for now.
+    fn pause<S: Streams>(&mut self, name: PullRef, wanted: Preferences, cx: &mut Context<'_, S>) {
+        let Some(&key) = self.pull_keys.get(&name) else { return };
         let pull = &mut self.pulls[key];
         match &mut pull.subscription {
-            None => pull.wanted = Some(wanted),
+            // It was not opened, and need not be.
+            None => {
+                pull.wanted = None;
+                pull.answer_by = None;
+            }
             Some(subscription) => {
-                subscription.asked = wanted.group_start;
-                // No START answers an update, yet one that reaches further back brings what is
-                // older (spec §4.9).
-                let reaches = match wanted.group_start {
-                    None if self.version >= Version::Lite06 => 0,
-                    start => start.unwrap_or(u64::MAX),
-                };
-                if reaches < subscription.reaches {
-                    subscription.reaches = reaches;
-                    if subscription.start.is_some_and(|start| reaches < start) {
-                        let feed = Feed::Start(reaches);
-                        cx.effects.push(Effect::Fed { pull: pull.name, feed });
-                    }
-                }
                 subscription.update = Some(wanted);
                 self.send_update(key, cx);
             }
@@ -320,6 +388,7 @@ impl Session {
 
     fn forget_pull<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
         self.end_subscription(key, cx);
+        self.close_fetches(key, cx);
         if let Some(id) = self.pulls[key].info_stream.take()
             && self.forget_input(id)
         {
@@ -354,8 +423,7 @@ impl Session {
                 let pull = &mut self.pulls[key];
                 pull.info_stream = None;
                 pull.answer_by = None;
-                pull.max_age_ms = info.max_age_ms;
-                cx.effects.push(Effect::Fed { pull: pull.name, feed: Feed::Info(info) });
+                self.adopt_info(key, info, cx);
                 stream.purpose = Use::Draining;
                 self.finish(id, cx);
                 Step::Again
@@ -367,6 +435,14 @@ impl Session {
                 Step::Forget
             }
         }
+    }
+
+    fn adopt_info<S: Streams>(&mut self, key: usize, info: TrackInfo, cx: &mut Context<'_, S>) {
+        let pull = &mut self.pulls[key];
+        pull.max_age_ms = info.max_age_ms;
+        let from = info.timescale;
+        pull.scale = pull.timescale.filter(|to| *to != from).map(|to| Scale { from, to });
+        cx.effects.push(Effect::Fed { pull: pull.name, feed: Feed::Info(info) });
     }
 
     pub(super) fn info_ended<S: Streams>(
@@ -477,6 +553,7 @@ impl Session {
                 self.pull_failed(key, StreamCode::CONTROL_TIMEOUT, cx);
             } else {
                 self.end_tail(key, cx);
+                self.time_out_fetches(key, cx);
             }
         }
         self.pull_deadline = self.pulls.iter().filter_map(|(_, pull)| pull.deadline()).min();
@@ -484,7 +561,7 @@ impl Session {
     }
 
     /// Makes sure that a pull's deadline is kept.
-    fn note_deadline(&mut self, key: usize) {
+    pub(super) fn note_deadline(&mut self, key: usize) {
         let deadline = self.pulls.get(key).and_then(Pull::deadline);
         self.pull_deadline = self.pull_deadline.into_iter().chain(deadline).min();
     }
@@ -502,7 +579,8 @@ impl Session {
             return;
         }
         let name = pull.name;
-        self.forget_pull(key, cx);
+        // Its groups can still be fetched: the pull stays until it is released.
+        self.end_subscription(key, cx);
         cx.effects.push(Effect::Fed { pull: name, feed: Feed::Ended });
     }
 
@@ -536,7 +614,8 @@ impl Session {
             let feed = Feed::Start(start);
             cx.effects.push(Effect::Fed { pull: self.pulls[key].name, feed });
         }
-        let scanner = FrameScanner::new(self.version >= Version::Lite05);
+        let scale = self.pulls[key].scale;
+        let scanner = FrameScanner::new(self.version >= Version::Lite05, scale);
         Ok(Some((GroupIn { pull: key, header, is_announced: false, scanner }, used)))
     }
 
@@ -550,11 +629,49 @@ impl Session {
         end: ReadEnd,
         cx: &mut Context<'_, S>,
     ) {
+        let read = self.read_frames(id, &mut group.scanner, first, end, cx);
+        let GroupHeader { subscribe_id, sequence, frame_start } = group.header;
+        let opens = (!std::mem::replace(&mut group.is_announced, true)).then_some(frame_start);
+        let pull = &mut self.pulls[group.pull];
+        let mut ends = read.ends;
+        if let (Some(GroupEnd::Finished), Some(subscription)) = (ends, &pull.subscription) {
+            let last = (frame_start + u64::from(group.scanner.frames())).checked_sub(1);
+            if last.is_some_and(|last| subscription.caps.contains(&(sequence, last))) {
+                ends = Some(GroupEnd::Capped);
+            }
+        }
+        if opens.is_some() || !read.bytes.is_empty() || ends.is_some() {
+            let piece = Piece { sequence, opens, bytes: read.bytes, marks: read.marks, ends };
+            cx.effects.push(Effect::Fed { pull: pull.name, feed: Feed::Piece(piece) });
+        }
+        if ends.is_none() {
+            if read.has_more {
+                cx.effects.push(Effect::Unread { stream: id });
+            }
+            let purpose = Use::GroupIn(group);
+            self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
+        } else {
+            if let Some(subscription) = &mut pull.subscription {
+                debug_assert_eq!(subscription.id, subscribe_id);
+                subscription.open.retain(|open| *open != id);
+            }
+            self.end_tail(group.pull, cx);
+        }
+    }
+
+    /// Reads frames off a stream, whatever brought them.
+    pub(super) fn read_frames<S: Streams>(
+        &mut self,
+        id: StreamId,
+        scanner: &mut FrameScanner,
+        first: &[u8],
+        end: ReadEnd,
+        cx: &mut Context<'_, S>,
+    ) -> Frames {
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
         let mut marks = Marks::new();
         let arrival_ms = cx.arrival_ms;
-        let scanner = &mut group.scanner;
         let mut fault = scanner.scan(first, arrival_ms, &mut bytes, &mut marks).err();
         let end = match end {
             ReadEnd::More => cx.streams.read(id, READ_BYTES_PER_TURN, &mut |part| {
@@ -574,35 +691,10 @@ impl Session {
             (None, ReadEnd::Reset(code)) => Some(GroupEnd::Aborted(code.relayed())),
             (None, ReadEnd::Pending | ReadEnd::More) => None,
         };
-        let opens =
-            (!std::mem::replace(&mut group.is_announced, true)).then_some(group.header.frame_start);
-        let key = group.pull;
-        let piece = Piece {
-            sequence: group.header.sequence,
-            opens,
-            // An exact copy: received bytes would keep the datagrams alive that brought them.
-            bytes: Bytes::copy_from_slice(&bytes),
-            marks,
-            ends,
-        };
+        // An exact copy: received bytes would keep the datagrams alive that brought them.
+        let copy = Bytes::copy_from_slice(&bytes);
         self.scratch = bytes;
-        if opens.is_some() || !piece.bytes.is_empty() || ends.is_some() {
-            let pull = self.pulls[key].name;
-            cx.effects.push(Effect::Fed { pull, feed: Feed::Piece(piece) });
-        }
-        if ends.is_none() {
-            if end == ReadEnd::More {
-                cx.effects.push(Effect::Unread { stream: id });
-            }
-            let purpose = Use::GroupIn(group);
-            self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
-        } else {
-            if let Some(subscription) = &mut self.pulls[key].subscription {
-                debug_assert_eq!(subscription.id, group.header.subscribe_id);
-                subscription.open.retain(|open| *open != id);
-            }
-            self.end_tail(key, cx);
-        }
+        Frames { bytes: copy, marks, ends, has_more: end == ReadEnd::More }
     }
 }
 

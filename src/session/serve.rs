@@ -3,23 +3,22 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 
-use super::streams::{StreamId, Streams, WriteEnd};
+use super::outflow::{Flow, Outflow};
+use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session, Step, Use};
+use crate::limits::OPEN_GROUPS_MAX;
+use crate::track::content::{Content, Outcome};
 use crate::track::cursor::{Cursor, Pick};
-use crate::track::group::{Form, GroupEnd};
-use crate::track::{Content, Outcome};
+use crate::track::group::Form;
 use crate::wire::{
     CONTROL_MESSAGE_BYTES_MAX, GroupHeader, Preferences, StreamCode, Subscribe, SubscribeResponse,
     UniType, Version, encode_varint, split_message,
 };
 
-/// Slices handed to the transport in one write.
-const SLICES_PER_WRITE: usize = 32;
-
 /// Ranks within one track priority; older groups share the last.
-const RANKS: i32 = 256;
+pub(super) const RANKS: i32 = 256;
 
 /// On top of two round trips, how long an acknowledgement may take before a stream counts as
 /// stuck: QUIC's largest default acknowledgement delay.
@@ -43,14 +42,10 @@ pub(super) struct Served {
 /// One group on its way to the peer.
 #[derive(Debug)]
 struct GroupOut {
-    pick: Pick,
+    sequence: u64,
+    flow: Outflow,
     /// None while the peer grants no stream.
     stream: Option<StreamId>,
-    /// What precedes the group's own bytes: stream type, header, first delta.
-    head: Bytes,
-    /// Next byte of the group to send; None until the first frame to send is here.
-    offset: Option<u64>,
-    is_blocked: bool,
     /// When FIN was sent: all that is missing is the acknowledgement.
     finished: Option<Instant>,
     priority: i32,
@@ -166,13 +161,16 @@ impl Session {
         }
     }
 
-    /// Sends whatever the track has for one subscription and its streams will take.
+    /// Sends whatever the track has for one subscription or fetch and its streams will take.
     pub fn serve<S: Streams>(
         &mut self,
         key: StreamId,
         content: &mut Content,
         cx: &mut Context<'_, S>,
     ) -> Service {
+        if self.fetches_out.contains_key(&key) {
+            return self.serve_fetch(key, content, cx);
+        }
         let Some(mut served) = self.served.remove(&key) else { return Service::Over };
         if let Some(Outcome::Failed(code)) = content.outcome {
             self.served.insert(key, served);
@@ -206,7 +204,9 @@ impl Session {
             SubscribeResponse::Ok { priority, max_age_ms, group_start, group_end }
                 .encode(self.version, &mut responses);
         }
-        while let Some(pick) = cursor.pick(content) {
+        while served.open.len() < OPEN_GROUPS_MAX
+            && let Some(pick) = cursor.pick(content)
+        {
             if let Some(group) = cursor.start(content, pick.sequence)
                 && emits_range
             {
@@ -215,6 +215,7 @@ impl Session {
             served.open.push(GroupOut::new(pick, served.id, self.version));
             served.is_reordered = true;
         }
+        let is_full = served.open.len() >= OPEN_GROUPS_MAX;
         let is_parked = cursor.is_parked(content);
         if emits_range
             && !served.end_sent
@@ -236,6 +237,11 @@ impl Session {
             matches!(progress, Progress::Open)
         });
         served.open = open;
+        if is_full && served.open.len() < OPEN_GROUPS_MAX {
+            // There is room for those that waited.
+            cx.effects.push(Effect::Unblocked { key });
+            return false;
+        }
         content.outcome == Some(Outcome::Ended) && served.open.is_empty() && !is_parked
     }
 
@@ -248,8 +254,8 @@ impl Session {
         content: &mut Content,
         cx: &mut Context<'_, S>,
     ) -> Progress {
-        let pick = group.pick;
-        let is_old = |content: &Content| content.expired(pick.sequence, max_age_ms);
+        let sequence = group.sequence;
+        let is_old = |content: &Content| content.expired(sequence, max_age_ms);
         if let Some(since) = group.finished {
             // Only a stream that is stuck is given up for its age (spec §4.10); one whose
             // acknowledgement is merely under way is not.
@@ -259,93 +265,52 @@ impl Session {
             }
             return Progress::Open;
         }
-        let form = Form::of(self.version);
-        let Some((available, end)) =
-            content.read(pick.arrival, |g| (g.available(form, &pick), g.end))
-        else {
-            self.close_group(group, StreamCode::OLD, cx);
-            return Progress::Closed;
+        let available = match group.flow.available(content) {
+            Ok(available) => available,
+            Err(code) => {
+                self.close_group(group, code, cx);
+                return Progress::Closed;
+            }
         };
-        if let Some(GroupEnd::Aborted(code)) = end {
-            self.close_group(group, code, cx);
-            return Progress::Closed;
+        if group.stream.is_none() {
+            self.open_group(key, group, cx);
         }
-        if group.stream.is_none() && !self.open_group(key, group, cx) {
-            if is_old(content) {
-                return Progress::Closed;
-            }
-            return Progress::Open;
-        }
-        let Some(stream) = group.stream else { return Progress::Open };
-        if group.is_blocked {
-            if is_old(content) {
+        let flow = match group.stream {
+            Some(stream) => group.flow.send(stream, available, content, cx),
+            None => Flow::Blocked,
+        };
+        match (flow, group.stream) {
+            (Flow::Blocked, _) if is_old(content) => {
                 self.close_group(group, StreamCode::OLD, cx);
-                return Progress::Closed;
+                Progress::Closed
             }
-            return Progress::Open;
+            (Flow::Failed(code), _) => {
+                self.close_group(group, code, cx);
+                Progress::Closed
+            }
+            (Flow::Whole, Some(stream)) => {
+                cx.streams.finish(stream);
+                group.finished = Some(cx.now);
+                Progress::Open
+            }
+            _ => Progress::Open,
         }
-        if group.offset.is_none() {
-            group.enter(form, content);
-        }
-        loop {
-            let mut slices: Vec<Bytes> = Vec::with_capacity(4);
-            let head_len = group.head.len() as u64;
-            if head_len > 0 {
-                slices.push(group.head.clone());
-            }
-            let from = group.offset.unwrap_or(0);
-            let to = if group.offset.is_some() { available.end } else { 0 };
-            if from < to {
-                content
-                    .read(pick.arrival, |g| g.slice(form, from, to, &mut slices, SLICES_PER_WRITE));
-            }
-            if slices.is_empty() {
-                break;
-            }
-            let offered: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
-            let (taken, blocked) = match cx.streams.write(stream, &mut slices) {
-                WriteEnd::All => (offered, false),
-                WriteEnd::Blocked(taken) => (taken as u64, true),
-                WriteEnd::Stopped => {
-                    self.close_group(group, StreamCode::CANCEL, cx);
-                    return Progress::Closed;
-                }
-            };
-            group.head.advance(taken.min(head_len) as usize);
-            if let Some(offset) = &mut group.offset {
-                *offset += taken.saturating_sub(head_len);
-            }
-            if blocked {
-                group.is_blocked = true;
-                if is_old(content) {
-                    self.close_group(group, StreamCode::OLD, cx);
-                    return Progress::Closed;
-                }
-                return Progress::Open;
-            }
-        }
-        if available.is_whole {
-            cx.streams.finish(stream);
-            group.finished = Some(cx.now);
-        }
-        Progress::Open
     }
 
-    /// False while the peer grants no stream.
+    /// Opens a group's stream, if the peer grants one.
     fn open_group<S: Streams>(
         &mut self,
         key: StreamId,
         group: &mut GroupOut,
         cx: &mut Context<'_, S>,
-    ) -> bool {
+    ) {
         let Some(stream) = cx.streams.open_uni() else {
             self.starved = true;
-            return false;
+            return;
         };
         cx.streams.set_priority(stream, group.priority);
         group.stream = Some(stream);
         self.outputs.insert(stream, key);
-        true
     }
 
     fn close_group<S: Streams>(
@@ -365,7 +330,7 @@ impl Session {
     pub(super) fn unblock(&mut self, key: StreamId) {
         let Some(served) = self.served.get_mut(&key) else { return };
         for group in &mut served.open {
-            group.is_blocked = false;
+            group.flow.is_blocked = false;
         }
     }
 
@@ -377,38 +342,20 @@ impl Session {
 
 impl GroupOut {
     fn new(pick: Pick, subscribe_id: u64, version: Version) -> GroupOut {
+        let Pick { arrival, sequence, frame_start, frame_end } = pick;
         let mut head = Vec::with_capacity(16);
         encode_varint(UniType::Group as u64, &mut head);
-        GroupHeader { subscribe_id, sequence: pick.sequence, frame_start: pick.frame_start }
-            .encode(version, &mut head);
-        GroupOut {
-            pick,
-            stream: None,
-            head: head.into(),
-            offset: None,
-            is_blocked: false,
-            finished: None,
-            priority: 0,
-        }
-    }
-
-    /// Finds the first byte to send, which restates the absolute timestamp in mid-group.
-    fn enter(&mut self, form: Form, content: &mut Content) {
-        let frame = self.pick.frame_start;
-        let entry = content.read(self.pick.arrival, |group| group.enter(form, frame)).flatten();
-        if let Some((delta, offset)) = entry {
-            if !delta.is_empty() {
-                self.head = [&self.head[..], &delta[..]].concat().into();
-            }
-            self.offset = Some(offset);
-        }
+        GroupHeader { subscribe_id, sequence, frame_start }.encode(version, &mut head);
+        let form = Form::of(version);
+        let flow = Outflow::new(form, arrival, frame_start, frame_end, head.into());
+        GroupOut { sequence, flow, stream: None, finished: None, priority: 0 }
     }
 }
 
 /// Newest group first within a track, tracks by their priority (spec §4.11). Subscriptions of
 /// equal priority take turns.
 fn rank<S: Streams>(served: &mut Served, cx: &mut Context<'_, S>) {
-    served.open.sort_unstable_by_key(|group| std::cmp::Reverse(group.pick.sequence));
+    served.open.sort_unstable_by_key(|group| std::cmp::Reverse(group.sequence));
     for (rank, group) in served.open.iter_mut().enumerate() {
         let below_newest = (rank as i32).min(RANKS - 1);
         let priority = i32::from(served.wanted.priority) * RANKS + RANKS - 1 - below_newest;

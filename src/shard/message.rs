@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::net::Received;
 use crate::route::{Route, RouteId, SessionRef};
+use crate::track::fetch::{Ask, FetchId};
 use crate::track::serve::{Need, PullCommand};
-use crate::track::{Feed, PullRef, TrackRef};
+use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wire::Path;
 
 /// Which content a track copy holds.
@@ -37,6 +40,19 @@ pub enum ToShard {
         mirror: TrackRef,
         need: Need,
     },
+    /// Mirror → home: somebody there wants one group.
+    Fetch {
+        key: Arc<TrackKey>,
+        route: Arc<Route>,
+        mirror: TrackRef,
+        fetch: FetchId,
+        ask: Ask,
+    },
+    /// Mirror → home: nobody there waits for that any more.
+    LeaveFetch {
+        mirror: TrackRef,
+        fetch: FetchId,
+    },
     /// Mirror → home: the mirror is gone.
     Detach {
         mirror: TrackRef,
@@ -44,7 +60,13 @@ pub enum ToShard {
     /// Home → mirror.
     Fed {
         mirror: TrackRef,
-        feed: Feed,
+        feeds: SmallVec<[Feed; 1]>,
+    },
+    /// Home → mirror, of one fetch.
+    FetchFed {
+        mirror: TrackRef,
+        fetch: FetchId,
+        news: Fetched,
     },
     /// Home → the shard of the publisher's session.
     Pull {
@@ -55,6 +77,12 @@ pub enum ToShard {
     Pulled {
         pull: PullRef,
         feed: Feed,
+    },
+    /// That shard → home, of one fetch.
+    FetchPulled {
+        pull: PullRef,
+        fetch: FetchId,
+        news: Fetched,
     },
     /// From outside: close every session and end.
     Stop,

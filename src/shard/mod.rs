@@ -4,6 +4,9 @@
 //! connection once and posts mail. It reads no clock, spawns nothing and awaits nothing, so a
 //! test can run many shards in one thread on a virtual clock.
 
+mod cache;
+mod feed;
+mod fetch;
 pub mod mailbox;
 pub mod message;
 pub mod placement;
@@ -21,13 +24,14 @@ use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
 use crate::route::{Directory, Route, RouteId, SessionRef};
 use crate::session::streams::StreamId;
 use crate::session::{Context, Effect, Policy, RouteIds, Session};
+use crate::track::fetch::FetchId;
 use crate::track::group::{GroupEnd, Piece};
 use crate::track::serve::PullCommand;
-use crate::track::{Feed, PullRef, TrackRef};
+use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wire::{Path, SessionCode, StreamCode, Version};
 use mailbox::{Flush, Post};
 use message::ToShard;
-use tracks::Tracks;
+use tracks::{Tracks, Who};
 
 pub use crate::rt::Next;
 
@@ -80,6 +84,8 @@ pub struct Counters {
     pub stale_mail_total: u64,
     /// Groups cut off or left out because a neighbour did not keep up.
     pub dropped_groups_total: u64,
+    /// Groups that left the cache for want of room or of interest.
+    pub evicted_groups_total: u64,
     pub frames_total: u64,
 }
 
@@ -108,6 +114,7 @@ pub struct Shard {
     /// Connections whose peers listen to announcements.
     listeners: Vec<usize>,
     tracks: Tracks,
+    linger: Duration,
     post: Post<ToShard>,
     inbox: VecDeque<(usize, ToShard)>,
     route_ids: RouteIds,
@@ -124,7 +131,8 @@ pub struct Shard {
 
 impl Shard {
     pub fn new(setting: Setting, post: Post<ToShard>) -> Shard {
-        let Setting { shard, shards, quic, policy, seed, started, linger, cache } = setting;
+        let tracks = Tracks::new(&setting);
+        let Setting { shard, shards, quic, policy, seed, started, linger, .. } = setting;
         Shard {
             me: shard,
             shards,
@@ -135,7 +143,8 @@ impl Shard {
             directory: Directory::default(),
             changed_paths: Vec::new(),
             listeners: Vec::new(),
-            tracks: Tracks::new(shard, shards),
+            tracks,
+            linger,
             post,
             inbox: VecDeque::new(),
             route_ids: RouteIds::new(shard as u16, started),
@@ -154,6 +163,7 @@ impl Shard {
         let more_datagrams = self.receive(now, io);
         self.fire_timers(now);
         self.run_sessions(now);
+        self.trim_cache(now);
         self.serve_tracks(now);
         self.announce(now);
         self.settle(now);
@@ -169,7 +179,7 @@ impl Shard {
         }
         // Nobody tells when a full socket or lane drains.
         let retry = (unsent || unposted).then(|| now + RETRY_AFTER);
-        let timers = [retry, self.endpoint.next_timer(), self.tracks.next_expiry()];
+        let timers = [retry, self.endpoint.next_timer(), self.tracks.next_timer()];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
@@ -178,13 +188,11 @@ impl Shard {
     }
 
     pub fn held(&self) -> Held {
-        Held {
+        self.tracks.held(Held {
             connections: self.endpoint.live(),
-            tracks: self.tracks.len(),
             routes: self.directory.len(),
-            fetches: 0,
-            cache_bytes: 0,
-        }
+            ..Held::default()
+        })
     }
 
     fn take_mail(&mut self, now: Instant) -> bool {
@@ -204,21 +212,34 @@ impl Shard {
             ToShard::RouteUp(route) => self.route_up(route),
             ToShard::RouteDown { path, id } => self.route_down(path, id),
             ToShard::Need { key, route, mirror, need } => {
-                let (directory, post) = (&self.directory, &mut self.post);
-                let slot = self.tracks.set_mirror(&key, &route, mirror, need, directory, post);
-                self.steer(now, slot);
+                self.need_changed(now, &key, &route, mirror, need);
             }
-            ToShard::Detach { mirror } => {
-                if let Some(slot) = self.tracks.remove_mirror(mirror) {
-                    self.steer(now, slot);
+            ToShard::Fetch { key, route, mirror, fetch, ask } => {
+                self.fetch_for_mirror(now, &key, &route, (mirror, fetch), ask);
+            }
+            ToShard::LeaveFetch { mirror, fetch } => {
+                if let Some(slot) = self.tracks.known_home(mirror) {
+                    self.leave_fetch(now, slot, Who::Mirror { mirror, fetch });
                 }
             }
-            ToShard::Fed { mirror, feed } => match self.tracks.slot(mirror) {
-                Some(slot) => self.feed(now, slot, feed),
+            ToShard::Detach { mirror } => self.mirror_gone(now, mirror),
+            ToShard::Fed { mirror, feeds } => {
+                for feed in feeds {
+                    match self.tracks.slot(mirror) {
+                        Some(slot) => self.feed(now, slot, feed),
+                        None => self.counters.stale_mail_total += 1,
+                    }
+                }
+            }
+            ToShard::FetchFed { mirror, fetch, news } => match self.tracks.slot(mirror) {
+                Some(slot) => self.fetched(now, slot, fetch, news),
                 None => self.counters.stale_mail_total += 1,
             },
             ToShard::Pull { session, command } => self.pull(now, session, command),
             ToShard::Pulled { pull, feed } => self.pulled(now, pull, feed),
+            ToShard::FetchPulled { pull, fetch, news } => {
+                self.fetch_pulled(now, pull, fetch, news);
+            }
             ToShard::Stop => {
                 self.endpoint.close_all(now);
                 self.stopping = true;
@@ -260,8 +281,8 @@ impl Shard {
             self.with_session(now, slot, |session, cx| session.timeout(cx));
             self.settle(now);
         }
-        for slot in self.tracks.expired(now) {
-            self.drop_track(now, slot);
+        while let Some(slot) = self.tracks.take_due(now) {
+            self.look_at(now, slot);
         }
     }
 
@@ -347,8 +368,7 @@ impl Shard {
         }
         for (key, track) in peer.attached {
             if let Some(track) = self.tracks.slot(track) {
-                self.tracks.detach(track, slot, key);
-                self.steer(now, track);
+                self.leave(now, track, slot, key);
             }
         }
     }
@@ -439,7 +459,7 @@ impl Shard {
                 let Some(track) = self.attached(slot, key) else { return };
                 self.tracks.set_wanted(track, slot, key, wanted);
                 if let Some(peer) = &mut self.peers[slot] {
-                    peer.session.reposition(key, self.tracks.content(track));
+                    peer.session.reposition(key, &self.tracks.slab[track].content);
                 }
                 let name = self.tracks.name(track);
                 self.steer(now, track);
@@ -450,8 +470,10 @@ impl Shard {
             Effect::Left { key } => {
                 let Some(track) = self.attached(slot, key) else { return };
                 self.detach(slot, key);
-                self.tracks.detach(track, slot, key);
-                self.steer(now, track);
+                self.leave(now, track, slot, key);
+            }
+            Effect::FetchWanted { key, broadcast, track, ask } => {
+                self.fetch_for_peer(now, slot, key, (broadcast, track), ask);
             }
             Effect::Unblocked { key } => {
                 if let Some(track) = self.attached(slot, key) {
@@ -459,6 +481,9 @@ impl Shard {
                 }
             }
             Effect::Fed { pull, feed } => self.session_fed(now, slot, pull, feed),
+            Effect::FetchFed { pull, fetch, news } => {
+                self.session_fetched(now, slot, pull, fetch, news);
+            }
             Effect::Unread { stream } => {
                 if let Some(generation) = self.generation(slot) {
                     self.unread.push((slot, generation, stream));
@@ -560,6 +585,30 @@ impl Shard {
         }
     }
 
+    /// News of a group that a session on this shard fetches. A home that does not keep up is
+    /// spared it: live groups go first.
+    fn session_fetched(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        pull: PullRef,
+        fetch: FetchId,
+        news: Fetched,
+    ) {
+        let home = usize::from(pull.track.shard);
+        if home == self.me {
+            return self.fetch_pulled(now, pull, fetch, news);
+        }
+        if self.post.outbox_len(home) <= OUTBOX_LIVE_MAX {
+            return self.post.send(home, ToShard::FetchPulled { pull, fetch, news });
+        }
+        self.counters.dropped_groups_total += 1;
+        let news = Fetched::Failed(StreamCode::TOO_FAR_BEHIND);
+        self.post.send(home, ToShard::FetchPulled { pull, fetch, news });
+        let command = PullCommand::Abandon { pull, fetch };
+        self.with_session(now, slot, |session, cx| session.pull(command, cx));
+    }
+
     fn post_pulled(&mut self, now: Instant, pull: PullRef, feed: Feed) {
         let home = usize::from(pull.track.shard);
         if home == self.me {
@@ -581,9 +630,6 @@ impl Skips {
     /// What is to be sent of a piece of news.
     fn admit(&mut self, feed: Feed, crowded: bool, counters: &mut Counters) -> Option<Feed> {
         let Feed::Piece(piece) = feed else {
-            if matches!(feed, Feed::Closed) {
-                self.sequences.clear();
-            }
             return Some(feed);
         };
         if self.sequences.contains(&piece.sequence) {

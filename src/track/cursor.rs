@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::Content;
+use super::content::Content;
+use super::group::GroupEnd;
 use crate::wire::{Preferences, Version};
 
 /// A group to serve now.
@@ -63,7 +64,7 @@ impl Cursor {
     /// The next group to serve, if one is ready.
     pub fn pick(&mut self, content: &Content) -> Option<Pick> {
         // START must not name a group above one that this relay's own feed will still bring.
-        content.feed_start?;
+        let feed_start = content.feed_start?;
         loop {
             let arrival = match self.due.pop_front() {
                 Some(arrival) => arrival,
@@ -74,8 +75,13 @@ impl Cursor {
                 }
             };
             let Some(group) = content.group(arrival) else { continue };
-            if !self.covers(group.sequence) {
+            // What an earlier feed has left is for those who ask for it.
+            let is_left_over = group.sequence < feed_start && self.wanted.group_start.is_none();
+            if !self.covers(group.sequence) || is_left_over {
                 self.pass(content, arrival);
+                continue;
+            }
+            if matches!(group.end, Some(GroupEnd::Aborted(_))) {
                 continue;
             }
             let frame_start = match self.wanted.group_start {
@@ -83,7 +89,11 @@ impl Cursor {
                 _ => 0,
             };
             if group.frame_start > frame_start {
-                // Its head is gone, and a part that nobody asked for is of no use.
+                // Its head is gone, and a part that nobody asked for is of no use. START does not
+                // name it either.
+                if !self.started && group.sequence == feed_start.max(self.joined_at) {
+                    self.joined_at = group.sequence + 1;
+                }
                 continue;
             }
             let frame_end = match self.wanted.group_end {
@@ -171,32 +181,45 @@ fn floor_of(content: &Content, version: Version, wanted: &Preferences) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::track::group::{FrameMark, GroupEnd, Marks, Piece};
-    use crate::track::{Applied, Feed};
-    use crate::wire::TrackInfo;
+    use crate::track::Feed;
+    use crate::track::content::Applied;
+    use crate::track::group::{FrameMark, Marks, Piece};
+    use crate::wire::{StreamCode, TrackInfo};
     use bytes::Bytes;
+    use std::time::Instant;
 
     /// Finished groups of one frame at second `sequence`, on a track that keeps ten seconds.
     fn content(sequences: &[u64]) -> Content {
         let mut content = Content::default();
-        content.apply(Feed::Info(TrackInfo { priority: 0, max_age_ms: 10_000, timescale: 1000 }));
-        content.apply(Feed::Start(sequences.iter().copied().min().unwrap_or(0)));
+        tell(
+            &mut content,
+            Feed::Info(TrackInfo { priority: 0, max_age_ms: 10_000, timescale: 1000 }),
+        );
+        tell(&mut content, Feed::Start(sequences.iter().copied().min().unwrap_or(0)));
         for sequence in sequences {
             add(&mut content, *sequence);
         }
         content
     }
 
-    fn add(content: &mut Content, sequence: u64) {
+    fn tell(content: &mut Content, feed: Feed) -> Applied {
+        content.apply(feed, Instant::now())
+    }
+
+    fn piece(sequence: u64) -> Piece {
         let mark = FrameMark { start: 0, delta_len: 2, timestamp: sequence * 1000 };
-        let applied = content.apply(Feed::Piece(Piece {
+        Piece {
             sequence,
             opens: Some(0),
             bytes: Bytes::from_static(b"\x40\x00\x00"),
             marks: Marks::from_slice(&[mark]),
             ends: Some(GroupEnd::Finished),
-        }));
-        assert_eq!(applied, Applied::Changed);
+        }
+    }
+
+    fn add(content: &mut Content, sequence: u64) {
+        let applied = tell(content, Feed::Piece(piece(sequence)));
+        assert!(matches!(applied, Applied::Opened(_)));
     }
 
     fn wanted(max_age_ms: u64, start: Option<u64>, end: Option<u64>) -> Preferences {
@@ -252,7 +275,7 @@ mod tests {
         let mut cursor = Cursor::join(&content, Version::Lite05, wanted(0, None, None));
         add(&mut content, 7);
         assert_eq!(cursor.pick(&content), None);
-        content.apply(Feed::Start(6));
+        tell(&mut content, Feed::Start(6));
         assert_eq!(drain(&mut cursor, &content), [7]);
         assert_eq!(cursor.start(&content, 7), Some(6));
         add(&mut content, 6);
@@ -279,17 +302,40 @@ mod tests {
     #[test]
     fn a_group_without_its_head_is_served_only_to_who_asked_for_that_frame() {
         let mut content = content(&[]);
-        content.apply(Feed::Piece(Piece {
-            sequence: 0,
-            opens: Some(3),
-            bytes: Bytes::new(),
-            marks: Marks::new(),
-            ends: None,
-        }));
+        tell(&mut content, Feed::Piece(Piece { opens: Some(3), ends: None, ..piece(0) }));
         let mut cursor = Cursor::join(&content, Version::Lite06, wanted(0, None, None));
         assert_eq!(cursor.pick(&content), None);
-        let resumed = Preferences { frame_start: 3, ..wanted(0, Some(0), None) };
+        add(&mut content, 1);
+        assert_eq!(drain(&mut cursor, &content), [1]);
+        assert_eq!(cursor.start(&content, 1), Some(1), "START does not name what never comes");
+        let resumed = Preferences { frame_start: 3, ..wanted(9000, Some(0), None) };
         let mut cursor = Cursor::join(&content, Version::Lite06, resumed);
         assert_eq!(cursor.pick(&content).map(|pick| pick.frame_start), Some(3));
+    }
+
+    #[test]
+    fn a_new_feed_begins_where_it_says_and_not_with_what_an_old_one_left() {
+        for version in [Version::Lite05, Version::Lite06] {
+            let mut content = content(&[1, 2]);
+            content.close_feed();
+            let mut live = Cursor::join(&content, version, wanted(9000, None, None));
+            let mut past = Cursor::join(&content, version, wanted(9000, Some(1), None));
+            tell(&mut content, Feed::Start(7));
+            add(&mut content, 7);
+            assert_eq!(drain(&mut live, &content), [7], "{version}");
+            assert_eq!(live.start(&content, 7), Some(7));
+            assert_eq!(drain(&mut past, &content), [1, 2, 7], "{version}");
+        }
+    }
+
+    #[test]
+    fn a_group_that_was_cut_off_is_served_when_it_comes_again() {
+        let mut content = content(&[]);
+        let mut cursor = Cursor::join(&content, Version::Lite06, wanted(9000, None, None));
+        let cut = Some(GroupEnd::Aborted(StreamCode::CANCEL));
+        tell(&mut content, Feed::Piece(Piece { ends: cut, ..piece(0) }));
+        assert_eq!(drain(&mut cursor, &content), []);
+        add(&mut content, 0);
+        assert_eq!(drain(&mut cursor, &content), [0]);
     }
 }

@@ -1,6 +1,6 @@
 //! What readers want of a track, merged over viewers and then over shards (spec §5.2).
 
-use crate::wire::Preferences;
+use crate::wire::{Preferences, Version};
 
 /// A place in a track: a group and a frame within it.
 pub type Position = (u64, u64);
@@ -52,16 +52,17 @@ impl Demand {
         demands.into_iter().reduce(Demand::merge)
     }
 
-    /// What goes upstream. Whole groups at both ends, so that the copy serves later readers too;
-    /// no older than the track keeps.
-    pub fn upstream(&self, track_max_age_ms: u64) -> Preferences {
+    /// What goes upstream: from the head of its first group, so that the copy serves later
+    /// readers too, and no older than the track keeps. Only lite-06 can name a last frame.
+    pub fn upstream(&self, track_max_age_ms: u64, version: Version) -> Preferences {
+        let frame_end = self.end.and_then(|(_, frame)| frame);
         Preferences {
             priority: self.priority,
             max_age_ms: self.max_age_ms.min(track_max_age_ms),
             group_start: self.start.map(|(group, _)| group),
             group_end: self.end.map(|(group, _)| group),
             frame_start: 0,
-            frame_end: None,
+            frame_end: frame_end.filter(|_| version >= Version::Lite06),
         }
     }
 }
@@ -84,7 +85,7 @@ mod tests {
     #[track_caller]
     fn check(viewers: &[Preferences], track_max_age_ms: u64, expect: Option<Preferences>) {
         let merged = Demand::merged(viewers.iter().filter_map(Demand::of));
-        assert_eq!(merged.map(|demand| demand.upstream(track_max_age_ms)), expect);
+        assert_eq!(merged.map(|d| d.upstream(track_max_age_ms, Version::Lite05)), expect);
     }
 
     #[test]
@@ -123,6 +124,10 @@ mod tests {
             ..preferences(1, 0, Some(5), Some(9))
         };
         check(&[viewer], 0, Some(preferences(1, 0, Some(5), Some(9))));
+        // lite-06 can say where to stop, and nothing else may be cut off at its head.
+        let demand = Demand::of(&viewer).unwrap();
+        let expect = Preferences { frame_start: 0, ..viewer };
+        assert_eq!(demand.upstream(0, Version::Lite06), expect);
         let empty = Preferences { group_end: Some(5), frame_end: Some(2), ..viewer };
         check(&[empty], 0, None);
     }

@@ -5,11 +5,12 @@
 //! lite-03 and 04 viewers have no deltas on their wire; for them a second list of pieces is made
 //! once per group and shard, when the first of them asks.
 
+use std::time::Instant;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::cursor::Pick;
-use crate::wire::{StreamCode, Version, encode_varint, zigzag};
+use crate::wire::{StreamCode, Version, decode_varint, encode_varint, zigzag};
 
 /// Where one frame begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,10 @@ pub type Marks = SmallVec<[FrameMark; 1]>;
 /// How a group ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupEnd {
+    /// This is the whole group.
     Finished,
+    /// The publisher was asked for no more frames than these; there may be more.
+    Capped,
     Aborted(StreamCode),
 }
 
@@ -48,8 +52,36 @@ pub struct Piece {
 pub struct Available {
     /// Offset of the end.
     pub end: u64,
-    /// Nothing follows for this viewer.
-    pub is_whole: bool,
+    /// What becomes of the group for this viewer behind that: nothing follows, it is cut short,
+    /// or none, for a group that grows.
+    pub then: Option<GroupEnd>,
+}
+
+/// How much of an unfinished group is here: what another publisher's copy has to continue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seam {
+    /// Index of the first frame that has not begun, counted from the group's frame 0.
+    pub next: u64,
+    /// The last frame that has.
+    pub last: Option<LastFrame>,
+    /// Length of all that is held.
+    pub offset: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastFrame {
+    pub timestamp: u64,
+    /// Its payload bytes: in all, and those that are here.
+    pub size: u64,
+    pub held: u64,
+}
+
+impl Seam {
+    /// Index of the first frame that is not here as a whole.
+    pub fn frame(&self) -> u64 {
+        let is_cut = self.last.is_some_and(|last| last.held < last.size);
+        self.next - u64::from(is_cut)
+    }
 }
 
 /// Which encoding a viewer receives.
@@ -123,6 +155,8 @@ pub struct Group {
     /// Index of the first frame that this copy holds.
     pub frame_start: u64,
     pub end: Option<GroupEnd>,
+    /// When it last grew or was asked for.
+    pub touched: Instant,
     timed: Pieces,
     untimed: Option<Box<Untimed>>,
     marks: Vec<FrameMark>,
@@ -130,11 +164,12 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn new(sequence: u64, frame_start: u64) -> Group {
+    pub fn new(sequence: u64, frame_start: u64, now: Instant) -> Group {
         Group {
             sequence,
             frame_start,
             end: None,
+            touched: now,
             timed: Pieces::default(),
             untimed: None,
             marks: Vec::new(),
@@ -170,6 +205,32 @@ impl Group {
         self.newest_timestamp
     }
 
+    /// Whether frame `frame` and all that follow it are here or on their way.
+    pub fn serves_from(&self, frame: u64) -> bool {
+        let is_usable = matches!(self.end, None | Some(GroupEnd::Finished));
+        is_usable && self.frame_start <= frame
+    }
+
+    /// Gives its bytes back, and leaves word of why to those who read it.
+    pub fn evict(&mut self) {
+        let gone = Group::new(self.sequence, self.frame_start, self.touched);
+        *self = Group { end: Some(GroupEnd::Aborted(StreamCode::EVICTED)), ..gone };
+    }
+
+    /// Where another copy of this group has to go on.
+    pub fn seam(&self) -> Seam {
+        let last = self.marks.last().and_then(|mark| {
+            let header = u64::from(mark.start) + u64::from(mark.delta_len);
+            let mut bytes = Vec::new();
+            self.timed.slice(header, self.timed.len(), &mut bytes, 1);
+            // A header is never cut: its mark is made when all of it is here.
+            let (size, used) = decode_varint(bytes.first()?)?;
+            let held = self.timed.len() - header - used as u64;
+            Some(LastFrame { timestamp: mark.timestamp, size, held })
+        });
+        Seam { next: self.frames_end(), last, offset: self.timed.len() }
+    }
+
     /// All that has arrived: what a shard that joins late is told.
     pub fn replay(&self) -> impl Iterator<Item = Piece> + '_ {
         let empty = (0, Bytes::new());
@@ -195,17 +256,24 @@ impl Group {
         &self.marks[low..high]
     }
 
-    /// How far a viewer of `pick` may read now.
-    pub fn available(&mut self, form: Form, pick: &Pick) -> Available {
+    /// How far a viewer may read now that wants frames up to `last`, or all.
+    pub fn available(&mut self, form: Form, last: Option<u64>) -> Available {
         // The frame after the last one wanted, once it is here, is where to stop.
-        let stop = pick.frame_end.and_then(|last| self.offset_of(form, last + 1));
-        match stop {
-            Some(end) => Available { end, is_whole: true },
-            None => {
-                let is_whole = self.end == Some(GroupEnd::Finished);
-                Available { end: self.len(form), is_whole }
-            }
+        if let Some(end) = last.and_then(|last| self.offset_of(form, last + 1)) {
+            return Available { end, then: Some(GroupEnd::Finished) };
         }
+        let then = match self.end {
+            Some(GroupEnd::Capped) if last.is_some_and(|last| last < self.frames_end()) => {
+                Some(GroupEnd::Finished)
+            }
+            end => end,
+        };
+        Available { end: self.len(form), then }
+    }
+
+    /// Index after the last frame that has begun, counted from the group's frame 0.
+    pub fn frames_end(&self) -> u64 {
+        self.frame_start + self.marks.len() as u64
     }
 
     /// Bytes available in an encoding.
@@ -306,7 +374,7 @@ mod tests {
             last = timestamp;
         }
         let wire = Bytes::from(wire);
-        let mut group = Group::new(5, 3);
+        let mut group = Group::new(5, 3, Instant::now());
         let mut at = 0;
         for cut in cuts.iter().copied().chain([wire.len()]) {
             let here: Vec<_> =
@@ -337,7 +405,7 @@ mod tests {
 
     #[test]
     fn an_untimed_encoding_made_early_grows_with_the_group() {
-        let mut group = Group::new(0, 0);
+        let mut group = Group::new(0, 0, Instant::now());
         assert_eq!(group.len(Form::Untimed), 0);
         let mark = FrameMark { start: 0, delta_len: 1, timestamp: 1 };
         group.append(Bytes::from_static(b"\x02\x03ab"), &[mark]);
@@ -362,7 +430,7 @@ mod tests {
     fn a_replay_rebuilds_the_group() {
         let mut original = group(&[3, 4]);
         original.end = Some(GroupEnd::Finished);
-        let mut copy = Group::new(5, 3);
+        let mut copy = Group::new(5, 3, Instant::now());
         for piece in original.replay() {
             copy.append(piece.bytes, &piece.marks);
             copy.end = piece.ends;

@@ -8,15 +8,33 @@ use crate::wire::{StreamCode, VARINT_MAX, decode_varint, encode_varint, unzigzag
 /// A delta and a size, each at most eight bytes.
 const HEADER_BYTES_MAX: usize = 16;
 
+/// From one timescale to another, in ticks per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    pub from: u64,
+    pub to: u64,
+}
+
+impl Scale {
+    /// None where no number of ticks says the same.
+    fn apply(self, timestamp: u64) -> Option<u64> {
+        let ticks = u128::from(timestamp) * u128::from(self.to) / u128::from(self.from);
+        ticks.try_into().ok()
+    }
+}
+
 #[derive(Debug)]
 pub struct FrameScanner {
     /// Whether the publisher's wire carries timestamp deltas (lite-05 and newer).
     timed: bool,
+    scale: Option<Scale>,
     /// A header of which some bytes are missing.
     partial: [u8; HEADER_BYTES_MAX],
     partial_len: usize,
     payload_left: u64,
+    /// Of the frame before: on the publisher's wire, and as it is stored.
     timestamp: u64,
+    stored: u64,
     frames: u32,
     payload_total: u64,
     /// Length of the stored encoding so far.
@@ -24,13 +42,15 @@ pub struct FrameScanner {
 }
 
 impl FrameScanner {
-    pub fn new(timed: bool) -> FrameScanner {
+    pub fn new(timed: bool, scale: Option<Scale>) -> FrameScanner {
         FrameScanner {
             timed,
+            scale,
             partial: [0; HEADER_BYTES_MAX],
             partial_len: 0,
             payload_left: 0,
             timestamp: 0,
+            stored: 0,
             frames: 0,
             payload_total: 0,
             offset: 0,
@@ -72,6 +92,11 @@ impl FrameScanner {
         Ok(())
     }
 
+    /// Frames that have begun.
+    pub fn frames(&self) -> u32 {
+        self.frames
+    }
+
     /// Whether a FIN here is a clean end.
     pub fn at_boundary(&self) -> bool {
         self.payload_left == 0 && self.partial_len == 0
@@ -107,16 +132,24 @@ impl FrameScanner {
             None => arrival_ms as i64,
         };
         // Above half the varint range a later viewer's first, absolute delta has no encoding.
-        if !(0..=(VARINT_MAX / 2) as i64).contains(&timestamp) {
-            return Err(StreamCode::MALFORMED_TRACK);
-        }
+        const TIMESTAMP_MAX: u64 = VARINT_MAX / 2;
+        let timestamp = u64::try_from(timestamp).ok().filter(|t| *t <= TIMESTAMP_MAX);
+        let timestamp = timestamp.ok_or(StreamCode::MALFORMED_TRACK)?;
+        let stored = match self.scale {
+            None => timestamp,
+            Some(scale) => scale
+                .apply(timestamp)
+                .filter(|stored| *stored <= TIMESTAMP_MAX)
+                .ok_or(StreamCode::TIMESTAMP_MISMATCH)?,
+        };
         let before = bytes.len();
-        encode_varint(zigzag(timestamp - self.timestamp as i64), bytes);
+        encode_varint(zigzag(stored as i64 - self.stored as i64), bytes);
         let delta_len = (bytes.len() - before) as u8;
         encode_varint(size, bytes);
-        marks.push(FrameMark { start: self.offset as u32, delta_len, timestamp: timestamp as u64 });
+        marks.push(FrameMark { start: self.offset as u32, delta_len, timestamp: stored });
         self.offset += (bytes.len() - before) as u64;
-        self.timestamp = timestamp as u64;
+        self.timestamp = timestamp;
+        self.stored = stored;
         self.frames += 1;
         self.payload_total += size;
         self.payload_left = size;
@@ -133,7 +166,7 @@ mod tests {
     use super::*;
 
     fn scan(timed: bool, input: &[u8], step: usize) -> (Result<bool, StreamCode>, Vec<u8>, Marks) {
-        let mut scanner = FrameScanner::new(timed);
+        let mut scanner = FrameScanner::new(timed, None);
         let (mut bytes, mut marks) = (Vec::new(), Marks::new());
         for part in input.chunks(step) {
             if let Err(code) = scanner.scan(part, 1000, &mut bytes, &mut marks) {
@@ -173,6 +206,26 @@ mod tests {
     #[test]
     fn untimed_frames_get_the_time_of_arrival() {
         check(false, b"\x05hello\x00", b"\x47\xd0\x05hello\x00\x00", &[1000, 1000], true);
+    }
+
+    #[test]
+    fn timestamps_are_converted_without_losing_ticks_on_the_way() {
+        let mut wire = Vec::new();
+        for _ in 0..3 {
+            // One third of a tick of the copy each.
+            encode_varint(zigzag(30), &mut wire);
+            wire.push(0);
+        }
+        let scale = Some(Scale { from: 90_000, to: 1000 });
+        let mut scanner = FrameScanner::new(true, scale);
+        let (mut bytes, mut marks) = (Vec::new(), Marks::new());
+        scanner.scan(&wire, 0, &mut bytes, &mut marks).unwrap();
+        let timestamps: Vec<u64> = marks.iter().map(|mark| mark.timestamp).collect();
+        assert_eq!(timestamps, [0, 0, 1]);
+        assert_eq!(bytes, [0, 0, 0, 0, 2, 0]);
+        let far = FrameScanner::new(true, Some(Scale { from: 1, to: u64::MAX }))
+            .scan(&wire, 0, &mut bytes, &mut marks);
+        assert_eq!(far, Err(StreamCode::TIMESTAMP_MISMATCH));
     }
 
     #[test]

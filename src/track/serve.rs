@@ -1,15 +1,26 @@
 //! The serve loop of a track at its home: when to ask a publisher, when to subscribe, when to
-//! change and when to end the subscription (spec §5).
+//! change, pause and end the subscription, what to fetch beside it, and who goes on when a
+//! publisher fails (spec §5).
 //!
-//! A plain state machine: demand and news of the feed go in, commands to the publisher's session
-//! come out.
+//! A plain state machine: demand, fetches and news of the feed go in, commands to the publisher's
+//! session come out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::demand::Demand;
-use super::{Content, Feed, PullRef, TrackRef};
-use crate::route::{Route, SessionRef};
-use crate::wire::{Path, Preferences, StreamCode};
+use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
+
+use super::content::{Content, Outcome};
+use super::demand::{Demand, Position};
+use super::fetch::{Ask, FetchId, Fetches, Stage};
+use super::group::{GroupEnd, Marks, Piece};
+use super::splice::Splice;
+use super::{Feed, PullRef, TrackRef};
+use crate::limits::{HELD_FETCH_GRACE_MAX, HELD_FETCH_GRACE_MIN};
+use crate::route::{Route, RouteId, SessionRef};
+use crate::wire::{BidiType, Path, Preferences, StreamCode, Version};
 
 /// What the home wants of the session that pulls a track.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,29 +30,47 @@ pub enum PullCommand {
         pull: PullRef,
         broadcast: Path,
         track: Arc<str>,
+        /// The one that this copy's timestamps have, where that is settled: those of another
+        /// publisher are converted.
+        timescale: Option<u64>,
     },
     Subscribe {
         pull: PullRef,
         wanted: Preferences,
     },
+    /// New preferences, also of a subscription that was paused.
     Update {
         pull: PullRef,
         wanted: Preferences,
     },
-    Unsubscribe {
+    /// Nobody is interested for now: preferences that keep the stream open and quiet.
+    Pause {
         pull: PullRef,
+        wanted: Preferences,
     },
-    /// Forget this track.
+    Fetch {
+        pull: PullRef,
+        fetch: FetchId,
+        ask: Ask,
+    },
+    /// Nobody waits for that any more.
+    Abandon {
+        pull: PullRef,
+        fetch: FetchId,
+    },
+    /// Close whatever is open for this track and forget it.
     Release {
         pull: PullRef,
     },
 }
 
-/// What all readers of a track need together.
+/// What all readers of a track need together, fetches aside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Need {
     /// Somebody waits to learn what the track is like.
     pub info: bool,
+    /// Somebody subscribes, if only to an empty range.
+    pub feed: bool,
     pub demand: Option<Demand>,
 }
 
@@ -49,35 +78,48 @@ impl Need {
     pub fn merge(self, other: Need) -> Need {
         Need {
             info: self.info || other.info,
+            feed: self.feed || other.feed,
             demand: Demand::merged(self.demand.into_iter().chain(other.demand)),
         }
-    }
-
-    pub fn is_none(&self) -> bool {
-        !self.info && self.demand.is_none()
     }
 }
 
 #[derive(Debug, PartialEq)]
 pub enum Act {
     Command(SessionRef, PullCommand),
-    /// The feed was closed: its groups would leave a gap before those of the next feed.
-    ForgetGroups,
+    /// A later feed may begin anywhere.
+    CloseFeed,
+    /// This fetch has come to nothing.
+    FailFetch(FetchId, StreamCode),
     /// Nobody can serve this track.
     Fail(StreamCode),
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 enum Upstream {
     /// Nobody has been asked.
     None,
     /// The publisher has been asked what the track is like.
-    Asked(SessionRef),
+    Asked,
     /// The track is known, and no subscription is open.
-    Known(SessionRef),
-    Subscribed(SessionRef, Preferences),
-    /// The feed has ended or failed; the session has forgotten it.
-    Over,
+    Known,
+    /// Subscribed, with these preferences.
+    Active(Preferences),
+    /// The same with nobody interested; the stream is kept for those who return.
+    Paused,
+    /// The publisher has finished the track. Its groups can still be fetched.
+    Finished,
+}
+
+/// Where a subscription goes on that another publisher began.
+#[derive(Debug)]
+struct Resume {
+    /// The merged start that the first publisher was asked for; while it is the same, what readers
+    /// want begins at `from`.
+    start: Option<Position>,
+    from: Position,
+    /// How the first publisher failed: for groups that nobody completes.
+    code: StreamCode,
 }
 
 #[derive(Debug)]
@@ -86,14 +128,33 @@ pub struct ServeLoop {
     /// Tells the commands and news of one publisher from those of the one before.
     attempt: u32,
     upstream: Upstream,
+    /// The route that is asked, or was asked last.
     route: Option<Arc<Route>>,
-    /// Subscriptions that the session was told to end and has not yet said are closed.
-    closing: u32,
+    /// Routes that have failed those who are waiting.
+    tried: Vec<RouteId>,
+    /// Why, in the most definite words so far.
+    refusal: Option<StreamCode>,
+    resume: Option<Resume>,
+    /// Groups that the present publisher has to complete.
+    splices: BTreeMap<u64, Splice>,
+    /// Fetches that only the live feed can still answer, with the end of their grace once a later
+    /// group has come.
+    held: BTreeMap<FetchId, Instant>,
 }
 
 impl ServeLoop {
     pub fn new(track: TrackRef) -> ServeLoop {
-        ServeLoop { track, attempt: 0, upstream: Upstream::None, route: None, closing: 0 }
+        ServeLoop {
+            track,
+            attempt: 0,
+            upstream: Upstream::None,
+            route: None,
+            tried: Vec::new(),
+            refusal: None,
+            resume: None,
+            splices: BTreeMap::new(),
+            held: BTreeMap::new(),
+        }
     }
 
     /// The name under which the present publisher's session knows this track.
@@ -101,93 +162,265 @@ impl ServeLoop {
         PullRef { track: self.track, attempt: self.attempt }
     }
 
-    /// Takes note of news of the feed, and gives what is to be told to readers. News of a
-    /// subscription that was closed meanwhile is not: its groups are not those of the next.
-    pub fn admit(&mut self, feed: Feed) -> Option<Feed> {
-        match feed {
-            Feed::Ended | Feed::Failed(_) => {
-                self.upstream = Upstream::Over;
-                // Of the track that ended, those who came after the closing have seen nothing.
-                let is_theirs = self.closing == 0 || !matches!(feed, Feed::Ended);
-                Some(if is_theirs { feed } else { Feed::Failed(StreamCode::NOT_FOUND) })
-            }
-            Feed::Closed => {
-                self.closing -= 1;
-                None
-            }
-            Feed::Start(_) | Feed::Final(_) | Feed::Piece(_) => (self.closing == 0).then_some(feed),
-            Feed::Info(_) | Feed::Synced => Some(feed),
-        }
-    }
-
     /// The route that the track was last asked for.
     pub fn route(&self) -> Option<&Arc<Route>> {
         self.route.as_ref()
     }
 
-    /// Does what demand and content call for now. `route` finds the publisher to ask.
-    pub fn steer<'a>(
+    /// Whether anything is open upstream.
+    pub fn is_open(&self) -> bool {
+        self.upstream != Upstream::None
+    }
+
+    /// Whether a subscription is.
+    pub fn is_subscribed(&self) -> bool {
+        matches!(self.upstream, Upstream::Active(_) | Upstream::Paused)
+    }
+
+    /// When [`ServeLoop::steer`] has something to do even if nothing happens.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.held.values().min().copied()
+    }
+
+    /// Takes note of news of the feed, and gives what is to be told to readers.
+    pub fn admit(&mut self, feed: Feed, content: &Content) -> SmallVec<[Feed; 1]> {
+        match feed {
+            Feed::Info(_) if self.upstream == Upstream::Asked => self.upstream = Upstream::Known,
+            Feed::Ended => self.upstream = Upstream::Finished,
+            Feed::Piece(piece) => return self.splice(piece),
+            Feed::Start(start) if self.resume.is_some() => {
+                let mut told = self.give_up_below(start);
+                // Readers began long ago; only what reaches further back is news to them.
+                if content.feed_start.is_none_or(|known| start < known) {
+                    told.push(feed);
+                }
+                return told;
+            }
+            _ => {}
+        }
+        smallvec![feed]
+    }
+
+    fn splice(&mut self, piece: Piece) -> SmallVec<[Feed; 1]> {
+        let sequence = piece.sequence;
+        let Some(splice) = self.splices.get_mut(&sequence) else {
+            return smallvec![Feed::Piece(piece)];
+        };
+        let grafted = splice.graft(&piece);
+        if grafted.is_err() || piece.ends.is_some() {
+            self.splices.remove(&sequence);
+        }
+        match grafted {
+            Ok(piece) => piece.into_iter().map(Feed::Piece).collect(),
+            Err(code) => smallvec![cut_off(sequence, code)],
+        }
+    }
+
+    /// The present publisher will not complete groups below `start`.
+    fn give_up_below(&mut self, start: u64) -> SmallVec<[Feed; 1]> {
+        let code = self.resume.as_ref().map_or(StreamCode::CANCEL, |resume| resume.code);
+        let kept = self.splices.split_off(&start);
+        let lost = std::mem::replace(&mut self.splices, kept);
+        lost.into_keys().map(|sequence| cut_off(sequence, code)).collect()
+    }
+
+    /// The publisher's session has given the track up. Another one may go on where it stopped:
+    /// [`ServeLoop::steer`] finds out. Gives what is lost at once.
+    pub fn lost(
         &mut self,
-        need: Need,
+        code: StreamCode,
+        need: &Need,
         content: &Content,
-        broadcast: &Path,
-        name: &Arc<str>,
-        route: impl FnOnce() -> Option<&'a Arc<Route>>,
+        fetches: &mut Fetches,
     ) -> Vec<Act> {
         let mut acts = Vec::new();
-        if matches!(self.upstream, Upstream::None) && !need.is_none() {
-            let Some(route) = route() else {
-                self.upstream = Upstream::Over;
-                return vec![Act::Fail(StreamCode::UNROUTABLE)];
-            };
-            self.attempt += 1;
-            self.upstream = Upstream::Asked(route.session);
-            self.route = Some(route.clone());
-            let (broadcast, track) = (broadcast.clone(), name.clone());
-            let ask = PullCommand::Ask { pull: self.pull(), broadcast, track };
-            acts.push(Act::Command(route.session, ask));
+        for id in fetches.ids() {
+            match fetches.get(id).map(|fetch| fetch.stage) {
+                Some(Stage::Open(_)) => acts.push(Act::FailFetch(id, code)),
+                _ => fetches.set_stage(id, Stage::Unsent),
+            }
         }
-        let pull = self.pull();
-        if let (Upstream::Asked(session), Some(_)) = (&self.upstream, &content.info) {
-            self.upstream = Upstream::Known(*session);
+        self.upstream = Upstream::None;
+        self.splices.clear();
+        self.tried.extend(self.route.as_ref().map(|route| route.id));
+        // A definite refusal says more than whatever else went wrong (spec §4.17).
+        let is_definite =
+            |code: &StreamCode| matches!(*code, StreamCode::NOT_FOUND | StreamCode::UNROUTABLE);
+        if is_definite(&code) || !self.refusal.is_some_and(|code| is_definite(&code)) {
+            self.refusal = Some(code);
         }
-        let max_age_ms = content.info.as_ref().map_or(0, |info| info.max_age_ms);
-        let wanted = need.demand.map(|demand| demand.upstream(max_age_ms));
-        let (next, command) = match (&self.upstream, wanted) {
-            (Upstream::Known(session), Some(wanted)) => (
-                Upstream::Subscribed(*session, wanted),
-                Act::Command(*session, PullCommand::Subscribe { pull, wanted }),
-            ),
-            (Upstream::Subscribed(session, sent), Some(wanted)) if *sent != wanted => (
-                Upstream::Subscribed(*session, wanted),
-                Act::Command(*session, PullCommand::Update { pull, wanted }),
-            ),
-            (Upstream::Subscribed(session, _), None) => (
-                Upstream::Known(*session),
-                Act::Command(*session, PullCommand::Unsubscribe { pull }),
-            ),
-            _ => return acts,
-        };
-        if matches!(next, Upstream::Known(_)) {
-            self.closing += 1;
-            acts.push(Act::ForgetGroups);
+        match need.demand {
+            Some(demand) => {
+                for group in content.unfinished() {
+                    self.splices.insert(group.sequence, Splice::new(group.seam()));
+                }
+                let lowest = content.unfinished().min_by_key(|group| group.sequence);
+                let from = match lowest {
+                    Some(group) => Some((group.sequence, group.seam().frame())),
+                    None => content.newest().map(|newest| (newest + 1, 0)),
+                };
+                self.resume = from.map(|from| Resume { start: demand.start, from, code });
+            }
+            None => {
+                self.resume = None;
+                acts.push(Act::CloseFeed);
+            }
         }
-        self.upstream = next;
-        acts.push(command);
         acts
     }
 
-    /// The track is given up; what is to be told to the session, if anything is open there.
-    pub fn release(&mut self) -> Option<(SessionRef, PullCommand)> {
-        match std::mem::replace(&mut self.upstream, Upstream::Over) {
-            Upstream::Asked(session)
-            | Upstream::Known(session)
-            | Upstream::Subscribed(session, _) => {
-                Some((session, PullCommand::Release { pull: self.pull() }))
+    /// Does what demand, fetches and content call for now. `route` finds a publisher to ask that
+    /// is not among those named.
+    pub fn steer<'a>(
+        &mut self,
+        now: Instant,
+        need: &Need,
+        content: &Content,
+        fetches: &mut Fetches,
+        (broadcast, name): (&Path, &Arc<str>),
+        route: impl FnOnce(&[RouteId]) -> Option<&'a Arc<Route>>,
+    ) -> Vec<Act> {
+        let mut acts = Vec::new();
+        if matches!(content.outcome, Some(Outcome::Failed(_))) {
+            return acts;
+        }
+        let is_ended = content.outcome.is_some();
+        let demand = need.demand.filter(|_| !is_ended);
+        let is_wanted = need.info || demand.is_some() || !fetches.is_empty();
+        if self.upstream == Upstream::None {
+            if !is_wanted {
+                // Whoever comes next may find them well again.
+                self.tried.clear();
+                self.refusal = None;
+                return acts;
             }
-            Upstream::None | Upstream::Over => None,
+            let Some(route) = route(&self.tried) else {
+                return vec![Act::Fail(self.refusal.unwrap_or(StreamCode::UNROUTABLE))];
+            };
+            self.attempt += 1;
+            self.upstream = Upstream::Asked;
+            self.route = Some(route.clone());
+            let (broadcast, track) = (broadcast.clone(), name.clone());
+            let timescale = content.info.map(|info| info.timescale);
+            let ask = PullCommand::Ask { pull: self.pull(), broadcast, track, timescale };
+            acts.push(Act::Command(route.session, ask));
+        }
+        let Some(route) = self.route.clone() else { return acts };
+        if self.upstream != Upstream::Asked {
+            acts.extend(self.steer_subscription(demand, content, &route));
+            self.steer_fetches(now, content, fetches, &route, &mut acts);
+        }
+        acts
+    }
+
+    fn steer_subscription(
+        &mut self,
+        demand: Option<Demand>,
+        content: &Content,
+        route: &Route,
+    ) -> Vec<Act> {
+        let pull = self.pull();
+        let wanted = demand.and_then(|demand| self.wanted(demand, content, route.version));
+        let (next, command) = match (&self.upstream, wanted) {
+            (Upstream::Known, Some(wanted)) => {
+                (Upstream::Active(wanted), PullCommand::Subscribe { pull, wanted })
+            }
+            (Upstream::Active(sent), Some(wanted)) if *sent == wanted => return Vec::new(),
+            (Upstream::Active(_) | Upstream::Paused, Some(wanted)) => {
+                (Upstream::Active(wanted), PullCommand::Update { pull, wanted })
+            }
+            (Upstream::Active(sent), None) if route.version >= Version::Lite03 => {
+                let wanted = Preferences {
+                    priority: 0,
+                    max_age_ms: sent.max_age_ms,
+                    group_start: None,
+                    group_end: Some(content.newest().unwrap_or(0)),
+                    frame_start: 0,
+                    frame_end: None,
+                };
+                (Upstream::Paused, PullCommand::Pause { pull, wanted })
+            }
+            // Older publishers cannot be told to wait.
+            (Upstream::Active(_), None) => {
+                let release = self.release().into_iter().map(|(to, what)| Act::Command(to, what));
+                return release.chain([Act::CloseFeed]).collect();
+            }
+            _ => return Vec::new(),
+        };
+        self.upstream = next;
+        vec![Act::Command(route.session, command)]
+    }
+
+    /// The preferences to state upstream; none where all that is wanted is here.
+    fn wanted(&self, demand: Demand, content: &Content, version: Version) -> Option<Preferences> {
+        let max_age_ms = content.info.map_or(0, |info| info.max_age_ms);
+        let mut wanted = demand.upstream(max_age_ms, version);
+        if let Some(resume) = self.resume.as_ref().filter(|r| r.start == demand.start) {
+            let (group, frame) = resume.from;
+            wanted.group_start = Some(group);
+            wanted.frame_start = if version >= Version::Lite06 { frame } else { 0 };
+            if wanted.group_end.is_some_and(|end| end < group) {
+                return None;
+            }
+        }
+        Some(wanted)
+    }
+
+    fn steer_fetches(
+        &mut self,
+        now: Instant,
+        content: &Content,
+        fetches: &mut Fetches,
+        route: &Route,
+        acts: &mut Vec<Act>,
+    ) {
+        self.held.retain(|id, _| fetches.get(*id).is_some());
+        let unsent: Vec<(FetchId, Ask)> =
+            fetches.unsent().map(|(id, fetch)| (id, fetch.ask)).collect();
+        let pull = self.pull();
+        for (fetch, ask) in unsent {
+            if content.end.is_some_and(|end| ask.group >= end) {
+                acts.push(Act::FailFetch(fetch, StreamCode::NOT_FOUND));
+            } else if BidiType::Fetch.supported(route.version) {
+                fetches.set_stage(fetch, Stage::Sent);
+                let command = PullCommand::Fetch { pull, fetch, ask };
+                acts.push(Act::Command(route.session, command));
+            } else if !self.may_come(now, fetch, ask.group, content) {
+                acts.push(Act::FailFetch(fetch, StreamCode::NOT_FOUND));
+            }
         }
     }
+
+    /// Whether the live feed can still bring a group that its publisher cannot be asked for.
+    fn may_come(&mut self, now: Instant, fetch: FetchId, group: u64, content: &Content) -> bool {
+        let is_behind = content.feed_start.is_some_and(|start| group < start);
+        if !matches!(self.upstream, Upstream::Active(_)) || is_behind {
+            return false;
+        }
+        if content.newest().is_none_or(|newest| newest < group) {
+            return true;
+        }
+        let max_age = content.info.map_or(Duration::ZERO, |i| Duration::from_millis(i.max_age_ms));
+        let grace = max_age.clamp(HELD_FETCH_GRACE_MIN, HELD_FETCH_GRACE_MAX);
+        now < *self.held.entry(fetch).or_insert(now + grace)
+    }
+
+    /// The upstream is given up; what is to be told to the session, if anything is open there.
+    pub fn release(&mut self) -> Option<(SessionRef, PullCommand)> {
+        if std::mem::replace(&mut self.upstream, Upstream::None) == Upstream::None {
+            return None;
+        }
+        self.resume = None;
+        self.splices.clear();
+        let session = self.route.as_ref()?.session;
+        Some((session, PullCommand::Release { pull: self.pull() }))
+    }
+}
+
+/// News of a group that nobody continues.
+fn cut_off(sequence: u64, code: StreamCode) -> Feed {
+    let ends = Some(GroupEnd::Aborted(code));
+    Feed::Piece(Piece { sequence, opens: None, bytes: Bytes::new(), marks: Marks::new(), ends })
 }
 
 #[cfg(test)]
@@ -196,132 +429,304 @@ mod tests {
     use crate::route::RouteId;
     use crate::wire::{Cost, Hops, TrackInfo};
 
-    const SESSION: SessionRef = SessionRef { shard: 1, slot: 2, generation: 3 };
     const TRACK: TrackRef = TrackRef { shard: 0, slot: 4, generation: 5 };
+    const LINK_LOST: StreamCode = StreamCode::SESSION_CLOSED;
 
-    fn route() -> Arc<Route> {
-        Arc::new(Route {
-            id: RouteId(1),
-            path: Path::parse("live").unwrap(),
-            hops: Hops::from_slice(&[7]).unwrap(),
-            cost: Cost::ZERO,
-            via: 7,
-            session: SESSION,
-        })
-    }
-
-    /// A serve loop with its publisher, and the log of what it has been told.
+    /// A serve loop with its publishers, which speak these versions, and the words it has for them.
     struct Play {
         serve: ServeLoop,
         content: Content,
-        route: Option<Arc<Route>>,
+        fetches: Fetches,
+        routes: Vec<Arc<Route>>,
+        now: Instant,
+        need: Need,
     }
 
     impl Play {
-        fn new() -> Play {
-            Play { serve: ServeLoop::new(TRACK), content: Content::default(), route: Some(route()) }
+        fn new(versions: &[Version]) -> Play {
+            let route = |(n, version): (usize, &Version)| {
+                Arc::new(Route {
+                    id: RouteId(n as u64),
+                    path: Path::parse("live").unwrap(),
+                    hops: Hops::from_slice(&[7]).unwrap(),
+                    cost: Cost::ZERO,
+                    via: n as u64,
+                    session: SessionRef { shard: 1, slot: n as u32, generation: 3 },
+                    version: *version,
+                })
+            };
+            Play {
+                serve: ServeLoop::new(TRACK),
+                content: Content::default(),
+                fetches: Fetches::default(),
+                routes: versions.iter().enumerate().map(route).collect(),
+                now: Instant::now(),
+                need: Need::default(),
+            }
+        }
+
+        /// One that is subscribed, at the priority given.
+        fn active(versions: &[Version], priority: u8) -> Play {
+            let mut play = Play::new(versions);
+            play.wants(Some(priority));
+            play.check("0 ask");
+            play.know();
+            play.check(&format!("0 subscribe {priority} None"));
+            play
+        }
+
+        fn wants(&mut self, priority: Option<u8>) {
+            let demand = priority.map(|priority| Demand {
+                priority,
+                max_age_ms: 500,
+                start: None,
+                end: None,
+            });
+            self.need = Need { info: false, feed: demand.is_some(), demand };
+        }
+
+        fn ask(&mut self, group: u64) -> FetchId {
+            self.fetches.join(Ask { group, frame_start: 0, priority: 9 })
         }
 
         fn know(&mut self) {
             let info = TrackInfo { priority: 0, max_age_ms: 100, timescale: 1000 };
-            self.content.apply(Feed::Info(info));
+            self.news(Feed::Info(info));
+        }
+
+        fn news(&mut self, feed: Feed) -> usize {
+            let told = self.serve.admit(feed, &self.content);
+            let count = told.len();
+            for feed in told {
+                self.content.apply(feed, self.now);
+            }
+            count
+        }
+
+        /// A group of one empty frame, finished or not.
+        fn group(&mut self, sequence: u64, ends: Option<GroupEnd>) {
+            let mark = super::super::group::FrameMark { start: 0, delta_len: 1, timestamp: 0 };
+            self.news(Feed::Piece(Piece {
+                sequence,
+                opens: Some(0),
+                bytes: Bytes::from_static(b"\x00\x00"),
+                marks: Marks::from_slice(&[mark]),
+                ends,
+            }));
         }
 
         #[track_caller]
-        fn check(&mut self, info: bool, demand: Option<u8>, expect: &str) {
-            let demand =
-                demand.map(|priority| Demand { priority, max_age_ms: 500, start: None, end: None });
+        fn check(&mut self, expect: &str) {
             let (path, name) = (Path::parse("live/cam").unwrap(), Arc::from("video"));
-            let route = self.route.clone();
-            let acts = self
-                .serve
-                .steer(Need { info, demand }, &self.content, &path, &name, || route.as_ref());
-            let words: Vec<String> = acts
-                .iter()
-                .map(|act| match act {
-                    Act::Command(session, command) => {
-                        assert_eq!(*session, SESSION);
-                        match command {
-                            PullCommand::Ask { .. } => "ask".to_owned(),
-                            PullCommand::Subscribe { wanted, .. } => {
-                                assert_eq!(
-                                    wanted.max_age_ms, 100,
-                                    "no longer than the track keeps"
-                                );
-                                format!("subscribe {}", wanted.priority)
-                            }
-                            PullCommand::Update { wanted, .. } => {
-                                format!("update {}", wanted.priority)
-                            }
-                            PullCommand::Unsubscribe { .. } => "unsubscribe".to_owned(),
-                            PullCommand::Release { .. } => "release".to_owned(),
-                        }
-                    }
-                    Act::ForgetGroups => "forget".to_owned(),
-                    Act::Fail(code) => format!("fail {code}"),
-                })
-                .collect();
+            let acts = self.serve.steer(
+                self.now,
+                &self.need,
+                &self.content,
+                &mut self.fetches,
+                (&path, &name),
+                |tried| self.routes.iter().find(|route| !tried.contains(&route.id)),
+            );
+            let words: Vec<String> = acts.into_iter().map(|act| self.words(act)).collect();
             assert_eq!(words.join(", "), expect);
+        }
+
+        #[track_caller]
+        fn lost(&mut self, code: StreamCode, expect: &str) {
+            let acts = self.serve.lost(code, &self.need, &self.content, &mut self.fetches);
+            let words: Vec<String> = acts.into_iter().map(|act| self.words(act)).collect();
+            assert_eq!(words.join(", "), expect);
+        }
+
+        fn words(&mut self, act: Act) -> String {
+            let (to, command) = match act {
+                Act::Command(session, command) => (session.slot, command),
+                Act::CloseFeed => {
+                    self.content.close_feed();
+                    return "close".into();
+                }
+                Act::Fail(code) => return format!("fail {code}"),
+                Act::FailFetch(id, code) => {
+                    self.fetches.remove(id);
+                    return format!("fail fetch {code}");
+                }
+            };
+            let words = match command {
+                PullCommand::Ask { .. } => "ask".into(),
+                PullCommand::Subscribe { wanted, .. } => {
+                    assert_eq!(wanted.max_age_ms, 100, "no longer than the track keeps");
+                    let start = wanted.group_start.map(|group| (group, wanted.frame_start));
+                    format!("subscribe {} {start:?}", wanted.priority)
+                }
+                PullCommand::Update { wanted, .. } => format!("update {}", wanted.priority),
+                PullCommand::Pause { wanted, .. } => {
+                    assert_eq!((wanted.priority, wanted.group_start), (0, None));
+                    format!("pause at {:?}", wanted.group_end)
+                }
+                PullCommand::Fetch { ask, .. } => format!("fetch {}", ask.group),
+                PullCommand::Abandon { .. } => "abandon".into(),
+                PullCommand::Release { .. } => "release".into(),
+            };
+            format!("{to} {words}")
         }
     }
 
+    use Version::{Lite02, Lite04, Lite05, Lite06};
+    const WHOLE: Option<GroupEnd> = Some(GroupEnd::Finished);
+
     #[test]
     fn a_life_of_demand() {
-        let mut play = Play::new();
-        play.check(false, None, "");
-        play.check(true, None, "ask");
-        play.check(true, Some(3), "");
+        let mut play = Play::new(&[Lite05]);
+        play.check("");
+        play.need.info = true;
+        play.check("0 ask");
+        play.wants(Some(3));
+        play.check("");
         play.know();
-        play.check(false, Some(3), "subscribe 3");
-        play.check(false, Some(3), "");
-        play.check(false, Some(9), "update 9");
-        play.check(false, Some(3), "update 3");
-        play.check(false, None, "forget, unsubscribe");
-        play.check(false, None, "");
-        play.check(false, Some(1), "subscribe 1");
+        play.check("0 subscribe 3 None");
+        play.check("");
+        play.wants(Some(9));
+        play.check("0 update 9");
+        play.wants(Some(3));
+        play.check("0 update 3");
+        play.wants(None);
+        play.check("0 pause at Some(0)");
+        play.check("");
+        play.wants(Some(1));
+        play.check("0 update 1");
+        play.group(4, WHOLE);
+        play.wants(None);
+        play.check("0 pause at Some(4)");
         assert!(play.serve.release().is_some());
         assert!(play.serve.release().is_none());
+        play.content.close_feed();
+        play.wants(Some(1));
+        play.check("0 ask");
+        play.know();
+        play.check("0 subscribe 1 None");
     }
 
     #[test]
-    fn news_of_a_closed_subscription_is_kept_from_the_next() {
-        let mut play = Play::new();
-        play.check(false, Some(1), "ask");
-        play.know();
-        play.check(false, Some(1), "subscribe 1");
-        assert!(play.serve.admit(Feed::Start(0)).is_some());
-        play.check(false, None, "forget, unsubscribe");
-        play.check(false, Some(1), "subscribe 1");
-        assert!(play.serve.admit(Feed::Start(1)).is_none());
-        assert!(play.serve.admit(Feed::Closed).is_none());
-        assert!(play.serve.admit(Feed::Start(2)).is_some());
+    fn a_publisher_that_cannot_be_told_to_wait_is_left() {
+        let mut play = Play::active(&[Lite02], 1);
+        play.wants(None);
+        play.check("0 release, close");
     }
 
     #[test]
-    fn the_end_of_a_closed_subscription_is_no_end_for_those_who_came_later() {
-        let mut play = Play::new();
-        play.check(false, Some(1), "ask");
+    fn fetches_run_beside_the_subscription_and_without_it() {
+        let mut play = Play::new(&[Lite06]);
+        play.ask(5);
+        play.check("0 ask");
+        play.ask(6);
+        play.check("");
         play.know();
-        play.check(false, Some(1), "subscribe 1");
-        play.check(false, None, "forget, unsubscribe");
-        play.check(false, Some(1), "subscribe 1");
-        assert!(matches!(play.serve.admit(Feed::Ended), Some(Feed::Failed(_))));
+        play.check("0 fetch 5, 0 fetch 6");
+        play.ask(6);
+        play.check("");
+        play.wants(Some(1));
+        play.ask(7);
+        play.check("0 subscribe 1 None, 0 fetch 7");
+        play.news(Feed::Final(20));
+        play.ask(20);
+        play.check(&format!("fail fetch {}", StreamCode::NOT_FOUND));
+        play.news(Feed::Ended);
+        play.ask(8);
+        play.check("0 fetch 8");
+    }
+
+    #[test]
+    fn a_publisher_without_fetch_may_bring_the_group_by_itself() {
+        let missing = format!("fail fetch {}", StreamCode::NOT_FOUND);
+        let mut play = Play::new(&[Lite04]);
+        play.ask(5);
+        play.check("0 ask");
+        play.know();
+        play.check(&missing);
+        play.wants(Some(1));
+        play.ask(5);
+        play.ask(2);
+        play.check("0 subscribe 1 None");
+        play.news(Feed::Start(3));
+        play.check(&missing);
+        play.group(4, WHOLE);
+        play.check("");
+        play.group(6, WHOLE);
+        play.check("");
+        let deadline = play.serve.deadline().unwrap();
+        assert_eq!(deadline, play.now + Duration::from_secs(1));
+        play.now = deadline;
+        play.check(&missing);
+        play.check("");
+        assert_eq!(play.serve.deadline(), None);
     }
 
     #[test]
     fn without_a_route_the_track_fails_at_once() {
-        let mut play = Play::new();
-        play.route = None;
-        play.check(false, Some(1), &format!("fail {}", StreamCode::UNROUTABLE));
-        play.check(false, Some(1), "");
+        let mut play = Play::new(&[]);
+        play.wants(Some(1));
+        play.check(&format!("fail {}", StreamCode::UNROUTABLE));
     }
 
     #[test]
-    fn a_feed_that_is_over_is_not_asked_again() {
-        let mut play = Play::new();
-        play.check(false, Some(1), "ask");
-        assert!(matches!(play.serve.admit(Feed::Ended), Some(Feed::Ended)));
-        play.check(false, Some(2), "");
-        assert!(play.serve.release().is_none());
+    fn another_publisher_goes_on_where_one_stopped() {
+        for (second, start) in [(Lite06, "Some((3, 1))"), (Lite05, "Some((3, 0))")] {
+            let mut play = Play::active(&[Lite06, second], 1);
+            play.news(Feed::Start(2));
+            play.group(2, WHOLE);
+            play.group(3, None);
+            play.group(4, None);
+            play.lost(LINK_LOST, "");
+            play.check("1 ask");
+            play.know();
+            play.check(&format!("1 subscribe 1 {start}"));
+            assert_eq!(play.news(Feed::Start(4)), 1, "group 3 is given up, and START is no news");
+            assert!(play.content.find(3, 0).is_none());
+            assert!(play.content.find(4, 0).is_some());
+            play.lost(LINK_LOST, "");
+            play.check(&format!("fail {LINK_LOST}"));
+        }
+        let mut play = Play::active(&[Lite05, Lite05], 1);
+        play.group(3, WHOLE);
+        play.lost(LINK_LOST, "");
+        play.check("1 ask");
+        play.know();
+        play.check("1 subscribe 1 Some((4, 0))");
+        play.wants(Some(5));
+        play.check("1 update 5");
+    }
+
+    #[test]
+    fn a_definite_refusal_is_the_one_that_is_reported() {
+        let mut play = Play::active(&[Lite05, Lite05], 1);
+        play.lost(StreamCode::NOT_FOUND, "");
+        play.check("1 ask");
+        play.lost(StreamCode::INTERNAL, "");
+        play.check(&format!("fail {}", StreamCode::NOT_FOUND));
+    }
+
+    #[test]
+    fn a_publisher_that_fails_while_nobody_reads_is_forgiven() {
+        let mut play = Play::active(&[Lite05], 1);
+        play.wants(None);
+        play.check("0 pause at Some(0)");
+        play.lost(LINK_LOST, "close");
+        play.check("");
+        play.wants(Some(1));
+        play.check("0 ask");
+    }
+
+    #[test]
+    fn fetches_that_have_not_begun_move_to_the_next_publisher() {
+        let mut play = Play::new(&[Lite05, Lite06]);
+        let begun = play.ask(1);
+        play.ask(2);
+        play.check("0 ask");
+        play.know();
+        play.check("0 fetch 1, 0 fetch 2");
+        play.fetches.set_stage(begun, Stage::Open(0));
+        play.lost(LINK_LOST, &format!("fail fetch {LINK_LOST}, close"));
+        play.check("1 ask");
+        play.know();
+        play.check("1 fetch 2");
     }
 }

@@ -1,0 +1,511 @@
+//! Tracks at work: readers come and go, their demand is steered upstream, news of the feed goes
+//! to mirrors and readers, and what nobody needs is let go.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::smallvec;
+
+use super::cache::Entry;
+use super::mailbox::Post;
+use super::message::{ToShard, TrackKey};
+use super::tracks::{Change, Mirror, Place, Purpose, Reader, Wants, Who};
+use super::{Counters, Shard};
+use crate::limits::{OUTBOX_LIVE_MAX, TRACK_LINGER};
+use crate::route::{Route, SessionRef};
+use crate::session::Service;
+use crate::session::streams::StreamId;
+use crate::track::content::{Applied, Evicted, Outcome};
+use crate::track::demand::Demand;
+use crate::track::serve::{Act, Need, PullCommand};
+use crate::track::{Feed, PullRef, TrackRef};
+use crate::wire::{Path, Preferences, StreamCode};
+
+impl Shard {
+    /// Attaches a subscription, or a question where `wanted` is none, to its track.
+    pub(super) fn attach(
+        &mut self,
+        now: Instant,
+        conn: usize,
+        key: StreamId,
+        broadcast: Path,
+        name: Arc<str>,
+        wanted: Option<Preferences>,
+    ) {
+        let purpose = if wanted.is_some() { Purpose::Feed } else { Purpose::Other };
+        let Some(slot) = self.copy_for(conn, key, broadcast, name, purpose) else {
+            return self.refuse(now, conn, key, StreamCode::UNROUTABLE);
+        };
+        let wants = wanted.map_or(Wants::Info, |wanted| Wants::Groups(Demand::of(&wanted)));
+        let track = &mut self.tracks.slab[slot];
+        track.readers.push(Reader { conn, key, wants });
+        if track.content.is_synced
+            && let Some(peer) = &mut self.peers[conn]
+        {
+            peer.session.join(key, &track.content);
+        }
+        let name = self.tracks.name(slot);
+        self.steer(now, slot);
+        if self.tracks.slot(name).is_some() {
+            self.answer_questions(now, slot);
+        }
+        if wanted.is_some() && self.tracks.slot(name).is_some() {
+            self.serve(now, slot, &[(conn, key)]);
+        }
+    }
+
+    /// The copy of a track that a request of a peer is about; None without a route to it.
+    pub(super) fn copy_for(
+        &mut self,
+        conn: usize,
+        key: StreamId,
+        broadcast: Path,
+        name: Arc<str>,
+        purpose: Purpose,
+    ) -> Option<usize> {
+        let peer = self.peers[conn].as_mut()?;
+        let identity = peer.session.identity();
+        let route = self.directory.resolve(&broadcast, identity)?.clone();
+        let origin = route.origin();
+        let avoid = self.directory.any_passes(&broadcast, origin, identity).then_some(identity);
+        let track = Arc::new(TrackKey { broadcast, name, origin, avoid });
+        let slot = self.tracks.get_or_make(&track, &route, &self.directory, purpose);
+        peer.attached.insert(key, self.tracks.name(slot));
+        Some(slot)
+    }
+
+    pub(super) fn refuse(&mut self, now: Instant, conn: usize, key: StreamId, code: StreamCode) {
+        self.with_session(now, conn, |session, cx| {
+            session.fail_subscription(key, code, cx);
+            session.fail_fetch(key, code, cx);
+            session.answer_info(key, Err(code), cx);
+        });
+    }
+
+    /// A peer has given up whatever it wanted of a track.
+    pub(super) fn leave(&mut self, now: Instant, slot: usize, conn: usize, key: StreamId) {
+        let name = self.tracks.name(slot);
+        let track = &mut self.tracks.slab[slot];
+        track.readers.retain(|reader| reader.conn != conn || reader.key != key);
+        self.leave_fetch(now, slot, Who::Peer { conn, key });
+        if let Some(slot) = self.tracks.slot(name) {
+            self.steer(now, slot);
+        }
+    }
+
+    /// A mirror says what its readers need.
+    pub(super) fn need_changed(
+        &mut self,
+        now: Instant,
+        key: &Arc<TrackKey>,
+        route: &Arc<Route>,
+        mirror: TrackRef,
+        need: Need,
+    ) {
+        let purpose = if need.feed { Purpose::Feed } else { Purpose::Other };
+        let slot = self.meet_mirror(key, route, mirror, purpose);
+        let track = &mut self.tracks.slab[slot];
+        if let Place::Home { mirrors, .. } = &mut track.place
+            && let Some(known) = mirrors.iter_mut().find(|known| known.track == mirror)
+        {
+            known.need = need;
+            if need.feed && !std::mem::replace(&mut known.is_live, true) {
+                let feeds = track.content.replay().collect();
+                self.post.send(usize::from(mirror.shard), ToShard::Fed { mirror, feeds });
+            }
+        }
+        self.steer(now, slot);
+    }
+
+    /// The home of a mirror here, which tells it what there is to know if it is new.
+    pub(super) fn meet_mirror(
+        &mut self,
+        key: &Arc<TrackKey>,
+        route: &Arc<Route>,
+        mirror: TrackRef,
+        purpose: Purpose,
+    ) -> usize {
+        let (slot, facts) =
+            self.tracks.home_of_mirror(key, route, mirror, &self.directory, purpose);
+        if !facts.is_empty() {
+            let feeds = facts.into();
+            self.post.send(usize::from(mirror.shard), ToShard::Fed { mirror, feeds });
+        }
+        slot
+    }
+
+    /// Does what the demand for a track now calls for, at its home or by telling the home.
+    pub(super) fn steer(&mut self, now: Instant, slot: usize) {
+        let name = self.tracks.name(slot);
+        let track = &mut self.tracks.slab[slot];
+        let need = track.need();
+        let is_used = track.is_used();
+        let acts = match &mut track.place {
+            Place::Mirror { home, told } => {
+                // A home that is over has nothing more to give.
+                if is_used && track.content.outcome.is_none() && *told != need {
+                    *told = need;
+                    let (key, route) = (track.key.clone(), track.route.clone());
+                    self.post.send(*home, ToShard::Need { key, route, mirror: name, need });
+                }
+                Vec::new()
+            }
+            // Its subscription is closed rather than paused.
+            Place::Home { serve, .. }
+                if !is_used && self.linger.is_zero() && serve.is_subscribed() =>
+            {
+                Vec::new()
+            }
+            Place::Home { serve, .. } => {
+                let TrackKey { broadcast, name, origin, avoid } = &*track.key;
+                let (directory, first) = (&self.directory, &track.route);
+                let (content, fetches) = (&track.content, &mut track.fetches);
+                serve.steer(now, &need, content, fetches, (broadcast, name), |tried| {
+                    let first = Some(first).filter(|route| !tried.contains(&route.id));
+                    directory.resolve_origin(broadcast, *origin, *avoid, tried).or(first)
+                })
+            }
+        };
+        self.act(now, name, acts);
+        if let Some(slot) = self.tracks.slot(name) {
+            self.send_fetches(slot);
+            self.note_use(now, name);
+        }
+    }
+
+    fn act(&mut self, now: Instant, name: TrackRef, acts: Vec<Act>) {
+        for act in acts {
+            let Some(slot) = self.tracks.slot(name) else { return };
+            match act {
+                Act::Command(session, command) => self.command(now, session, command),
+                Act::CloseFeed => {
+                    self.tracks.slab[slot].content.close_feed();
+                    self.tracks.note_changed(slot, Change::Live);
+                }
+                Act::FailFetch(fetch, code) => self.fail_fetch(now, slot, fetch, code),
+                Act::Fail(code) => {
+                    for fetch in self.tracks.slab[slot].fetches.ids() {
+                        if let Some(slot) = self.tracks.slot(name) {
+                            self.fail_fetch(now, slot, fetch, code);
+                        }
+                    }
+                    if let Some(slot) = self.tracks.slot(name) {
+                        self.feed(now, slot, Feed::Failed(code));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes whether anybody uses a track. At home what is open upstream is kept for the linger
+    /// and groups for the cache's time; one that has failed, or a mirror, goes at once.
+    pub(super) fn note_use(&mut self, now: Instant, name: TrackRef) {
+        let Some(slot) = self.tracks.slot(name) else { return };
+        let track = &mut self.tracks.slab[slot];
+        if track.is_used() {
+            track.idle_since = None;
+            return self.tracks.arm(slot);
+        }
+        let has_failed = matches!(track.content.outcome, Some(Outcome::Failed(_)));
+        if has_failed || matches!(track.place, Place::Mirror { .. }) {
+            return self.drop_track(now, slot);
+        }
+        if track.idle_since.is_none() {
+            track.idle_since = Some(now);
+            if self.linger.is_zero() {
+                return self.look_at(now, slot);
+            }
+        }
+        self.tracks.arm(slot);
+    }
+
+    /// A track's time has come: a fetch has waited long enough for the feed, or nobody has needed
+    /// the track for a while.
+    pub(super) fn look_at(&mut self, now: Instant, slot: usize) {
+        let name = self.tracks.name(slot);
+        let track = &mut self.tracks.slab[slot];
+        let Place::Home { serve, .. } = &mut track.place else { return };
+        let Some(since) = track.idle_since else { return self.steer(now, slot) };
+        let patience = if serve.is_subscribed() { self.linger } else { TRACK_LINGER };
+        if serve.is_open() && since + patience <= now {
+            let release = serve.release();
+            track.content.close_feed();
+            if let Some((session, command)) = release {
+                self.command(now, session, command);
+            }
+        }
+        let Some(slot) = self.tracks.slot(name) else { return };
+        let kept = self.tracks.cache.duration();
+        let track = &self.tracks.slab[slot];
+        let is_open = matches!(&track.place, Place::Home { serve, .. } if serve.is_open());
+        if !is_open && (track.content.is_bare() || since + kept <= now) {
+            return self.drop_track(now, slot);
+        }
+        self.tracks.arm(slot);
+    }
+
+    pub(super) fn command(&mut self, now: Instant, session: SessionRef, command: PullCommand) {
+        let shard = usize::from(session.shard);
+        if shard == self.me {
+            self.pull(now, session, command);
+        } else {
+            self.post.send(shard, ToShard::Pull { session, command });
+        }
+    }
+
+    /// News of a track at home here.
+    pub(super) fn pulled(&mut self, now: Instant, pull: PullRef, feed: Feed) {
+        let Some(slot) = self.current(pull) else { return };
+        let name = self.tracks.name(slot);
+        let track = &mut self.tracks.slab[slot];
+        let need = track.need();
+        let Place::Home { serve, .. } = &mut track.place else { return };
+        match feed {
+            Feed::Failed(code) => {
+                tracing::debug!(shard = self.me, track = ?track.key, %code, "publisher failed");
+                let acts = serve.lost(code, &need, &track.content, &mut track.fetches);
+                self.act(now, name, acts);
+                if let Some(slot) = self.tracks.slot(name) {
+                    self.steer(now, slot);
+                }
+            }
+            feed => {
+                if let (Feed::Info(info), Some(settled)) = (&feed, &track.content.info)
+                    && info.timescale != settled.timescale
+                {
+                    let (from, to) = (info.timescale, settled.timescale);
+                    tracing::warn!(shard = self.me, track = ?track.key, from, to, "converting timestamps");
+                }
+                for feed in serve.admit(feed, &track.content) {
+                    if let Some(slot) = self.tracks.slot(name) {
+                        self.feed(now, slot, feed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The track at home here that news is about, unless they are of an earlier attempt to pull it.
+    pub(super) fn current(&mut self, pull: PullRef) -> Option<usize> {
+        let slot = self.tracks.slot(pull.track).filter(|slot| {
+            let place = &self.tracks.slab[*slot].place;
+            matches!(place, Place::Home { serve, .. } if serve.pull() == pull)
+        });
+        if slot.is_none() {
+            self.counters.stale_mail_total += 1;
+        }
+        slot
+    }
+
+    /// News of a track, from its publisher's session at its home or from the home at a mirror.
+    pub(super) fn feed(&mut self, now: Instant, slot: usize, feed: Feed) {
+        let name = self.tracks.name(slot);
+        let is_info = matches!(feed, Feed::Info(_));
+        let is_synced = matches!(feed, Feed::Synced);
+        let is_over = feed.is_over();
+        if let Feed::Piece(piece) = &feed {
+            self.counters.frames_total += piece.marks.len() as u64;
+        }
+        let applied = self.tracks.with_content(slot, |content| content.apply(feed.clone(), now));
+        if applied == Applied::Ignored {
+            return;
+        }
+        if let Applied::Opened(arrival) = applied {
+            self.tracks.note_group(slot, arrival, now);
+        }
+        let track = &mut self.tracks.slab[slot];
+        if let Place::Home { mirrors, .. } = &mut track.place {
+            for mirror in mirrors.iter_mut() {
+                tell_mirror(mirror, &feed, &mut self.post, &mut self.counters);
+            }
+        }
+        if is_synced {
+            // Only now is it known what is old and what is new to those who wait here.
+            for reader in &track.readers {
+                if let Some(peer) = &mut self.peers[reader.conn] {
+                    peer.session.join(reader.key, &track.content);
+                }
+            }
+        }
+        self.tracks.note_changed(slot, Change::Live);
+        match (applied, feed) {
+            (Applied::Opened(arrival), Feed::Piece(piece)) => {
+                self.settle_fetches(now, slot, piece.sequence, arrival);
+            }
+            (Applied::Grew(arrival), Feed::Piece(piece)) => {
+                self.forward_piece(now, slot, arrival, &piece);
+            }
+            (_, Feed::Failed(code)) => {
+                for fetch in self.tracks.slab[slot].fetches.ids() {
+                    if let Some(slot) = self.tracks.slot(name) {
+                        self.fail_fetch(now, slot, fetch, code);
+                    }
+                }
+            }
+            _ => {}
+        }
+        if !is_info && !is_over {
+            return;
+        }
+        if let Some(slot) = self.tracks.slot(name) {
+            self.answer_questions(now, slot);
+        }
+        if let Some(slot) = self.tracks.slot(name) {
+            self.steer(now, slot);
+        }
+    }
+
+    /// Answers those who asked what a track is like, as soon as that is known or hopeless.
+    fn answer_questions(&mut self, now: Instant, slot: usize) {
+        let Some(track) = self.tracks.slab.get_mut(slot) else { return };
+        let answer = match (&track.content.info, track.content.outcome) {
+            (Some(info), _) => Ok(*info),
+            (None, Some(Outcome::Failed(code))) => Err(code),
+            (None, Some(Outcome::Ended)) => Err(StreamCode::NOT_FOUND),
+            (None, None) => return,
+        };
+        let mut asked = Vec::new();
+        track.readers.retain(|reader| {
+            if reader.is_question() {
+                asked.push((reader.conn, reader.key));
+            }
+            !reader.is_question()
+        });
+        if asked.is_empty() {
+            return;
+        }
+        for (conn, key) in asked {
+            self.detach(conn, key);
+            self.with_session(now, conn, |session, cx| session.answer_info(key, answer, cx));
+        }
+        self.steer(now, slot);
+    }
+
+    /// Serves every reader of every track that has changed in this turn.
+    pub(super) fn serve_tracks(&mut self, now: Instant) {
+        for slot in std::mem::take(&mut self.tracks.changed) {
+            let Some(track) = self.tracks.slab.get_mut(slot) else { continue };
+            let change = track.changed.take();
+            let readers = track.readers.iter().filter(|reader| !reader.is_question());
+            let subscriptions = readers.map(|reader| (reader.conn, reader.key));
+            let fetches = track.fetchers.iter().filter_map(|fetcher| match fetcher.who {
+                Who::Peer { conn, key } => Some((conn, key)),
+                Who::Mirror { .. } => None,
+            });
+            let who: Vec<_> = match change {
+                Some(Change::Live) => subscriptions.chain(fetches).collect(),
+                _ => fetches.collect(),
+            };
+            self.report_lost_groups(now, slot);
+            self.serve(now, slot, &who);
+        }
+    }
+
+    /// Serves some subscriptions and fetches of a track.
+    pub(super) fn serve(&mut self, now: Instant, slot: usize, who: &[(usize, StreamId)]) {
+        if who.is_empty() {
+            return;
+        }
+        let name = self.tracks.name(slot);
+        // Serving has no effect on tracks, so nobody misses the content meanwhile.
+        let mut content = std::mem::take(&mut self.tracks.slab[slot].content);
+        let before = content.held_bytes();
+        let mut over = Vec::new();
+        for &(conn, key) in who {
+            let mut service = Service::Continues;
+            self.with_session(now, conn, |session, cx| {
+                service = session.serve(key, &mut content, cx);
+            });
+            if service == Service::Over {
+                over.push((conn, key));
+            }
+        }
+        self.tracks.cache.held = self.tracks.cache.held + content.held_bytes() - before;
+        self.tracks.slab[slot].content = content;
+        for (conn, key) in over {
+            self.detach(conn, key);
+            if let Some(slot) = self.tracks.slot(name) {
+                self.leave(now, slot, conn, key);
+            }
+        }
+    }
+
+    /// Lets go of groups that nobody has asked for in a while, and of more where there is too
+    /// much: the newest group of a live track last.
+    pub(super) fn trim_cache(&mut self, now: Instant) {
+        let mut spared = Vec::new();
+        while let Some(entry) = self.tracks.cache.take_oldest(now) {
+            let Some(slot) = self.tracks.slot(entry.track) else { continue };
+            let track = &self.tracks.slab[slot];
+            let Some(group) = track.content.group(entry.arrival) else { continue };
+            let entry = Entry { used: group.touched, ..entry };
+            // What still grows is not idle, however slowly it does.
+            let is_growing = track.is_live() && group.end.is_none();
+            let is_newest = track.is_live() && track.content.is_newest(entry.arrival);
+            let is_over = self.tracks.cache.is_over();
+            if is_newest || (is_growing && !is_over) {
+                spared.push(entry);
+            } else if is_over || self.tracks.cache.is_expired(&entry, now) {
+                self.evict(slot, entry, &mut spared);
+            } else {
+                self.tracks.cache.insert(entry);
+            }
+        }
+        // Groups that had to be kept may be too much by themselves.
+        spared.sort_unstable();
+        for entry in spared {
+            match self.tracks.slot(entry.track) {
+                Some(slot) if self.tracks.cache.is_over() => {
+                    self.evict(slot, entry, &mut Vec::new());
+                }
+                _ => self.tracks.cache.insert(Entry { used: now, ..entry }),
+            }
+        }
+    }
+
+    fn evict(&mut self, slot: usize, entry: Entry, marked: &mut Vec<Entry>) {
+        let track = &self.tracks.slab[slot];
+        let is_read = !track.readers.is_empty() || !track.fetchers.is_empty();
+        let evicted =
+            self.tracks.with_content(slot, |content| content.evict(entry.arrival, is_read));
+        self.counters.evicted_groups_total += 1;
+        if evicted == Evicted::Marked {
+            marked.push(entry);
+            self.tracks.note_changed(slot, Change::Live);
+        }
+    }
+
+    /// Forgets a track that nobody needs.
+    pub(super) fn drop_track(&mut self, now: Instant, slot: usize) {
+        let name = self.tracks.name(slot);
+        let track = self.tracks.remove(slot);
+        match track.place {
+            Place::Mirror { home, .. } => {
+                self.post.send(home, ToShard::Detach { mirror: name });
+            }
+            Place::Home { mut serve, .. } => {
+                if let Some((session, command)) = serve.release() {
+                    self.command(now, session, command);
+                }
+            }
+        }
+    }
+}
+
+/// Passes news on to a mirror. Content is for those that have asked for it, and is left out, whole
+/// groups at a time, while the mirror's shard does not keep up.
+fn tell_mirror(
+    mirror: &mut Mirror,
+    feed: &Feed,
+    post: &mut Post<ToShard>,
+    counters: &mut Counters,
+) {
+    if !mirror.is_live && matches!(feed, Feed::Start(_) | Feed::Piece(_)) {
+        return;
+    }
+    let shard = usize::from(mirror.track.shard);
+    let crowded = post.outbox_len(shard) > OUTBOX_LIVE_MAX;
+    if let Some(feed) = mirror.skips.admit(feed.clone(), crowded, counters) {
+        post.send(shard, ToShard::Fed { mirror: mirror.track, feeds: smallvec![feed] });
+    }
+}

@@ -1,0 +1,349 @@
+//! Single groups: found in the cache, asked for upstream or at the home, and passed on as they
+//! come (spec §4.13).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Shard;
+use super::message::{ToShard, TrackKey};
+use super::tracks::{At, Change, Fetcher, Place, Purpose, Who};
+use crate::limits::OUTBOX_LIVE_MAX;
+use crate::route::Route;
+use crate::session::streams::StreamId;
+use crate::track::content::{Content, Outcome};
+use crate::track::fetch::{Ask, FetchId, Stage};
+use crate::track::group::{GroupEnd, Piece};
+use crate::track::serve::PullCommand;
+use crate::track::{Fetched, PullRef, TrackRef};
+use crate::wire::{Path, StreamCode};
+
+impl Shard {
+    /// A peer asks for one group.
+    pub(super) fn fetch_for_peer(
+        &mut self,
+        now: Instant,
+        conn: usize,
+        key: StreamId,
+        (broadcast, name): (Path, Arc<str>),
+        ask: Ask,
+    ) {
+        match self.copy_for(conn, key, broadcast, name, Purpose::Other) {
+            Some(slot) => self.fetch(now, slot, Who::Peer { conn, key }, ask),
+            None => self.refuse(now, conn, key, StreamCode::UNROUTABLE),
+        }
+    }
+
+    /// A mirror asks for one group.
+    pub(super) fn fetch_for_mirror(
+        &mut self,
+        now: Instant,
+        key: &Arc<TrackKey>,
+        route: &Arc<Route>,
+        (mirror, fetch): (TrackRef, FetchId),
+        ask: Ask,
+    ) {
+        let slot = self.meet_mirror(key, route, mirror, Purpose::Other);
+        self.fetch(now, slot, Who::Mirror { mirror, fetch }, ask);
+    }
+
+    /// Answers from what is here, or asks for it.
+    fn fetch(&mut self, now: Instant, slot: usize, who: Who, ask: Ask) {
+        let name = self.tracks.name(slot);
+        let track = &mut self.tracks.slab[slot];
+        if let Some(arrival) = track.content.find(ask.group, ask.frame_start) {
+            track.content.touch(arrival, now);
+            let fetch = track.fetches.join_open(ask.group, arrival);
+            track.fetchers.push(Fetcher { who, at: At::Reading { arrival, fetch } });
+            self.note_use(now, name);
+            return self.begin(now, slot, who, arrival);
+        }
+        let is_past_end = track.content.end.is_some_and(|end| ask.group >= end);
+        let refusal = match track.content.outcome {
+            Some(Outcome::Failed(code)) => Some(code),
+            _ => is_past_end.then_some(StreamCode::NOT_FOUND),
+        };
+        if let Some(code) = refusal {
+            self.refuse_fetch(now, who, code);
+            return self.note_use(now, name);
+        }
+        let fetch = track.fetches.join(ask);
+        track.fetchers.push(Fetcher { who, at: At::Waiting(fetch) });
+        self.steer(now, slot);
+    }
+
+    fn refuse_fetch(&mut self, now: Instant, who: Who, code: StreamCode) {
+        match who {
+            Who::Peer { conn, key } => {
+                self.detach(conn, key);
+                self.with_session(now, conn, |session, cx| session.fail_fetch(key, code, cx));
+            }
+            Who::Mirror { mirror, fetch } => {
+                let news = Fetched::Failed(code);
+                self.post
+                    .send(usize::from(mirror.shard), ToShard::FetchFed { mirror, fetch, news });
+            }
+        }
+    }
+
+    /// The group that somebody waits for is here, or begins to be.
+    fn begin(&mut self, now: Instant, slot: usize, who: Who, arrival: u64) {
+        match who {
+            Who::Peer { conn, key } => {
+                self.with_session(now, conn, |session, cx| session.begin_fetch(key, arrival, cx));
+                self.serve(now, slot, &[(conn, key)]);
+            }
+            Who::Mirror { .. } => {
+                let group = self.tracks.slab[slot].content.group(arrival);
+                let pieces = group.map_or_else(Vec::new, |group| group.replay().collect());
+                self.pass_on(now, slot, who, Fetched::Pieces(pieces));
+            }
+        }
+    }
+
+    /// Tells a mirror what has come of a group. A shard that does not keep up with its mail is
+    /// spared the rest: live groups go first.
+    fn pass_on(&mut self, now: Instant, slot: usize, who: Who, news: Fetched) {
+        let Who::Mirror { mirror, fetch } = who else { return };
+        let shard = usize::from(mirror.shard);
+        let (news, is_over) = match news {
+            Fetched::Pieces(_) if self.post.outbox_len(shard) > OUTBOX_LIVE_MAX => {
+                self.counters.dropped_groups_total += 1;
+                (Fetched::Failed(StreamCode::TOO_FAR_BEHIND), true)
+            }
+            Fetched::Pieces(pieces) => {
+                let is_over = pieces.last().is_none_or(|piece| piece.ends.is_some());
+                (Fetched::Pieces(pieces), is_over)
+            }
+            failed => (failed, true),
+        };
+        self.post.send(shard, ToShard::FetchFed { mirror, fetch, news });
+        if is_over {
+            self.forget_fetcher(now, slot, who);
+        }
+    }
+
+    /// Takes somebody off the list of those who wait or read. A fetch without readers is given up,
+    /// and what has come of it is of no use to anybody.
+    fn forget_fetcher(&mut self, now: Instant, slot: usize, who: Who) {
+        let name = self.tracks.name(slot);
+        let track = &mut self.tracks.slab[slot];
+        let Some(at) = track.fetchers.iter().position(|fetcher| fetcher.who == who) else { return };
+        let fetch = match track.fetchers.swap_remove(at).at {
+            At::Waiting(fetch) | At::Reading { fetch: Some(fetch), .. } => fetch,
+            At::Reading { fetch: None, .. } => return,
+        };
+        let Some(lost) = track.fetches.leave(fetch) else { return };
+        if let Stage::Open(arrival) = lost.stage {
+            self.tracks.with_content(slot, |content| content.evict(arrival, false));
+        }
+        if lost.stage != Stage::Unsent {
+            self.abandon(now, name, slot, fetch);
+        }
+    }
+
+    /// Tells the publisher, or the home, that nobody waits for a fetch any more.
+    fn abandon(&mut self, now: Instant, name: TrackRef, slot: usize, fetch: FetchId) {
+        match &self.tracks.slab[slot].place {
+            Place::Mirror { home, .. } => {
+                self.post.send(*home, ToShard::LeaveFetch { mirror: name, fetch });
+            }
+            Place::Home { serve, .. } => {
+                if let (true, Some(route)) = (serve.is_open(), serve.route()) {
+                    let (session, pull) = (route.session, serve.pull());
+                    self.command(now, session, PullCommand::Abandon { pull, fetch });
+                }
+            }
+        }
+    }
+
+    /// A peer or a mirror has given up a fetch, if it had one.
+    pub(super) fn leave_fetch(&mut self, now: Instant, slot: usize, who: Who) {
+        self.forget_fetcher(now, slot, who);
+        self.note_use(now, self.tracks.name(slot));
+    }
+
+    /// A mirror is gone, with all its fetches.
+    pub(super) fn mirror_gone(&mut self, now: Instant, mirror: TrackRef) {
+        let Some(slot) = self.tracks.remove_mirror(mirror) else { return };
+        let is_its = |who: &Who| matches!(who, Who::Mirror { mirror: its, .. } if *its == mirror);
+        let fetchers = &self.tracks.slab[slot].fetchers;
+        let whose: Vec<Who> = fetchers.iter().map(|fetcher| fetcher.who).filter(is_its).collect();
+        for who in whose {
+            self.forget_fetcher(now, slot, who);
+        }
+        self.steer(now, slot);
+    }
+
+    /// Asks the home for what this mirror's readers wait for.
+    pub(super) fn send_fetches(&mut self, slot: usize) {
+        let mirror = self.tracks.name(slot);
+        let track = &mut self.tracks.slab[slot];
+        let Place::Mirror { home, .. } = track.place else { return };
+        let unsent: Vec<(FetchId, Ask)> =
+            track.fetches.unsent().map(|(id, fetch)| (id, fetch.ask)).collect();
+        for (fetch, ask) in unsent {
+            track.fetches.set_stage(fetch, Stage::Sent);
+            let (key, route) = (track.key.clone(), track.route.clone());
+            self.post.send(home, ToShard::Fetch { key, route, mirror, fetch, ask });
+        }
+    }
+
+    /// News of a fetch for a track at home here.
+    pub(super) fn fetch_pulled(
+        &mut self,
+        now: Instant,
+        pull: PullRef,
+        fetch: FetchId,
+        news: Fetched,
+    ) {
+        if let Some(slot) = self.current(pull) {
+            self.fetched(now, slot, fetch, news);
+        }
+    }
+
+    /// News of a fetch, from the publisher's session at the home or from the home at a mirror.
+    pub(super) fn fetched(&mut self, now: Instant, slot: usize, fetch: FetchId, news: Fetched) {
+        let name = self.tracks.name(slot);
+        let pieces = match news {
+            Fetched::Failed(code) => return self.fail_fetch(now, slot, fetch, code),
+            Fetched::Pieces(pieces) => pieces,
+        };
+        let stage = self.tracks.slab[slot].fetches.get(fetch).map(|fetch| fetch.stage);
+        let first = pieces.first().and_then(|piece| Some((piece.sequence, piece.opens?)));
+        let (arrival, is_new) = match (stage, first) {
+            (Some(Stage::Open(arrival)), _) => (arrival, false),
+            (Some(Stage::Sent), Some((sequence, frame_start))) => {
+                let open = |content: &mut Content| content.open_fetched(sequence, frame_start, now);
+                let arrival = self.tracks.with_content(slot, open);
+                self.tracks.note_group(slot, arrival, now);
+                self.tracks.slab[slot].fetches.set_stage(fetch, Stage::Open(arrival));
+                (arrival, true)
+            }
+            _ => return self.counters.stale_mail_total += 1,
+        };
+        for piece in &pieces {
+            self.counters.frames_total += piece.marks.len() as u64;
+            let piece = piece.clone();
+            self.tracks.with_content(slot, |content| content.append(arrival, piece, now));
+        }
+        let is_over = pieces.last().is_some_and(|piece| piece.ends.is_some());
+        if is_new {
+            self.begin_waiting(now, slot, fetch, arrival);
+        } else {
+            for piece in pieces {
+                self.forward_piece(now, slot, arrival, &piece);
+            }
+        }
+        if let (true, Some(slot)) = (is_over, self.tracks.slot(name)) {
+            self.end_fetch(slot, fetch);
+        }
+        if let Some(slot) = self.tracks.slot(name) {
+            self.tracks.note_changed(slot, Change::Fetched);
+            self.note_use(now, name);
+        }
+    }
+
+    /// Those who wait for a fetch read a group from here on.
+    fn begin_waiting(&mut self, now: Instant, slot: usize, fetch: FetchId, arrival: u64) {
+        let name = self.tracks.name(slot);
+        let mut begun = Vec::new();
+        for fetcher in &mut self.tracks.slab[slot].fetchers {
+            if fetcher.at == At::Waiting(fetch) {
+                fetcher.at = At::Reading { arrival, fetch: Some(fetch) };
+                begun.push(fetcher.who);
+            }
+        }
+        for who in begun {
+            if let Some(slot) = self.tracks.slot(name) {
+                self.begin(now, slot, who, arrival);
+            }
+        }
+    }
+
+    /// A group has grown: mirrors with readers of it are told.
+    pub(super) fn forward_piece(&mut self, now: Instant, slot: usize, arrival: u64, piece: &Piece) {
+        let reads = |at: At| matches!(at, At::Reading { arrival: its, .. } if its == arrival);
+        let fetchers = self.tracks.slab[slot].fetchers.iter();
+        let is_told = |who: &Who| matches!(who, Who::Mirror { .. });
+        let told: Vec<Who> =
+            fetchers.filter(|f| reads(f.at)).map(|f| f.who).filter(is_told).collect();
+        for who in told {
+            self.pass_on(now, slot, who, Fetched::Pieces(vec![piece.clone()]));
+        }
+    }
+
+    /// Nothing more comes of a fetch; those who read its group go on without it.
+    fn end_fetch(&mut self, slot: usize, id: FetchId) {
+        let track = &mut self.tracks.slab[slot];
+        track.fetches.remove(id);
+        for fetcher in &mut track.fetchers {
+            if let At::Reading { fetch, .. } = &mut fetcher.at
+                && *fetch == Some(id)
+            {
+                *fetch = None;
+            }
+        }
+    }
+
+    /// The live feed has brought a group that fetches may wait for.
+    pub(super) fn settle_fetches(&mut self, now: Instant, slot: usize, group: u64, arrival: u64) {
+        let name = self.tracks.name(slot);
+        for id in self.tracks.slab[slot].fetches.of_group(group).to_vec() {
+            let Some(slot) = self.tracks.slot(name) else { return };
+            let track = &self.tracks.slab[slot];
+            let Some(fetch) = track.fetches.get(id).copied() else { continue };
+            let held = track.content.group(arrival);
+            let is_served = held.is_some_and(|group| group.serves_from(fetch.ask.frame_start));
+            if matches!(fetch.stage, Stage::Open(_)) || !is_served {
+                continue;
+            }
+            if fetch.stage == Stage::Sent {
+                self.abandon(now, name, slot, id);
+            }
+            self.begin_waiting(now, slot, id, arrival);
+            if let Some(slot) = self.tracks.slot(name) {
+                self.end_fetch(slot, id);
+            }
+        }
+    }
+
+    /// A fetch has come to nothing: those who wait for it hear why, and those who read what has
+    /// come of it find it cut off.
+    pub(super) fn fail_fetch(&mut self, now: Instant, slot: usize, id: FetchId, code: StreamCode) {
+        let name = self.tracks.name(slot);
+        let track = &mut self.tracks.slab[slot];
+        let Some(fetch) = track.fetches.get(id) else { return };
+        if let Stage::Open(arrival) = fetch.stage {
+            track.content.abort(arrival, code);
+            self.end_fetch(slot, id);
+            return self.tracks.note_changed(slot, Change::Fetched);
+        }
+        track.fetches.remove(id);
+        let waits = |fetcher: &Fetcher| fetcher.at == At::Waiting(id);
+        let whose: Vec<Who> =
+            track.fetchers.iter().filter(|f| waits(f)).map(|fetcher| fetcher.who).collect();
+        track.fetchers.retain(|fetcher| !waits(fetcher));
+        for who in whose {
+            self.refuse_fetch(now, who, code);
+        }
+        self.note_use(now, name);
+    }
+
+    /// Tells mirrors of groups that they read and that have been cut off or have left.
+    pub(super) fn report_lost_groups(&mut self, now: Instant, slot: usize) {
+        let track = &self.tracks.slab[slot];
+        let lost = |fetcher: &Fetcher| {
+            let At::Reading { arrival, .. } = fetcher.at else { return None };
+            let code = match track.content.group(arrival).map(|group| group.end) {
+                None => StreamCode::OLD,
+                Some(Some(GroupEnd::Aborted(code))) => code,
+                Some(_) => return None,
+            };
+            matches!(fetcher.who, Who::Mirror { .. }).then_some((fetcher.who, code))
+        };
+        let lost: Vec<(Who, StreamCode)> = track.fetchers.iter().filter_map(lost).collect();
+        for (who, code) in lost {
+            self.pass_on(now, slot, who, Fetched::Failed(code));
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The groups of one track on one shard.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::time::Instant;
+
+use super::Feed;
+use super::group::{Group, GroupEnd, Piece};
+use crate::limits::UNFINISHED_MAX_AGE_MS;
+use crate::wire::{StreamCode, TrackInfo};
+
+/// How a feed is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Ended,
+    Failed(StreamCode),
+}
+
+/// What is known of a track, and its groups: those of the live feed in order of arrival, and
+/// those that were fetched one by one.
+///
+/// Arrival order is what viewers are served in: a burst may arrive slightly reordered, and a
+/// cursor by sequence would skip what comes late for good (spec §4.7). Fetched groups take part
+/// in no delivery but answer other fetches (spec §4.13).
+#[derive(Debug, Default)]
+pub struct Content {
+    pub info: Option<TrackInfo>,
+    /// Where the feed starts, once it has said so. Viewers receive nothing before.
+    pub feed_start: Option<u64>,
+    /// Exclusive end, once known.
+    pub end: Option<u64>,
+    /// Whether this copy holds all that its home does, so that a viewer can find its place.
+    pub is_synced: bool,
+    pub outcome: Option<Outcome>,
+    live: Shelf,
+    fetched: Shelf,
+    /// The arrival number of the next group, of either kind.
+    next_arrival: u64,
+    held_bytes: u64,
+}
+
+/// Groups by arrival number, and the one to use of each sequence.
+#[derive(Debug, Default)]
+struct Shelf {
+    groups: BTreeMap<u64, Group>,
+    by_sequence: BTreeMap<u64, u64>,
+}
+
+/// What a piece of news changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    Changed,
+    /// A group is here that was not; its arrival number.
+    Opened(u64),
+    Grew(u64),
+    /// A group that is here already, or one that is gone: nobody needs to hear of it.
+    Ignored,
+}
+
+impl Shelf {
+    fn of_sequence(&self, sequence: u64) -> Option<(u64, &Group)> {
+        let arrival = *self.by_sequence.get(&sequence)?;
+        self.groups.get(&arrival).map(|group| (arrival, group))
+    }
+
+    fn insert(&mut self, arrival: u64, group: Group) {
+        self.by_sequence.insert(group.sequence, arrival);
+        self.groups.insert(arrival, group);
+    }
+
+    fn remove(&mut self, arrival: u64) -> Option<Group> {
+        let group = self.groups.remove(&arrival)?;
+        // A later copy of it may have taken its place.
+        if self.by_sequence.get(&group.sequence) == Some(&arrival) {
+            self.by_sequence.remove(&group.sequence);
+        }
+        Some(group)
+    }
+
+    /// Cuts off what still grows; the arrival numbers of those groups.
+    fn abort_unfinished(&mut self, code: StreamCode) -> Vec<u64> {
+        let unfinished = self.groups.iter_mut().filter(|(_, group)| group.end.is_none());
+        unfinished
+            .map(|(arrival, group)| {
+                group.end = Some(GroupEnd::Aborted(code));
+                *arrival
+            })
+            .collect()
+    }
+}
+
+impl Content {
+    /// What is known of a new track: nothing. At its home that is all there is to know.
+    pub fn new(is_home: bool) -> Content {
+        Content { is_synced: is_home, ..Content::default() }
+    }
+
+    /// News of the track and of its live feed.
+    pub fn apply(&mut self, feed: Feed, now: Instant) -> Applied {
+        // A mirror may hear of the end before it hears of what there was.
+        let is_over = self.outcome.is_some();
+        if is_over && (self.is_synced || feed.is_over()) {
+            return Applied::Ignored;
+        }
+        match feed {
+            Feed::Info(info) => {
+                self.info.get_or_insert(info);
+            }
+            Feed::Start(start) => self.feed_start = Some(start),
+            Feed::Final(end) => self.end = Some(end),
+            Feed::Piece(piece) => return self.apply_piece(piece, now),
+            Feed::Synced => self.is_synced = true,
+            Feed::Ended => {
+                self.outcome = Some(Outcome::Ended);
+                // What was promised and did not come in time never will.
+                self.live.abort_unfinished(StreamCode::DELIVERY_TIMEOUT);
+                let end = self.newest().map_or(0, |newest| newest + 1);
+                self.end.get_or_insert(end);
+                self.feed_start.get_or_insert(end);
+            }
+            Feed::Failed(code) => {
+                self.outcome = Some(Outcome::Failed(code));
+                self.live.abort_unfinished(code);
+                self.fetched.abort_unfinished(code);
+            }
+        }
+        Applied::Changed
+    }
+
+    /// The live feed was closed and may begin anew, anywhere. What it brought stays.
+    pub fn close_feed(&mut self) {
+        self.live.abort_unfinished(StreamCode::CANCEL);
+        self.feed_start = None;
+    }
+
+    fn apply_piece(&mut self, piece: Piece, now: Instant) -> Applied {
+        let held = self.live.of_sequence(piece.sequence);
+        let Some(frame_start) = piece.opens else {
+            let arrival = held.map(|(arrival, _)| arrival);
+            return arrival.map_or(Applied::Ignored, |arrival| self.append(arrival, piece, now));
+        };
+        // One that was cut off may come again, whole.
+        let is_lost = |group: &Group| matches!(group.end, Some(GroupEnd::Aborted(_)));
+        if held.is_some_and(|(_, group)| !is_lost(group)) {
+            return Applied::Ignored;
+        }
+        let arrival = self.next_arrival;
+        self.next_arrival += 1;
+        self.open(arrival, Group::new(piece.sequence, frame_start, now), true);
+        self.append(arrival, piece, now);
+        self.expire();
+        Applied::Opened(arrival)
+    }
+
+    fn open(&mut self, arrival: u64, group: Group, is_live: bool) {
+        self.held_bytes += group.held_bytes();
+        let shelf = if is_live { &mut self.live } else { &mut self.fetched };
+        shelf.insert(arrival, group);
+    }
+
+    /// Appends to a group of either kind.
+    pub fn append(&mut self, arrival: u64, piece: Piece, now: Instant) -> Applied {
+        let held = self.held_mut(arrival);
+        let Some(group) = held.filter(|group| group.end.is_none()) else {
+            return Applied::Ignored;
+        };
+        let before = group.held_bytes();
+        group.append(piece.bytes, &piece.marks);
+        group.end = piece.ends;
+        group.touched = now;
+        let grown = group.held_bytes() - before;
+        self.held_bytes += grown;
+        Applied::Grew(arrival)
+    }
+
+    /// Makes room for a group that a fetch brings; its arrival number.
+    pub fn open_fetched(&mut self, sequence: u64, frame_start: u64, now: Instant) -> u64 {
+        let arrival = self.next_arrival;
+        self.next_arrival += 1;
+        self.open(arrival, Group::new(sequence, frame_start, now), false);
+        arrival
+    }
+
+    /// The live groups that still grow.
+    pub fn unfinished(&self) -> impl Iterator<Item = &Group> {
+        self.live.groups.values().filter(|group| group.end.is_none())
+    }
+
+    /// Cuts a group off, if it still grows.
+    pub fn abort(&mut self, arrival: u64, code: StreamCode) {
+        if let Some(group) = self.held_mut(arrival) {
+            group.end.get_or_insert(GroupEnd::Aborted(code));
+        }
+    }
+
+    /// The group that answers a fetch from some frame on without asking anybody.
+    pub fn find(&self, sequence: u64, frame_start: u64) -> Option<u64> {
+        let usable = |shelf: &Shelf| {
+            let (arrival, group) = shelf.of_sequence(sequence)?;
+            group.serves_from(frame_start).then_some(arrival)
+        };
+        usable(&self.live).or_else(|| usable(&self.fetched))
+    }
+
+    /// The live groups that are held, by arrival number.
+    pub fn groups(&self) -> impl Iterator<Item = (u64, &Group)> {
+        self.live.groups.iter().map(|(arrival, group)| (*arrival, group))
+    }
+
+    /// The first live group that arrived at or after `arrival`.
+    pub fn next_group(&self, arrival: u64) -> Option<(u64, &Group)> {
+        self.live.groups.range(arrival..).next().map(|(arrival, group)| (*arrival, group))
+    }
+
+    /// A group of either kind.
+    pub fn group(&self, arrival: u64) -> Option<&Group> {
+        self.live.groups.get(&arrival).or_else(|| self.fetched.groups.get(&arrival))
+    }
+
+    fn held_mut(&mut self, arrival: u64) -> Option<&mut Group> {
+        let fetched = self.fetched.groups.get_mut(&arrival);
+        self.live.groups.get_mut(&arrival).or(fetched)
+    }
+
+    /// The number that the next group to arrive will have.
+    pub fn next_arrival(&self) -> u64 {
+        self.next_arrival
+    }
+
+    /// Reads a group in some encoding, which may make that encoding first.
+    pub fn read<T>(&mut self, arrival: u64, read: impl FnOnce(&mut Group) -> T) -> Option<T> {
+        let group = self.held_mut(arrival)?;
+        let before = group.held_bytes();
+        let result = read(group);
+        let grown = group.held_bytes() - before;
+        self.held_bytes += grown;
+        Some(result)
+    }
+
+    /// Somebody asks for a group: the cache has reason to keep it.
+    pub fn touch(&mut self, arrival: u64, now: Instant) {
+        if let Some(group) = self.held_mut(arrival) {
+            group.touched = now;
+        }
+    }
+
+    /// The highest sequence of the live feed.
+    pub fn newest(&self) -> Option<u64> {
+        self.live.by_sequence.last_key_value().map(|(sequence, _)| *sequence)
+    }
+
+    /// Whether this is the newest group of the live feed, which stays as long as it can.
+    pub fn is_newest(&self, arrival: u64) -> bool {
+        self.live.by_sequence.last_key_value().is_some_and(|(_, newest)| *newest == arrival)
+    }
+
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
+    /// Whether no group is held.
+    pub fn is_bare(&self) -> bool {
+        self.live.groups.is_empty() && self.fetched.groups.is_empty()
+    }
+
+    /// Whether a group is old enough to be dropped where it is stuck (spec §4.10).
+    pub fn expired(&self, sequence: u64, max_age_ms: u64) -> bool {
+        let kept_ms = self.info.as_ref().map_or(u64::MAX, |info| info.max_age_ms);
+        self.is_older(sequence, max_age_ms.min(kept_ms))
+    }
+
+    /// Whether a newer group exists, and the one right after `sequence` began `age_ms` or more
+    /// before the newest timestamp.
+    fn is_older(&self, sequence: u64, age_ms: u64) -> bool {
+        let after = (Bound::Excluded(sequence), Bound::Unbounded);
+        let Some((_, successor)) = self.live.by_sequence.range(after).next() else { return false };
+        let begins = self.group(*successor).and_then(Group::first_timestamp);
+        let newest = self.live.by_sequence.last_key_value().and_then(|(_, a)| self.group(*a));
+        let (Some(begins), Some(newest), Some(info)) = (begins, newest, &self.info) else {
+            return false;
+        };
+        let age_ticks = u128::from(newest.newest_timestamp().saturating_sub(begins));
+        age_ticks * 1000 >= u128::from(age_ms) * u128::from(info.timescale)
+    }
+
+    /// All that a copy which has heard the facts must hear to have the live feed too. Fetched
+    /// groups stay: whoever asks for one gets it then.
+    pub fn replay(&self) -> impl Iterator<Item = Feed> + '_ {
+        let start = self.feed_start.map(Feed::Start);
+        let pieces = self.live.groups.values().flat_map(Group::replay).map(Feed::Piece);
+        start.into_iter().chain(pieces).chain([Feed::Synced])
+    }
+
+    /// What is known of the track beside its feed.
+    pub fn facts(&self) -> impl Iterator<Item = Feed> + '_ {
+        let outcome = self.outcome.map(|outcome| match outcome {
+            Outcome::Ended => Feed::Ended,
+            Outcome::Failed(code) => Feed::Failed(code),
+        });
+        let info = self.info.map(Feed::Info);
+        info.into_iter().chain(self.end.map(Feed::Final)).chain(outcome)
+    }
+
+    /// Live groups leave when they are older than the track keeps them. Readers of such a group
+    /// find it gone; it is `OLD`.
+    fn expire(&mut self) {
+        let Some(newest) = self.newest() else { return };
+        let max_age_ms = self.info.as_ref().map_or(u64::MAX, |info| info.max_age_ms);
+        let mut gone = Vec::new();
+        for (arrival, group) in &self.live.groups {
+            // A group that still grows is given time to, however little the track keeps.
+            let grace = if group.end.is_none() { UNFINISHED_MAX_AGE_MS } else { 0 };
+            if group.sequence == newest {
+                continue;
+            }
+            if self.is_older(group.sequence, max_age_ms.max(grace)) {
+                gone.push(*arrival);
+            } else if group.end.is_some() {
+                break;
+            }
+        }
+        for arrival in gone {
+            self.remove(arrival);
+        }
+    }
+
+    /// Drops a group for want of room or of interest. Where somebody may be reading, word of why
+    /// is left in its place first.
+    pub fn evict(&mut self, arrival: u64, is_read: bool) -> Evicted {
+        let Some(group) = self.held_mut(arrival) else { return Evicted::Gone };
+        let is_word = group.end == Some(GroupEnd::Aborted(StreamCode::EVICTED));
+        if !is_read || is_word {
+            self.remove(arrival);
+            return Evicted::Gone;
+        }
+        let before = group.held_bytes();
+        group.evict();
+        let after = group.held_bytes();
+        self.held_bytes = self.held_bytes - before + after;
+        Evicted::Marked
+    }
+
+    fn remove(&mut self, arrival: u64) {
+        let group = self.live.remove(arrival).or_else(|| self.fetched.remove(arrival));
+        self.held_bytes -= group.map_or(0, |group| group.held_bytes());
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evicted {
+    Gone,
+    /// Readers are to be served, who find out why.
+    Marked,
+}
