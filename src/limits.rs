@@ -45,8 +45,8 @@ pub const LINGER_DEFAULT: Duration = Duration::from_secs(5);
 /// (spec §5.6).
 pub const CACHE_DURATION_DEFAULT: Duration = Duration::from_secs(30);
 
-/// How long a track that nobody uses keeps its information (timescale, retention, priority), so
-/// that TRACK followed by SUBSCRIBE asks the publisher once.
+/// How long a session remembers a track that nobody uses and that was not subscribed to, so that
+/// TRACK followed by SUBSCRIBE or FETCH asks the publisher once.
 pub const TRACK_LINGER: Duration = Duration::from_secs(5);
 
 /// How long a fetch that only the live feed can answer waits for a group when a later one has come:

@@ -131,6 +131,7 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
                 trains_sent = sent.sent_trains_total,
                 misrouted_datagrams = counts.misrouted_datagrams_total,
                 dropped_groups = counts.dropped_groups_total,
+                evicted_groups = counts.evicted_groups_total,
                 stale_mail = counts.stale_mail_total,
                 "shard ended"
             );
