@@ -9,12 +9,16 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use rustls::pki_types::ServerName;
 
+use crate::limits::{
+    CACHE_DURATION_DEFAULT, CACHE_MEMORY_PERCENT_DEFAULT, LINGER_DEFAULT, SETTING_DURATION_MAX,
+};
 use crate::quic::cid::SHARDS_MAX;
 
 /// moq-lite refuses deeper broadcast paths, so a deeper pattern could match nothing.
@@ -30,6 +34,9 @@ pub struct Config {
     pub identity: IdentitySource,
     /// Where sessions without a token may publish and subscribe. Never empty.
     pub public: Vec<Pattern>,
+    /// How long an upstream subscription that nobody needs is kept; zero closes it at once.
+    pub linger: Duration,
+    pub cache: CacheConfig,
     /// None: one shard per core this process may use.
     pub shards: Option<NonZeroUsize>,
     pub log_level: tracing::Level,
@@ -40,6 +47,14 @@ pub struct Config {
 pub enum IdentitySource {
     Files { cert: PathBuf, key: PathBuf },
     Generated { hosts: Vec<ServerName<'static>> },
+}
+
+/// What the whole relay may keep of groups.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CacheConfig {
+    pub capacity: Capacity,
+    /// How long a group is kept that nobody asks for.
+    pub duration: Duration,
 }
 
 /// What the command line asked for.
@@ -171,6 +186,40 @@ struct Args {
     )]
     auth_public: Vec<Pattern>,
 
+    /// How long the subscription to a publisher is kept, paused, after the last viewer of its
+    /// track has left; 0 closes it at once
+    #[arg(
+        long,
+        env = "SHARDCAST_LINGER",
+        value_name = "DURATION",
+        default_value_t = LINGER_DEFAULT.into(),
+        value_parser = parse_duration,
+        help_heading = "Cache"
+    )]
+    linger: humantime::Duration,
+
+    /// How much the cache may hold: 8GiB, 512MB, or a percentage of the memory this process may
+    /// use (the machine's, or its cgroup's limit). Every shard has an equal share
+    #[arg(
+        long,
+        env = "MOQ_CACHE_CAPACITY",
+        value_name = "SIZE",
+        default_value_t = Capacity::Percent(CACHE_MEMORY_PERCENT_DEFAULT),
+        help_heading = "Cache"
+    )]
+    cache_capacity: Capacity,
+
+    /// How long a group is kept that nobody asks for; the newest group of a live track always is
+    #[arg(
+        long,
+        env = "MOQ_CACHE_DURATION",
+        value_name = "DURATION",
+        default_value_t = CACHE_DURATION_DEFAULT.into(),
+        value_parser = parse_duration,
+        help_heading = "Cache"
+    )]
+    cache_duration: humantime::Duration,
+
     /// Number of shards, 1 to 256 [default: one per core this process may use]
     #[arg(
         long,
@@ -231,6 +280,11 @@ impl Args {
             listen: self.listen,
             identity,
             public,
+            linger: self.linger.into(),
+            cache: CacheConfig {
+                capacity: self.cache_capacity,
+                duration: self.cache_duration.into(),
+            },
             shards: self.shards,
             log_level: self.log_level,
         })
@@ -295,6 +349,21 @@ fn parse_shards(text: &str) -> Result<NonZeroUsize, String> {
         .ok_or_else(|| format!("not a number from 1 to {SHARDS_MAX}"))
 }
 
+fn parse_duration(text: &str) -> Result<humantime::Duration, String> {
+    let text = text.trim();
+    let Ok(duration) = text.parse::<humantime::Duration>() else {
+        return Err(match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => format!("a number without its unit; write {text}s or {text}ms"),
+            false => "not a duration; write 500ms, 30s, 5m or 1h".to_owned(),
+        });
+    };
+    if *duration > SETTING_DURATION_MAX {
+        let most = humantime::format_duration(SETTING_DURATION_MAX);
+        return Err(format!("longer than {most} (m is minutes, M is months)"));
+    }
+    Ok(duration)
+}
+
 fn level_parser() -> impl TypedValueParser<Value = tracing::Level> {
     PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"])
         .map(|name| name.parse().expect("the names are tracing's own"))
@@ -316,6 +385,83 @@ fn usage_line(error: &clap::Error) -> String {
             format!("{line}: there is no configuration file, every setting is a flag or a variable")
         }
         _ => line.to_owned(),
+    }
+}
+
+/// How much the cache of the whole relay may hold: `8GiB`, `512MB`, `1500000000`, or `75%` of the
+/// memory that this process may use.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Capacity {
+    /// Never zero.
+    Bytes(u64),
+    /// Above 0, at most 100.
+    Percent(f64),
+}
+
+impl Capacity {
+    /// The capacity where the process may use `memory` bytes.
+    pub fn bytes(self, memory: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => (memory as f64 * percent / 100.0) as u64,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CapacityError {
+    #[error("not a size; write 8GiB, 512MB, 1500000000 or 25%")]
+    NotASize,
+    #[error(
+        "{0:?} is not a unit; write KiB, MiB, GiB or TiB, KB, MB, GB or TB, or % of the memory"
+    )]
+    Unit(String),
+    #[error("more than there is; write 1% to 100%")]
+    MoreThanAll,
+    #[error(
+        "0 may mean no cache or no bound, and there is neither; write 64MiB for a small cache or \
+         75% for a large one"
+    )]
+    Zero,
+}
+
+impl FromStr for Capacity {
+    type Err = CapacityError;
+
+    fn from_str(text: &str) -> Result<Self, CapacityError> {
+        let text = text.trim();
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let (number, unit) = text.split_at(text.find(|c| !is_number(c)).unwrap_or(text.len()));
+        let number: f64 = number.parse().map_err(|_| CapacityError::NotASize)?;
+        let unit = unit.trim_start();
+        let factor = match unit.to_ascii_lowercase().as_str() {
+            "%" if number == 0.0 => return Err(CapacityError::Zero),
+            "%" if number > 100.0 => return Err(CapacityError::MoreThanAll),
+            "%" => return Ok(Self::Percent(number)),
+            "" | "b" => 1.0,
+            "k" | "kb" => 1e3,
+            "m" | "mb" => 1e6,
+            "g" | "gb" => 1e9,
+            "t" | "tb" => 1e12,
+            "kib" | "ki" => (1u64 << 10) as f64,
+            "mib" | "mi" => (1u64 << 20) as f64,
+            "gib" | "gi" => (1u64 << 30) as f64,
+            "tib" | "ti" => (1u64 << 40) as f64,
+            _ => return Err(CapacityError::Unit(unit.to_owned())),
+        };
+        match (number * factor) as u64 {
+            0 => Err(CapacityError::Zero),
+            bytes => Ok(Self::Bytes(bytes)),
+        }
+    }
+}
+
+impl fmt::Display for Capacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{bytes}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
     }
 }
 
@@ -456,6 +602,16 @@ const FOREIGN: &[Foreign] = &[
         instead: Instead::Know("client certificates are not verified here; remove it"),
     },
     Foreign {
+        names: &["--cache-headroom", "MOQ_CACHE_HEADROOM"],
+        instead: Instead::Know("the cache has one bound; remove it and use --cache-capacity SIZE"),
+    },
+    Foreign {
+        names: &["--cluster-linger", "MOQ_CLUSTER_LINGER"],
+        instead: Instead::Know(
+            "a broadcast ends with its last publisher; remove it (--linger is about viewers)",
+        ),
+    },
+    Foreign {
         names: &["--file"],
         instead: Instead::Know("every setting is a flag or a variable, see shardcast --help"),
     },
@@ -489,7 +645,8 @@ fn refuse_foreign_flags(args: &[OsString]) -> Result<(), ConfigError> {
 fn refuse_foreign_variables(
     environment: impl IntoIterator<Item = OsString>,
 ) -> Result<(), ConfigError> {
-    const FAMILIES: &[&str] = &["MOQ_LISTEN", "MOQ_SERVER_", "MOQ_AUTH_", "MOQ_RUNTIME_"];
+    const FAMILIES: &[&str] =
+        &["MOQ_LISTEN", "MOQ_SERVER_", "MOQ_AUTH_", "MOQ_RUNTIME_", "MOQ_CACHE_"];
     let command = Args::command();
     let is_ours = |name: &str| {
         command.get_arguments().any(|arg| arg.get_env().is_some_and(|variable| variable == name))
@@ -618,6 +775,50 @@ mod tests {
         check("--auth-public anon", Err(&["'anon'", "write anon/**"]));
     }
 
+    #[track_caller]
+    fn check_cache(args: &str, linger_ms: u64, capacity: Capacity, duration_ms: u64) {
+        let args = ["shardcast"].into_iter().chain(args.split_whitespace());
+        let request = Config::parse(args.map(OsString::from), []);
+        let Ok(Request::Run(config)) = request else { panic!("got {request:?}") };
+        assert_eq!(config.linger, Duration::from_millis(linger_ms));
+        let duration = Duration::from_millis(duration_ms);
+        assert_eq!(config.cache, CacheConfig { capacity, duration });
+    }
+
+    #[test]
+    fn cache() {
+        use Capacity::{Bytes, Percent};
+        check_cache("", 5000, Percent(25.0), 30_000);
+        check_cache("--linger 0", 0, Percent(25.0), 30_000);
+        check_cache("--linger 0s --cache-duration 0", 0, Percent(25.0), 0);
+        check_cache(
+            "--linger 1500ms --cache-capacity 8GiB --cache-duration=5m",
+            1500,
+            Bytes(8 << 30),
+            300_000,
+        );
+        check_cache("--cache-capacity 75% --cache-duration 1h", 5000, Percent(75.0), 3_600_000);
+        // What the existing relay takes, spaces aside.
+        check_cache("--cache-duration 1m30s --linger 2.5s", 2500, Percent(25.0), 90_000);
+        check_cache("--cache-duration 30days", 5000, Percent(25.0), 2_592_000_000);
+    }
+
+    #[test]
+    fn cache_out_of_range() {
+        check("--linger 5", Err(&["'5'", "--linger", "without its unit; write 5s or 5ms"]));
+        check("--linger=-5s", Err(&["'-5s'", "not a duration; write 500ms, 30s, 5m or 1h"]));
+        check("--linger soon", Err(&["'soon'", "not a duration"]));
+        check("--linger=", Err(&["--linger"]));
+        check("--cache-duration 30", Err(&["'30'", "--cache-duration", "30s or 30ms"]));
+        check("--cache-duration 30S", Err(&["'30S'", "not a duration"]));
+        check("--cache-duration 5M", Err(&["'5M'", "longer than 30days", "M is months"]));
+        check("--linger 99999999999999999999s", Err(&["not a duration"]));
+        check("--cache-capacity 0", Err(&["'0'", "--cache-capacity", "no cache or no bound"]));
+        check("--cache-capacity 8PB", Err(&["'8PB'", "\"PB\" is not a unit", "GiB"]));
+        check("--cache-capacity 101%", Err(&["'101%'", "write 1% to 100%"]));
+        check("--cache-capacity lots", Err(&["'lots'", "not a size; write 8GiB"]));
+    }
+
     #[test]
     fn unknown_words() {
         check("--lisen 127.0.0.1:1", Err(&["'--lisen'", "similar", "'--listen'", "--help"]));
@@ -636,6 +837,8 @@ mod tests {
         check("--runtime-workers 4", Err(&["--runtime-workers", "--shards"]));
         check("--auth-key root.jwk", Err(&["--auth-key", "--auth-public PATTERN"]));
         check("--auth-url https://a", Err(&["--auth-url", "--auth-public PATTERN"]));
+        check("--cache-headroom 10%", Err(&["--cache-headroom", "--cache-capacity SIZE"]));
+        check("--cluster-linger 5s", Err(&["--cluster-linger", "--linger is about viewers"]));
         check("--file relay.toml", Err(&["--file", "flag or a variable"]));
     }
 
@@ -646,6 +849,10 @@ mod tests {
         check_with("", &["MOQ_AUTH_KEY"], Err(&["MOQ_AUTH_KEY", "--auth-public"]));
         check_with("", &["MOQ_AUTH_DOMAIN"], Err(&["MOQ_AUTH_DOMAIN", "unset it"]));
         check_with("", &["MOQ_LISTEN_TLS_ROT"], Err(&["MOQ_LISTEN_TLS_ROT", "unset it"]));
+        check_with("", &["MOQ_CACHE_HEADROOM"], Err(&["MOQ_CACHE_HEADROOM", "--cache-capacity"]));
+        check_with("", &["MOQ_CACHE_SIZE"], Err(&["MOQ_CACHE_SIZE", "unset it"]));
+        check_with("", &["MOQ_CLUSTER_LINGER"], Err(&["MOQ_CLUSTER_LINGER", "remove it"]));
+        check_with("", &["MOQ_CACHE_CAPACITY", "MOQ_CACHE_DURATION"], Ok(default));
         // Variables of clients on the same machine are none of our business.
         check_with("", &["MOQ_CONNECT", "MOQ_BACKOFF_MAX", "PATH"], Ok(default));
         check_with("", &["MOQ_LISTEN", "MOQ_AUTH_PUBLIC", "MOQ_LOG_LEVEL"], Ok(default));
@@ -663,6 +870,57 @@ mod tests {
                 check("--help", Ok(&format!("[env: {}=", variable.display())));
             }
         }
+    }
+
+    #[track_caller]
+    fn check_capacity(text: &str, expect: Result<Capacity, CapacityError>) {
+        let got = text.parse::<Capacity>();
+        assert_eq!(got, expect, "{text:?}");
+        if let Ok(capacity) = got {
+            assert_eq!(capacity.to_string().parse(), Ok(capacity), "{text:?} shown as {capacity}");
+        }
+    }
+
+    #[test]
+    fn capacities() {
+        use Capacity::{Bytes, Percent};
+        check_capacity("1500000000", Ok(Bytes(1_500_000_000)));
+        check_capacity("1", Ok(Bytes(1)));
+        check_capacity("64B", Ok(Bytes(64)));
+        for (unit, bytes) in [("KB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000)] {
+            check_capacity(&format!("3{unit}"), Ok(Bytes(3 * bytes)));
+        }
+        for (unit, bytes) in [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)] {
+            check_capacity(&format!("3{unit}"), Ok(Bytes(3 * bytes)));
+        }
+        check_capacity("2TB", Ok(Bytes(2_000_000_000_000)));
+        check_capacity("2TiB", Ok(Bytes(2 << 40)));
+        check_capacity("2kB", Ok(Bytes(2000)));
+        check_capacity("8G", Ok(Bytes(8_000_000_000)));
+        check_capacity("2gib", Ok(Bytes(2 << 30)));
+        check_capacity("2Gi", Ok(Bytes(2 << 30)));
+        check_capacity(" 1.5 GiB ", Ok(Bytes(3 << 29)));
+        check_capacity("99999999999999999999TiB", Ok(Bytes(u64::MAX)));
+        check_capacity("75%", Ok(Percent(75.0)));
+        check_capacity("12.5 %", Ok(Percent(12.5)));
+        check_capacity("100%", Ok(Percent(100.0)));
+        check_capacity("100.1%", Err(CapacityError::MoreThanAll));
+        for zero in ["0", "0%", "0GiB", "0.0", "0.0001KB"] {
+            check_capacity(zero, Err(CapacityError::Zero));
+        }
+        for garbage in ["", " ", "%", "GiB", ".", "1.2.3", "-1GiB", "inf", "nan%", "½GiB"] {
+            check_capacity(garbage, Err(CapacityError::NotASize));
+        }
+        for unit in ["PB", "Gb/s", "GiB 1", "e9", "%%"] {
+            check_capacity(&format!("8{unit}"), Err(CapacityError::Unit(unit.to_owned())));
+        }
+    }
+
+    #[test]
+    fn capacity_of_this_memory() {
+        assert_eq!(Capacity::Bytes(5).bytes(3), 5);
+        assert_eq!(Capacity::Percent(25.0).bytes(4 << 30), 1 << 30);
+        assert_eq!(Capacity::Percent(100.0).bytes(24_683_656 << 10), 24_683_656 << 10);
     }
 
     #[track_caller]

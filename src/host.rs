@@ -1,6 +1,7 @@
 //! What the relay needs of its host, checked before anything starts: a clear refusal here
 //! instead of a panic in the executor later. Knows the kernel's limits and no other module.
 
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// Ring entries of the trial; the smallest ring shows whether rings are allowed at all.
@@ -30,6 +31,9 @@ const FILES_BASE: u64 = 64;
 
 const IO_URING_DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
 
+/// The path of this process in each hierarchy of cgroups.
+const OWN_CGROUPS: &str = "/proc/self/cgroup";
+
 /// What the check found and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostReport {
@@ -37,6 +41,8 @@ pub struct HostReport {
     pub cores: Vec<usize>,
     pub memlock_bytes: u64,
     pub open_files: u64,
+    /// Memory that the process may use: the machine's, or its cgroup's limit.
+    pub memory_bytes: u64,
     /// Worth a line in the log each, though the relay can start.
     pub remarks: Vec<String>,
 }
@@ -94,7 +100,8 @@ pub fn check(shards: usize) -> Result<HostReport, HostError> {
     }
     let memlock_bytes = raise_memlock(shards, &mut remarks)?;
     let open_files = raise_open_files(shards)?;
-    Ok(HostReport { cores, memlock_bytes, open_files, remarks })
+    let memory_bytes = allowed_memory()?;
+    Ok(HostReport { cores, memlock_bytes, open_files, memory_bytes, remarks })
 }
 
 /// The cores of the process's affinity mask, in order.
@@ -188,6 +195,50 @@ fn raise_open_files(shards: usize) -> Result<u64, HostError> {
     Ok(granted)
 }
 
+fn allowed_memory() -> Result<u64, HostError> {
+    let machine = machine_memory().map_err(|error| HostError::Limit { what: "memory", error })?;
+    let own = fs::read_to_string(OWN_CGROUPS).unwrap_or_default();
+    let limit = cgroup_limit(&own, |file| fs::read_to_string(file).ok());
+    Ok(limit.map_or(machine, |limit| limit.min(machine)))
+}
+
+fn machine_memory() -> io::Result<u64> {
+    // SAFETY: no preconditions.
+    let (pages, page) =
+        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    match (u64::try_from(pages), u64::try_from(page)) {
+        (Ok(pages @ 1..), Ok(page @ 1..)) => Ok(pages * page),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The least limit among the cgroups of `own`, the text of [`OWN_CGROUPS`]. What cannot be read
+/// does not limit: the root has no such file, and a container may see the host's path although
+/// only its own cgroup is mounted, then at the top.
+fn cgroup_limit(own: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let files = own.lines().flat_map(limit_files);
+    // v2 writes no limit as "max", v1 as more than any machine has.
+    files.filter_map(|file| read(&file)?.trim().parse().ok()).min()
+}
+
+/// Where the memory limits of one line `hierarchy:controllers:path` are: its cgroup's, then those
+/// of all above it.
+fn limit_files(line: &str) -> Vec<PathBuf> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+        return Vec::new();
+    };
+    let (mount, name) = match controllers {
+        "" => ("/sys/fs/cgroup", "memory.max"),
+        list if list.split(',').any(|controller| controller == "memory") => {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        }
+        _ => return Vec::new(),
+    };
+    let cgroups = Path::new(path.trim_start_matches('/')).ancestors();
+    cgroups.map(|cgroup| Path::new(mount).join(cgroup).join(name)).collect()
+}
+
 /// Raises the soft limit to the hard one, and both to `wanted` where the privileges allow it.
 /// Returns the soft limit then in force.
 fn raise(resource: libc::__rlimit_resource_t, wanted: u64) -> io::Result<u64> {
@@ -225,6 +276,8 @@ mod tests {
         assert_eq!(report.cores, allowed_cores());
         assert!(report.memlock_bytes >= MEMLOCK_BYTES_MIN);
         assert!(report.open_files >= FILES_BASE + 2 * FILES_PER_SHARD);
+        let machine = machine_memory().unwrap();
+        assert!((1..=machine).contains(&report.memory_bytes), "{report:?} of {machine}");
     }
 
     #[test]
@@ -258,6 +311,67 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn limits_are_read_from_the_own_cgroup_up_to_the_root() {
+        #[track_caller]
+        fn check(line: &str, expected: &[&str]) {
+            assert_eq!(limit_files(line), expected.iter().map(PathBuf::from).collect::<Vec<_>>());
+        }
+        check(
+            "0::/system.slice/shardcast.service",
+            &[
+                "/sys/fs/cgroup/system.slice/shardcast.service/memory.max",
+                "/sys/fs/cgroup/system.slice/memory.max",
+                "/sys/fs/cgroup/memory.max",
+            ],
+        );
+        check("0::/", &["/sys/fs/cgroup/memory.max"]);
+        check(
+            "4:memory:/docker/a:b",
+            &[
+                "/sys/fs/cgroup/memory/docker/a:b/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/docker/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            ],
+        );
+        check("9:hugetlb,memory:/", &["/sys/fs/cgroup/memory/memory.limit_in_bytes"]);
+        for other in ["1:cpu:/", "2:name=memory:/", "3:memoryless:/", "memory", "0:", ""] {
+            check(other, &[]);
+        }
+    }
+
+    #[test]
+    fn the_least_limit_counts() {
+        #[track_caller]
+        fn check(own: &str, files: &[(&str, &str)], expected: Option<u64>) {
+            let read = |path: &Path| {
+                let found = files.iter().find(|(name, _)| path == Path::new(name));
+                found.map(|(_, text)| text.to_string())
+            };
+            assert_eq!(cgroup_limit(own, read), expected, "{own:?} {files:?}");
+        }
+        const UNIT: &str = "/sys/fs/cgroup/a.slice/b.service/memory.max";
+        const SLICE: &str = "/sys/fs/cgroup/a.slice/memory.max";
+        const TOP: &str = "/sys/fs/cgroup/memory.max";
+        const OLD: &str = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
+
+        let v2 = "0::/a.slice/b.service\n";
+        check(v2, &[], None);
+        check(v2, &[(UNIT, "max\n"), (SLICE, "max\n")], None);
+        check(v2, &[(UNIT, "1073741824\n"), (SLICE, "max\n")], Some(1 << 30));
+        check(v2, &[(UNIT, "max\n"), (SLICE, "1073741824\n")], Some(1 << 30));
+        check(v2, &[(UNIT, "4096\n"), (SLICE, "8192\n")], Some(4096));
+        check(v2, &[(UNIT, "8192\n"), (SLICE, "4096\n")], Some(4096));
+        check(v2, &[(TOP, "4096\n")], Some(4096));
+        check(v2, &[(UNIT, "garbage\n"), (SLICE, "")], None);
+
+        let v1 = "4:memory:/docker/c\n1:cpu:/docker/c\n0::/\n";
+        check(v1, &[(OLD, "536870912\n")], Some(512 << 20));
+        check(v1, &[(OLD, "9223372036854771712\n")], Some(9_223_372_036_854_771_712));
+        check(v1, &[(OLD, "8192\n"), (TOP, "4096\n")], Some(4096));
+        check("", &[(OLD, "8192\n"), (TOP, "4096\n")], None);
     }
 
     #[test]

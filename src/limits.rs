@@ -45,8 +45,20 @@ pub const LINGER_DEFAULT: Duration = Duration::from_secs(5);
 /// (spec §5.6).
 pub const CACHE_DURATION_DEFAULT: Duration = Duration::from_secs(30);
 
-/// How long a track that nobody uses keeps its information (timescale, retention, priority), so
-/// that TRACK followed by SUBSCRIBE asks the publisher once.
+/// How much of the memory that the process may use is for cached groups, unless the operator says
+/// otherwise. Connections and the kernel's socket buffers need room too, and so do neighbours.
+pub const CACHE_MEMORY_PERCENT_DEFAULT: f64 = 25.0;
+
+/// The smallest cache of one shard: two seconds of 4 Mb/s video, one group. In less nothing but
+/// the newest group of each track would ever be found, which is kept without a cache too.
+pub const CACHE_BYTES_PER_SHARD_MIN: u64 = 1 << 20;
+
+/// The longest duration that a setting may have. The parser takes M for months, so whoever means
+/// five minutes by 5M is told, and timers never leave the range of the clock.
+pub const SETTING_DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How long a session remembers a track that nobody uses and that was not subscribed to, so that
+/// TRACK followed by SUBSCRIBE or FETCH asks the publisher once.
 pub const TRACK_LINGER: Duration = Duration::from_secs(5);
 
 /// How long a fetch that only the live feed can answer waits for a group when a later one has come:
@@ -136,6 +148,7 @@ pub const TRAIN_SEGMENTS_MAX: usize = 44;
 pub const TRAINS_PER_TURN: usize = 8;
 
 const _: () = assert!(FRAME_BYTES_MAX <= GROUP_BYTES_MAX);
+const _: () = assert!(0.0 < CACHE_MEMORY_PERCENT_DEFAULT && CACHE_MEMORY_PERCENT_DEFAULT <= 100.0);
 const _: () = assert!(STREAMS_BIDI_START <= STREAMS_MAX && STREAMS_UNI_PUBLISHER <= STREAMS_MAX);
 // One ping may be lost.
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use time::OffsetDateTime;
 
-use crate::config::Config;
+use crate::config::{Capacity, Config};
 use crate::host::{self, HostError};
-use crate::limits::{CACHE_DURATION_DEFAULT, LANE_MESSAGES, LINGER_DEFAULT};
+use crate::limits::{CACHE_BYTES_PER_SHARD_MIN, LANE_MESSAGES};
 use crate::net::{self, BindError, Socket};
 use crate::quic::{Config as QuicConfig, Keys};
 use crate::rt::{self, Next, Parking, ShardThread};
@@ -24,6 +24,15 @@ use crate::wire::{Path, Version};
 pub enum StartError {
     #[error(transparent)]
     Host(#[from] HostError),
+    #[error(
+        "a cache of {} leaves {} for each shard, and one group of video takes {}: write \
+         --cache-capacity {}MiB or more",
+        in_units(*.bytes),
+        in_units(.bytes / *.shards as u64),
+        in_units(CACHE_BYTES_PER_SHARD_MIN),
+        (CACHE_BYTES_PER_SHARD_MIN * *.shards as u64) >> 20
+    )]
+    CacheTooSmall { bytes: u64, shards: usize },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -65,6 +74,7 @@ fn alpn() -> Vec<&'static [u8]> {
 pub fn start(config: &Config) -> Result<Running, StartError> {
     let cores = host::choose_cores(config.shards.map(Into::into))?;
     let report = host::check(cores.len())?;
+    let share = CacheShare::of(config.cache.capacity, report.memory_bytes, cores.len())?;
     let identity = Identity::load(&config.identity, &alpn())?;
     let quic =
         QuicConfig::new(identity.config.clone(), Keys::random()).map_err(StartError::Quic)?;
@@ -77,6 +87,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let addr = sockets[0].local_address();
     let mut notes = report.remarks;
     notes.extend(buffer_note(&sockets[0]));
+    notes.extend(share.notes);
 
     let keep = |socket: &Socket| socket.as_fd().try_clone_to_owned();
     let kept: Result<Vec<OwnedFd>, _> = sockets.iter().map(keep).collect();
@@ -94,8 +105,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             policy: policy.clone(),
             seed,
             started,
-            linger: LINGER_DEFAULT,
-            cache: CacheBounds { bytes: 1 << 30, duration: CACHE_DURATION_DEFAULT },
+            linger: config.linger,
+            cache: CacheBounds { bytes: share.bytes, duration: config.cache.duration },
         };
         let thread = rt::spawn_on(cores[shard], &format!("shard-{shard}"), move || {
             run(setting, post, socket)
@@ -104,6 +115,43 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     }
     let Identity { fingerprint, expires, .. } = identity;
     Ok(Running { addr, cores, fingerprint, expires, notes, shards, _sockets: kept })
+}
+
+/// What one shard may cache, and what the operator should know about it.
+#[derive(Debug)]
+struct CacheShare {
+    bytes: u64,
+    notes: Vec<String>,
+}
+
+impl CacheShare {
+    fn of(capacity: Capacity, memory_bytes: u64, shards: usize) -> Result<Self, StartError> {
+        let bytes = capacity.bytes(memory_bytes);
+        let share = bytes / shards as u64;
+        if share < CACHE_BYTES_PER_SHARD_MIN {
+            return Err(StartError::CacheTooSmall { bytes, shards });
+        }
+        let (cache, memory) = (in_units(bytes), in_units(memory_bytes));
+        let of = match capacity {
+            Capacity::Bytes(_) => String::new(),
+            Capacity::Percent(_) => format!(" ({capacity} of {memory})"),
+        };
+        let mut notes = vec![format!("cache: {cache}{of}, {} per shard", in_units(share))];
+        if bytes >= memory_bytes {
+            notes.push(format!(
+                "the cache may grow to {cache} and this process may use {memory}: lower \
+                 --cache-capacity, or the kernel may kill it"
+            ));
+        }
+        Ok(Self { bytes: share, notes })
+    }
+}
+
+fn in_units(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (bytes.max(1).ilog2() as usize / 10).min(UNITS.len() - 1);
+    let decimals = if unit == 0 { 0 } else { 1 };
+    format!("{:.decimals$} {}", bytes as f64 / (1u64 << (10 * unit)) as f64, UNITS[unit])
 }
 
 async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
@@ -131,6 +179,7 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
                 trains_sent = sent.sent_trains_total,
                 misrouted_datagrams = counts.misrouted_datagrams_total,
                 dropped_groups = counts.dropped_groups_total,
+                evicted_groups = counts.evicted_groups_total,
                 stale_mail = counts.stale_mail_total,
                 "shard ended"
             );
@@ -198,6 +247,82 @@ impl Running {
         match ended.iter().position(Result::is_err) {
             Some(shard) => Err(StopError::Shard(shard)),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    /// `expect` is what one shard has and the notes, or the refusal.
+    #[track_caller]
+    fn check(capacity: &str, memory: u64, shards: usize, expect: Result<(u64, &[&str]), &str>) {
+        match (CacheShare::of(capacity.parse().unwrap(), memory, shards), expect) {
+            (Ok(share), Ok((bytes, notes))) => {
+                assert_eq!(share.bytes, bytes);
+                assert_eq!(share.notes, notes);
+            }
+            (Err(error), Err(line)) => assert_eq!(error.to_string(), line),
+            (got, expect) => panic!("got {got:?}, expected {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn shards_share_the_cache() {
+        check(
+            "25%",
+            24 * GIB,
+            2,
+            Ok((3 * GIB, &["cache: 6.0 GiB (25% of 24.0 GiB), 3.0 GiB per shard"])),
+        );
+        check("8GiB", 24 * GIB, 1, Ok((8 * GIB, &["cache: 8.0 GiB, 8.0 GiB per shard"])));
+        check("3MiB", 24 * GIB, 3, Ok((1 << 20, &["cache: 3.0 MiB, 1.0 MiB per shard"])));
+    }
+
+    #[test]
+    fn a_cache_larger_than_the_memory_is_said() {
+        let says = "the cache may grow to 2.0 GiB and this process may use 2.0 GiB: lower \
+                    --cache-capacity, or the kernel may kill it";
+        check("2GiB", 2 * GIB, 1, Ok((2 * GIB, &["cache: 2.0 GiB, 2.0 GiB per shard", says])));
+        let line = "cache: 2.0 GiB (100% of 2.0 GiB), 1.0 GiB per shard";
+        check("100%", 2 * GIB, 2, Ok((GIB, &[line, says])));
+    }
+
+    #[test]
+    fn a_cache_that_holds_nothing_is_refused() {
+        check(
+            "3MB",
+            24 * GIB,
+            4,
+            Err(
+                "a cache of 2.9 MiB leaves 732.4 KiB for each shard, and one group of video takes \
+                 1.0 MiB: write --cache-capacity 4MiB or more",
+            ),
+        );
+        check(
+            "8",
+            24 * GIB,
+            1,
+            Err("a cache of 8 bytes leaves 8 bytes for each shard, and one group of video takes \
+                 1.0 MiB: write --cache-capacity 1MiB or more"),
+        );
+    }
+
+    #[test]
+    fn sizes_are_readable() {
+        let table = [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1.0 KiB"),
+            (1536 << 10, "1.5 MiB"),
+            (24_683_656 << 10, "23.5 GiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ];
+        for (bytes, text) in table {
+            assert_eq!(in_units(bytes), text);
         }
     }
 }

@@ -55,6 +55,12 @@ fn refused_arguments() {
         (&["--shards", "0"], &["--shards", "from 1 to 256"]),
         (&["--shards", "1000"], &["--shards", "from 1 to 256"]),
         (&["--shardz", "1"], &["'--shardz'", "'--shards'", "--help"]),
+        (&["--linger", "5"], &["--linger", "'5'", "write 5s or 5ms"]),
+        (&["--cache-duration", "5M"], &["--cache-duration", "'5M'", "M is months"]),
+        (&["--cache-capacity", "0"], &["--cache-capacity", "no cache or no bound"]),
+        (&["--cache-capacity", "8Gb/s"], &["--cache-capacity", "'8Gb/s'", "GiB"]),
+        (&["--cache-capacity", "150%"], &["--cache-capacity", "'150%'", "1% to 100%"]),
+        (&["--cache-headroom", "10%"], &["--cache-headroom", "one bound", "--cache-capacity"]),
         (&["--server-bind", "[::]:443"], &["--server-bind", "write --listen"]),
         (&["--auth-key", "root.jwk"], &["--auth-key", "--auth-public"]),
         (&["relay.toml"], &["'relay.toml'", "no configuration file"]),
@@ -74,6 +80,11 @@ fn refused_variables() {
         ("MOQ_LISTEN_TLS_CERT", "cert.pem", &["--listen-tls-key"]),
         ("SHARDCAST_SHARDS", "0", &["--shards", "from 1 to 256"]),
         ("MOQ_LOG_LEVEL", "loud", &["'loud'", "debug"]),
+        ("SHARDCAST_LINGER", "soon", &["'soon'", "--linger", "5m"]),
+        ("MOQ_CACHE_CAPACITY", "lots", &["'lots'", "--cache-capacity", "8GiB"]),
+        ("MOQ_CACHE_DURATION", "30", &["'30'", "--cache-duration", "write 30s"]),
+        ("MOQ_CACHE_HEADROOM", "2GiB", &["MOQ_CACHE_HEADROOM", "--cache-capacity"]),
+        ("MOQ_CACHE_SIZE", "2GiB", &["MOQ_CACHE_SIZE", "no such setting"]),
         ("RUST_LOG", "shardcast=loud", &["RUST_LOG", "info"]),
         ("MOQ_SERVER_BIND", "[::]:443", &["MOQ_SERVER_BIND", "MOQ_LISTEN"]),
         ("MOQ_AUTH_KEY", "root.jwk", &["MOQ_AUTH_KEY", "--auth-public"]),
@@ -194,6 +205,52 @@ fn more_shards_than_cores() {
 }
 
 #[test]
+fn cache_is_shared_and_said() {
+    let line = note_of_cache(shardcast(&["--listen", ANY_PORT, "--shards", "2"]));
+    assert!(line.starts_with("cache: ") && line.ends_with(" per shard"), "{line}");
+    assert!(line.contains(" (25% of "), "{line}");
+
+    let settings = ["--shards=2", "--cache-capacity=64MiB", "--cache-duration=0", "--linger=0"];
+    let line = note_of_cache(shardcast(&[&["--listen", ANY_PORT], &settings[..]].concat()));
+    assert_eq!(line, "cache: 64.0 MiB, 32.0 MiB per shard");
+
+    let mut command = shardcast(&["--listen", ANY_PORT, "--shards", "1"]);
+    command.env("MOQ_CACHE_CAPACITY", "5%").env("MOQ_CACHE_DURATION", "2m");
+    command.env("SHARDCAST_LINGER", "500ms");
+    let line = note_of_cache(command);
+    assert!(line.contains(" (5% of "), "{line}");
+}
+
+/// As the welcome and the log have it.
+#[track_caller]
+fn note_of_cache(command: Command) -> String {
+    let mut relay = Process::spawn(command);
+    relay.listening(LISTENING_WITHIN);
+    let noted = relay.stdout_line(" cache: ", LISTENING_WITHIN);
+    let logged = relay.stderr_line(" cache: ", LISTENING_WITHIN);
+    let line = noted.trim_start().trim_start_matches("note").trim_start();
+    assert!(logged.ends_with(line), "{logged:?} is not about {line:?}");
+    stops(relay, libc::SIGTERM);
+    line.to_owned()
+}
+
+#[test]
+fn too_small_a_cache() {
+    let args = ["--listen", ANY_PORT, "--shards", "3", "--cache-capacity", "2MiB"];
+    let words = ["2.0 MiB", "682.7 KiB for each shard", "--cache-capacity 3MiB or more"];
+    refuses(shardcast(&args), FAILED, &words);
+}
+
+#[test]
+fn cache_larger_than_the_memory_is_a_warning() {
+    let args = ["--listen", ANY_PORT, "--shards", "1", "--cache-capacity", "100%"];
+    let mut relay = Process::spawn(shardcast(&args));
+    relay.listening(LISTENING_WITHIN);
+    relay.stderr_line("lower --cache-capacity", LISTENING_WITHIN);
+    stops(relay, libc::SIGTERM);
+}
+
+#[test]
 fn development_relay_welcomes() {
     let mut relay = Process::spawn(shardcast(&["--listen", ANY_PORT]));
     let addr = relay.listening(LISTENING_WITHIN);
@@ -270,6 +327,9 @@ fn help_names_every_flag() {
         "--listen-tls-key <FILE>",
         "--listen-tls-generate <HOST>",
         "--auth-public <PATTERN>",
+        "--linger <DURATION>",
+        "--cache-capacity <SIZE>",
+        "--cache-duration <DURATION>",
         "--shards <N>",
         "--log-level <LEVEL>",
         "--help",
@@ -279,6 +339,11 @@ fn help_names_every_flag() {
         "MOQ_LISTEN_TLS_KEY=",
         "MOQ_LISTEN_TLS_GENERATE=",
         "MOQ_AUTH_PUBLIC=",
+        "Cache:",
+        "SHARDCAST_LINGER=",
+        "MOQ_CACHE_CAPACITY=",
+        "MOQ_CACHE_DURATION=",
+        "[default: 25%]",
         "SHARDCAST_SHARDS=",
         "MOQ_LOG_LEVEL=",
         "RUST_LOG",

@@ -344,13 +344,15 @@ impl Shard {
             }
             _ => {}
         }
-        if !is_info && !is_over {
-            return;
+        if is_info || is_over {
+            if let Some(slot) = self.tracks.slot(name) {
+                self.answer_questions(now, slot);
+            }
         }
-        if let Some(slot) = self.tracks.slot(name) {
-            self.answer_questions(now, slot);
-        }
-        if let Some(slot) = self.tracks.slot(name) {
+        // What the feed has brought may show that it will not bring what a fetch waits for.
+        if let Some(slot) = self.tracks.slot(name)
+            && (is_info || is_over || self.tracks.slab[slot].fetches.unsent().next().is_some())
+        {
             self.steer(now, slot);
         }
     }

@@ -226,7 +226,9 @@ impl Shard {
             let piece = piece.clone();
             self.tracks.with_content(slot, |content| content.append(arrival, piece, now));
         }
-        let is_over = pieces.last().is_some_and(|piece| piece.ends.is_some());
+        if pieces.last().is_some_and(|piece| piece.ends.is_some()) {
+            self.end_fetch(slot, fetch);
+        }
         if is_new {
             self.begin_waiting(now, slot, fetch, arrival);
         } else {
@@ -234,22 +236,22 @@ impl Shard {
                 self.forward_piece(now, slot, arrival, &piece);
             }
         }
-        if let (true, Some(slot)) = (is_over, self.tracks.slot(name)) {
-            self.end_fetch(slot, fetch);
-        }
         if let Some(slot) = self.tracks.slot(name) {
             self.tracks.note_changed(slot, Change::Fetched);
             self.note_use(now, name);
         }
     }
 
-    /// Those who wait for a fetch read a group from here on.
-    fn begin_waiting(&mut self, now: Instant, slot: usize, fetch: FetchId, arrival: u64) {
+    /// Those who wait for a fetch read a group from here on, and what the fetch, if it is not over,
+    /// still brings of it.
+    fn begin_waiting(&mut self, now: Instant, slot: usize, id: FetchId, arrival: u64) {
         let name = self.tracks.name(slot);
         let mut begun = Vec::new();
-        for fetcher in &mut self.tracks.slab[slot].fetchers {
-            if fetcher.at == At::Waiting(fetch) {
-                fetcher.at = At::Reading { arrival, fetch: Some(fetch) };
+        let track = &mut self.tracks.slab[slot];
+        let fetch = track.fetches.get(id).map(|_| id);
+        for fetcher in &mut track.fetchers {
+            if fetcher.at == At::Waiting(id) {
+                fetcher.at = At::Reading { arrival, fetch };
                 begun.push(fetcher.who);
             }
         }
@@ -300,10 +302,8 @@ impl Shard {
             if fetch.stage == Stage::Sent {
                 self.abandon(now, name, slot, id);
             }
+            self.end_fetch(slot, id);
             self.begin_waiting(now, slot, id, arrival);
-            if let Some(slot) = self.tracks.slot(name) {
-                self.end_fetch(slot, id);
-            }
         }
     }
 

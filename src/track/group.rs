@@ -96,6 +96,9 @@ pub enum Form {
 /// Beside its bytes: a list entry, and the header of the allocation it shares.
 const PIECE_COST_BYTES: usize = size_of::<(u64, Bytes)>() + 32;
 
+/// Of a group beside itself: its places among its track's groups and in the shard's cache.
+const GROUP_COST_BYTES: usize = size_of::<Group>() + 128;
+
 impl Form {
     pub fn of(version: Version) -> Form {
         if version >= Version::Lite05 { Form::Timed } else { Form::Untimed }
@@ -193,7 +196,7 @@ impl Group {
     pub fn held_bytes(&self) -> u64 {
         let index = self.marks.len() * size_of::<FrameMark>();
         let untimed = self.untimed.as_ref().map_or(0, |untimed| untimed.pieces.held_bytes());
-        (size_of::<Group>() + index) as u64 + self.timed.held_bytes() + untimed
+        (GROUP_COST_BYTES + index) as u64 + self.timed.held_bytes() + untimed
     }
 
     pub fn first_timestamp(&self) -> Option<u64> {

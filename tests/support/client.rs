@@ -4,21 +4,27 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::future::Future;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use moq_net::{
-    Error, Hop, Timescale, Timestamp, announce, broadcast, group,
+    Error, Hop, Timescale, Timestamp, announce, broadcast, group, kio,
     origin::{self, Consumer, Producer},
-    track,
+    stats, track,
 };
 use moq_tokio::{Client, Connection, connect};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::relay::Relay;
 
 /// Longer than any answer a relay on the same machine may take; a test that waits this long fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A refusal that takes longer is somebody's time limit and not an answer.
+pub const PROMPTLY: Duration = Duration::from_secs(2);
 
 /// Long enough that no group of a play is ever too old to be delivered.
 pub const MAX_AGE: Duration = Duration::from_secs(60);
@@ -65,11 +71,28 @@ pub struct Peer {
     announced: announce::Consumer,
     connection: Connection,
     client: Client,
+    counters: stats::Registry,
+}
+
+/// What a publisher was asked for so far, counted by its client as the requests came in: nothing
+/// that a cache of the client answers is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Subscriptions that were opened.
+    pub subscriptions: u64,
+    /// How many of them are over.
+    pub ended: u64,
+    pub fetches: u64,
 }
 
 impl Peer {
     /// Connects wherever the client's random connection id leads.
     pub async fn connect(relay: &Relay, version: &'static str, role: Role) -> Self {
+        Self::connect_as(relay, version, role, Hop::random()).await
+    }
+
+    /// Connects as a publisher of the given identity: two that share one publish the same content.
+    pub async fn connect_as(relay: &Relay, version: &'static str, role: Role, hop: Hop) -> Self {
         let mut config = connect::Config::default();
         config.tls.insecure = Some(true);
         config.version = vec![version.parse().expect("a version the client knows")];
@@ -81,7 +104,6 @@ impl Peer {
         // An application usually keeps one identity for both directions. Where the wire lets the
         // relay tell sessions apart by itself, two identities make it prove that it does: with one,
         // the client would drop its own broadcast whoever sent it.
-        let hop = Hop::random();
         let other = match version {
             LITE_04 | LITE_05 => hop,
             _ => Hop::random(),
@@ -97,6 +119,8 @@ impl Peer {
             Role::Viewer => client.with_subscriber(receives),
             Role::Both => client.with_publisher(&publishes).with_subscriber(receives),
         };
+        let counters = stats::Registry::new(stats::Config::new());
+        let client = client.with_stats(counters.tier(stats::Tier::default()).session(""));
 
         let accepted = relay.accepting().await;
         let url: url::Url = relay.url().parse().expect("relay url");
@@ -107,7 +131,7 @@ impl Peer {
         assert_eq!(negotiated.to_string(), version, "negotiated version");
         let shard = accepted.shard(version).await;
 
-        Self { version, shard, publishes, views, announced, connection, client }
+        Self { version, shard, publishes, views, announced, connection, client, counters }
     }
 
     /// Connects until the relay's log says the connection landed on `shard`. The kernel steers by
@@ -195,11 +219,14 @@ impl Peer {
         track: &str,
         max_age: Duration,
     ) -> Result<View, Error> {
-        let broadcast = within("the broadcast", self.views.request_broadcast(path)).await?;
         let preferences = track::Subscription::default().with_max_age(max_age);
-        let pending = broadcast.track(track)?.subscribe(preferences);
-        let subscriber = within("track information", pending).await?;
-        Ok(View::new(subscriber))
+        self.shelf(path, track).await?.subscribe(preferences).await
+    }
+
+    /// A track to subscribe to or to fetch from. Nothing is asked of the relay yet.
+    pub async fn shelf(&self, path: &str, track: &str) -> Result<Shelf, Error> {
+        let broadcast = within("the broadcast", self.views.request_broadcast(path)).await?;
+        Ok(Shelf { track: broadcast.track(track)? })
     }
 
     /// Asks for a track that must be refused, and returns the reason. From 05 on the refusal
@@ -212,6 +239,19 @@ impl Peer {
                 heard => panic!("{}: {path} {track} was not refused: {heard:?}", self.version),
             },
         }
+    }
+
+    /// What this publisher was asked for so far.
+    pub fn asked(&self) -> Asked {
+        let sides = self.counters.snapshot().traffic();
+        let sides = sides.iter().filter(|(_, side, _)| *side == stats::Role::Publisher);
+        let mut asked = Asked { subscriptions: 0, ended: 0, fetches: 0 };
+        for (_, _, counted) in sides {
+            asked.subscriptions += counted.subscriptions_started;
+            asked.ended += counted.subscriptions_ended;
+            asked.fetches += counted.fetches;
+        }
+        asked
     }
 
     /// Closes the connection so that the relay hears of it at once.
@@ -257,6 +297,45 @@ impl Channel {
         within("demand to end", used.unused()).await.expect("the track lives");
     }
 
+    /// Waits until what all subscribers together want of the track is as described. `None` is no
+    /// subscription at all.
+    pub async fn asked_to(
+        &mut self,
+        what: &str,
+        name: &str,
+        wanted: impl Fn(Option<&track::Subscription>) -> bool,
+    ) {
+        let track = self.track(name);
+        loop {
+            let now = track.subscription();
+            if wanted(now.as_ref()) {
+                // What is seen here is no news to `asked_next`.
+                let _ = track.poll_subscription_changed(&kio::Waiter::noop());
+                return;
+            }
+            let changed = within(format!("{what}, not {now:?}"), track.subscription_changed());
+            changed.await.expect("the track lives");
+        }
+    }
+
+    /// As `asked_to`, with nothing else seen in between.
+    pub async fn asked_next(
+        &mut self,
+        what: &str,
+        name: &str,
+        wanted: impl Fn(Option<&track::Subscription>) -> bool,
+    ) {
+        let changed = within(what, self.track(name).subscription_changed()).await;
+        let now = changed.expect("the track lives");
+        assert!(wanted(now.as_ref()), "{now:?} before {what}");
+    }
+
+    /// From now on a fetch of a group that the track does not hold is a question for the play,
+    /// and no longer refused.
+    pub fn archive(&mut self, name: &str) -> Archive {
+        Archive { fetched: self.track(name).dynamic() }
+    }
+
     pub fn publish(&mut self, name: &str, script: &Script) {
         for group in &script.groups {
             self.publish_group(name, script, group);
@@ -275,13 +354,14 @@ impl Channel {
         script: &Script,
         scripted: &ScriptedGroup,
     ) -> group::Producer {
-        let sequence = scripted.sequence;
-        let mut group = self.track(name).create_group(group::Info { sequence }).expect("group");
-        for (index, frame) in scripted.frames.iter().enumerate() {
-            let payload = script.payload(sequence, index);
-            group.write_frame(frame.timestamp(), payload).expect("frame");
-        }
+        let mut group = self.open_group(name, scripted.sequence);
+        script.write(&mut group, 0..scripted.frames.len());
         group
+    }
+
+    /// A group without any frame yet.
+    pub fn open_group(&mut self, name: &str, sequence: u64) -> group::Producer {
+        self.track(name).create_group(group::Info { sequence }).expect("group")
     }
 
     pub fn finish(&mut self, name: &str) {
@@ -294,9 +374,177 @@ impl Channel {
     }
 }
 
+/// Groups that a publisher does not hold in its track and brings when they are fetched.
+pub struct Archive {
+    fetched: track::Dynamic,
+}
+
+impl Archive {
+    /// The next group that is fetched. Dropping the request refuses it.
+    pub async fn request(&self) -> group::Request {
+        let request = within("a fetch", self.fetched.requested_group()).await;
+        request.expect("the track lives")
+    }
+
+    /// Answers every fetch with what the script says, and groups it does not know with NotFound.
+    pub fn serve(self, script: Script) -> Serving {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = asked.clone();
+        let task = tokio::spawn(async move {
+            while let Ok(request) = self.fetched.requested_group().await {
+                let (sequence, first) = (request.sequence(), request.frame_start() as usize);
+                log.lock().expect("no play panics here").push(sequence);
+                let Some(scripted) = script.find(sequence) else {
+                    request.reject(Error::NotFound);
+                    continue;
+                };
+                let count = scripted.frames.len();
+                let mut group = request.accept(None).expect("a group that nobody has made");
+                script.write(&mut group, first.min(count)..count);
+                group.finish().expect("finish group");
+            }
+        });
+        Serving { asked, task }
+    }
+}
+
+/// An archive that is open to all. Dropping it closes it.
+pub struct Serving {
+    asked: Arc<Mutex<Vec<u64>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Serving {
+    /// The groups that were taken out so far, in ascending order, each as often as it was.
+    pub fn asked(&self) -> Vec<u64> {
+        let mut asked = self.asked.lock().expect("no play panics here").clone();
+        asked.sort_unstable();
+        asked
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Waits until nobody wants the group any more that was fetched and is not answered yet.
+pub async fn abandoned(request: &group::Request) {
+    within("the fetch to be given up", kio::wait(|waiter| request.poll_unused(waiter))).await;
+}
+
+/// A track as a viewer addresses it. What one viewer has received is in its client's own cache, so
+/// only what it has not got yet is asked of the relay.
+#[derive(Clone)]
+pub struct Shelf {
+    track: track::Consumer,
+}
+
+impl Shelf {
+    pub async fn subscribe(&self, preferences: track::Subscription) -> Result<View, Error> {
+        let subscriber = within("track information", self.track.subscribe(preferences)).await?;
+        Ok(View::new(subscriber))
+    }
+
+    /// A subscription that begins at a group and is patient from there on.
+    pub async fn subscribe_from(&self, sequence: u64) -> Result<View, Error> {
+        let start = track::Position::group(sequence);
+        let patient = track::Subscription::default().with_max_age(MAX_AGE);
+        self.subscribe(patient.with_start(start)).await
+    }
+
+    /// A past group, open for reading as soon as anything of it is there.
+    pub async fn open(&self, sequence: u64, frame_start: u64) -> Result<group::Consumer, Error> {
+        let options = group::Fetch::default().with_frame_start(frame_start);
+        within(format!("fetched group {sequence}"), self.track.fetch_group(sequence, options)).await
+    }
+
+    /// A past group from its first frame to its end.
+    pub async fn fetch(&self, sequence: u64) -> Result<Frames, Error> {
+        self.fetch_from(sequence, 0).await
+    }
+
+    /// A past group from one of its frames to its end.
+    pub async fn fetch_from(&self, sequence: u64, frame_start: u64) -> Result<Frames, Error> {
+        let mut group = self.open(sequence, frame_start).await?;
+        read(&mut group, usize::MAX).await
+    }
+
+    /// Fetches every group of the script at once, from now on, and compares all of it.
+    #[track_caller]
+    pub fn expect(
+        &self,
+        who: &str,
+        script: &Script,
+        timestamps: bool,
+    ) -> impl Future<Output = ()> + use<> {
+        let caller = std::panic::Location::caller();
+        let mut fetches = JoinSet::new();
+        for group in &script.groups {
+            let (shelf, sequence) = (self.clone(), group.sequence);
+            fetches.spawn(async move { (sequence, shelf.fetch(sequence).await) });
+        }
+        let (script, who) = (script.clone(), who.to_owned());
+        async move {
+            let mut received = BTreeMap::new();
+            while let Some(fetched) = fetches.join_next().await {
+                let (sequence, frames) = fetched.expect("a fetch that does not panic");
+                let frames = frames.unwrap_or_else(|error| {
+                    panic!("{who} at {caller}: fetched group {sequence}: {error:?}")
+                });
+                received.insert(sequence, frames);
+            }
+            if let Some(difference) = script.difference(&received, timestamps) {
+                panic!("{who} at {caller}: fetched {difference}");
+            }
+        }
+    }
+
+    /// A fetch that must fail, and soon: the reason is an answer, not a time limit of anybody.
+    #[track_caller]
+    pub fn refused(&self, sequence: u64) -> impl Future<Output = Error> + use<> {
+        self.refused_from(sequence, 0)
+    }
+
+    #[track_caller]
+    pub fn refused_from(
+        &self,
+        sequence: u64,
+        frame_start: u64,
+    ) -> impl Future<Output = Error> + use<> {
+        let caller = std::panic::Location::caller();
+        let shelf = self.clone();
+        async move {
+            let fetch = shelf.fetch_from(sequence, frame_start);
+            let answer = tokio::time::timeout(PROMPTLY, fetch).await;
+            match answer {
+                Err(_) => panic!("{caller}: no refusal of group {sequence} within {PROMPTLY:?}"),
+                Ok(Ok(frames)) => {
+                    panic!("{caller}: group {sequence} has {} frames, no refusal", frames.len())
+                }
+                Ok(Err(error)) => error,
+            }
+        }
+    }
+}
+
+/// The next frames of a group: so many of them, or all until its end.
+pub async fn read(group: &mut group::Consumer, count: usize) -> Result<Frames, Error> {
+    let what = format!("a frame of fetched group {}", group.sequence);
+    let mut frames = Frames::new();
+    while frames.len() < count {
+        let Some(frame) = within(&what, group.read_frame()).await? else { break };
+        frames.push((frame.timestamp, frame.payload));
+    }
+    Ok(frames)
+}
+
 /// A subscription as its viewer holds it. Dropping it unsubscribes.
 pub struct View {
     info: track::Info,
+    /// Frames of an unfinished group that were awaited and are still to be compared.
+    begun: Frames,
     heard: mpsc::UnboundedReceiver<Heard>,
     reader: tokio::task::JoinHandle<()>,
 }
@@ -320,7 +568,7 @@ impl View {
         let info = subscriber.info().clone();
         let (told, heard) = mpsc::unbounded_channel();
         let reader = tokio::spawn(listen(subscriber, told));
-        Self { info, heard, reader }
+        Self { info, begun: Frames::new(), heard, reader }
     }
 
     pub async fn next(&mut self, what: &str) -> Heard {
@@ -328,9 +576,20 @@ impl View {
         heard.expect("the reader ends with the track")
     }
 
+    /// Waits until so many more frames of the group that is arriving are here. They are still to
+    /// be read with the rest of it.
+    pub async fn begins(&mut self, who: &str, frames: usize) {
+        for _ in 0..frames {
+            match self.next(&format!("a frame for {who}")).await {
+                Heard::Frame(_, timestamp, payload) => self.begun.push((timestamp, payload)),
+                heard => panic!("{who}: {heard:?} instead of a frame"),
+            }
+        }
+    }
+
     /// The next group in arrival order, read to its end. `None` is the end of the track.
     pub async fn group(&mut self, who: &str) -> Option<(u64, Frames)> {
-        let mut frames = Frames::new();
+        let mut frames = std::mem::take(&mut self.begun);
         loop {
             match self.next(&format!("a group for {who}")).await {
                 Heard::Frame(_, timestamp, payload) => frames.push((timestamp, payload)),
@@ -403,11 +662,13 @@ async fn listen(mut subscriber: track::Subscriber, told: mpsc::UnboundedSender<H
 }
 
 /// What a publisher says, known to the viewer in advance: contents follow from the seed.
+#[derive(Clone)]
 pub struct Script {
     pub seed: u64,
     pub groups: Vec<ScriptedGroup>,
 }
 
+#[derive(Clone)]
 pub struct ScriptedGroup {
     pub sequence: u64,
     pub frames: Vec<ScriptedFrame>,
@@ -459,9 +720,21 @@ impl Script {
         Self { seed, groups }
     }
 
+    pub fn find(&self, sequence: u64) -> Option<&ScriptedGroup> {
+        self.groups.iter().find(|group| group.sequence == sequence)
+    }
+
+    /// Some frames of a group that this script knows.
+    pub fn write(&self, group: &mut group::Producer, frames: Range<usize>) {
+        let scripted = self.find(group.sequence).expect("a scripted group");
+        for index in frames {
+            let payload = self.payload(scripted.sequence, index);
+            group.write_frame(scripted.frames[index].timestamp(), payload).expect("frame");
+        }
+    }
+
     pub fn payload(&self, sequence: u64, index: usize) -> Bytes {
-        let group = self.groups.iter().find(|group| group.sequence == sequence);
-        let size = group.expect("a scripted group").frames[index].size;
+        let size = self.find(sequence).expect("a scripted group").frames[index].size;
         let mut random = SplitMix(self.seed ^ (sequence << 32) ^ (index as u64) << 16);
         let mut payload = Vec::with_capacity(size + 8);
         while payload.len() < size {
@@ -478,30 +751,55 @@ impl Script {
         if said != heard {
             return Some(format!("groups {said:?} arrived as {heard:?}"));
         }
-        for (group, frames) in self.groups.iter().zip(received.values()) {
-            let mut at = format!("group {}", group.sequence);
-            if frames.len() != group.frames.len() {
-                let counts = (group.frames.len(), frames.len());
-                return Some(format!("{at}: {} frames arrived as {}", counts.0, counts.1));
+        let mut groups = self.groups.iter().zip(received.values());
+        groups.find_map(|(group, frames)| self.difference_from(group, 0, frames, timestamps))
+    }
+
+    /// Compares the frames of a group from one of them on.
+    #[track_caller]
+    pub fn compare_from(
+        &self,
+        who: &str,
+        sequence: u64,
+        first: usize,
+        frames: &Frames,
+        timestamps: bool,
+    ) {
+        let group = self.find(sequence).expect("a scripted group");
+        if let Some(difference) = self.difference_from(group, first, frames, timestamps) {
+            panic!("{who}: {difference}");
+        }
+    }
+
+    fn difference_from(
+        &self,
+        group: &ScriptedGroup,
+        first: usize,
+        frames: &Frames,
+        timestamps: bool,
+    ) -> Option<String> {
+        let mut at = format!("group {}", group.sequence);
+        let said = &group.frames[first..];
+        if frames.len() != said.len() {
+            return Some(format!("{at}: {} frames arrived as {}", said.len(), frames.len()));
+        }
+        for (offset, (frame, (timestamp, bytes))) in said.iter().zip(frames).enumerate() {
+            let index = first + offset;
+            let _ = write!(at, " frame {index}");
+            let payload = self.payload(group.sequence, index);
+            if payload.len() != bytes.len() {
+                let sizes = (payload.len(), bytes.len());
+                return Some(format!("{at}: {} bytes arrived as {}", sizes.0, sizes.1));
             }
-            for (index, (frame, (timestamp, bytes))) in group.frames.iter().zip(frames).enumerate()
-            {
-                let _ = write!(at, " frame {index}");
-                let payload = self.payload(group.sequence, index);
-                if payload.len() != bytes.len() {
-                    let sizes = (payload.len(), bytes.len());
-                    return Some(format!("{at}: {} bytes arrived as {}", sizes.0, sizes.1));
-                }
-                if let Some(byte) = payload.iter().zip(bytes).position(|(a, b)| a != b) {
-                    return Some(format!("{at}: byte {byte} differs"));
-                }
-                let said = (frame.ticks, timescale());
-                let heard = (timestamp.value(), timestamp.scale());
-                if timestamps && said != heard {
-                    return Some(format!("{at}: timestamp {said:?} arrived as {heard:?}"));
-                }
-                at.truncate(at.find(" frame").unwrap_or(at.len()));
+            if let Some(byte) = payload.iter().zip(bytes).position(|(a, b)| a != b) {
+                return Some(format!("{at}: byte {byte} differs"));
             }
+            let said = (frame.ticks, timescale());
+            let heard = (timestamp.value(), timestamp.scale());
+            if timestamps && said != heard {
+                return Some(format!("{at}: timestamp {said:?} arrived as {heard:?}"));
+            }
+            at.truncate(at.find(" frame").unwrap_or(at.len()));
         }
         None
     }

@@ -46,6 +46,17 @@ pub struct Ended {
 
 impl Relay {
     pub async fn start(shards: usize) -> Relay {
+        Relay::start_with(shards, &[]).await
+    }
+
+    /// One that keeps a subscription upstream for so long after its last viewer.
+    pub async fn lingering(shards: usize, linger: Duration) -> Relay {
+        let linger = format!("{}ms", linger.as_millis());
+        Relay::start_with(shards, &["--linger", &linger]).await
+    }
+
+    /// With more arguments than every relay of a play has.
+    async fn start_with(shards: usize, more: &[&str]) -> Relay {
         let stage = STAGE.lock().await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
         for (name, _) in std::env::vars_os() {
@@ -60,6 +71,7 @@ impl Relay {
             .args(["--listen-tls-generate", "localhost"])
             .args(["--auth-public", "**"])
             .args(["--log-level", "info"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
