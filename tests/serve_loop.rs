@@ -1841,6 +1841,69 @@ fn who_reads_a_group_that_is_evicted_is_told_so() {
 }
 
 #[test]
+fn what_is_too_large_for_the_cache_is_whole_or_cut_off_for_all() {
+    everywhere(|version, place| {
+        let mut s = scene_on(small_cache(place.shards, 10_000), version, place);
+        let subs = [0, 1, 2].map(|nth| s.watch(FETCHABLE[nth % 2], nth));
+        let (ann, bob) = (subs[0].peer, subs[1].peer);
+        for sequence in 0..3 {
+            s.w.open_group(s.cam, sequence);
+            s.w.frame(s.cam, sequence, 8000);
+            s.w.run(SOON);
+            let gets = [ann, bob].map(|peer| s.fetch(peer, whole(sequence)));
+            for _ in 0..4 {
+                s.w.run(SOON);
+                s.w.frame(s.cam, sequence, 8000);
+            }
+            s.w.end_group(s.cam, sequence, End::Finished);
+            s.w.run(SOON);
+            let is_told = |end| end == DONE || end == reset(StreamCode::EVICTED);
+            for sub in subs {
+                let end = s.w.sub(sub).groups.get(&sequence).and_then(|seen| seen.end);
+                assert!(is_told(end), "{place:?} group {sequence}: {end:?}");
+            }
+            for get in gets {
+                let (_, end) = s.w.outcome(get);
+                assert!(is_told(end), "{place:?} fetch of {sequence}: {end:?}");
+            }
+        }
+        s.w.end();
+    });
+}
+
+#[test]
+fn a_group_that_pauses_is_of_use_to_those_who_wait_for_it() {
+    everywhere(|version, place| {
+        let mut s = scene_on(small_cache(place.shards, CACHE_BYTES), version, place);
+        let subs = [0, 1].map(|nth| s.watch(FETCHABLE[nth], nth));
+        s.w.open_group(s.cam, 0);
+        s.w.frame(s.cam, 0, 10);
+        let other = s.w.track(s.cam.peer, PATH, "other");
+        s.w.open_group(other, 0);
+        s.w.frame(other, 0, 10);
+        s.w.run(SOON);
+        let viewers = [0, 1, 2].map(|nth| s.viewer(FETCHABLE[nth % 2], nth));
+        let gets = viewers.map(|viewer| s.w.fetch(viewer, PATH, "other", whole(0)));
+        for count in 1..4 {
+            // Longer than the cache keeps what nobody asks for.
+            s.w.run(s.w.stage.cache.duration * 2);
+            s.outcomes(&gets, (count, None));
+            s.w.frame(s.cam, 0, 10);
+            s.w.frame(other, 0, 10);
+            s.w.run(SOON);
+        }
+        s.w.end_group(s.cam, 0, End::Finished);
+        s.w.end_group(other, 0, End::Finished);
+        s.w.run(SOON);
+        s.outcomes(&gets, (4, DONE));
+        for sub in subs {
+            assert_eq!(s.w.got(sub), [0], "{place:?}");
+        }
+        s.w.end();
+    });
+}
+
+#[test]
 fn what_nobody_asks_for_leaves_the_cache_in_time() {
     everywhere(|version, place| {
         let (linger, duration) = (ms(2000), ms(7000));
@@ -1964,6 +2027,28 @@ fn a_fetch_that_is_held_does_not_hold_a_feed_that_nobody_watches() {
         s.w.leave(sub);
         s.w.run(LINGER_DEFAULT + ms(10_000));
         assert_eq!(s.w.outcome(get), (0, reset(StreamCode::NOT_FOUND)), "{:?}", s.place);
+        let asked = s.w.asked(s.cam.peer);
+        assert_eq!(asked.last(), Some(&Asked::Unsubscribe), "{:?}: {asked:?}", s.place);
+        s.w.end();
+    });
+}
+
+#[test]
+fn a_fetch_whose_grace_runs_ends_with_the_feed() {
+    of_old(|mut s| {
+        let sub = s.watch(Lite06, 0);
+        s.groups(0..2);
+        s.groups(4..5);
+        s.w.run(SOON);
+        let bob = s.viewer(Lite05, 1);
+        let get = s.fetch(bob, whole(3));
+        s.w.run(ms(1000));
+        assert_eq!(s.w.outcome(get), (0, None), "{:?}", s.place);
+        s.w.leave(sub);
+        s.w.run(SOON);
+        assert_eq!(s.w.outcome(get), (0, reset(StreamCode::NOT_FOUND)), "{:?}", s.place);
+        // Its grace is over before the linger is, and there is nothing left to be done then.
+        s.w.run(LINGER_DEFAULT);
         let asked = s.w.asked(s.cam.peer);
         assert_eq!(asked.last(), Some(&Asked::Unsubscribe), "{:?}: {asked:?}", s.place);
         s.w.end();

@@ -1221,7 +1221,11 @@ impl Troupe {
                 self.w.source(way).fetch_pace = None;
             }
             _ => {
-                let end = self.r.pick(&[End::Reset(0x41), End::Reset(0), End::Finished]);
+                let mut end = self.r.pick(&[End::Reset(0x41), End::Reset(0), End::Finished]);
+                // Without END, FIN is the end of the track there.
+                if self.w.peers[way.peer].version <= Lite04 {
+                    end = End::Reset(0x41);
+                }
                 let cuts_groups = self.r.one_in(3);
                 self.w.break_off(way, end, cuts_groups);
             }

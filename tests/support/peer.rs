@@ -120,6 +120,8 @@ pub struct Source {
     /// The relay has moved the bounds of a subscription, or has subscribed again: what it holds
     /// may have gaps.
     pub bounds_moved: bool,
+    /// Groups that it brought up to a frame only, for the relay wanted no more.
+    pub capped: BTreeSet<u64>,
     /// How it has given up what it owed.
     pub broken: Vec<End>,
     /// Groups, and what a FETCH of them failed with here or may fail with for its slowness.
@@ -513,6 +515,7 @@ impl Peer {
             end: None,
             was_subscribed: false,
             bounds_moved: false,
+            capped: BTreeSet::new(),
             broken: Vec::new(),
             failed: BTreeSet::new(),
         });
@@ -1085,12 +1088,13 @@ impl Peer {
 
     fn group_began(&mut self, id: u64, header: GroupHeader) -> Use {
         let GroupHeader { subscribe_id, sequence, frame_start } = header;
-        self.log.push(format!("GROUP {subscribe_id} {sequence} {frame_start}"));
         let subscription = subscribe_id as usize;
         let Some(known) = self.subscriptions.get_mut(subscription) else {
             self.fault(format!("GROUP {sequence} for subscription {subscribe_id}, which is none"));
             return Use::Ignored;
         };
+        let (path, track) = (&known.path, &known.track);
+        self.log.push(format!("GROUP {subscribe_id} {path} {track} {sequence} {frame_start}"));
         if known.has_left {
             // It may have been under way.
             let _ = self.conn.recv_stream(stream(id)).stop(code(1));
@@ -1640,9 +1644,11 @@ impl Peer {
                 }
             };
             let group = &self.sources[upstream.source].groups[sequence];
-            // The end group may be wanted up to a frame only.
+            // The end group may be wanted up to a frame only, which comes too late for one of which
+            // more is on its way.
             let is_last = wanted.group_end == Some(*sequence);
             let cap = wanted.frame_end.filter(|_| is_last).map(|last| last as usize + 1);
+            let cap = cap.filter(|cap| out.frames <= *cap);
             let until = group.frames.len().min(cap.unwrap_or(usize::MAX));
             for frame in group.frames.get(out.frames..until).unwrap_or_default() {
                 frame.encode(self.version, &mut out.timestamp, &mut bytes);
@@ -1651,6 +1657,9 @@ impl Peer {
             let is_capped = cap.is_some_and(|cap| group.frames.len() >= cap);
             let end = if is_capped { Some(End::Finished) } else { group.end };
             out.end_sent = end.is_some();
+            if is_capped {
+                self.sources[upstream.source].capped.insert(*sequence);
+            }
             if let Some(End::Reset(with)) = end {
                 out.is_closed = true;
                 self.send_nonempty(stream, &bytes);

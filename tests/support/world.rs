@@ -814,7 +814,11 @@ impl World {
                 let is_late =
                     self.groups_expire && viewer.is_slow() && code == StreamCode::TOO_FAR_BEHIND.0;
                 let is_broken = !source.broken.is_empty();
-                if is_theirs || is_lost || is_broken || is_old || is_late || self.evicts(code) {
+                // The rest of it is nowhere to be had.
+                let is_capped =
+                    source.capped.contains(&sequence) && code == StreamCode::TOO_FAR_BEHIND.0;
+                let is_excused = is_theirs || is_lost || is_broken || is_old || is_late;
+                if is_excused || is_capped || self.evicts(code) {
                     return Ok(());
                 }
                 Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))
@@ -949,6 +953,11 @@ impl World {
             let is_strict = is_plain && is_told && viewer.version == Version::Lite05;
             assert!(start <= *first || !is_strict, "{who}: START {start} above {first}");
         }
+        // Nothing stays open that is over.
+        let is_over = |sequence: &u64| source.groups.get(sequence).is_some_and(|g| g.end.is_some());
+        let is_open = |(sequence, seen): &(&u64, &Seen)| seen.end.is_none() && is_over(sequence);
+        let open = known.groups.iter().find(is_open).filter(|_| viewer.reads_groups);
+        assert!(open.is_none(), "{who}: {open:?} is still open");
         // Lite-04 and older cannot say how long they keep a group; the relay assumes seconds.
         let is_brief = oldest <= Version::Lite04;
         let is_lossy = self.groups_expire || self.groups_are_evicted;
