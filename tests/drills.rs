@@ -115,7 +115,7 @@ async fn a_publisher_dies_and_returns() {
         viewer.sees(PATH).await;
         let subscribing = viewer.subscribe(PATH, TRACK);
         let subscribed = if audience.is_empty() {
-            let (subscribed, ()) = tokio::join!(subscribing, publisher.serve(0));
+            let (subscribed, ()) = tokio::join!(subscribing, publisher.serve(0, MAX_AGE));
             publisher.group(0, true).await;
             subscribed
         } else {
@@ -203,9 +203,9 @@ impl Publisher {
     }
 
     /// Answers what the relay asks when somebody wants the track, which starts at a group.
-    async fn serve(&self, group: u64) {
+    async fn serve(&self, group: u64, max_age: Duration) {
         let version = Version::Lite06;
-        let max_age_ms = MAX_AGE.as_millis() as u64;
+        let max_age_ms = max_age.as_millis() as u64;
         let mut info = Vec::new();
         TrackInfo { priority: 127, max_age_ms, timescale: 1000 }.encode(version, &mut info);
         let request = self.raw.accepted("TRACK", is_request(BidiType::Track)).await;
@@ -214,6 +214,20 @@ impl Publisher {
         SubscribeResponse::Start { group }.encode(version, &mut start);
         let request = self.raw.accepted("SUBSCRIBE", is_request(BidiType::Subscribe)).await;
         self.raw.send(request, &start, false);
+    }
+
+    /// A second of video in frames of equal size.
+    async fn second(&self, sequence: u64, frames: u64, size: u64) {
+        let mut bytes = vec![UniType::Group as u8];
+        GroupHeader { subscribe_id: 0, sequence, frame_start: 0 }
+            .encode(Version::Lite06, &mut bytes);
+        for frame in 0..frames {
+            let timestamp_delta =
+                if frame == 0 { sequence as i64 * 1000 } else { 1000 / frames as i64 };
+            FrameHeader { timestamp_delta, size }.encode(Version::Lite06, &mut bytes);
+            bytes.resize(bytes.len() + size as usize, sequence as u8);
+        }
+        self.raw.open(Dir::Uni, &bytes, true).await;
     }
 
     /// One frame, and the end or the beginning of a second.
@@ -725,6 +739,66 @@ async fn a_flood_of_streams_ends_at_the_credit() {
     raw.close().await;
     show.close().await;
     relay.stop().await.expect_success();
+}
+
+// ---- sloth ----
+
+/// A viewer of a 10 Mb/s track that reads nothing for a minute costs the relay less than 2 MiB and
+/// nobody else a group; when it reads again it is served what is new. The minute is one of
+/// presentation, which is what ages groups; it takes a few seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewer_that_stops_reading_costs_little() {
+    const PATH: &str = "live/cam";
+    const MINUTE: u64 = 60;
+    const WARM_UP: u64 = 12;
+    const FRAMES: u64 = 25;
+    const FRAME_BYTES: u64 = 50_000;
+    const COST_MAX: u64 = 2 << 20;
+    let relay = Relay::start(2).await;
+    let process = Process(relay.id());
+    let publisher = Publisher::announce(&relay, IDLE_TIMEOUT, PATH).await;
+    let (keen, lazy) = (viewing(&relay, PATH).await, viewing(&relay, PATH).await);
+    publisher.serve(0, Duration::from_secs(5)).await;
+    let mut ticks = tokio::time::interval(Duration::from_millis(150));
+    let mut before = 0;
+    for sequence in 0..WARM_UP + MINUTE {
+        ticks.tick().await;
+        if sequence == WARM_UP {
+            before = process.rss();
+            lazy.stop_reading();
+        }
+        publisher.second(sequence, FRAMES, FRAME_BYTES).await;
+        let stream = keen.accepted("a group", is_group(sequence)).await;
+        let whole = |stream: &Stream| stream.end.is_some();
+        let stream = keen.stream_until("the end of a group", stream, whole).await;
+        assert_eq!(stream.end, Some(End::Finished), "group {sequence}");
+        assert!(stream.received.len() as u64 > FRAMES * FRAME_BYTES, "group {sequence}");
+    }
+    let cost = process.rss().saturating_sub(before);
+    println!("a minute of not reading: {} KiB", cost >> 10);
+    assert!(cost < COST_MAX, "{cost} bytes");
+
+    lazy.read_again();
+    publisher.second(WARM_UP + MINUTE, FRAMES, FRAME_BYTES).await;
+    let stream = lazy.accepted("a new group", is_group(WARM_UP + MINUTE)).await;
+    let whole = |stream: &Stream| stream.end == Some(End::Finished);
+    lazy.stream_until("the end of a new group", stream, whole).await;
+    drop((keen, lazy, publisher));
+    relay.stop().await.expect_success();
+}
+
+async fn viewing(relay: &Relay, path: &str) -> Raw {
+    let viewer = Raw::introduced(relay.address(), Version::Lite06).await;
+    viewer.open(Dir::Bi, &subscribe(Version::Lite06, path), false).await;
+    viewer
+}
+
+fn is_group(sequence: u64) -> impl Fn(u64, &[u8]) -> bool {
+    move |id, bytes| {
+        let is_uni = id & 2 != 0 && bytes.first() == Some(&(UniType::Group as u8));
+        let header = is_uni.then(|| GroupHeader::take(Version::Lite06, &bytes[1..]));
+        matches!(header, Some(Ok(Some((header, _)))) if header.sequence == sequence)
+    }
 }
 
 // ---- rest ----

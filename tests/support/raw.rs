@@ -1,7 +1,7 @@
 //! A QUIC client that says on its streams whatever a drill wants, right or wrong, and tells how
 //! the relay answered. It shares no code with the relay above quinn-proto.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -52,6 +52,8 @@ struct State {
     streams: BTreeMap<u64, Stream>,
     /// Streams that the relay opened, in order.
     accepted: Vec<u64>,
+    /// Streams with something to read, while nothing is read.
+    unread: Option<BTreeSet<u64>>,
 }
 
 /// How a connection ended.
@@ -190,6 +192,7 @@ impl Raw {
             lost: None,
             streams: BTreeMap::new(),
             accepted: Vec::new(),
+            unread: None,
         };
         let changed = watch::Sender::new(());
         let shared = Arc::new(Shared { state: state.into(), changed, kick: Notify::new() });
@@ -272,6 +275,20 @@ impl Raw {
 
     pub fn is_open(&self) -> bool {
         self.state().lost.is_none()
+    }
+
+    /// From now on whatever comes stays where it is.
+    pub fn stop_reading(&self) {
+        self.state().unread.get_or_insert_default();
+    }
+
+    pub fn read_again(&self) {
+        let mut state = self.state();
+        for id in state.unread.take().unwrap_or_default() {
+            state.read(id);
+        }
+        drop(state);
+        self.shared.kick.notify_one();
     }
 
     #[track_caller]
@@ -422,6 +439,10 @@ impl State {
     }
 
     fn read(&mut self, id: u64) {
+        if let Some(unread) = &mut self.unread {
+            unread.insert(id);
+            return;
+        }
         let known = self.streams.entry(id).or_default();
         let mut recv = self.conn.recv_stream(stream(id));
         let Ok(mut chunks) = recv.read(true) else { return };
