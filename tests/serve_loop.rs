@@ -1872,6 +1872,45 @@ fn what_is_too_large_for_the_cache_is_whole_or_cut_off_for_all() {
 }
 
 #[test]
+fn what_the_home_lets_go_of_does_not_stay_open_elsewhere() {
+    everywhere(|version, place| {
+        let mut s = scene_on(small_cache(place.shards, 30_000), version, place);
+        let sub = s.watch(Lite06, 0);
+        s.w.open_group(s.cam, 0);
+        s.w.frame(s.cam, 0, 8000);
+        s.w.run(SOON);
+        let bob = s.viewer(Lite05, 0);
+        let get = s.fetch(bob, whole(0));
+        // Something large that has its home there as well, and no viewer anywhere else.
+        let large = homed("live/large", place.home, place.shards);
+        s.w.peers[s.cam.peer].announce("live/large", &[], Cost::ZERO);
+        let film = s.w.track(s.cam.peer, "live/large", &large);
+        s.w.run(SOON);
+        let ann = s.w.viewer(Lite06, place.home);
+        let other = s.w.subscribe(ann, "live/large", &large, live());
+        s.w.run(SOON);
+        s.w.open_group(film, 0);
+        for _ in 0..5 {
+            s.w.frame(film, 0, 8000);
+            s.w.run(SOON);
+        }
+        s.w.end_group(film, 0, End::Finished);
+        s.w.run(SOON);
+        for _ in 0..2 {
+            s.w.frame(s.cam, 0, 100);
+            s.w.run(SOON);
+        }
+        s.w.end_group(s.cam, 0, End::Finished);
+        s.w.run(SOON);
+        let (_, fetched) = s.w.outcome(get);
+        let ends = [s.w.sub(sub).groups[&0].end, s.w.sub(other).groups[&0].end, fetched];
+        let is_told = |end: &Option<End>| *end == DONE || *end == reset(StreamCode::EVICTED);
+        assert!(ends.iter().all(is_told), "{place:?}: {ends:?}");
+        s.w.end();
+    });
+}
+
+#[test]
 fn a_group_that_pauses_is_of_use_to_those_who_wait_for_it() {
     everywhere(|version, place| {
         let mut s = scene_on(small_cache(place.shards, CACHE_BYTES), version, place);
