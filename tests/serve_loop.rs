@@ -315,6 +315,27 @@ fn a_group_that_was_wanted_up_to_a_frame_is_not_whole_for_others() {
 }
 
 #[test]
+fn a_bound_that_was_lifted_long_ago_cuts_nothing_off() {
+    for place in PLACES {
+        let mut s = scene(Lite06, place);
+        let viewers = [0, 1].map(|nth| s.viewer(FETCHABLE[1 - nth], nth));
+        let first = s.subscribe(viewers[0], Preferences { frame_end: Some(1), ..range(0, 2) });
+        s.w.run(SOON);
+        s.w.update(first, range(0, None));
+        s.w.run(ms(5000));
+        let second = s.subscribe(viewers[1], range(0, None));
+        s.w.run(SOON);
+        // As many frames as were once wanted of it, and this is all of it.
+        s.w.group(s.cam, 2, &[10, 20]);
+        s.w.run(SOON);
+        for sub in [first, second] {
+            assert_eq!(s.w.sub(sub).groups[&2].end, DONE, "{place:?}");
+        }
+        s.w.end();
+    }
+}
+
+#[test]
 fn an_update_that_races_a_leave_leaves_nothing_behind() {
     everywhere(|version, place| {
         let mut s = scene(version, place);

@@ -909,9 +909,9 @@ impl World {
                     && code == StreamCode::TOO_FAR_BEHIND.0;
                 let is_mute =
                     source.never_answers.is_some() && code == StreamCode::CONTROL_TIMEOUT.0;
-                // It cannot be asked, so what the relay lacks is not there.
-                let is_brief =
-                    publisher.version <= Version::Lite04 && code == StreamCode::NOT_FOUND.0;
+                // It cannot be asked, so what the relay lacks, or has had for too long, is not there.
+                let is_brief = publisher.version <= Version::Lite04
+                    && [StreamCode::NOT_FOUND.0, StreamCode::OLD.0].contains(&code);
                 let is_excused = is_theirs || is_lost || is_beyond || is_mute || is_brief;
                 if is_excused || self.evicts(code) {
                     return Ok(());
@@ -957,7 +957,8 @@ impl World {
         let is_over = |sequence: &u64| source.groups.get(sequence).is_some_and(|g| g.end.is_some());
         let is_open = |(sequence, seen): &(&u64, &Seen)| seen.end.is_none() && is_over(sequence);
         let open = known.groups.iter().find(is_open).filter(|_| viewer.reads_groups);
-        assert!(open.is_none(), "{who}: {open:?} is still open");
+        let open = open.map(|(sequence, _)| sequence);
+        assert!(open.is_none(), "{who}: group {open:?} is still open");
         // Lite-04 and older cannot say how long they keep a group; the relay assumes seconds.
         let is_brief = oldest <= Version::Lite04;
         let is_lossy = self.groups_expire || self.groups_are_evicted;
