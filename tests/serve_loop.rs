@@ -329,7 +329,7 @@ fn a_bound_that_was_lifted_long_ago_cuts_nothing_off() {
         s.w.group(s.cam, 2, &[10, 20]);
         s.w.run(SOON);
         for sub in [first, second] {
-            assert_eq!(s.w.sub(sub).groups[&2].end, DONE, "{place:?}");
+            assert_eq!(s.w.got(sub), [2], "{place:?}");
         }
         s.w.end();
     }
@@ -1857,6 +1857,28 @@ fn who_reads_a_group_that_is_evicted_is_told_so() {
         let (_, end) = s.w.outcome(get);
         assert_eq!(end, reset(StreamCode::EVICTED), "{place:?}");
         assert_eq!(s.w.got(live_one), (0..20).collect::<Vec<_>>(), "{place:?}");
+        s.w.end();
+    });
+}
+
+#[test]
+fn who_reads_a_group_that_makes_room_for_a_larger_one_is_told_so() {
+    everywhere(|version, place| {
+        let mut s = scene_on(small_cache(place.shards, 20_000), version, place);
+        let live_one = s.watch(Lite06, 0);
+        s.w.group(s.cam, 0, &[8000]);
+        s.w.run(SOON);
+        assert_eq!(s.w.got(live_one), [0]);
+        let slow = s.w.join(Spec { window: 2000, ..Spec::new(Lite06, place.viewer) });
+        s.w.peers[slow].read_groups(false);
+        let get = s.fetch(slow, whole(0));
+        s.w.run(SOON);
+        // So large that to let go of the one is not enough.
+        s.w.group(s.cam, 1, &[100_000]);
+        s.w.run(ms(300));
+        s.w.peers[slow].read_groups(true);
+        s.w.run(ms(500));
+        assert_eq!(s.w.outcome(get).1, reset(StreamCode::EVICTED), "{place:?}");
         s.w.end();
     });
 }
