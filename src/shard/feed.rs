@@ -344,10 +344,10 @@ impl Shard {
             }
             _ => {}
         }
-        if is_info || is_over {
-            if let Some(slot) = self.tracks.slot(name) {
-                self.answer_questions(now, slot);
-            }
+        if (is_info || is_over)
+            && let Some(slot) = self.tracks.slot(name)
+        {
+            self.answer_questions(now, slot);
         }
         // What the feed has brought may show that it will not bring what a fetch waits for.
         if let Some(slot) = self.tracks.slot(name)

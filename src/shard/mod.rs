@@ -86,6 +86,8 @@ pub struct Counters {
     pub dropped_groups_total: u64,
     /// Groups that left the cache for want of room or of interest.
     pub evicted_groups_total: u64,
+    /// Times that mail had to wait because a lane was full.
+    pub full_lanes_total: u64,
     pub frames_total: u64,
 }
 
@@ -184,7 +186,7 @@ impl Shard {
     }
 
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters { full_lanes_total: self.post.lane_full_total(), ..self.counters }
     }
 
     pub fn held(&self) -> Held {
