@@ -70,6 +70,9 @@ pub const HELD_FETCH_GRACE_MAX: Duration = Duration::from_secs(10);
 /// what expires or is evicted meanwhile; each costs a stream's state.
 pub const OPEN_GROUPS_MAX: usize = 256;
 
+/// The same for all subscriptions of one peer together; each may have one in any case.
+pub const OPEN_GROUPS_PER_PEER_MAX: usize = 4096;
+
 /// Streams of each kind that a new peer may have open. quinn-proto allocates a slot for each.
 pub const STREAMS_BIDI_START: u64 = 16;
 pub const STREAMS_UNI_START: u64 = 8;

@@ -46,10 +46,11 @@ impl Session {
         stream.is_some()
     }
 
-    /// From here on what comes on a stream is read and dropped.
+    /// From here on what else comes on a stream is read and dropped.
     pub(super) fn drain_input(&mut self, id: StreamId) {
-        self.forget_input(id);
-        self.inputs.insert(id, Stream { purpose: Use::Draining, buf: BytesMut::new() });
+        if self.forget_input(id) {
+            self.inputs.insert(id, Stream { purpose: Use::Draining, buf: BytesMut::new() });
+        }
     }
 
     /// Sends control bytes, now or when the peer's flow control allows.

@@ -57,11 +57,11 @@ impl Session {
         self.open_pull(key, cx);
     }
 
-    /// Sends the requests of one pull that wait for a stream. False while the peer grants none.
-    pub(super) fn open_fetches<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) -> bool {
+    /// Sends the requests of one pull that wait for a stream, as far as the peer grants any.
+    pub(super) fn open_fetches<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
         let unsent = |fetch: &PullFetch| fetch.is_unsent();
         while let Some(at) = self.pulls[key].fetches.iter().position(unsent) {
-            let Some(stream) = cx.streams.open_bidi() else { return false };
+            let Some(stream) = cx.streams.open_bidi() else { return };
             let pull = &mut self.pulls[key];
             let PullFetch { id, ask, .. } = pull.fetches[at];
             pull.fetches[at].stream = Some(stream);
@@ -87,7 +87,6 @@ impl Session {
             self.inputs.insert(stream, Stream { purpose, buf: BytesMut::new() });
             self.send(stream, &bytes, false, cx);
         }
-        true
     }
 
     /// Nobody waits for that group any more.

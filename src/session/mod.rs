@@ -236,6 +236,10 @@ pub struct Session {
     unsent_bytes: usize,
     feeds: FxHashMap<StreamId, AnnounceFeed>,
     served: FxHashMap<StreamId, Served>,
+    /// Groups on their way, of all subscriptions.
+    open_groups: usize,
+    /// There are so many that some subscription waits for others.
+    crowded: bool,
     fetches_out: FxHashMap<StreamId, FetchOut>,
     /// Subscriptions with a group that waits for stream credit.
     starved: bool,
@@ -286,6 +290,8 @@ impl Session {
             unsent_bytes: 0,
             feeds: FxHashMap::default(),
             served: FxHashMap::default(),
+            open_groups: 0,
+            crowded: false,
             fetches_out: FxHashMap::default(),
             starved: false,
             announcements: 0,
@@ -733,6 +739,7 @@ impl Session {
         if let Some(key) = self.outputs.remove(&id) {
             self.group_closed(key, id);
             cx.effects.push(Effect::Unblocked { key });
+            self.thin_out(cx);
         }
     }
 
@@ -755,11 +762,12 @@ impl Session {
             }
             Some(Use::FetchRequest) => {
                 self.forget_input(id);
-                self.drop_fetch(id, cx);
                 cx.streams.stop(id, StreamCode::CANCEL);
             }
             _ => {}
         }
+        // Also one whose peer has said its last word before.
+        self.drop_fetch(id, cx);
         self.reset(id, StreamCode::CANCEL, cx);
         self.finished(id, cx);
     }
@@ -773,7 +781,7 @@ impl Session {
         }
         self.send_setup(cx);
         if std::mem::take(&mut self.starved) {
-            cx.effects.extend(self.served.keys().map(|key| Effect::Unblocked { key: *key }));
+            self.unblock_all(cx);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::track::serve::PullCommand;
 use crate::track::{Feed, PullRef};
 use crate::wire::{
     BidiType, GroupHeader, Path, Preferences, StreamCode, Subscribe, SubscribeResponse, TrackInfo,
-    TrackRequest, Version, encode_varint,
+    TrackRequest, VARINT_MAX, Version, encode_varint,
 };
 
 /// One track that a home pulls through this session.
@@ -43,6 +43,8 @@ pub(super) struct Pull {
     /// The subscription to open as soon as there is credit for a stream.
     wanted: Option<Preferences>,
     subscription: Option<Subscription>,
+    /// The publisher has finished the track: there is nothing more to subscribe to.
+    is_ended: bool,
     pub fetches: Vec<PullFetch>,
 }
 
@@ -57,8 +59,8 @@ struct Subscription {
     /// The group start and the max age that were last asked for.
     asked: Option<u64>,
     max_age_ms: u64,
-    /// Last frames that were asked for, by group: the publisher ends those groups there.
-    caps: Vec<(u64, u64)>,
+    /// The last frame that was asked for of a group, which the publisher ends there.
+    caps: Vec<Cap>,
     /// How far back an update has reached since.
     reaches: u64,
     /// What the publisher has said: where the first subscription starts, and the exclusive end.
@@ -83,28 +85,29 @@ const SEEN_RANGES_MAX: usize = 64;
 impl Seen {
     /// False if it had come before.
     fn insert(&mut self, sequence: u64) -> bool {
-        // Nearly always the one after the last.
-        let at = self.ranges.partition_point(|range| range.end < sequence);
-        match self.ranges.get_mut(at) {
-            Some(range) if range.contains(&sequence) => return false,
-            Some(range) if range.end == sequence => range.end += 1,
-            Some(range) if sequence + 1 == range.start => range.start = sequence,
-            _ => self.ranges.insert(at, sequence..sequence + 1),
+        if self.has_all(sequence, sequence + 1) {
+            return false;
         }
-        if at + 1 < self.ranges.len() && self.ranges[at].end == self.ranges[at + 1].start {
-            self.ranges[at].end = self.ranges.remove(at + 1).end;
-        }
-        if self.ranges.len() > SEEN_RANGES_MAX {
-            let oldest = self.ranges.remove(0);
-            self.ranges[0].start = oldest.start;
-        }
+        self.insert_all(sequence..sequence + 1);
         true
     }
 
     /// All of these count as come.
-    fn insert_all(&mut self, sequences: std::ops::RangeInclusive<u64>) {
-        for sequence in sequences.take(DROPPED_MAX) {
-            self.insert(sequence);
+    fn insert_all(&mut self, mut sequences: std::ops::Range<u64>) {
+        if sequences.is_empty() {
+            return;
+        }
+        // Those that it overlaps or touches become one with it.
+        let first = self.ranges.partition_point(|range| range.end < sequences.start);
+        let after = self.ranges.partition_point(|range| range.start <= sequences.end);
+        if first < after {
+            sequences.start = sequences.start.min(self.ranges[first].start);
+            sequences.end = sequences.end.max(self.ranges[after - 1].end);
+        }
+        self.ranges.splice(first..after, [sequences]);
+        if self.ranges.len() > SEEN_RANGES_MAX {
+            let oldest = self.ranges.remove(0);
+            self.ranges[0].start = oldest.start;
         }
     }
 
@@ -117,9 +120,6 @@ impl Seen {
         start >= end || self.ranges.iter().any(|range| range.start <= start && end <= range.end)
     }
 }
-
-/// Groups that one SUBSCRIBE_DROP may settle; more would be a way to keep us busy.
-const DROPPED_MAX: usize = 1024;
 
 /// One group stream being read.
 #[derive(Debug)]
@@ -138,16 +138,35 @@ pub(super) struct Frames {
     pub has_more: bool,
 }
 
+#[derive(Debug)]
+struct Cap {
+    group: u64,
+    frame: u64,
+    /// Until when a group may still arrive that was ended there; none while it is asked for.
+    until: Option<Instant>,
+}
+
 /// Caps that are remembered; viewers rarely name a last frame at all.
 const CAPS_MAX: usize = 16;
 
+/// How long after a cap was lifted a group may arrive that had been ended there.
+const CAP_GRACE: Duration = Duration::from_secs(2);
+
 impl Subscription {
-    fn note_cap(&mut self, wanted: &Preferences) {
-        let Some(cap) = wanted.group_end.zip(wanted.frame_end) else { return };
-        if !self.caps.contains(&cap) {
-            self.caps.truncate(CAPS_MAX - 1);
-            self.caps.insert(0, cap);
+    fn note_cap(&mut self, wanted: &Preferences, now: Instant) {
+        for cap in &mut self.caps {
+            cap.until.get_or_insert(now + CAP_GRACE);
         }
+        if let Some((group, frame)) = wanted.group_end.zip(wanted.frame_end) {
+            self.caps.truncate(CAPS_MAX - 1);
+            self.caps.insert(0, Cap { group, frame, until: None });
+        }
+    }
+
+    /// Whether a group that ended with this frame may have been ended for our sake.
+    fn is_capped(&self, group: u64, frame: u64, now: Instant) -> bool {
+        let ends_it = |cap: &Cap| (cap.group, cap.frame) == (group, frame);
+        self.caps.iter().any(|cap| ends_it(cap) && cap.until.is_none_or(|until| now < until))
     }
 }
 
@@ -166,9 +185,7 @@ impl Session {
             PullCommand::Ask { pull, broadcast, track, timescale } => {
                 self.ask(pull, &broadcast, track, timescale, cx);
             }
-            PullCommand::Subscribe { pull, wanted } | PullCommand::Update { pull, wanted } => {
-                self.want(pull, wanted, cx);
-            }
+            PullCommand::Want { pull, wanted } => self.want(pull, wanted, cx),
             PullCommand::Pause { pull, wanted } => self.pause(pull, wanted, cx),
             PullCommand::Fetch { pull, fetch, ask } => self.fetch(pull, fetch, ask, cx),
             PullCommand::Abandon { pull, fetch } => self.abandon_fetch(pull, fetch, cx),
@@ -206,6 +223,7 @@ impl Session {
             answer_by: has_track_stream.then(|| cx.now + ANSWER_TIMEOUT),
             wanted: None,
             subscription: None,
+            is_ended: false,
             fetches: Vec::new(),
         });
         self.pull_keys.insert(name, key);
@@ -286,7 +304,7 @@ impl Session {
             seen: Seen::default(),
             tail: None,
         };
-        subscription.note_cap(&preferences);
+        subscription.note_cap(&preferences, cx.now);
         pull.subscription = Some(subscription);
         if self.version >= Version::Lite05 {
             // Nothing answers there before the first group is known.
@@ -309,6 +327,9 @@ impl Session {
     fn want<S: Streams>(&mut self, name: PullRef, wanted: Preferences, cx: &mut Context<'_, S>) {
         let Some(&key) = self.pull_keys.get(&name) else { return };
         let pull = &mut self.pulls[key];
+        if pull.is_ended {
+            return;
+        }
         let Some(subscription) = &mut pull.subscription else {
             pull.wanted = Some(wanted);
             pull.answer_by = Some(cx.now + ANSWER_TIMEOUT);
@@ -325,7 +346,7 @@ impl Session {
         };
         subscription.asked = wanted.group_start;
         subscription.max_age_ms = wanted.max_age_ms;
-        subscription.note_cap(&wanted);
+        subscription.note_cap(&wanted, cx.now);
         subscription.update = Some(wanted);
         if reaches < subscription.reaches {
             subscription.reaches = reaches;
@@ -348,6 +369,7 @@ impl Session {
                 pull.answer_by = None;
             }
             Some(subscription) => {
+                subscription.note_cap(&wanted, cx.now);
                 subscription.update = Some(wanted);
                 self.send_update(key, cx);
             }
@@ -498,7 +520,7 @@ impl Session {
                 cx.effects.push(Effect::Fed { pull: name, feed: Feed::Final(end) });
             }
             SubscribeResponse::Drop { start, end, .. } => {
-                subscription.seen.insert_all(start..=end);
+                subscription.seen.insert_all(start..end.saturating_add(1));
             }
         }
         Step::Again
@@ -536,8 +558,7 @@ impl Session {
             return self.pull_failed(key, reason(end), cx);
         }
         // Our own FIN would cancel the groups that are still on their way (spec §4.8).
-        let wait = Duration::from_millis(pull.max_age_ms).clamp(TAIL_WAIT_MIN, TAIL_WAIT_MAX);
-        subscription.tail = Some(cx.now + wait);
+        subscription.tail = Some(cx.now + tail_wait(pull.max_age_ms));
         self.note_deadline(key);
         self.end_tail(key, cx);
     }
@@ -581,6 +602,7 @@ impl Session {
         let name = pull.name;
         // Its groups can still be fetched: the pull stays until it is released.
         self.end_subscription(key, cx);
+        self.pulls[key].is_ended = true;
         cx.effects.push(Effect::Fed { pull: name, feed: Feed::Ended });
     }
 
@@ -592,6 +614,10 @@ impl Session {
     ) -> Result<Option<(GroupIn, usize)>, StreamCode> {
         let taken = GroupHeader::take(self.version, buf).map_err(|_| StreamCode::CANCEL)?;
         let Some((header, used)) = taken else { return Ok(None) };
+        // The end of a track is the number after its last group, and has to have a name.
+        if header.sequence == VARINT_MAX {
+            return Err(StreamCode::MALFORMED_TRACK);
+        }
         let key = *self.pull_ids.get(&header.subscribe_id).ok_or(StreamCode::CANCEL)?;
         let subscription = self.pulls[key].subscription.as_mut().ok_or(StreamCode::CANCEL)?;
         if subscription.end.is_some_and(|end| header.sequence >= end) {
@@ -633,10 +659,16 @@ impl Session {
         let GroupHeader { subscribe_id, sequence, frame_start } = group.header;
         let opens = (!std::mem::replace(&mut group.is_announced, true)).then_some(frame_start);
         let pull = &mut self.pulls[group.pull];
+        // A group that flows is not one that will not come.
+        if let Some(subscription) = &mut pull.subscription
+            && let Some(tail) = &mut subscription.tail
+        {
+            *tail = cx.now + tail_wait(pull.max_age_ms);
+        }
         let mut ends = read.ends;
         if let (Some(GroupEnd::Finished), Some(subscription)) = (ends, &pull.subscription) {
             let last = (frame_start + u64::from(group.scanner.frames())).checked_sub(1);
-            if last.is_some_and(|last| subscription.caps.contains(&(sequence, last))) {
+            if last.is_some_and(|last| subscription.is_capped(sequence, last, cx.now)) {
                 ends = Some(GroupEnd::Capped);
             }
         }
@@ -696,6 +728,11 @@ impl Session {
         self.scratch = bytes;
         Frames { bytes: copy, marks, ends, has_more: end == ReadEnd::More }
     }
+}
+
+/// How long a finished subscription waits for news of the groups it is owed.
+fn tail_wait(max_age_ms: u64) -> Duration {
+    Duration::from_millis(max_age_ms).clamp(TAIL_WAIT_MIN, TAIL_WAIT_MAX)
 }
 
 /// The code for readers when a stream that should have answered ended instead.

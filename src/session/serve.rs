@@ -8,7 +8,7 @@ use bytes::{Buf, BytesMut};
 use super::outflow::{Flow, Outflow};
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session, Step, Use};
-use crate::limits::OPEN_GROUPS_MAX;
+use crate::limits::{OPEN_GROUPS_MAX, OPEN_GROUPS_PER_PEER_MAX};
 use crate::track::content::{Content, Outcome};
 use crate::track::cursor::{Cursor, Pick};
 use crate::track::group::Form;
@@ -114,7 +114,14 @@ impl Session {
             && let Some(served) = self.served.get_mut(&id)
         {
             served.wanted = wanted;
-            cx.effects.push(Effect::SubscriptionUpdated { key: id, wanted });
+            // Of several at once the last one counts.
+            let last = cx.effects.last_mut();
+            match last {
+                Some(Effect::SubscriptionUpdated { key, wanted: last }) if *key == id => {
+                    *last = wanted;
+                }
+                _ => cx.effects.push(Effect::SubscriptionUpdated { key: id, wanted }),
+            }
         }
         Step::Again
     }
@@ -122,9 +129,7 @@ impl Session {
     /// The peer has had enough.
     pub(super) fn unsubscribe<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
         let Some(served) = self.served.remove(&id) else { return };
-        for group in served.open {
-            self.close_group(&group, StreamCode::CANCEL, cx);
-        }
+        self.close_groups(served, StreamCode::CANCEL, cx);
         self.finish(id, cx);
         cx.effects.push(Effect::Left { key: id });
     }
@@ -137,9 +142,7 @@ impl Session {
         cx: &mut Context<'_, S>,
     ) {
         let Some(served) = self.served.remove(&id) else { return };
-        for group in served.open {
-            self.close_group(&group, code, cx);
-        }
+        self.close_groups(served, code, cx);
         self.forget_input(id);
         self.refuse(id, code, cx);
     }
@@ -177,7 +180,10 @@ impl Session {
             self.fail_subscription(key, code, cx);
             return Service::Over;
         }
+        self.open_groups -= served.open.len();
         let is_over = self.serve_groups(key, &mut served, content, cx);
+        self.open_groups += served.open.len();
+        self.thin_out(cx);
         if !is_over {
             self.served.insert(key, served);
             return Service::Continues;
@@ -204,7 +210,9 @@ impl Session {
             SubscribeResponse::Ok { priority, max_age_ms, group_start, group_end }
                 .encode(self.version, &mut responses);
         }
-        while served.open.len() < OPEN_GROUPS_MAX
+        let room = OPEN_GROUPS_PER_PEER_MAX.saturating_sub(self.open_groups);
+        let most = room.clamp(1, OPEN_GROUPS_MAX);
+        while served.open.len() < most
             && let Some(pick) = cursor.pick(content)
         {
             if let Some(group) = cursor.start(content, pick.sequence)
@@ -215,8 +223,8 @@ impl Session {
             served.open.push(GroupOut::new(pick, served.id, self.version));
             served.is_reordered = true;
         }
-        let is_full = served.open.len() >= OPEN_GROUPS_MAX;
-        let is_parked = cursor.is_parked(content);
+        let is_full = served.open.len() >= most;
+        self.crowded |= is_full && most < OPEN_GROUPS_MAX;
         if emits_range
             && !served.end_sent
             && let Some(group) = content.end
@@ -237,12 +245,15 @@ impl Session {
             matches!(progress, Progress::Open)
         });
         served.open = open;
-        if is_full && served.open.len() < OPEN_GROUPS_MAX {
+        if is_full && served.open.len() < most {
             // There is room for those that waited.
             cx.effects.push(Effect::Unblocked { key });
             return false;
         }
-        content.outcome == Some(Outcome::Ended) && served.open.is_empty() && !is_parked
+        let is_parked = |cursor: &Cursor| cursor.is_parked(content);
+        content.outcome == Some(Outcome::Ended)
+            && served.open.is_empty()
+            && !served.cursor.as_ref().is_some_and(is_parked)
     }
 
     /// Moves one group as far as it goes.
@@ -313,6 +324,31 @@ impl Session {
         self.outputs.insert(stream, key);
     }
 
+    fn close_groups<S: Streams>(
+        &mut self,
+        served: Served,
+        code: StreamCode,
+        cx: &mut Context<'_, S>,
+    ) {
+        self.open_groups -= served.open.len();
+        for group in served.open {
+            self.close_group(&group, code, cx);
+        }
+        self.thin_out(cx);
+    }
+
+    /// Lets subscriptions go on that waited for others, once there is room.
+    pub(super) fn thin_out<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        if self.crowded && self.open_groups < OPEN_GROUPS_PER_PEER_MAX {
+            self.crowded = false;
+            self.unblock_all(cx);
+        }
+    }
+
+    pub(super) fn unblock_all<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        cx.effects.extend(self.served.keys().map(|key| Effect::Unblocked { key: *key }));
+    }
+
     fn close_group<S: Streams>(
         &mut self,
         group: &GroupOut,
@@ -336,7 +372,9 @@ impl Session {
 
     pub(super) fn group_closed(&mut self, key: StreamId, stream: StreamId) {
         let Some(served) = self.served.get_mut(&key) else { return };
+        let before = served.open.len();
         served.open.retain(|group| group.stream != Some(stream));
+        self.open_groups -= before - served.open.len();
     }
 }
 

@@ -178,10 +178,7 @@ impl Shard {
             let Some(slot) = self.tracks.slot(name) else { return };
             match act {
                 Act::Command(session, command) => self.command(now, session, command),
-                Act::CloseFeed => {
-                    self.tracks.slab[slot].content.close_feed();
-                    self.tracks.note_changed(slot, Change::Live);
-                }
+                Act::CloseFeed(code) => self.feed(now, slot, Feed::Closed(code)),
                 Act::FailFetch(fetch, code) => self.fail_fetch(now, slot, fetch, code),
                 Act::Fail(code) => {
                     for fetch in self.tracks.slab[slot].fetches.ids() {
@@ -229,10 +226,10 @@ impl Shard {
         let patience = if serve.is_subscribed() { self.linger } else { TRACK_LINGER };
         if serve.is_open() && since + patience <= now {
             let release = serve.release();
-            track.content.close_feed();
             if let Some((session, command)) = release {
                 self.command(now, session, command);
             }
+            self.feed(now, slot, Feed::Closed(StreamCode::CANCEL));
         }
         let Some(slot) = self.tracks.slot(name) else { return };
         let kept = self.tracks.cache.duration();
@@ -403,6 +400,20 @@ impl Shard {
         }
     }
 
+    /// Serves those whose transport takes more than before, each once however often it said so.
+    pub(super) fn serve_unblocked(&mut self, now: Instant) {
+        let mut unblocked = std::mem::take(&mut self.unblocked);
+        unblocked.sort_unstable();
+        unblocked.dedup();
+        for (conn, generation, key) in unblocked {
+            if self.generation(conn) == Some(generation)
+                && let Some(slot) = self.attached(conn, key)
+            {
+                self.serve(now, slot, &[(conn, key)]);
+            }
+        }
+    }
+
     /// Serves some subscriptions and fetches of a track.
     pub(super) fn serve(&mut self, now: Instant, slot: usize, who: &[(usize, StreamId)]) {
         if who.is_empty() {
@@ -435,20 +446,20 @@ impl Shard {
     /// Lets go of groups that nobody has asked for in a while, and of more where there is too
     /// much: the newest group of a live track last.
     pub(super) fn trim_cache(&mut self, now: Instant) {
-        let mut spared = Vec::new();
+        let (mut spared, mut marked) = (Vec::new(), Vec::new());
         while let Some(entry) = self.tracks.cache.take_oldest(now) {
             let Some(slot) = self.tracks.slot(entry.track) else { continue };
             let track = &self.tracks.slab[slot];
             let Some(group) = track.content.group(entry.arrival) else { continue };
             let entry = Entry { used: group.touched, ..entry };
             // What still grows is not idle, however slowly it does.
-            let is_growing = track.is_live() && group.end.is_none();
+            let is_growing = group.end.is_none();
             let is_newest = track.is_live() && track.content.is_newest(entry.arrival);
             let is_over = self.tracks.cache.is_over();
             if is_newest || (is_growing && !is_over) {
                 spared.push(entry);
             } else if is_over || self.tracks.cache.is_expired(&entry, now) {
-                self.evict(slot, entry, &mut spared);
+                self.evict(now, slot, entry, &mut marked);
             } else {
                 self.tracks.cache.insert(entry);
             }
@@ -458,14 +469,26 @@ impl Shard {
         for entry in spared {
             match self.tracks.slot(entry.track) {
                 Some(slot) if self.tracks.cache.is_over() => {
-                    self.evict(slot, entry, &mut Vec::new());
+                    self.evict(now, slot, entry, &mut marked);
                 }
                 _ => self.tracks.cache.insert(Entry { used: now, ..entry }),
             }
         }
+        // Those marks go when readers have seen them.
+        for entry in marked {
+            self.tracks.cache.insert(entry);
+        }
     }
 
-    fn evict(&mut self, slot: usize, entry: Entry, marked: &mut Vec<Entry>) {
+    fn evict(&mut self, now: Instant, slot: usize, entry: Entry, marked: &mut Vec<Entry>) {
+        let track = &self.tracks.slab[slot];
+        if let Some(group) = track.content.group(entry.arrival)
+            && track.content.is_fed(entry.arrival)
+        {
+            // What mirrors have of it grows no more either.
+            self.feed(now, slot, Feed::cut_off(group.sequence, StreamCode::EVICTED));
+        }
+        let Some(slot) = self.tracks.slot(entry.track) else { return };
         let track = &self.tracks.slab[slot];
         let is_read = !track.readers.is_empty() || !track.fetchers.is_empty();
         let evicted =
@@ -502,7 +525,7 @@ fn tell_mirror(
     post: &mut Post<ToShard>,
     counters: &mut Counters,
 ) {
-    if !mirror.is_live && matches!(feed, Feed::Start(_) | Feed::Piece(_)) {
+    if !mirror.is_live && matches!(feed, Feed::Start(_) | Feed::Piece(_) | Feed::Closed(_)) {
         return;
     }
     let shard = usize::from(mirror.track.shard);

@@ -67,6 +67,11 @@ impl Shard {
             return self.note_use(now, name);
         }
         let fetch = track.fetches.join(ask);
+        if let Some(Stage::Open(arrival)) = track.fetches.get(fetch).map(|fetch| fetch.stage) {
+            track.fetchers.push(Fetcher { who, at: At::Reading { arrival, fetch: Some(fetch) } });
+            self.note_use(now, name);
+            return self.begin(now, slot, who, arrival);
+        }
         track.fetchers.push(Fetcher { who, at: At::Waiting(fetch) });
         self.steer(now, slot);
     }

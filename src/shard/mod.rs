@@ -127,6 +127,8 @@ pub struct Shard {
     asked: VecDeque<(usize, u32, Effect)>,
     /// Streams that had more to read than one turn allows.
     unread: Vec<(usize, u32, StreamId)>,
+    /// Subscriptions and fetches that can make progress.
+    unblocked: Vec<(usize, u32, StreamId)>,
     counters: Counters,
     stopping: bool,
 }
@@ -154,6 +156,7 @@ impl Shard {
             effects: Vec::new(),
             asked: VecDeque::new(),
             unread: Vec::new(),
+            unblocked: Vec::new(),
             counters: Counters::default(),
             stopping: false,
         }
@@ -167,6 +170,7 @@ impl Shard {
         self.run_sessions(now);
         self.trim_cache(now);
         self.serve_tracks(now);
+        self.serve_unblocked(now);
         self.announce(now);
         self.settle(now);
         let unsent = self.endpoint.transmit(now, io);
@@ -174,8 +178,10 @@ impl Shard {
         if self.stopping {
             return Next::Stop;
         }
-        let is_behind =
-            !self.unread.is_empty() || !self.changed_paths.is_empty() || self.tracks.has_changed();
+        let is_behind = !self.unread.is_empty()
+            || !self.unblocked.is_empty()
+            || !self.changed_paths.is_empty()
+            || self.tracks.has_changed();
         if more_mail || more_datagrams || is_behind {
             return Next::More;
         }
@@ -410,7 +416,7 @@ impl Shard {
     fn settle(&mut self, now: Instant) {
         while let Some((slot, generation, effect)) = self.asked.pop_front() {
             if self.generation(slot) == Some(generation) {
-                self.handle_effect(now, slot, effect);
+                self.handle_effect(now, slot, generation, effect);
             }
         }
     }
@@ -420,7 +426,7 @@ impl Shard {
         self.endpoint.conn(slot).map(|conn| conn.generation())
     }
 
-    fn handle_effect(&mut self, now: Instant, slot: usize, effect: Effect) {
+    fn handle_effect(&mut self, now: Instant, slot: usize, generation: u32, effect: Effect) {
         match effect {
             Effect::Failed { reason } => self.lost(now, slot, reason),
             Effect::Ready => {
@@ -477,19 +483,13 @@ impl Shard {
             Effect::FetchWanted { key, broadcast, track, ask } => {
                 self.fetch_for_peer(now, slot, key, (broadcast, track), ask);
             }
-            Effect::Unblocked { key } => {
-                if let Some(track) = self.attached(slot, key) {
-                    self.serve(now, track, &[(slot, key)]);
-                }
-            }
+            Effect::Unblocked { key } => self.unblocked.push((slot, generation, key)),
             Effect::Fed { pull, feed } => self.session_fed(now, slot, pull, feed),
             Effect::FetchFed { pull, fetch, news } => {
                 self.session_fetched(now, slot, pull, fetch, news);
             }
             Effect::Unread { stream } => {
-                if let Some(generation) = self.generation(slot) {
-                    self.unread.push((slot, generation, stream));
-                }
+                self.unread.push((slot, generation, stream));
             }
         }
     }

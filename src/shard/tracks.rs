@@ -329,7 +329,7 @@ impl Tracks {
             kept
         };
         let idle = track.idle_since.map(|since| since + patience);
-        let Some(at) = idle.into_iter().chain(serve.deadline()).min() else { return };
+        let Some(at) = idle.into_iter().chain(serve.deadline(&track.fetches)).min() else { return };
         if track.due.is_none_or(|due| at < due) {
             track.due = Some(at);
             self.timers.push(Reverse((at, name)));

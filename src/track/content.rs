@@ -64,7 +64,11 @@ impl Shelf {
     }
 
     fn insert(&mut self, arrival: u64, group: Group) {
-        self.by_sequence.insert(group.sequence, arrival);
+        // One that serves more is the one to use.
+        let held = self.of_sequence(group.sequence);
+        if held.is_none_or(|(_, held)| !held.serves_from(group.frame_start)) {
+            self.by_sequence.insert(group.sequence, arrival);
+        }
         self.groups.insert(arrival, group);
     }
 
@@ -109,6 +113,10 @@ impl Content {
             Feed::Start(start) => self.feed_start = Some(start),
             Feed::Final(end) => self.end = Some(end),
             Feed::Piece(piece) => return self.apply_piece(piece, now),
+            Feed::Closed(code) => {
+                self.live.abort_unfinished(code);
+                self.feed_start = None;
+            }
             Feed::Synced => self.is_synced = true,
             Feed::Ended => {
                 self.outcome = Some(Outcome::Ended);
@@ -127,12 +135,6 @@ impl Content {
         Applied::Changed
     }
 
-    /// The live feed was closed and may begin anew, anywhere. What it brought stays.
-    pub fn close_feed(&mut self) {
-        self.live.abort_unfinished(StreamCode::CANCEL);
-        self.feed_start = None;
-    }
-
     fn apply_piece(&mut self, piece: Piece, now: Instant) -> Applied {
         let held = self.live.of_sequence(piece.sequence);
         let Some(frame_start) = piece.opens else {
@@ -140,9 +142,12 @@ impl Content {
             return arrival.map_or(Applied::Ignored, |arrival| self.append(arrival, piece, now));
         };
         // One that was cut off may come again, whole.
-        let is_lost = |group: &Group| matches!(group.end, Some(GroupEnd::Aborted(_)));
-        if held.is_some_and(|(_, group)| !is_lost(group)) {
-            return Applied::Ignored;
+        let is_whole =
+            |group: &Group| matches!(group.end, Some(GroupEnd::Finished | GroupEnd::Capped));
+        match held {
+            Some((_, group)) if is_whole(group) => return Applied::Ignored,
+            Some((arrival, _)) => self.abort(arrival, StreamCode::CANCEL),
+            None => {}
         }
         let arrival = self.next_arrival;
         self.next_arrival += 1;
@@ -165,7 +170,10 @@ impl Content {
             return Applied::Ignored;
         };
         let before = group.held_bytes();
-        group.append(piece.bytes, &piece.marks);
+        if !group.append(piece.bytes, &piece.marks) {
+            group.end = Some(GroupEnd::Aborted(StreamCode::INTERNAL));
+            return Applied::Grew(arrival);
+        }
         group.end = piece.ends;
         group.touched = now;
         let grown = group.held_bytes() - before;
@@ -179,6 +187,11 @@ impl Content {
         self.next_arrival += 1;
         self.open(arrival, Group::new(sequence, frame_start, now), false);
         arrival
+    }
+
+    /// Whether a group is one that the live feed still brings.
+    pub fn is_fed(&self, arrival: u64) -> bool {
+        self.live.groups.get(&arrival).is_some_and(|group| group.end.is_none())
     }
 
     /// The live groups that still grow.
@@ -328,7 +341,7 @@ impl Content {
     /// is left in its place first.
     pub fn evict(&mut self, arrival: u64, is_read: bool) -> Evicted {
         let Some(group) = self.held_mut(arrival) else { return Evicted::Gone };
-        let is_word = group.end == Some(GroupEnd::Aborted(StreamCode::EVICTED));
+        let is_word = group.end == Some(GroupEnd::Aborted(StreamCode::EVICTED)) && group.is_bare();
         if !is_read || is_word {
             self.remove(arrival);
             return Evicted::Gone;

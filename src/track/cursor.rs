@@ -94,6 +94,7 @@ impl Cursor {
                 if !self.started && group.sequence == feed_start.max(self.joined_at) {
                     self.joined_at = group.sequence + 1;
                 }
+                self.pass(content, arrival);
                 continue;
             }
             let frame_end = match self.wanted.group_end {
@@ -309,7 +310,7 @@ mod tests {
         assert_eq!(drain(&mut cursor, &content), [1]);
         assert_eq!(cursor.start(&content, 1), Some(1), "START does not name what never comes");
         let resumed = Preferences { frame_start: 3, ..wanted(9000, Some(0), None) };
-        let mut cursor = Cursor::join(&content, Version::Lite06, resumed);
+        cursor.update(&content, resumed);
         assert_eq!(cursor.pick(&content).map(|pick| pick.frame_start), Some(3));
     }
 
@@ -317,7 +318,7 @@ mod tests {
     fn a_new_feed_begins_where_it_says_and_not_with_what_an_old_one_left() {
         for version in [Version::Lite05, Version::Lite06] {
             let mut content = content(&[1, 2]);
-            content.close_feed();
+            tell(&mut content, Feed::Closed(StreamCode::CANCEL));
             let mut live = Cursor::join(&content, version, wanted(9000, None, None));
             let mut past = Cursor::join(&content, version, wanted(9000, Some(1), None));
             tell(&mut content, Feed::Start(7));

@@ -180,8 +180,13 @@ impl Group {
         }
     }
 
-    pub fn append(&mut self, bytes: Bytes, marks: &[FrameMark]) {
+    /// False, and nothing else, if the frames are not those of these bytes.
+    pub fn append(&mut self, bytes: Bytes, marks: &[FrameMark]) -> bool {
         debug_assert!(self.end.is_none(), "a group that ended does not grow");
+        let place = self.timed.len()..self.timed.len() + bytes.len() as u64;
+        if !marks.iter().all(|mark| place.contains(&u64::from(mark.start))) {
+            return false;
+        }
         if let Some(untimed) = &mut self.untimed {
             untimed.append(self.timed.len(), &bytes, marks);
         }
@@ -190,6 +195,7 @@ impl Group {
         }
         self.marks.extend_from_slice(marks);
         self.timed.push(bytes);
+        true
     }
 
     /// Memory held for this group: every encoding, and what an empty group costs too.
@@ -197,6 +203,11 @@ impl Group {
         let index = self.marks.len() * size_of::<FrameMark>();
         let untimed = self.untimed.as_ref().map_or(0, |untimed| untimed.pieces.held_bytes());
         (GROUP_COST_BYTES + index) as u64 + self.timed.held_bytes() + untimed
+    }
+
+    /// Whether no byte of it is held.
+    pub fn is_bare(&self) -> bool {
+        self.timed.list.is_empty()
     }
 
     pub fn first_timestamp(&self) -> Option<u64> {
@@ -382,7 +393,7 @@ mod tests {
         for cut in cuts.iter().copied().chain([wire.len()]) {
             let here: Vec<_> =
                 marks.iter().copied().filter(|m| (at..cut).contains(&(m.start as usize))).collect();
-            group.append(wire.slice(at..cut), &here);
+            assert!(group.append(wire.slice(at..cut), &here));
             at = cut;
         }
         group
@@ -411,8 +422,9 @@ mod tests {
         let mut group = Group::new(0, 0, Instant::now());
         assert_eq!(group.len(Form::Untimed), 0);
         let mark = FrameMark { start: 0, delta_len: 1, timestamp: 1 };
-        group.append(Bytes::from_static(b"\x02\x03ab"), &[mark]);
-        group.append(Bytes::from_static(b"c"), &[]);
+        assert!(group.append(Bytes::from_static(b"\x02\x03ab"), &[mark]));
+        assert!(group.append(Bytes::from_static(b"c"), &[]));
+        assert!(!group.append(Bytes::from_static(b"d"), &[mark]), "these are not its frames");
         assert_eq!(all(&mut group, Form::Untimed, 0), b"\x03abc");
     }
 
@@ -435,7 +447,7 @@ mod tests {
         original.end = Some(GroupEnd::Finished);
         let mut copy = Group::new(5, 3, Instant::now());
         for piece in original.replay() {
-            copy.append(piece.bytes, &piece.marks);
+            assert!(copy.append(piece.bytes, &piece.marks));
             copy.end = piece.ends;
         }
         assert_eq!(copy.marks, original.marks);

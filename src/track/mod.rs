@@ -11,8 +11,10 @@ pub mod scan;
 pub mod serve;
 pub mod splice;
 
+use bytes::Bytes;
+
 use crate::wire::{StreamCode, TrackInfo};
-use group::Piece;
+use group::{GroupEnd, Marks, Piece};
 
 /// A track on one shard. The generation tells a slot's tenants apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -40,6 +42,9 @@ pub enum Feed {
     /// The exclusive end of the track.
     Final(u64),
     Piece(Piece),
+    /// The live feed was closed for this reason; a later one may begin anywhere. What it brought
+    /// stays, but nobody completes what it left unfinished.
+    Closed(StreamCode),
     /// A mirror has now been told all that its home knew when the mirror was made.
     Synced,
     /// All groups that will come have come.
@@ -49,6 +54,12 @@ pub enum Feed {
 }
 
 impl Feed {
+    /// Nobody continues a group.
+    pub fn cut_off(sequence: u64, code: StreamCode) -> Feed {
+        let ends = Some(GroupEnd::Aborted(code));
+        Feed::Piece(Piece { sequence, opens: None, bytes: Bytes::new(), marks: Marks::new(), ends })
+    }
+
     /// Nothing comes after this.
     pub fn is_over(&self) -> bool {
         matches!(self, Feed::Ended | Feed::Failed(_))

@@ -9,13 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 
 use super::content::{Content, Outcome};
 use super::demand::{Demand, Position};
 use super::fetch::{Ask, FetchId, Fetches, Stage};
-use super::group::{GroupEnd, Marks, Piece};
+use super::group::Piece;
 use super::splice::Splice;
 use super::{Feed, PullRef, TrackRef};
 use crate::limits::{HELD_FETCH_GRACE_MAX, HELD_FETCH_GRACE_MIN};
@@ -34,12 +33,8 @@ pub enum PullCommand {
         /// publisher are converted.
         timescale: Option<u64>,
     },
-    Subscribe {
-        pull: PullRef,
-        wanted: Preferences,
-    },
-    /// New preferences, also of a subscription that was paused.
-    Update {
+    /// Subscribe, or change the subscription that is open or was paused.
+    Want {
         pull: PullRef,
         wanted: Preferences,
     },
@@ -87,8 +82,8 @@ impl Need {
 #[derive(Debug, PartialEq)]
 pub enum Act {
     Command(SessionRef, PullCommand),
-    /// A later feed may begin anywhere.
-    CloseFeed,
+    /// The feed is over for this reason; a later one may begin anywhere.
+    CloseFeed(StreamCode),
     /// This fetch has come to nothing.
     FailFetch(FetchId, StreamCode),
     /// Nobody can serve this track.
@@ -111,6 +106,9 @@ enum Upstream {
     Finished,
 }
 
+/// Routes that are remembered to have failed once.
+const FORGIVEN_MAX: usize = 64;
+
 /// Where a subscription goes on that another publisher began.
 #[derive(Debug)]
 struct Resume {
@@ -130,8 +128,10 @@ pub struct ServeLoop {
     upstream: Upstream,
     /// The route that is asked, or was asked last.
     route: Option<Arc<Route>>,
-    /// Routes that have failed those who are waiting.
+    /// Routes that have failed those who are waiting: they are not asked again.
     tried: Vec<RouteId>,
+    /// Routes that had failed before another one went on: they are asked again, last of all.
+    forgiven: Vec<RouteId>,
     /// Why, in the most definite words so far.
     refusal: Option<StreamCode>,
     resume: Option<Resume>,
@@ -150,6 +150,7 @@ impl ServeLoop {
             upstream: Upstream::None,
             route: None,
             tried: Vec::new(),
+            forgiven: Vec::new(),
             refusal: None,
             resume: None,
             splices: BTreeMap::new(),
@@ -178,8 +179,9 @@ impl ServeLoop {
     }
 
     /// When [`ServeLoop::steer`] has something to do even if nothing happens.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.held.values().min().copied()
+    pub fn deadline(&self, fetches: &Fetches) -> Option<Instant> {
+        let held = self.held.iter().filter(|(id, _)| fetches.get(**id).is_some());
+        held.map(|(_, deadline)| *deadline).min()
     }
 
     /// Takes note of news of the feed, and gives what is to be told to readers.
@@ -187,8 +189,12 @@ impl ServeLoop {
         match feed {
             Feed::Info(_) if self.upstream == Upstream::Asked => self.upstream = Upstream::Known,
             Feed::Ended => self.upstream = Upstream::Finished,
-            Feed::Piece(piece) => return self.splice(piece),
+            Feed::Piece(piece) => {
+                self.forgive();
+                return self.splice(piece);
+            }
             Feed::Start(start) if self.resume.is_some() => {
+                self.forgive();
                 let mut told = self.give_up_below(start);
                 // Readers began long ago; only what reaches further back is news to them.
                 if content.feed_start.is_none_or(|known| start < known) {
@@ -199,6 +205,13 @@ impl ServeLoop {
             _ => {}
         }
         smallvec![feed]
+    }
+
+    /// The track goes on. Whoever failed it before may be asked again when this publisher fails.
+    fn forgive(&mut self) {
+        self.forgiven.append(&mut self.tried);
+        self.forgiven.truncate(FORGIVEN_MAX);
+        self.refusal = None;
     }
 
     fn splice(&mut self, piece: Piece) -> SmallVec<[Feed; 1]> {
@@ -212,7 +225,7 @@ impl ServeLoop {
         }
         match grafted {
             Ok(piece) => piece.into_iter().map(Feed::Piece).collect(),
-            Err(code) => smallvec![cut_off(sequence, code)],
+            Err(code) => smallvec![Feed::cut_off(sequence, code)],
         }
     }
 
@@ -221,7 +234,7 @@ impl ServeLoop {
         let code = self.resume.as_ref().map_or(StreamCode::CANCEL, |resume| resume.code);
         let kept = self.splices.split_off(&start);
         let lost = std::mem::replace(&mut self.splices, kept);
-        lost.into_keys().map(|sequence| cut_off(sequence, code)).collect()
+        lost.into_keys().map(|sequence| Feed::cut_off(sequence, code)).collect()
     }
 
     /// The publisher's session has given the track up. Another one may go on where it stopped:
@@ -242,7 +255,10 @@ impl ServeLoop {
         }
         self.upstream = Upstream::None;
         self.splices.clear();
-        self.tried.extend(self.route.as_ref().map(|route| route.id));
+        if let Some(route) = &self.route {
+            self.forgiven.retain(|id| *id != route.id);
+            self.tried.push(route.id);
+        }
         // A definite refusal says more than whatever else went wrong (spec §4.17).
         let is_definite =
             |code: &StreamCode| matches!(*code, StreamCode::NOT_FOUND | StreamCode::UNROUTABLE);
@@ -263,7 +279,7 @@ impl ServeLoop {
             }
             None => {
                 self.resume = None;
-                acts.push(Act::CloseFeed);
+                acts.push(Act::CloseFeed(code));
             }
         }
         acts
@@ -278,7 +294,7 @@ impl ServeLoop {
         content: &Content,
         fetches: &mut Fetches,
         (broadcast, name): (&Path, &Arc<str>),
-        route: impl FnOnce(&[RouteId]) -> Option<&'a Arc<Route>>,
+        route: impl Fn(&[RouteId]) -> Option<&'a Arc<Route>>,
     ) -> Vec<Act> {
         let mut acts = Vec::new();
         if matches!(content.outcome, Some(Outcome::Failed(_))) {
@@ -289,12 +305,13 @@ impl ServeLoop {
         let is_wanted = need.info || demand.is_some() || !fetches.is_empty();
         if self.upstream == Upstream::None {
             if !is_wanted {
-                // Whoever comes next may find them well again.
                 self.tried.clear();
+                self.forgiven.clear();
                 self.refusal = None;
                 return acts;
             }
-            let Some(route) = route(&self.tried) else {
+            let fresh = route(&[&self.tried[..], &self.forgiven[..]].concat());
+            let Some(route) = fresh.or_else(|| route(&self.tried)) else {
                 return vec![Act::Fail(self.refusal.unwrap_or(StreamCode::UNROUTABLE))];
             };
             self.attempt += 1;
@@ -322,12 +339,9 @@ impl ServeLoop {
         let pull = self.pull();
         let wanted = demand.and_then(|demand| self.wanted(demand, content, route.version));
         let (next, command) = match (&self.upstream, wanted) {
-            (Upstream::Known, Some(wanted)) => {
-                (Upstream::Active(wanted), PullCommand::Subscribe { pull, wanted })
-            }
             (Upstream::Active(sent), Some(wanted)) if *sent == wanted => return Vec::new(),
-            (Upstream::Active(_) | Upstream::Paused, Some(wanted)) => {
-                (Upstream::Active(wanted), PullCommand::Update { pull, wanted })
+            (Upstream::Known | Upstream::Active(_) | Upstream::Paused, Some(wanted)) => {
+                (Upstream::Active(wanted), PullCommand::Want { pull, wanted })
             }
             (Upstream::Active(sent), None) if route.version >= Version::Lite03 => {
                 let wanted = Preferences {
@@ -343,12 +357,22 @@ impl ServeLoop {
             // Older publishers cannot be told to wait.
             (Upstream::Active(_), None) => {
                 let release = self.release().into_iter().map(|(to, what)| Act::Command(to, what));
-                return release.chain([Act::CloseFeed]).collect();
+                return release.chain([Act::CloseFeed(StreamCode::CANCEL)]).collect();
             }
+            (Upstream::Known, None) => return self.forget_splices(),
             _ => return Vec::new(),
         };
         self.upstream = next;
         vec![Act::Command(route.session, command)]
+    }
+
+    /// Nobody is interested any more in what another publisher was to complete.
+    fn forget_splices(&mut self) -> Vec<Act> {
+        let Some(resume) = self.resume.take_if(|_| !self.splices.is_empty()) else {
+            return Vec::new();
+        };
+        self.splices.clear();
+        vec![Act::CloseFeed(resume.code)]
     }
 
     /// The preferences to state upstream; none where all that is wanted is here.
@@ -356,10 +380,12 @@ impl ServeLoop {
         let max_age_ms = content.info.map_or(0, |info| info.max_age_ms);
         let mut wanted = demand.upstream(max_age_ms, version);
         if let Some(resume) = self.resume.as_ref().filter(|r| r.start == demand.start) {
-            let (group, frame) = resume.from;
+            // Viewers may want to begin later than the first publisher got.
+            let (group, frame) = resume.from.max((wanted.group_start.unwrap_or(0), 0));
             wanted.group_start = Some(group);
             wanted.frame_start = if version >= Version::Lite06 { frame } else { 0 };
-            if wanted.group_end.is_some_and(|end| end < group) {
+            let end = wanted.group_end.map(|group| (group, wanted.frame_end.unwrap_or(u64::MAX)));
+            if end.is_some_and(|end| end < (group, frame)) {
                 return None;
             }
         }
@@ -417,17 +443,13 @@ impl ServeLoop {
     }
 }
 
-/// News of a group that nobody continues.
-fn cut_off(sequence: u64, code: StreamCode) -> Feed {
-    let ends = Some(GroupEnd::Aborted(code));
-    Feed::Piece(Piece { sequence, opens: None, bytes: Bytes::new(), marks: Marks::new(), ends })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::route::RouteId;
+    use crate::track::group::{GroupEnd, Marks};
     use crate::wire::{Cost, Hops, TrackInfo};
+    use bytes::Bytes;
 
     const TRACK: TrackRef = TrackRef { shard: 0, slot: 4, generation: 5 };
     const LINK_LOST: StreamCode = StreamCode::SESSION_CLOSED;
@@ -471,7 +493,7 @@ mod tests {
             play.wants(Some(priority));
             play.check("0 ask");
             play.know();
-            play.check(&format!("0 subscribe {priority} None"));
+            play.check(&format!("0 want {priority} None"));
             play
         }
 
@@ -540,9 +562,9 @@ mod tests {
         fn words(&mut self, act: Act) -> String {
             let (to, command) = match act {
                 Act::Command(session, command) => (session.slot, command),
-                Act::CloseFeed => {
-                    self.content.close_feed();
-                    return "close".into();
+                Act::CloseFeed(code) => {
+                    self.content.apply(Feed::Closed(code), self.now);
+                    return format!("close {code}");
                 }
                 Act::Fail(code) => return format!("fail {code}"),
                 Act::FailFetch(id, code) => {
@@ -552,12 +574,11 @@ mod tests {
             };
             let words = match command {
                 PullCommand::Ask { .. } => "ask".into(),
-                PullCommand::Subscribe { wanted, .. } => {
+                PullCommand::Want { wanted, .. } => {
                     assert_eq!(wanted.max_age_ms, 100, "no longer than the track keeps");
                     let start = wanted.group_start.map(|group| (group, wanted.frame_start));
-                    format!("subscribe {} {start:?}", wanted.priority)
+                    format!("want {} {start:?}", wanted.priority)
                 }
-                PullCommand::Update { wanted, .. } => format!("update {}", wanted.priority),
                 PullCommand::Pause { wanted, .. } => {
                     assert_eq!((wanted.priority, wanted.group_start), (0, None));
                     format!("pause at {:?}", wanted.group_end)
@@ -582,34 +603,33 @@ mod tests {
         play.wants(Some(3));
         play.check("");
         play.know();
-        play.check("0 subscribe 3 None");
+        play.check("0 want 3 None");
         play.check("");
         play.wants(Some(9));
-        play.check("0 update 9");
+        play.check("0 want 9 None");
         play.wants(Some(3));
-        play.check("0 update 3");
+        play.check("0 want 3 None");
         play.wants(None);
         play.check("0 pause at Some(0)");
         play.check("");
         play.wants(Some(1));
-        play.check("0 update 1");
+        play.check("0 want 1 None");
         play.group(4, WHOLE);
         play.wants(None);
         play.check("0 pause at Some(4)");
         assert!(play.serve.release().is_some());
         assert!(play.serve.release().is_none());
-        play.content.close_feed();
         play.wants(Some(1));
         play.check("0 ask");
         play.know();
-        play.check("0 subscribe 1 None");
+        play.check("0 want 1 None");
     }
 
     #[test]
     fn a_publisher_that_cannot_be_told_to_wait_is_left() {
         let mut play = Play::active(&[Lite02], 1);
         play.wants(None);
-        play.check("0 release, close");
+        play.check(&format!("0 release, close {}", StreamCode::CANCEL));
     }
 
     #[test]
@@ -625,7 +645,7 @@ mod tests {
         play.check("");
         play.wants(Some(1));
         play.ask(7);
-        play.check("0 subscribe 1 None, 0 fetch 7");
+        play.check("0 want 1 None, 0 fetch 7");
         play.news(Feed::Final(20));
         play.ask(20);
         play.check(&format!("fail fetch {}", StreamCode::NOT_FOUND));
@@ -645,19 +665,19 @@ mod tests {
         play.wants(Some(1));
         play.ask(5);
         play.ask(2);
-        play.check("0 subscribe 1 None");
+        play.check("0 want 1 None");
         play.news(Feed::Start(3));
         play.check(&missing);
         play.group(4, WHOLE);
         play.check("");
         play.group(6, WHOLE);
         play.check("");
-        let deadline = play.serve.deadline().unwrap();
+        let deadline = play.serve.deadline(&play.fetches).unwrap();
         assert_eq!(deadline, play.now + Duration::from_secs(1));
         play.now = deadline;
         play.check(&missing);
         play.check("");
-        assert_eq!(play.serve.deadline(), None);
+        assert_eq!(play.serve.deadline(&play.fetches), None);
     }
 
     #[test]
@@ -670,7 +690,7 @@ mod tests {
     #[test]
     fn another_publisher_goes_on_where_one_stopped() {
         for (second, start) in [(Lite06, "Some((3, 1))"), (Lite05, "Some((3, 0))")] {
-            let mut play = Play::active(&[Lite06, second], 1);
+            let mut play = Play::active(&[Lite06, second, Lite05], 1);
             play.news(Feed::Start(2));
             play.group(2, WHOLE);
             play.group(3, None);
@@ -678,21 +698,26 @@ mod tests {
             play.lost(LINK_LOST, "");
             play.check("1 ask");
             play.know();
-            play.check(&format!("1 subscribe 1 {start}"));
+            play.check(&format!("1 want 1 {start}"));
             assert_eq!(play.news(Feed::Start(4)), 1, "group 3 is given up, and START is no news");
             assert!(play.content.find(3, 0).is_none());
             assert!(play.content.find(4, 0).is_some());
+            // It has served; so the first may be asked again, after the one that never was.
             play.lost(LINK_LOST, "");
-            play.check(&format!("fail {LINK_LOST}"));
+            play.check("2 ask");
+            play.lost(StreamCode::INTERNAL, "");
+            play.check("0 ask");
+            play.lost(StreamCode::INTERNAL, "");
+            play.check(&format!("fail {}", StreamCode::INTERNAL));
         }
         let mut play = Play::active(&[Lite05, Lite05], 1);
         play.group(3, WHOLE);
         play.lost(LINK_LOST, "");
         play.check("1 ask");
         play.know();
-        play.check("1 subscribe 1 Some((4, 0))");
+        play.check("1 want 1 Some((4, 0))");
         play.wants(Some(5));
-        play.check("1 update 5");
+        play.check("1 want 5 Some((4, 0))");
     }
 
     #[test]
@@ -709,10 +734,22 @@ mod tests {
         let mut play = Play::active(&[Lite05], 1);
         play.wants(None);
         play.check("0 pause at Some(0)");
-        play.lost(LINK_LOST, "close");
+        play.lost(LINK_LOST, &format!("close {LINK_LOST}"));
         play.check("");
         play.wants(Some(1));
         play.check("0 ask");
+    }
+
+    #[test]
+    fn what_nobody_completes_is_closed_when_interest_ends() {
+        let mut play = Play::active(&[Lite05, Lite05], 1);
+        play.group(3, None);
+        play.lost(LINK_LOST, "");
+        play.check("1 ask");
+        play.wants(None);
+        play.check("");
+        play.know();
+        play.check(&format!("close {LINK_LOST}"));
     }
 
     #[test]
@@ -724,7 +761,7 @@ mod tests {
         play.know();
         play.check("0 fetch 1, 0 fetch 2");
         play.fetches.set_stage(begun, Stage::Open(0));
-        play.lost(LINK_LOST, &format!("fail fetch {LINK_LOST}, close"));
+        play.lost(LINK_LOST, &format!("fail fetch {LINK_LOST}, close {LINK_LOST}"));
         play.check("1 ask");
         play.know();
         play.check("1 fetch 2");

@@ -2,6 +2,7 @@
 //! what readers have is dropped from the copy, to the byte, and the rest follows.
 
 use super::group::{FrameMark, GroupEnd, Marks, Piece, Seam};
+use crate::limits::{GROUP_BYTES_MAX, GROUP_FRAMES_MAX};
 use crate::wire::{StreamCode, decode_varint, encode_varint, zigzag};
 
 #[derive(Debug)]
@@ -79,6 +80,10 @@ impl Splice {
         }
         self.drop = 0;
         let start = self.written + bytes.len() as u64;
+        // Each copy is within the bounds of a group; what is made of several has to be too.
+        if frame >= u64::from(GROUP_FRAMES_MAX) || start + size > GROUP_BYTES_MAX {
+            return Err(StreamCode::GROUP_TOO_LARGE);
+        }
         let header = bytes.len();
         encode_varint(zigzag(mark.timestamp as i64 - self.timestamp as i64), bytes);
         let delta_len = (bytes.len() - header) as u8;
@@ -132,7 +137,7 @@ mod tests {
     }
 
     fn add(group: &mut Group, piece: Piece) {
-        group.append(piece.bytes, &piece.marks);
+        assert!(group.append(piece.bytes, &piece.marks));
         group.end = piece.ends;
     }
 
