@@ -473,22 +473,30 @@ impl World {
         Track { peer, source: self.peers[peer].add_source(film, path, track) }
     }
 
-    /// Another way to the publisher of a track, one hop longer: whatever is made for the one is
-    /// there at the other.
+    /// Another way to the publisher of a broadcast, one hop longer: whatever is made for the one is
+    /// there at the other. The same track of it.
     pub fn second_way(&mut self, track: Track, spec: Spec) -> Track {
         let first_hop = self.peers[track.peer].spec.setup.hop;
+        let path = self.source(track).path.clone();
         let peer = self.arrive(spec);
-        let (film, path, name) = {
-            let source = self.source(track);
-            (source.film, source.path.clone(), source.track.clone())
-        };
         self.peers[peer].announce(&path, &[first_hop], Cost::ZERO);
-        let second = Track { peer, source: self.peers[peer].add_source(film, &path, &name) };
-        let Source { info, groups, order, end, .. } = &self.peers[track.peer].sources[track.source];
-        let (info, groups, order, end) = (*info, groups.clone(), order.clone(), *end);
-        let source = self.source(second);
-        (source.info, source.groups, source.order, source.end) = (info, groups, order, end);
-        second
+        let mut same = track;
+        for at in 0..self.peers[track.peer].sources.len() {
+            let known = &self.peers[track.peer].sources[at];
+            if known.path != path {
+                continue;
+            }
+            let Source { film, info, end, .. } = *known;
+            let (groups, order) = (known.groups.clone(), known.order.clone());
+            let name = known.track.clone();
+            let source = self.peers[peer].add_source(film, &path, &name);
+            let print = self.source(Track { peer, source });
+            (print.info, print.groups, print.order, print.end) = (info, groups, order, end);
+            if at == track.source {
+                same = Track { peer, source };
+            }
+        }
+        same
     }
 
     /// Everyone who has this film, wherever it was said.
