@@ -809,7 +809,7 @@ impl World {
                 if known.updates == 0 && count != until {
                     return Err(format!("FIN after {count} frames of {until}"));
                 }
-                if group.end != Some(End::Finished) && last.is_none() {
+                if group.end != Some(End::Finished) && last.is_none() && !known.was_capped {
                     return Err(format!("FIN, but the publisher says {:?}", group.end));
                 }
                 Ok(())
@@ -961,10 +961,12 @@ impl World {
             let is_strict = is_plain && is_told && viewer.version == Version::Lite05;
             assert!(start <= *first || !is_strict, "{who}: START {start} above {first}");
         }
-        // Nothing stays open that is over.
+        // Nothing stays open that is over, unless its publisher is gone and nobody knows it yet.
+        let mut lost = sources.iter().filter_map(|(publisher, _)| self.peers[*publisher].lost_at);
+        let is_sure = lost.all(|at| self.now >= at + LOSS_NOTICED);
         let is_over = |sequence: &u64| source.groups.get(sequence).is_some_and(|g| g.end.is_some());
         let is_open = |(sequence, seen): &(&u64, &Seen)| seen.end.is_none() && is_over(sequence);
-        let open = known.groups.iter().find(is_open).filter(|_| viewer.reads_groups);
+        let open = known.groups.iter().find(is_open).filter(|_| viewer.reads_groups && is_sure);
         let open = open.map(|(sequence, _)| sequence);
         assert!(open.is_none(), "{who}: group {open:?} is still open");
         // Lite-04 and older cannot say how long they keep a group; the relay assumes seconds.
