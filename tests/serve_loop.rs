@@ -2169,6 +2169,30 @@ fn a_fetch_whose_grace_runs_ends_with_the_feed() {
 }
 
 #[test]
+fn a_fetch_whose_grace_runs_moves_to_another_way() {
+    for place in PLACES {
+        let mut s = scene(Lite04, place);
+        let spare = s.second_way(Lite05, place.publisher + 1);
+        s.w.source(spare).never_answers = Some(BidiType::Track);
+        let sub = s.watch(Lite06, 0);
+        s.groups(0..2);
+        s.groups(4..5);
+        s.w.run(SOON);
+        let bob = s.viewer(Lite05, 1);
+        let get = s.fetch(bob, whole(3));
+        s.w.run(ms(1000));
+        s.fail(s.cam, Failure::Reset);
+        // The other one has said nothing yet when the grace is over.
+        s.w.run(ms(6000));
+        assert_eq!((s.w.sub(sub).end, s.w.outcome(get)), (None, (0, None)), "{place:?}");
+        s.w.run(ANSWER_TIMEOUT);
+        assert!(matches!(s.w.sub(sub).end, Some(End::Reset(_))), "{place:?}");
+        assert!(matches!(s.w.outcome(get), (0, Some(End::Reset(_)))), "{place:?}");
+        s.w.end();
+    }
+}
+
+#[test]
 fn a_fetch_that_is_held_fails_with_its_publisher() {
     of_old(|mut s| {
         let sub = s.watch(Lite06, 0);
