@@ -920,7 +920,11 @@ impl World {
                 // It cannot be asked, so what the relay lacks, or has had for too long, is not there.
                 let is_brief = publisher.version <= Version::Lite04
                     && [StreamCode::NOT_FOUND.0, StreamCode::OLD.0].contains(&code);
-                let is_excused = is_theirs || is_lost || is_beyond || is_mute || is_brief;
+                // Not every shard knew of it.
+                let is_early = code == StreamCode::UNROUTABLE.0
+                    && publisher.up_at.is_none_or(|at| known.asked_at < at + ms(3000));
+                let is_excused =
+                    is_theirs || is_lost || is_beyond || is_mute || is_brief || is_early;
                 if is_excused || self.evicts(code) {
                     return Ok(());
                 }
@@ -1069,7 +1073,9 @@ impl World {
         if known.seen.end.is_some() || known.has_left || !viewer.reads_groups {
             return;
         }
-        let who = format!("at {:?}: {} fetch {index} {known:?}", self.since_start(), viewer.name);
+        let Fetched { path, track, want, .. } = known;
+        let (since, name) = (self.since_start(), &viewer.name);
+        let who = format!("at {since:?}: {name} fetch {index} of {path} {track} {want:?}");
         let patience = ANSWER_TIMEOUT + LOSS_NOTICED;
         let is_early = |at: Instant| self.now < at + patience;
         if let Some(at) = self.gone(peer, &known.path, &known.track) {
