@@ -1493,6 +1493,37 @@ fn two_groups_that_are_open_both_go_on() {
 }
 
 #[test]
+fn what_readers_have_had_does_not_come_again_with_another_way() {
+    for (first, second) in PAIRS {
+        for place in PLACES {
+            let what = format!("{first} then {second}, {place:?}");
+            let cache = CacheBounds { bytes: CACHE_BYTES, duration: ms(3000) };
+            let stage = Stage { cache, ..Stage::new(1, place.shards) };
+            let mut s = scene_on(stage, first, place);
+            s.second_way(second, place.publisher + 1);
+            let subs = [0, 1].map(|nth| s.watch(FETCHABLE[nth], nth));
+            s.w.open_group(s.cam, 0);
+            s.w.frame(s.cam, 0, 100);
+            s.groups(1..4);
+            // The relay forgets those that are whole, and the first one grows.
+            for _ in 0..10 {
+                s.w.run(ms(1000));
+                s.w.frame(s.cam, 0, 100);
+            }
+            s.fail(s.cam, Failure::Reset);
+            s.w.run(SOON);
+            s.w.end_group(s.cam, 0, End::Finished);
+            s.groups(4..5);
+            s.w.run(SOON);
+            for sub in subs {
+                assert_eq!(s.w.got_sorted(sub), [0, 1, 2, 3, 4], "{what}");
+            }
+            s.w.end();
+        }
+    }
+}
+
+#[test]
 fn between_two_groups_another_way_begins_with_the_next() {
     for (first, second) in PAIRS {
         for place in PLACES {
@@ -2135,6 +2166,30 @@ fn a_fetch_whose_grace_runs_ends_with_the_feed() {
         assert_eq!(asked.last(), Some(&Asked::Unsubscribe), "{:?}: {asked:?}", s.place);
         s.w.end();
     });
+}
+
+#[test]
+fn a_fetch_whose_grace_runs_moves_to_another_way() {
+    for place in PLACES {
+        let mut s = scene(Lite04, place);
+        let spare = s.second_way(Lite05, place.publisher + 1);
+        s.w.source(spare).never_answers = Some(BidiType::Track);
+        let sub = s.watch(Lite06, 0);
+        s.groups(0..2);
+        s.groups(4..5);
+        s.w.run(SOON);
+        let bob = s.viewer(Lite05, 1);
+        let get = s.fetch(bob, whole(3));
+        s.w.run(ms(1000));
+        s.fail(s.cam, Failure::Reset);
+        // The other one has said nothing yet when the grace is over.
+        s.w.run(ms(6000));
+        assert_eq!((s.w.sub(sub).end, s.w.outcome(get)), (None, (0, None)), "{place:?}");
+        s.w.run(ANSWER_TIMEOUT);
+        assert!(matches!(s.w.sub(sub).end, Some(End::Reset(_))), "{place:?}");
+        assert!(matches!(s.w.outcome(get), (0, Some(End::Reset(_)))), "{place:?}");
+        s.w.end();
+    }
 }
 
 #[test]

@@ -251,6 +251,8 @@ pub struct Subscription {
     pub track: String,
     pub wanted: Preferences,
     pub updates: usize,
+    /// It once named a last frame.
+    pub was_capped: bool,
     pub is_accepted: bool,
     pub start: Option<u64>,
     pub track_end: Option<u64>,
@@ -641,6 +643,7 @@ impl Peer {
             track: track.to_owned(),
             wanted,
             updates: 0,
+            was_capped: wanted.frame_end.is_some(),
             is_accepted: false,
             start: None,
             track_end: None,
@@ -667,6 +670,7 @@ impl Peer {
         subscription.owed.retain(|sequence| !begins_anew || groups.contains_key(sequence));
         subscription.wanted = wanted;
         subscription.updates += 1;
+        subscription.was_capped |= wanted.frame_end.is_some();
         subscription.is_settled = false;
         subscription.owed.retain(|sequence| covers(&wanted, *sequence));
         let stream = subscription.stream;

@@ -473,22 +473,30 @@ impl World {
         Track { peer, source: self.peers[peer].add_source(film, path, track) }
     }
 
-    /// Another way to the publisher of a track, one hop longer: whatever is made for the one is
-    /// there at the other.
+    /// Another way to the publisher of a broadcast, one hop longer: whatever is made for the one is
+    /// there at the other. The same track of it.
     pub fn second_way(&mut self, track: Track, spec: Spec) -> Track {
         let first_hop = self.peers[track.peer].spec.setup.hop;
+        let path = self.source(track).path.clone();
         let peer = self.arrive(spec);
-        let (film, path, name) = {
-            let source = self.source(track);
-            (source.film, source.path.clone(), source.track.clone())
-        };
         self.peers[peer].announce(&path, &[first_hop], Cost::ZERO);
-        let second = Track { peer, source: self.peers[peer].add_source(film, &path, &name) };
-        let Source { info, groups, order, end, .. } = &self.peers[track.peer].sources[track.source];
-        let (info, groups, order, end) = (*info, groups.clone(), order.clone(), *end);
-        let source = self.source(second);
-        (source.info, source.groups, source.order, source.end) = (info, groups, order, end);
-        second
+        let mut same = track;
+        for at in 0..self.peers[track.peer].sources.len() {
+            let known = &self.peers[track.peer].sources[at];
+            if known.path != path {
+                continue;
+            }
+            let Source { film, info, end, .. } = *known;
+            let (groups, order) = (known.groups.clone(), known.order.clone());
+            let name = known.track.clone();
+            let source = self.peers[peer].add_source(film, &path, &name);
+            let print = self.source(Track { peer, source });
+            (print.info, print.groups, print.order, print.end) = (info, groups, order, end);
+            if at == track.source {
+                same = Track { peer, source };
+            }
+        }
+        same
     }
 
     /// Everyone who has this film, wherever it was said.
@@ -801,7 +809,7 @@ impl World {
                 if known.updates == 0 && count != until {
                     return Err(format!("FIN after {count} frames of {until}"));
                 }
-                if group.end != Some(End::Finished) && last.is_none() {
+                if group.end != Some(End::Finished) && last.is_none() && !known.was_capped {
                     return Err(format!("FIN, but the publisher says {:?}", group.end));
                 }
                 Ok(())
@@ -912,7 +920,11 @@ impl World {
                 // It cannot be asked, so what the relay lacks, or has had for too long, is not there.
                 let is_brief = publisher.version <= Version::Lite04
                     && [StreamCode::NOT_FOUND.0, StreamCode::OLD.0].contains(&code);
-                let is_excused = is_theirs || is_lost || is_beyond || is_mute || is_brief;
+                // Not every shard knew of it.
+                let is_early = code == StreamCode::UNROUTABLE.0
+                    && publisher.up_at.is_none_or(|at| known.asked_at < at + ms(3000));
+                let is_excused =
+                    is_theirs || is_lost || is_beyond || is_mute || is_brief || is_early;
                 if is_excused || self.evicts(code) {
                     return Ok(());
                 }
@@ -953,10 +965,12 @@ impl World {
             let is_strict = is_plain && is_told && viewer.version == Version::Lite05;
             assert!(start <= *first || !is_strict, "{who}: START {start} above {first}");
         }
-        // Nothing stays open that is over.
+        // Nothing stays open that is over, unless its publisher is gone and nobody knows it yet.
+        let mut lost = sources.iter().filter_map(|(publisher, _)| self.peers[*publisher].lost_at);
+        let is_sure = lost.all(|at| self.now >= at + LOSS_NOTICED);
         let is_over = |sequence: &u64| source.groups.get(sequence).is_some_and(|g| g.end.is_some());
         let is_open = |(sequence, seen): &(&u64, &Seen)| seen.end.is_none() && is_over(sequence);
-        let open = known.groups.iter().find(is_open).filter(|_| viewer.reads_groups);
+        let open = known.groups.iter().find(is_open).filter(|_| viewer.reads_groups && is_sure);
         let open = open.map(|(sequence, _)| sequence);
         assert!(open.is_none(), "{who}: group {open:?} is still open");
         // Lite-04 and older cannot say how long they keep a group; the relay assumes seconds.
@@ -1059,7 +1073,9 @@ impl World {
         if known.seen.end.is_some() || known.has_left || !viewer.reads_groups {
             return;
         }
-        let who = format!("at {:?}: {} fetch {index} {known:?}", self.since_start(), viewer.name);
+        let Fetched { path, track, want, .. } = known;
+        let (since, name) = (self.since_start(), &viewer.name);
+        let who = format!("at {since:?}: {name} fetch {index} of {path} {track} {want:?}");
         let patience = ANSWER_TIMEOUT + LOSS_NOTICED;
         let is_early = |at: Instant| self.now < at + patience;
         if let Some(at) = self.gone(peer, &known.path, &known.track) {
