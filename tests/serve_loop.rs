@@ -1569,11 +1569,14 @@ fn each_way_is_tried_once_and_then_the_last_code_is_given() {
             let asked = spares.map(|spare| s.w.asked(spare.peer).len());
             assert_eq!(asked.iter().sum::<usize>(), 2, "TRACK and SUBSCRIBE of one, {what}");
             let (now, next) = if asked[0] > 0 { (0, 1) } else { (1, 0) };
-            // The third refuses; so nobody is left.
+            // The third refuses, and so does the first when it is asked once more; nobody is left.
+            s.w.asked(s.cam.peer);
             s.w.source(spares[next]).refuses = Some(0x77);
+            s.w.source(s.cam).refuses = Some(0x78);
             s.fail(spares[now], Failure::Closed);
             s.w.run(SOON);
             assert_eq!(s.w.asked(spares[next].peer), [s.asks()], "{what}");
+            assert_eq!(s.w.asked(s.cam.peer), [s.asks()], "{what}");
             for sub in subs {
                 assert!(matches!(s.w.sub(sub).end, Some(End::Reset(_))), "{what}");
                 assert_eq!(s.w.sub(sub).groups[&0].frames.len(), 2, "{what}");

@@ -9,7 +9,7 @@ use smallvec::smallvec;
 use super::cache::Entry;
 use super::mailbox::Post;
 use super::message::{ToShard, TrackKey};
-use super::tracks::{Change, Mirror, Place, Purpose, Reader, Wants, Who};
+use super::tracks::{At, Change, Mirror, Place, Purpose, Reader, Wants, Who};
 use super::{Counters, Shard};
 use crate::limits::{OUTBOX_LIVE_MAX, TRACK_LINGER};
 use crate::route::{Route, SessionRef};
@@ -324,7 +324,11 @@ impl Shard {
                 }
             }
         }
-        self.tracks.note_changed(slot, Change::Live);
+        let is_plain = matches!(applied, Applied::Grew(_));
+        self.tracks.note_changed(slot, if is_plain { Change::Live } else { Change::Lost });
+        if let Applied::Grew(arrival) = applied {
+            self.tracks.note_grown(slot, arrival);
+        }
         match (applied, feed) {
             (Applied::Opened(arrival), Feed::Piece(piece)) => {
                 self.settle_fetches(now, slot, piece.sequence, arrival);
@@ -384,18 +388,26 @@ impl Shard {
     pub(super) fn serve_tracks(&mut self, now: Instant) {
         for slot in std::mem::take(&mut self.tracks.changed) {
             let Some(track) = self.tracks.slab.get_mut(slot) else { continue };
-            let change = track.changed.take();
-            let readers = track.readers.iter().filter(|reader| !reader.is_question());
-            let subscriptions = readers.map(|reader| (reader.conn, reader.key));
-            let fetches = track.fetchers.iter().filter_map(|fetcher| match fetcher.who {
+            let Some(change) = track.changed.take() else { continue };
+            let grown = std::mem::take(&mut track.grown);
+            let is_served = |at: At| match at {
+                At::Reading { arrival, .. } => change == Change::Lost || grown.contains(&arrival),
+                At::Waiting(_) => false,
+            };
+            let subscribers = track.readers.iter().filter(|reader| !reader.is_question());
+            let subscribers = subscribers.map(|reader| (reader.conn, reader.key));
+            let fetchers = track.fetchers.iter().filter(|fetcher| is_served(fetcher.at));
+            let fetchers = fetchers.filter_map(|fetcher| match fetcher.who {
                 Who::Peer { conn, key } => Some((conn, key)),
                 Who::Mirror { .. } => None,
             });
             let who: Vec<_> = match change {
-                Some(Change::Live) => subscriptions.chain(fetches).collect(),
-                _ => fetches.collect(),
+                Change::Fetched => fetchers.collect(),
+                Change::Live | Change::Lost => subscribers.chain(fetchers).collect(),
             };
-            self.report_lost_groups(now, slot);
+            if change == Change::Lost {
+                self.report_lost_groups(now, slot);
+            }
             self.serve(now, slot, &who);
         }
     }
@@ -496,7 +508,7 @@ impl Shard {
         self.counters.evicted_groups_total += 1;
         if evicted == Evicted::Marked {
             marked.push(entry);
-            self.tracks.note_changed(slot, Change::Live);
+            self.tracks.note_changed(slot, Change::Lost);
         }
     }
 

@@ -50,7 +50,7 @@ impl Shard {
     fn fetch(&mut self, now: Instant, slot: usize, who: Who, ask: Ask) {
         let name = self.tracks.name(slot);
         let track = &mut self.tracks.slab[slot];
-        if let Some(arrival) = track.content.find(ask.group, ask.frame_start) {
+        if let Some(arrival) = track.content.get_group(ask.group, ask.frame_start) {
             track.content.touch(arrival, now);
             let fetch = track.fetches.join_open(ask.group, arrival);
             track.fetchers.push(Fetcher { who, at: At::Reading { arrival, fetch } });
@@ -242,7 +242,7 @@ impl Shard {
             }
         }
         if let Some(slot) = self.tracks.slot(name) {
-            self.tracks.note_changed(slot, Change::Fetched);
+            self.tracks.note_grown(slot, arrival);
             self.note_use(now, name);
         }
     }
@@ -321,7 +321,7 @@ impl Shard {
         if let Stage::Open(arrival) = fetch.stage {
             track.content.abort(arrival, code);
             self.end_fetch(slot, id);
-            return self.tracks.note_changed(slot, Change::Fetched);
+            return self.tracks.note_changed(slot, Change::Lost);
         }
         track.fetches.remove(id);
         let waits = |fetcher: &Fetcher| fetcher.at == At::Waiting(id);

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::Skips;
 use super::cache::{Cache, Entry};
@@ -118,18 +119,25 @@ pub(super) struct Track {
     pub fetchers: Vec<Fetcher>,
     pub fetches: Fetches,
     pub place: Place,
-    /// On the list of tracks that have changed: for all its readers, or for fetchers only.
+    /// On the list of tracks that have changed.
     pub changed: Option<Change>,
+    /// The groups that have grown since.
+    pub grown: SmallVec<[u64; 4]>,
     /// When nobody needed it any more.
     pub idle_since: Option<Instant>,
     /// When it is next to be looked at.
     due: Option<Instant>,
 }
 
+/// Who is to be served.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Change {
+    /// Those who fetch a group that has grown.
     Fetched,
+    /// Subscribers too.
     Live,
+    /// Everybody: some groups may be lost.
+    Lost,
 }
 
 /// What a new reader wants of a copy.
@@ -255,6 +263,7 @@ impl Tracks {
             fetches: Fetches::default(),
             place,
             changed: None,
+            grown: SmallVec::new(),
             idle_since: None,
             due: None,
         });
@@ -313,6 +322,15 @@ impl Tracks {
             self.changed.push(slot);
         }
         track.changed = track.changed.max(Some(change));
+    }
+
+    /// A group has grown; those who fetch it are to be served.
+    pub fn note_grown(&mut self, slot: usize, arrival: u64) {
+        self.note_changed(slot, Change::Fetched);
+        let grown = &mut self.slab[slot].grown;
+        if !grown.contains(&arrival) {
+            grown.push(arrival);
+        }
     }
 
     /// Makes sure that a track is looked at when it next has to be.

@@ -39,6 +39,10 @@ pub struct Content {
     held_bytes: u64,
 }
 
+/// Groups that are looked at for their age when a new one arrives. More than one leaves for each
+/// that comes, so none is kept for long for want of a look.
+const EXPIRED_AT_ONCE_MAX: usize = 64;
+
 /// Groups by arrival number, and the one to use of each sequence.
 #[derive(Debug, Default)]
 struct Shelf {
@@ -206,8 +210,9 @@ impl Content {
         }
     }
 
-    /// The group that answers a fetch from some frame on without asking anybody.
-    pub fn find(&self, sequence: u64, frame_start: u64) -> Option<u64> {
+    /// The group that answers a fetch from some frame on without asking anybody; its arrival
+    /// number.
+    pub fn get_group(&self, sequence: u64, frame_start: u64) -> Option<u64> {
         let usable = |shelf: &Shelf| {
             let (arrival, group) = shelf.of_sequence(sequence)?;
             group.serves_from(frame_start).then_some(arrival)
@@ -320,7 +325,7 @@ impl Content {
         let Some(newest) = self.newest() else { return };
         let max_age_ms = self.info.as_ref().map_or(u64::MAX, |info| info.max_age_ms);
         let mut gone = Vec::new();
-        for (arrival, group) in &self.live.groups {
+        for (arrival, group) in self.live.groups.iter().take(EXPIRED_AT_ONCE_MAX) {
             // A group that still grows is given time to, however little the track keeps.
             let grace = if group.end.is_none() { UNFINISHED_MAX_AGE_MS } else { 0 };
             if group.sequence == newest {

@@ -276,6 +276,11 @@ impl Group {
         if let Some(end) = last.and_then(|last| self.offset_of(form, last + 1)) {
             return Available { end, then: Some(GroupEnd::Finished) };
         }
+        // The last one wanted may be whole before that.
+        let seam = || self.seam();
+        if last.is_some_and(|last| last + 1 == self.frames_end() && seam().frame() > last) {
+            return Available { end: self.len(form), then: Some(GroupEnd::Finished) };
+        }
         let then = match self.end {
             Some(GroupEnd::Capped) if last.is_some_and(|last| last < self.frames_end()) => {
                 Some(GroupEnd::Finished)

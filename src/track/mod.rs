@@ -8,6 +8,7 @@ pub mod demand;
 pub mod fetch;
 pub mod group;
 pub mod scan;
+pub mod seen;
 pub mod serve;
 pub mod splice;
 

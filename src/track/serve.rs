@@ -15,6 +15,7 @@ use super::content::{Content, Outcome};
 use super::demand::{Demand, Position};
 use super::fetch::{Ask, FetchId, Fetches, Stage};
 use super::group::Piece;
+use super::seen::Seen;
 use super::splice::Splice;
 use super::{Feed, PullRef, TrackRef};
 use crate::limits::{HELD_FETCH_GRACE_MAX, HELD_FETCH_GRACE_MIN};
@@ -135,6 +136,8 @@ pub struct ServeLoop {
     /// Why, in the most definite words so far.
     refusal: Option<StreamCode>,
     resume: Option<Resume>,
+    /// Groups that this feed has brought, whichever publisher it was.
+    seen: Seen,
     /// Groups that the present publisher has to complete.
     splices: BTreeMap<u64, Splice>,
     /// Fetches that only the live feed can still answer, with the end of their grace once a later
@@ -153,6 +156,7 @@ impl ServeLoop {
             forgiven: Vec::new(),
             refusal: None,
             resume: None,
+            seen: Seen::default(),
             splices: BTreeMap::new(),
             held: BTreeMap::new(),
         }
@@ -217,6 +221,11 @@ impl ServeLoop {
     fn splice(&mut self, piece: Piece) -> SmallVec<[Feed; 1]> {
         let sequence = piece.sequence;
         let Some(splice) = self.splices.get_mut(&sequence) else {
+            let is_known = piece.opens.is_some() && !self.seen.insert(sequence);
+            // Readers have had it, even if it is not here any more.
+            if is_known && self.resume.is_some() {
+                return SmallVec::new();
+            }
             return smallvec![Feed::Piece(piece)];
         };
         let grafted = splice.graft(&piece);
@@ -255,6 +264,7 @@ impl ServeLoop {
         }
         self.upstream = Upstream::None;
         self.splices.clear();
+        self.held.clear();
         if let Some(route) = &self.route {
             self.forgiven.retain(|id| *id != route.id);
             self.tried.push(route.id);
@@ -278,7 +288,7 @@ impl ServeLoop {
                 self.resume = from.map(|from| Resume { start: demand.start, from, code });
             }
             None => {
-                self.resume = None;
+                self.end_feed();
                 acts.push(Act::CloseFeed(code));
             }
         }
@@ -371,7 +381,7 @@ impl ServeLoop {
         let Some(resume) = self.resume.take_if(|_| !self.splices.is_empty()) else {
             return Vec::new();
         };
-        self.splices.clear();
+        self.end_feed();
         vec![Act::CloseFeed(resume.code)]
     }
 
@@ -431,13 +441,20 @@ impl ServeLoop {
         now < *self.held.entry(fetch).or_insert(now + grace)
     }
 
+    /// A later feed has nothing to do with this one.
+    fn end_feed(&mut self) {
+        self.resume = None;
+        self.splices.clear();
+        self.held.clear();
+        self.seen = Seen::default();
+    }
+
     /// The upstream is given up; what is to be told to the session, if anything is open there.
     pub fn release(&mut self) -> Option<(SessionRef, PullCommand)> {
         if std::mem::replace(&mut self.upstream, Upstream::None) == Upstream::None {
             return None;
         }
-        self.resume = None;
-        self.splices.clear();
+        self.end_feed();
         let session = self.route.as_ref()?.session;
         Some((session, PullCommand::Release { pull: self.pull() }))
     }
@@ -700,8 +717,8 @@ mod tests {
             play.know();
             play.check(&format!("1 want 1 {start}"));
             assert_eq!(play.news(Feed::Start(4)), 1, "group 3 is given up, and START is no news");
-            assert!(play.content.find(3, 0).is_none());
-            assert!(play.content.find(4, 0).is_some());
+            assert!(play.content.get_group(3, 0).is_none());
+            assert!(play.content.get_group(4, 0).is_some());
             // It has served; so the first may be asked again, after the one that never was.
             play.lost(LINK_LOST, "");
             play.check("2 ask");
@@ -718,6 +735,23 @@ mod tests {
         play.check("1 want 1 Some((4, 0))");
         play.wants(Some(5));
         play.check("1 want 5 Some((4, 0))");
+    }
+
+    #[test]
+    fn what_readers_have_had_does_not_come_again() {
+        let mut play = Play::active(&[Lite05, Lite05], 1);
+        play.group(1, None);
+        play.group(2, WHOLE);
+        play.lost(LINK_LOST, "");
+        play.check("1 ask");
+        play.know();
+        play.check("1 want 1 Some((1, 0))");
+        let arrival = play.content.get_group(2, 0).unwrap();
+        play.content.evict(arrival, false);
+        play.group(2, WHOLE);
+        assert!(play.content.get_group(2, 0).is_none());
+        play.group(3, WHOLE);
+        assert!(play.content.get_group(3, 0).is_some());
     }
 
     #[test]
