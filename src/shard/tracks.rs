@@ -88,7 +88,7 @@ pub(super) enum At {
 #[derive(Debug)]
 pub(super) enum Place {
     Home {
-        serve: ServeLoop,
+        serve: Box<ServeLoop>,
         mirrors: Vec<Mirror>,
     },
     /// What the home was last told.
@@ -248,7 +248,7 @@ impl Tracks {
         let generation = self.generation;
         let track = TrackRef { shard: self.me as u16, slot: slot as u32, generation };
         let place = if home == self.me {
-            Place::Home { serve: ServeLoop::new(track), mirrors: Vec::new() }
+            Place::Home { serve: Box::new(ServeLoop::new(track)), mirrors: Vec::new() }
         } else {
             Place::Mirror { home, told: Need::default() }
         };

@@ -346,8 +346,7 @@ impl Content {
     /// is left in its place first.
     pub fn evict(&mut self, arrival: u64, is_read: bool) -> Evicted {
         let Some(group) = self.held_mut(arrival) else { return Evicted::Gone };
-        let is_word = group.end == Some(GroupEnd::Aborted(StreamCode::EVICTED)) && group.is_bare();
-        if !is_read || is_word {
+        if !is_read || group.is_evicted {
             self.remove(arrival);
             return Evicted::Gone;
         }

@@ -158,6 +158,8 @@ pub struct Group {
     /// Index of the first frame that this copy holds.
     pub frame_start: u64,
     pub end: Option<GroupEnd>,
+    /// It was let go of, and this is but word of it.
+    pub is_evicted: bool,
     /// When it last grew or was asked for.
     pub touched: Instant,
     timed: Pieces,
@@ -172,6 +174,7 @@ impl Group {
             sequence,
             frame_start,
             end: None,
+            is_evicted: false,
             touched: now,
             timed: Pieces::default(),
             untimed: None,
@@ -205,11 +208,6 @@ impl Group {
         (GROUP_COST_BYTES + index) as u64 + self.timed.held_bytes() + untimed
     }
 
-    /// Whether no byte of it is held.
-    pub fn is_bare(&self) -> bool {
-        self.timed.list.is_empty()
-    }
-
     pub fn first_timestamp(&self) -> Option<u64> {
         self.marks.first().map(|mark| mark.timestamp)
     }
@@ -228,7 +226,8 @@ impl Group {
     /// Gives its bytes back, and leaves word of why to those who read it.
     pub fn evict(&mut self) {
         let gone = Group::new(self.sequence, self.frame_start, self.touched);
-        *self = Group { end: Some(GroupEnd::Aborted(StreamCode::EVICTED)), ..gone };
+        let end = Some(GroupEnd::Aborted(StreamCode::EVICTED));
+        *self = Group { end, is_evicted: true, ..gone };
     }
 
     /// Where another copy of this group has to go on.
