@@ -61,10 +61,11 @@ pub const SETTING_DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60
 /// TRACK followed by SUBSCRIBE or FETCH asks the publisher once.
 pub const TRACK_LINGER: Duration = Duration::from_secs(5);
 
-/// How long a fetch that only the live feed can answer waits for a group when a later one has come:
-/// the track's max age within these bounds (spec §5.4).
-pub const HELD_FETCH_GRACE_MIN: Duration = Duration::from_secs(1);
-pub const HELD_FETCH_GRACE_MAX: Duration = Duration::from_secs(10);
+/// How long a group may be missing when a later one has come, before a fetch that only the live feed
+/// can answer, or another publisher's copy of the group, is given up: the track's max age within
+/// these bounds (spec §5.4).
+pub const MISSING_GRACE_MIN: Duration = Duration::from_secs(1);
+pub const MISSING_GRACE_MAX: Duration = Duration::from_secs(10);
 
 /// Groups that one subscription has on their way. A viewer that lags does so by at most these and
 /// what expires or is evicted meanwhile; each costs a stream's state.

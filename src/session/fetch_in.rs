@@ -9,7 +9,7 @@ use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Stream, Use};
 use crate::limits::ANSWER_TIMEOUT;
 use crate::track::fetch::{Ask, FetchId};
-use crate::track::group::{GroupEnd, Piece};
+use crate::track::group::{GroupEnd, Opening, Piece};
 use crate::track::scan::FrameScanner;
 use crate::track::{Fetched, PullRef};
 use crate::wire::{BidiType, Fetch, StreamCode, Version, encode_varint};
@@ -38,7 +38,7 @@ pub(super) struct FetchIn {
     id: FetchId,
     sequence: u64,
     /// The first frame that comes; None when that has been passed on.
-    opens: Option<u64>,
+    opens: Option<Opening>,
     scanner: FrameScanner,
 }
 
@@ -81,7 +81,7 @@ impl Session {
             let mut bytes = Vec::new();
             encode_varint(BidiType::Fetch as u64, &mut bytes);
             request.encode(self.version, &mut bytes);
-            let opens = Some(frame_start);
+            let opens = Some(Opening::at(frame_start));
             let reply = FetchIn { pull: key, id, sequence: ask.group, opens, scanner };
             let purpose = Use::FetchReply(Box::new(reply));
             self.inputs.insert(stream, Stream { purpose, buf: BytesMut::new() });

@@ -13,7 +13,7 @@ use crate::limits::{
     ANSWER_TIMEOUT, CONTROL_BACKLOG_BYTES_MAX, PRIORITY_DEFAULT, READ_BYTES_PER_TURN,
     TAIL_WAIT_MAX, TAIL_WAIT_MIN, TIMESCALE_DEFAULT, TRACK_MAX_AGE_MS_DEFAULT,
 };
-use crate::track::group::{GroupEnd, Marks, Piece};
+use crate::track::group::{GroupEnd, Marks, Opening, Piece};
 use crate::track::scan::{FrameScanner, Scale};
 use crate::track::seen::Seen;
 use crate::track::serve::PullCommand;
@@ -116,10 +116,21 @@ impl Subscription {
         }
     }
 
+    /// Whether a group may be ended for our sake.
+    fn bounds(&self, group: u64, now: Instant) -> bool {
+        self.caps.iter().any(|cap| cap.group == group && cap.counts(now))
+    }
+
     /// Whether a group that ended with this frame may have been ended for our sake.
     fn is_capped(&self, group: u64, frame: u64, now: Instant) -> bool {
         let ends_it = |cap: &Cap| (cap.group, cap.frame) == (group, frame);
-        self.caps.iter().any(|cap| ends_it(cap) && cap.until.is_none_or(|until| now < until))
+        self.caps.iter().any(|cap| ends_it(cap) && cap.counts(now))
+    }
+}
+
+impl Cap {
+    fn counts(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now < until)
     }
 }
 
@@ -610,8 +621,13 @@ impl Session {
     ) {
         let read = self.read_frames(id, &mut group.scanner, first, end, cx);
         let GroupHeader { subscribe_id, sequence, frame_start } = group.header;
-        let opens = (!std::mem::replace(&mut group.is_announced, true)).then_some(frame_start);
+        let is_first = !std::mem::replace(&mut group.is_announced, true);
         let pull = &mut self.pulls[group.pull];
+        let opens = is_first.then(|| {
+            let bounds = |known: &Subscription| known.bounds(sequence, cx.now);
+            let is_bounded = pull.subscription.as_ref().is_some_and(bounds);
+            Opening { frame_start, is_bounded }
+        });
         // A group that flows is not one that will not come.
         if let Some(subscription) = &mut pull.subscription
             && let Some(tail) = &mut subscription.tail

@@ -178,6 +178,9 @@ impl Shard {
             let Some(slot) = self.tracks.slot(name) else { return };
             match act {
                 Act::Command(session, command) => self.command(now, session, command),
+                Act::CutOff(sequence, code) => {
+                    self.feed(now, slot, Feed::cut_off(sequence, code));
+                }
                 Act::CloseFeed(code) => self.feed(now, slot, Feed::Closed(code)),
                 Act::FailFetch(fetch, code) => self.fail_fetch(now, slot, fetch, code),
                 Act::Fail(code) => {
@@ -273,10 +276,13 @@ impl Shard {
                     let (from, to) = (info.timescale, settled.timescale);
                     tracing::warn!(shard = self.me, track = ?track.key, from, to, "converting timestamps");
                 }
-                for feed in serve.admit(feed, &track.content) {
+                for feed in serve.admit(now, feed, &track.content) {
                     if let Some(slot) = self.tracks.slot(name) {
                         self.feed(now, slot, feed);
                     }
+                }
+                if let Some(slot) = self.tracks.slot(name) {
+                    self.tracks.arm(slot);
                 }
             }
         }

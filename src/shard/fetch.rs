@@ -217,8 +217,8 @@ impl Shard {
         let first = pieces.first().and_then(|piece| Some((piece.sequence, piece.opens?)));
         let (arrival, is_new) = match (stage, first) {
             (Some(Stage::Open(arrival)), _) => (arrival, false),
-            (Some(Stage::Sent), Some((sequence, frame_start))) => {
-                let open = |content: &mut Content| content.open_fetched(sequence, frame_start, now);
+            (Some(Stage::Sent), Some((sequence, opening))) => {
+                let open = |content: &mut Content| content.open_fetched(sequence, opening, now);
                 let arrival = self.tracks.with_content(slot, open);
                 self.tracks.note_group(slot, arrival, now);
                 self.tracks.slab[slot].fetches.set_stage(fetch, Stage::Open(arrival));

@@ -289,8 +289,10 @@ impl Shard {
             self.with_session(now, slot, |session, cx| session.timeout(cx));
             self.settle(now);
         }
-        while let Some(slot) = self.tracks.take_due(now) {
-            self.look_at(now, slot);
+        for track in self.tracks.take_due(now) {
+            if let Some(slot) = self.tracks.slot(track) {
+                self.look_at(now, slot);
+            }
         }
     }
 

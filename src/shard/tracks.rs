@@ -354,21 +354,21 @@ impl Tracks {
         }
     }
 
-    /// The next track whose time has come.
-    pub fn take_due(&mut self, now: Instant) -> Option<usize> {
-        while let Some(&Reverse((at, track))) = self.timers.peek() {
-            if at > now {
-                return None;
-            }
+    /// The tracks whose time has come.
+    pub fn take_due(&mut self, now: Instant) -> Vec<TrackRef> {
+        let mut due = Vec::new();
+        while let Some(&Reverse((at, track))) = self.timers.peek()
+            && at <= now
+        {
             self.timers.pop();
             if let Some(slot) = self.slot(track)
                 && self.slab[slot].due == Some(at)
             {
                 self.slab[slot].due = None;
-                return Some(slot);
+                due.push(track);
             }
         }
-        None
+        due
     }
 
     /// When a track or a group is next to be looked at.

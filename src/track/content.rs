@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::time::Instant;
 
 use super::Feed;
-use super::group::{Group, GroupEnd, Piece};
+use super::group::{Group, GroupEnd, Opening, Piece};
 use crate::limits::UNFINISHED_MAX_AGE_MS;
 use crate::wire::{StreamCode, TrackInfo};
 
@@ -141,7 +141,7 @@ impl Content {
 
     fn apply_piece(&mut self, piece: Piece, now: Instant) -> Applied {
         let held = self.live.of_sequence(piece.sequence);
-        let Some(frame_start) = piece.opens else {
+        let Some(opening) = piece.opens else {
             let arrival = held.map(|(arrival, _)| arrival);
             return arrival.map_or(Applied::Ignored, |arrival| self.append(arrival, piece, now));
         };
@@ -155,7 +155,7 @@ impl Content {
         }
         let arrival = self.next_arrival;
         self.next_arrival += 1;
-        self.open(arrival, Group::new(piece.sequence, frame_start, now), true);
+        self.open(arrival, Group::new(piece.sequence, opening, now), true);
         self.append(arrival, piece, now);
         self.expire();
         Applied::Opened(arrival)
@@ -186,10 +186,10 @@ impl Content {
     }
 
     /// Makes room for a group that a fetch brings; its arrival number.
-    pub fn open_fetched(&mut self, sequence: u64, frame_start: u64, now: Instant) -> u64 {
+    pub fn open_fetched(&mut self, sequence: u64, opening: Opening, now: Instant) -> u64 {
         let arrival = self.next_arrival;
         self.next_arrival += 1;
-        self.open(arrival, Group::new(sequence, frame_start, now), false);
+        self.open(arrival, Group::new(sequence, opening, now), false);
         arrival
     }
 

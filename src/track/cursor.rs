@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::track::Feed;
     use crate::track::content::Applied;
-    use crate::track::group::{FrameMark, Marks, Piece};
+    use crate::track::group::{FrameMark, Marks, Opening, Piece};
     use crate::wire::{StreamCode, TrackInfo};
     use bytes::Bytes;
     use std::time::Instant;
@@ -211,7 +211,7 @@ mod tests {
         let mark = FrameMark { start: 0, delta_len: 2, timestamp: sequence * 1000 };
         Piece {
             sequence,
-            opens: Some(0),
+            opens: Some(Opening::at(0)),
             bytes: Bytes::from_static(b"\x40\x00\x00"),
             marks: Marks::from_slice(&[mark]),
             ends: Some(GroupEnd::Finished),
@@ -303,7 +303,10 @@ mod tests {
     #[test]
     fn a_group_without_its_head_is_served_only_to_who_asked_for_that_frame() {
         let mut content = content(&[]);
-        tell(&mut content, Feed::Piece(Piece { opens: Some(3), ends: None, ..piece(0) }));
+        tell(
+            &mut content,
+            Feed::Piece(Piece { opens: Some(Opening::at(3)), ends: None, ..piece(0) }),
+        );
         let mut cursor = Cursor::join(&content, Version::Lite06, wanted(0, None, None));
         assert_eq!(cursor.pick(&content), None);
         add(&mut content, 1);

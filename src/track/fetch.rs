@@ -124,6 +124,10 @@ impl Fetches {
         };
     }
 
+    pub fn is_unsent(&self, id: FetchId) -> bool {
+        self.unsent.contains(&id)
+    }
+
     /// It is over, or nobody is to be asked for it any more.
     pub fn remove(&mut self, id: FetchId) -> Option<Fetch> {
         let fetch = self.running.remove(&id)?;

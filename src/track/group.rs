@@ -40,11 +40,27 @@ pub enum GroupEnd {
 #[derive(Clone, Debug)]
 pub struct Piece {
     pub sequence: u64,
-    /// The index of the first frame, in a group's first piece.
-    pub opens: Option<u64>,
+    /// In a group's first piece.
+    pub opens: Option<Opening>,
     pub bytes: Bytes,
     pub marks: Marks,
     pub ends: Option<GroupEnd>,
+}
+
+/// How a group begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The index of the first frame.
+    pub frame_start: u64,
+    /// The publisher was asked for no more than some of its frames.
+    pub is_bounded: bool,
+}
+
+impl Opening {
+    /// All frames from this one on.
+    pub fn at(frame_start: u64) -> Opening {
+        Opening { frame_start, is_bounded: false }
+    }
 }
 
 /// How far a viewer may read.
@@ -157,6 +173,8 @@ pub struct Group {
     pub sequence: u64,
     /// Index of the first frame that this copy holds.
     pub frame_start: u64,
+    /// It may end before its last frame.
+    is_bounded: bool,
     pub end: Option<GroupEnd>,
     /// It was let go of, and this is but word of it.
     pub is_evicted: bool,
@@ -169,10 +187,11 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn new(sequence: u64, frame_start: u64, now: Instant) -> Group {
+    pub fn new(sequence: u64, opening: Opening, now: Instant) -> Group {
         Group {
             sequence,
-            frame_start,
+            frame_start: opening.frame_start,
+            is_bounded: opening.is_bounded,
             end: None,
             is_evicted: false,
             touched: now,
@@ -219,13 +238,16 @@ impl Group {
 
     /// Whether frame `frame` and all that follow it are here or on their way.
     pub fn serves_from(&self, frame: u64) -> bool {
-        let is_usable = matches!(self.end, None | Some(GroupEnd::Finished));
+        let is_usable = match self.end {
+            None => !self.is_bounded,
+            Some(end) => end == GroupEnd::Finished,
+        };
         is_usable && self.frame_start <= frame
     }
 
     /// Gives its bytes back, and leaves word of why to those who read it.
     pub fn evict(&mut self) {
-        let gone = Group::new(self.sequence, self.frame_start, self.touched);
+        let gone = Group::new(self.sequence, Opening::at(self.frame_start), self.touched);
         let end = Some(GroupEnd::Aborted(StreamCode::EVICTED));
         *self = Group { end, is_evicted: true, ..gone };
     }
@@ -246,6 +268,7 @@ impl Group {
 
     /// All that has arrived: what a shard that joins late is told.
     pub fn replay(&self) -> impl Iterator<Item = Piece> + '_ {
+        let opening = Opening { frame_start: self.frame_start, is_bounded: self.is_bounded };
         let empty = (0, Bytes::new());
         // A group without bytes is still one piece of news.
         let stored = match &self.timed.list[..] {
@@ -255,7 +278,7 @@ impl Group {
         let last = stored.len() - 1;
         stored.into_iter().enumerate().map(move |(index, (end, bytes))| Piece {
             sequence: self.sequence,
-            opens: (index == 0).then_some(self.frame_start),
+            opens: (index == 0).then_some(opening),
             marks: Marks::from_slice(self.marks_between(end - bytes.len() as u64, end)),
             bytes,
             ends: self.end.filter(|_| index == last),
@@ -392,7 +415,7 @@ mod tests {
             last = timestamp;
         }
         let wire = Bytes::from(wire);
-        let mut group = Group::new(5, 3, Instant::now());
+        let mut group = Group::new(5, Opening::at(3), Instant::now());
         let mut at = 0;
         for cut in cuts.iter().copied().chain([wire.len()]) {
             let here: Vec<_> =
@@ -423,7 +446,7 @@ mod tests {
 
     #[test]
     fn an_untimed_encoding_made_early_grows_with_the_group() {
-        let mut group = Group::new(0, 0, Instant::now());
+        let mut group = Group::new(0, Opening::at(0), Instant::now());
         assert_eq!(group.len(Form::Untimed), 0);
         let mark = FrameMark { start: 0, delta_len: 1, timestamp: 1 };
         assert!(group.append(Bytes::from_static(b"\x02\x03ab"), &[mark]));
@@ -449,7 +472,7 @@ mod tests {
     fn a_replay_rebuilds_the_group() {
         let mut original = group(&[3, 4]);
         original.end = Some(GroupEnd::Finished);
-        let mut copy = Group::new(5, 3, Instant::now());
+        let mut copy = Group::new(5, Opening::at(3), Instant::now());
         for piece in original.replay() {
             assert!(copy.append(piece.bytes, &piece.marks));
             copy.end = piece.ends;

@@ -18,7 +18,7 @@ use super::group::Piece;
 use super::seen::Seen;
 use super::splice::Splice;
 use super::{Feed, PullRef, TrackRef};
-use crate::limits::{HELD_FETCH_GRACE_MAX, HELD_FETCH_GRACE_MIN};
+use crate::limits::{MISSING_GRACE_MAX, MISSING_GRACE_MIN};
 use crate::route::{Route, RouteId, SessionRef};
 use crate::wire::{BidiType, Path, Preferences, StreamCode, Version};
 
@@ -85,6 +85,8 @@ pub enum Act {
     Command(SessionRef, PullCommand),
     /// The feed is over for this reason; a later one may begin anywhere.
     CloseFeed(StreamCode),
+    /// Nobody completes this group.
+    CutOff(u64, StreamCode),
     /// This fetch has come to nothing.
     FailFetch(FetchId, StreamCode),
     /// Nobody can serve this track.
@@ -184,17 +186,21 @@ impl ServeLoop {
 
     /// When [`ServeLoop::steer`] has something to do even if nothing happens.
     pub fn deadline(&self, fetches: &Fetches) -> Option<Instant> {
-        let held = self.held.iter().filter(|(id, _)| fetches.get(**id).is_some());
-        held.map(|(_, deadline)| *deadline).min()
+        let held = self.held.iter().filter(|(id, _)| fetches.is_unsent(**id));
+        let splices = self.splices.values().filter_map(|splice| splice.begin_by);
+        held.map(|(_, deadline)| *deadline).chain(splices).min()
     }
 
     /// Takes note of news of the feed, and gives what is to be told to readers.
-    pub fn admit(&mut self, feed: Feed, content: &Content) -> SmallVec<[Feed; 1]> {
+    pub fn admit(&mut self, now: Instant, feed: Feed, content: &Content) -> SmallVec<[Feed; 1]> {
         match feed {
             Feed::Info(_) if self.upstream == Upstream::Asked => self.upstream = Upstream::Known,
             Feed::Ended => self.upstream = Upstream::Finished,
             Feed::Piece(piece) => {
                 self.forgive();
+                if piece.opens.is_some() {
+                    self.hurry_below(piece.sequence, now + grace(content));
+                }
                 return self.splice(piece);
             }
             Feed::Start(start) if self.resume.is_some() => {
@@ -236,6 +242,24 @@ impl ServeLoop {
             Ok(piece) => piece.into_iter().map(Feed::Piece).collect(),
             Err(code) => smallvec![Feed::cut_off(sequence, code)],
         }
+    }
+
+    /// A later group has come; those before it, if they come at all, do so soon.
+    fn hurry_below(&mut self, sequence: u64, deadline: Instant) {
+        for splice in self.splices.range_mut(..sequence).map(|(_, splice)| splice) {
+            if !splice.has_begun {
+                splice.begin_by.get_or_insert(deadline);
+            }
+        }
+    }
+
+    /// Groups that the present publisher should have begun to complete by now.
+    fn give_up_due(&mut self, now: Instant) -> Vec<Act> {
+        let code = self.resume.as_ref().map_or(StreamCode::CANCEL, |resume| resume.code);
+        let is_due = |_: &u64, splice: &mut Splice| splice.begin_by.is_some_and(|by| by <= now);
+        let due: Vec<u64> =
+            self.splices.extract_if(.., is_due).map(|(sequence, _)| sequence).collect();
+        due.into_iter().map(|sequence| Act::CutOff(sequence, code)).collect()
     }
 
     /// The present publisher will not complete groups below `start`.
@@ -283,7 +307,7 @@ impl ServeLoop {
                 let lowest = content.unfinished().min_by_key(|group| group.sequence);
                 let from = match lowest {
                     Some(group) => Some((group.sequence, group.seam().frame())),
-                    None => content.newest().map(|newest| (newest + 1, 0)),
+                    None => (self.seen.end() > 0).then_some((self.seen.end(), 0)),
                 };
                 self.resume = from.map(|from| Resume { start: demand.start, from, code });
             }
@@ -306,10 +330,10 @@ impl ServeLoop {
         (broadcast, name): (&Path, &Arc<str>),
         route: impl Fn(&[RouteId]) -> Option<&'a Arc<Route>>,
     ) -> Vec<Act> {
-        let mut acts = Vec::new();
         if matches!(content.outcome, Some(Outcome::Failed(_))) {
-            return acts;
+            return Vec::new();
         }
+        let mut acts = self.give_up_due(now);
         let is_ended = content.outcome.is_some();
         let demand = need.demand.filter(|_| !is_ended);
         let is_wanted = need.info || demand.is_some() || !fetches.is_empty();
@@ -410,7 +434,7 @@ impl ServeLoop {
         route: &Route,
         acts: &mut Vec<Act>,
     ) {
-        self.held.retain(|id, _| fetches.get(*id).is_some());
+        self.held.retain(|id, _| fetches.is_unsent(*id));
         let unsent: Vec<(FetchId, Ask)> =
             fetches.unsent().map(|(id, fetch)| (id, fetch.ask)).collect();
         let pull = self.pull();
@@ -434,11 +458,10 @@ impl ServeLoop {
             return false;
         }
         if content.newest().is_none_or(|newest| newest < group) {
+            self.held.remove(&fetch);
             return true;
         }
-        let max_age = content.info.map_or(Duration::ZERO, |i| Duration::from_millis(i.max_age_ms));
-        let grace = max_age.clamp(HELD_FETCH_GRACE_MIN, HELD_FETCH_GRACE_MAX);
-        now < *self.held.entry(fetch).or_insert(now + grace)
+        now < *self.held.entry(fetch).or_insert(now + grace(content))
     }
 
     /// A later feed has nothing to do with this one.
@@ -460,11 +483,17 @@ impl ServeLoop {
     }
 }
 
+/// How long a group may be missing after a later one has come (spec §5.4).
+fn grace(content: &Content) -> Duration {
+    let max_age = content.info.map_or(Duration::ZERO, |i| Duration::from_millis(i.max_age_ms));
+    max_age.clamp(MISSING_GRACE_MIN, MISSING_GRACE_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::route::RouteId;
-    use crate::track::group::{GroupEnd, Marks};
+    use crate::track::group::{GroupEnd, Marks, Opening};
     use crate::wire::{Cost, Hops, TrackInfo};
     use bytes::Bytes;
 
@@ -534,7 +563,7 @@ mod tests {
         }
 
         fn news(&mut self, feed: Feed) -> usize {
-            let told = self.serve.admit(feed, &self.content);
+            let told = self.serve.admit(self.now, feed, &self.content);
             let count = told.len();
             for feed in told {
                 self.content.apply(feed, self.now);
@@ -547,7 +576,7 @@ mod tests {
             let mark = super::super::group::FrameMark { start: 0, delta_len: 1, timestamp: 0 };
             self.news(Feed::Piece(Piece {
                 sequence,
-                opens: Some(0),
+                opens: Some(Opening::at(0)),
                 bytes: Bytes::from_static(b"\x00\x00"),
                 marks: Marks::from_slice(&[mark]),
                 ends,
@@ -583,6 +612,7 @@ mod tests {
                     self.content.apply(Feed::Closed(code), self.now);
                     return format!("close {code}");
                 }
+                Act::CutOff(sequence, code) => return format!("cut off {sequence} {code}"),
                 Act::Fail(code) => return format!("fail {code}"),
                 Act::FailFetch(id, code) => {
                     self.fetches.remove(id);
@@ -735,6 +765,23 @@ mod tests {
         play.check("1 want 1 Some((4, 0))");
         play.wants(Some(5));
         play.check("1 want 5 Some((4, 0))");
+    }
+
+    #[test]
+    fn a_group_that_the_next_publisher_does_not_complete_is_given_up() {
+        let mut play = Play::active(&[Lite05, Lite05], 1);
+        play.group(1, None);
+        play.group(2, None);
+        play.lost(LINK_LOST, "");
+        play.check("1 ask");
+        play.know();
+        play.check("1 want 1 Some((1, 0))");
+        play.group(2, WHOLE);
+        play.group(3, WHOLE);
+        play.check("");
+        play.now = play.serve.deadline(&play.fetches).unwrap();
+        play.check(&format!("cut off 1 {LINK_LOST}"));
+        assert_eq!(play.serve.deadline(&play.fetches), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Continuing a group that one publisher began with another publisher's copy of it (spec §5.4):
 //! what readers have is dropped from the copy, to the byte, and the rest follows.
 
+use std::time::Instant;
+
 use super::group::{FrameMark, GroupEnd, Marks, Piece, Seam};
 use crate::limits::{GROUP_BYTES_MAX, GROUP_FRAMES_MAX};
 use crate::wire::{StreamCode, decode_varint, encode_varint, zigzag};
@@ -17,20 +19,34 @@ pub struct Splice {
     drop: u64,
     /// Of the frame before, which the next delta is against.
     timestamp: u64,
+    /// The copy is on its way.
+    pub has_begun: bool,
+    /// Until when it must be, once a later group has come.
+    pub begin_by: Option<Instant>,
 }
 
 impl Splice {
     pub fn new(seam: Seam) -> Splice {
         let timestamp = seam.last.map_or(0, |last| last.timestamp);
-        Splice { seam, frame: 0, read: 0, written: seam.offset, drop: 0, timestamp }
+        Splice {
+            seam,
+            frame: 0,
+            read: 0,
+            written: seam.offset,
+            drop: 0,
+            timestamp,
+            has_begun: false,
+            begin_by: None,
+        }
     }
 
     /// What a piece of the copy adds to the group, if anything. An error is the code to abort the
     /// group with: the copy is another group, or does not reach the seam.
     pub fn graft(&mut self, piece: &Piece) -> Result<Option<Piece>, StreamCode> {
-        if let Some(first) = piece.opens {
-            self.frame = first;
-            if first > self.seam.frame() {
+        if let Some(opening) = piece.opens {
+            (self.has_begun, self.begin_by) = (true, None);
+            self.frame = opening.frame_start;
+            if self.frame > self.seam.frame() {
                 return Err(StreamCode::TOO_FAR_BEHIND);
             }
         }
@@ -103,10 +119,9 @@ impl Splice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::track::group::{Form, Group};
+    use crate::track::group::{Form, Group, Opening};
     use crate::track::scan::FrameScanner;
     use bytes::Bytes;
-    use std::time::Instant;
 
     const FRAMES: [(u64, &[u8]); 4] = [(100, b"abc"), (90, b""), (200, b"defgh"), (300, b"i")];
 
@@ -129,7 +144,7 @@ mod tests {
         for part in wire.chunks(step) {
             let (mut bytes, mut marks) = (Vec::new(), Marks::new());
             scanner.scan(part, 0, &mut bytes, &mut marks).unwrap();
-            let opens = pieces.is_empty().then_some(first as u64);
+            let opens = pieces.is_empty().then_some(Opening::at(first as u64));
             pieces.push(Piece { sequence: 7, opens, bytes: bytes.into(), marks, ends: None });
         }
         pieces.last_mut().unwrap().ends = Some(GroupEnd::Finished);
@@ -146,7 +161,7 @@ mod tests {
         let whole = wire(0);
         for cut in 0..whole.len() {
             for step in 1..=whole.len() {
-                let mut broken = Group::new(7, 0, Instant::now());
+                let mut broken = Group::new(7, Opening::at(0), Instant::now());
                 for mut piece in pieces(0, &whole[..cut.max(1)], 3) {
                     piece.ends = None;
                     add(&mut broken, piece);
@@ -154,7 +169,7 @@ mod tests {
                 let seam = broken.seam();
                 // From the start, or from the first frame that is not held as a whole.
                 for first in [0, seam.frame() as usize] {
-                    let mut group = Group::new(7, 0, Instant::now());
+                    let mut group = Group::new(7, Opening::at(0), Instant::now());
                     broken.replay().for_each(|piece| add(&mut group, piece));
                     let mut splice = Splice::new(seam);
                     for piece in pieces(first, &wire(first), step) {
@@ -179,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_does_not_fit_is_refused() {
-        let mut broken = Group::new(7, 0, Instant::now());
+        let mut broken = Group::new(7, Opening::at(0), Instant::now());
         add(&mut broken, Piece { ends: None, ..pieces(0, &wire(0)[..5], 5).remove(0) });
         let graft = |first, wire: &[u8]| {
             let mut splice = Splice::new(broken.seam());
