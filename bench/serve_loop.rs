@@ -45,7 +45,7 @@ use shardcast::track::content::Content;
 use shardcast::track::cursor::Cursor;
 use shardcast::track::demand::Demand;
 use shardcast::track::fetch::{Ask, FetchId};
-use shardcast::track::group::{FrameMark, GroupEnd, Marks, Piece};
+use shardcast::track::group::{FrameMark, GroupEnd, Marks, Opening, Piece};
 use shardcast::track::serve::{Need, PullCommand};
 use shardcast::track::{Feed, Fetched, PullRef, TrackRef};
 use shardcast::wire::{
@@ -305,7 +305,7 @@ fn session_fetch(criterion: &mut Criterion) {
                 let Some(Effect::FetchWanted { key, ask, .. }) = cx.effects.pop() else {
                     panic!("a request was sent");
                 };
-                let arrival = content.find(ask.group, ask.frame_start).expect("it is cached");
+                let arrival = content.get_group(ask.group, ask.frame_start).expect("it is cached");
                 session.begin_fetch(key, arrival, &mut cx);
                 assert_eq!(session.serve(key, &mut content, &mut cx), Service::Over);
                 assert_eq!(cx.streams.taken_bytes, frames as usize * bytes.len());
@@ -606,7 +606,7 @@ fn frame(size: usize) -> Bytes {
 fn whole(sequence: u64, timestamp: u64, bytes: &Bytes) -> Piece {
     Piece {
         sequence,
-        opens: Some(0),
+        opens: Some(Opening::at(0)),
         bytes: bytes.clone(),
         marks: [FrameMark { start: 0, delta_len: 1, timestamp }].into(),
         ends: Some(GroupEnd::Finished),
@@ -620,7 +620,7 @@ fn nth(n: u64, frames: u64, bytes: &Bytes) -> Piece {
     let timestamp = n * FRAME_INTERVAL_MS;
     Piece {
         sequence,
-        opens: (index == 0).then_some(0),
+        opens: (index == 0).then_some(Opening::at(0)),
         bytes: bytes.clone(),
         marks: [FrameMark { start, delta_len: 1, timestamp }].into(),
         ends: (index + 1 == frames).then_some(GroupEnd::Finished),
