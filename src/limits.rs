@@ -142,6 +142,9 @@ pub const MAIL_PER_TURN: usize = 512;
 /// Messages that wait behind a full lane before live content is dropped, whole groups at a time.
 pub const OUTBOX_LIVE_MAX: usize = 1024;
 
+/// The same before fetched content is: live content goes first.
+pub const OUTBOX_FETCH_MAX: usize = OUTBOX_LIVE_MAX / 2;
+
 /// Bytes read from one stream in one turn, so that a fast publisher cannot hold up its shard.
 pub const READ_BYTES_PER_TURN: usize = 256 << 10;
 

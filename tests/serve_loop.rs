@@ -2228,3 +2228,98 @@ fn old_publishers_are_paused_and_resumed_too() {
         s.w.end();
     });
 }
+
+#[test]
+fn a_track_that_has_ended_is_fetched_from_long_after() {
+    everywhere(|version, place| {
+        let mut s = scene(version, place);
+        s.groups(0..6);
+        let ann = s.viewer(Lite06, 0);
+        let sub = s.subscribe(ann, range(5, None));
+        s.w.run(SOON);
+        s.w.finish(s.cam, 6);
+        s.w.run(SOON);
+        assert_eq!((s.w.got(sub), s.w.sub(sub).end), (vec![5], DONE), "{place:?}");
+        // All that was open upstream has been released.
+        s.w.run(LINGER_DEFAULT * 2);
+        s.w.asked(s.cam.peer);
+        let get = s.fetch(ann, whole(2));
+        s.w.run(SOON);
+        assert_eq!(s.w.asked(s.cam.peer), [s.asks(), s.fetches(whole(2))], "{place:?}");
+        assert_eq!(s.w.outcome(get).1, DONE, "{place:?}");
+        s.w.end();
+    });
+}
+
+#[test]
+fn what_is_released_says_nothing_more() {
+    let place = place(2, 0, 1, 1);
+    for delay in 0..40u64 {
+        let stage = Stage { lanes: 1, linger: Duration::ZERO, ..Stage::new(1, 2) };
+        let mut s = scene_on(stage, Lite06, place);
+        let sub = s.watch(Lite06, 0);
+        s.groups(0..1);
+        s.w.run(SOON);
+        s.w.leave(sub);
+        s.w.run(Duration::from_micros(delay * 50));
+        // Some of it is on its way when the home has already closed the subscription.
+        for sequence in 1..9 {
+            s.w.open_group(s.cam, sequence);
+            s.w.frame(s.cam, sequence, 100);
+        }
+        s.w.run(SOON);
+        for sequence in 1..9 {
+            s.w.frame(s.cam, sequence, 10);
+            s.w.end_group(s.cam, sequence, End::Finished);
+        }
+        s.w.run(SOON);
+        let bob = s.viewer(Lite06, 0);
+        let gets: Vec<Get> = (1..9).map(|sequence| s.fetch(bob, whole(sequence))).collect();
+        s.w.run(ms(500));
+        for get in gets {
+            assert_eq!(s.w.outcome(get), (2, DONE), "{delay}");
+        }
+        s.w.end();
+    }
+}
+
+#[test]
+fn who_returns_after_a_takeover_asks_for_what_is_new() {
+    for place in PLACES {
+        let mut s = scene(Lite06, place);
+        let spare = s.second_way(Lite06, place.publisher + 1);
+        let sub = s.watch(Lite06, 0);
+        s.groups(0..3);
+        s.w.run(SOON);
+        s.fail(s.cam, Failure::Closed);
+        s.w.run(SOON);
+        s.w.leave(sub);
+        s.w.run(SOON);
+        s.w.asked(spare.peer);
+        s.watch(Lite06, 0);
+        s.w.run(SOON);
+        assert_eq!(s.w.asked(spare.peer), [Asked::Update(live())], "{place:?}");
+        s.w.end();
+    }
+}
+
+#[test]
+fn a_deadline_that_nobody_waits_for_keeps_no_core_busy() {
+    let mut s = scene(Lite06, PLACES[0]);
+    // It cannot say that it lacks the first group.
+    let spare = s.second_way(Lite04, 0);
+    let sub = s.watch(Lite05, 0);
+    for sequence in 0..2 {
+        s.w.open_group(s.cam, sequence);
+        s.w.frame(s.cam, sequence, 100);
+    }
+    s.w.run(SOON);
+    s.w.source(spare).groups.remove(&0);
+    s.w.source(spare).order.retain(|sequence| *sequence != 0);
+    s.fail(s.cam, Failure::Closed);
+    s.w.run(SOON);
+    s.w.leave(sub);
+    // The world complains about a shard that turns without end.
+    s.w.run(LINGER_DEFAULT * 3);
+    s.w.end();
+}

@@ -276,13 +276,17 @@ impl Shard {
                     let (from, to) = (info.timescale, settled.timescale);
                     tracing::warn!(shard = self.me, track = ?track.key, from, to, "converting timestamps");
                 }
+                let is_info = matches!(feed, Feed::Info(_));
                 for feed in serve.admit(now, feed, &track.content) {
                     if let Some(slot) = self.tracks.slot(name) {
                         self.feed(now, slot, feed);
                     }
                 }
-                if let Some(slot) = self.tracks.slot(name) {
-                    self.tracks.arm(slot);
+                match self.tracks.slot(name) {
+                    // Of an ended track it is no news, and yet what its fetches wait for.
+                    Some(slot) if is_info => self.steer(now, slot),
+                    Some(slot) => self.tracks.arm(slot),
+                    None => {}
                 }
             }
         }
@@ -292,7 +296,7 @@ impl Shard {
     pub(super) fn current(&mut self, pull: PullRef) -> Option<usize> {
         let slot = self.tracks.slot(pull.track).filter(|slot| {
             let place = &self.tracks.slab[*slot].place;
-            matches!(place, Place::Home { serve, .. } if serve.pull() == pull)
+            matches!(place, Place::Home { serve, .. } if serve.is_open() && serve.pull() == pull)
         });
         if slot.is_none() {
             self.counters.stale_mail_total += 1;
@@ -469,6 +473,7 @@ impl Shard {
             let Some(slot) = self.tracks.slot(entry.track) else { continue };
             let track = &self.tracks.slab[slot];
             let Some(group) = track.content.group(entry.arrival) else { continue };
+            let is_listed = entry.used == group.touched;
             let entry = Entry { used: group.touched, ..entry };
             // What still grows is not idle, however slowly it does.
             let is_growing = group.end.is_none();
@@ -476,9 +481,10 @@ impl Shard {
             let is_over = self.tracks.cache.is_over();
             if is_newest || (is_growing && !is_over) {
                 spared.push(entry);
-            } else if is_over || self.tracks.cache.is_expired(&entry, now) {
+            } else if is_listed {
                 self.evict(now, slot, entry, &mut marked);
             } else {
+                // It was of use since.
                 self.tracks.cache.insert(entry);
             }
         }

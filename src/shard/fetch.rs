@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Shard;
 use super::message::{ToShard, TrackKey};
 use super::tracks::{At, Change, Fetcher, Place, Purpose, Who};
-use crate::limits::OUTBOX_LIVE_MAX;
+use crate::limits::OUTBOX_FETCH_MAX;
 use crate::route::Route;
 use crate::session::streams::StreamId;
 use crate::track::content::{Content, Outcome};
@@ -111,7 +111,7 @@ impl Shard {
         let Who::Mirror { mirror, fetch } = who else { return };
         let shard = usize::from(mirror.shard);
         let (news, is_over) = match news {
-            Fetched::Pieces(_) if self.post.outbox_len(shard) > OUTBOX_LIVE_MAX => {
+            Fetched::Pieces(_) if self.post.outbox_len(shard) > OUTBOX_FETCH_MAX => {
                 self.counters.dropped_groups_total += 1;
                 (Fetched::Failed(StreamCode::TOO_FAR_BEHIND), true)
             }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::limits::{MAIL_PER_TURN, OUTBOX_LIVE_MAX};
+use crate::limits::{MAIL_PER_TURN, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX};
 use crate::net::{Datagrams, Received, steer};
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
 use crate::route::{Directory, Route, RouteId, SessionRef};
@@ -603,7 +603,7 @@ impl Shard {
         if home == self.me {
             return self.fetch_pulled(now, pull, fetch, news);
         }
-        if self.post.outbox_len(home) <= OUTBOX_LIVE_MAX {
+        if self.post.outbox_len(home) <= OUTBOX_FETCH_MAX {
             return self.post.send(home, ToShard::FetchPulled { pull, fetch, news });
         }
         self.counters.dropped_groups_total += 1;

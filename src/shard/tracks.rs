@@ -347,7 +347,9 @@ impl Tracks {
             kept
         };
         let idle = track.idle_since.map(|since| since + patience);
-        let Some(at) = idle.into_iter().chain(serve.deadline(&track.fetches)).min() else { return };
+        // What has to be done for nobody can wait until somebody comes, or for the release.
+        let deadline = serve.deadline(&track.fetches).filter(|_| idle.is_none());
+        let Some(at) = idle.into_iter().chain(deadline).min() else { return };
         if track.due.is_none_or(|due| at < due) {
             track.due = Some(at);
             self.timers.push(Reverse((at, name)));

@@ -34,6 +34,7 @@ pub struct Content {
     pub outcome: Option<Outcome>,
     live: Shelf,
     fetched: Shelf,
+    arrived_end: u64,
     /// The arrival number of the next group, of either kind.
     next_arrival: u64,
     held_bytes: u64,
@@ -126,8 +127,7 @@ impl Content {
                 self.outcome = Some(Outcome::Ended);
                 // What was promised and did not come in time never will.
                 self.live.abort_unfinished(StreamCode::DELIVERY_TIMEOUT);
-                let end = self.newest().map_or(0, |newest| newest + 1);
-                self.end.get_or_insert(end);
+                let end = *self.end.get_or_insert(self.arrived_end);
                 self.feed_start.get_or_insert(end);
             }
             Feed::Failed(code) => {
@@ -153,6 +153,7 @@ impl Content {
             Some((arrival, _)) => self.abort(arrival, StreamCode::CANCEL),
             None => {}
         }
+        self.arrived_end = self.arrived_end.max(piece.sequence + 1);
         let arrival = self.next_arrival;
         self.next_arrival += 1;
         self.open(arrival, Group::new(piece.sequence, opening, now), true);
@@ -262,7 +263,12 @@ impl Content {
         }
     }
 
-    /// The highest sequence of the live feed.
+    /// One past the highest sequence that the live feed has brought.
+    pub fn arrived_end(&self) -> u64 {
+        self.arrived_end
+    }
+
+    /// The highest sequence of the live feed that is held.
     pub fn newest(&self) -> Option<u64> {
         self.live.by_sequence.last_key_value().map(|(sequence, _)| *sequence)
     }

@@ -183,6 +183,7 @@ pub struct Group {
     timed: Pieces,
     untimed: Option<Box<Untimed>>,
     marks: Vec<FrameMark>,
+    first_timestamp: Option<u64>,
     newest_timestamp: u64,
 }
 
@@ -198,6 +199,7 @@ impl Group {
             timed: Pieces::default(),
             untimed: None,
             marks: Vec::new(),
+            first_timestamp: None,
             newest_timestamp: 0,
         }
     }
@@ -212,6 +214,7 @@ impl Group {
         if let Some(untimed) = &mut self.untimed {
             untimed.append(self.timed.len(), &bytes, marks);
         }
+        self.first_timestamp = self.first_timestamp.or(marks.first().map(|mark| mark.timestamp));
         for mark in marks {
             self.newest_timestamp = self.newest_timestamp.max(mark.timestamp);
         }
@@ -227,8 +230,9 @@ impl Group {
         (GROUP_COST_BYTES + index) as u64 + self.timed.held_bytes() + untimed
     }
 
+    /// Known also when the frame itself is not here any more.
     pub fn first_timestamp(&self) -> Option<u64> {
-        self.marks.first().map(|mark| mark.timestamp)
+        self.first_timestamp
     }
 
     /// The largest timestamp so far; 0 before the first frame.
@@ -249,7 +253,14 @@ impl Group {
     pub fn evict(&mut self) {
         let gone = Group::new(self.sequence, Opening::at(self.frame_start), self.touched);
         let end = Some(GroupEnd::Aborted(StreamCode::EVICTED));
-        *self = Group { end, is_evicted: true, ..gone };
+        // Its age still says when it and those before it are too old.
+        *self = Group {
+            end,
+            is_evicted: true,
+            first_timestamp: self.first_timestamp,
+            newest_timestamp: self.newest_timestamp,
+            ..gone
+        };
     }
 
     /// Where another copy of this group has to go on.

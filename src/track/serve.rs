@@ -195,7 +195,12 @@ impl ServeLoop {
     pub fn admit(&mut self, now: Instant, feed: Feed, content: &Content) -> SmallVec<[Feed; 1]> {
         match feed {
             Feed::Info(_) if self.upstream == Upstream::Asked => self.upstream = Upstream::Known,
-            Feed::Ended => self.upstream = Upstream::Finished,
+            Feed::Ended => {
+                self.upstream = Upstream::Finished;
+                // Older publishers do not say where; a mirror may not have seen it.
+                let end = content.end.is_none().then(|| Feed::Final(content.arrived_end()));
+                return end.into_iter().chain([feed]).collect();
+            }
             Feed::Piece(piece) => {
                 self.forgive();
                 if piece.opens.is_some() {
@@ -386,6 +391,7 @@ impl ServeLoop {
                     frame_start: 0,
                     frame_end: None,
                 };
+                self.resume = None;
                 (Upstream::Paused, PullCommand::Pause { pull, wanted })
             }
             // Older publishers cannot be told to wait.
