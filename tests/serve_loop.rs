@@ -14,7 +14,7 @@ mod support {
 use std::time::Duration;
 
 use Version::{Lite03, Lite04, Lite05, Lite06};
-use shardcast::limits::{ANSWER_TIMEOUT, LINGER_DEFAULT};
+use shardcast::limits::{ANSWER_TIMEOUT, LINGER_DEFAULT, MISSING_GRACE_MAX};
 use shardcast::shard::CacheBounds;
 use shardcast::wire::*;
 use support::network::Weather;
@@ -2317,7 +2317,8 @@ fn a_deadline_that_nobody_waits_for_keeps_no_core_busy() {
     s.w.source(spare).groups.remove(&0);
     s.w.source(spare).order.retain(|sequence| *sequence != 0);
     s.fail(s.cam, Failure::Closed);
-    s.w.run(SOON);
+    // The group is given up within the linger.
+    s.w.run(MISSING_GRACE_MAX - LINGER_DEFAULT / 2);
     s.w.leave(sub);
     // The world complains about a shard that turns without end.
     s.w.run(LINGER_DEFAULT * 3);

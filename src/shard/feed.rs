@@ -9,9 +9,9 @@ use smallvec::smallvec;
 use super::cache::Entry;
 use super::mailbox::Post;
 use super::message::{ToShard, TrackKey};
-use super::tracks::{At, Change, Mirror, Place, Purpose, Reader, Wants, Who};
+use super::tracks::{At, Change, Mirror, Place, Purpose, Reader, Wants, Who, patience};
 use super::{Counters, Shard};
-use crate::limits::{OUTBOX_LIVE_MAX, TRACK_LINGER};
+use crate::limits::OUTBOX_LIVE_MAX;
 use crate::route::{Route, SessionRef};
 use crate::session::Service;
 use crate::session::streams::StreamId;
@@ -226,8 +226,7 @@ impl Shard {
         let track = &mut self.tracks.slab[slot];
         let Place::Home { serve, .. } = &mut track.place else { return };
         let Some(since) = track.idle_since else { return self.steer(now, slot) };
-        let patience = if serve.is_subscribed() { self.linger } else { TRACK_LINGER };
-        if serve.is_open() && since + patience <= now {
+        if serve.is_open() && since + patience(serve, self.linger) <= now {
             let release = serve.release();
             if let Some((session, command)) = release {
                 self.command(now, session, command);

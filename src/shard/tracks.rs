@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -152,7 +152,7 @@ pub(super) enum Purpose {
 pub(super) struct Tracks {
     me: usize,
     shards: usize,
-    linger: std::time::Duration,
+    linger: Duration,
     pub slab: Slab<Track>,
     /// The copy that new readers of a content are attached to.
     by_key: FxHashMap<Arc<TrackKey>, usize>,
@@ -339,13 +339,7 @@ impl Tracks {
         let name = self.name(slot);
         let track = &mut self.slab[slot];
         let Place::Home { serve, .. } = &track.place else { return };
-        let patience = if serve.is_subscribed() {
-            linger
-        } else if serve.is_open() {
-            TRACK_LINGER
-        } else {
-            kept
-        };
+        let patience = if serve.is_open() { patience(serve, linger) } else { kept };
         let idle = track.idle_since.map(|since| since + patience);
         // What has to be done for nobody can wait until somebody comes, or for the release.
         let deadline = serve.deadline(&track.fetches).filter(|_| idle.is_none());
@@ -388,6 +382,11 @@ impl Tracks {
         }
         track
     }
+}
+
+/// How long what is open upstream is kept for nobody.
+pub(super) fn patience(serve: &ServeLoop, linger: Duration) -> Duration {
+    if serve.is_subscribed() { linger } else { TRACK_LINGER }
 }
 
 impl Track {
