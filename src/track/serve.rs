@@ -312,7 +312,12 @@ impl ServeLoop {
                 let lowest = content.unfinished().min_by_key(|group| group.sequence);
                 let from = match lowest {
                     Some(group) => Some((group.sequence, group.seam().frame())),
-                    None => (self.seen.end() > 0).then_some((self.seen.end(), 0)),
+                    // Viewers may want to begin later than the first publisher got.
+                    None => {
+                        let wanted = demand.start.map_or(0, |(group, _)| group);
+                        let next = self.seen.end();
+                        (next > 0).then_some((next.max(wanted), 0))
+                    }
                 };
                 self.resume = from.map(|from| Resume { start: demand.start, from, code });
             }
@@ -420,8 +425,7 @@ impl ServeLoop {
         let max_age_ms = content.info.map_or(0, |info| info.max_age_ms);
         let mut wanted = demand.upstream(max_age_ms, version);
         if let Some(resume) = self.resume.as_ref().filter(|r| r.start == demand.start) {
-            // Viewers may want to begin later than the first publisher got.
-            let (group, frame) = resume.from.max((wanted.group_start.unwrap_or(0), 0));
+            let (group, frame) = resume.from;
             wanted.group_start = Some(group);
             wanted.frame_start = if version >= Version::Lite06 { frame } else { 0 };
             let end = wanted.group_end.map(|group| (group, wanted.frame_end.unwrap_or(u64::MAX)));

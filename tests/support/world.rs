@@ -968,7 +968,16 @@ impl World {
         // Nothing stays open that is over, unless its publisher is gone and nobody knows it yet.
         let mut lost = sources.iter().filter_map(|(publisher, _)| self.peers[*publisher].lost_at);
         let is_sure = lost.all(|at| self.now >= at + LOSS_NOTICED);
-        let is_over = |sequence: &u64| source.groups.get(sequence).is_some_and(|g| g.end.is_some());
+        let of_the_film = |peer: &Peer| peer.sources.iter().any(|s| s.film == source.film);
+        let has_another = self.peers.iter().filter(|peer| of_the_film(peer)).count() > 1;
+        // What was reset before another publisher went on is not brought by that one: nobody can
+        // tell that it will not come, before anything later does.
+        let is_over = |sequence: &u64| {
+            source.groups.get(sequence).is_some_and(|group| match group.end {
+                Some(End::Reset(_)) => !has_another,
+                end => end.is_some(),
+            })
+        };
         let is_open = |(sequence, seen): &(&u64, &Seen)| seen.end.is_none() && is_over(sequence);
         let open = known.groups.iter().find(is_open).filter(|_| viewer.reads_groups && is_sure);
         let open = open.map(|(sequence, _)| sequence);
