@@ -1,8 +1,8 @@
 //! One moq-lite peer as a state machine: stream events in, stream writes and effects out.
 //!
-//! Both roles on every session: `announce_in`, `pull` and `fetch_in` ask the peer for what it publishes,
-//! `announce_out`, `serve` and `fetch_out` give it what others publish. A session knows neither QUIC nor other
-//! sessions; what it needs of the world it states as an [`Effect`].
+//! Both roles on every session: `announce_in`, `pull` and `fetch_in` ask the peer for what it
+//! publishes, `announce_out`, `serve` and `fetch_out` give it what others publish. A session knows
+//! neither QUIC nor other sessions; what it needs of the world it states as an [`Effect`].
 
 mod announce_in;
 mod announce_out;

@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes};
 use super::Context;
 use super::streams::{StreamId, Streams, WriteEnd};
 use crate::track::content::Content;
-use crate::track::group::{Available, Form, GroupEnd};
+use crate::track::group::{Available, Form, Group, GroupEnd};
 use crate::wire::StreamCode;
 
 /// Slices handed to the transport in one write.
@@ -46,11 +46,9 @@ impl Outflow {
 
     /// How far the group can be sent now; the reason to reset it if it cannot.
     pub fn available(&self, content: &mut Content) -> Result<Available, StreamCode> {
-        let look = |group: &mut crate::track::group::Group| {
-            (group.available(self.form, self.last), group.frames_end())
-        };
+        let look = |group: &mut Group| (group.available(self.form, self.last), group.frames_end());
         // A group that is not here any more has expired.
-        let (available, frames_end) = content.read(self.arrival, look).ok_or(StreamCode::OLD)?;
+        let (available, frames_end) = content.change(self.arrival, look).ok_or(StreamCode::OLD)?;
         match available.then {
             Some(GroupEnd::Aborted(code)) => Err(code),
             // There is no such frame.
@@ -82,7 +80,7 @@ impl Outflow {
                 slices.push(self.head.clone());
             }
             if let Some(from) = self.offset.filter(|from| *from < available.end) {
-                content.read(self.arrival, |group| {
+                content.change(self.arrival, |group| {
                     group.slice(self.form, from, available.end, &mut slices, SLICES_PER_WRITE);
                 });
             }
@@ -115,7 +113,7 @@ impl Outflow {
 
     /// Finds the first byte to send, which restates the absolute timestamp in mid-group.
     fn enter(&mut self, content: &mut Content) {
-        let entry = content.read(self.arrival, |group| group.enter(self.form, self.first));
+        let entry = content.change(self.arrival, |group| group.enter(self.form, self.first));
         if let Some((delta, offset)) = entry.flatten() {
             if !delta.is_empty() {
                 self.head = [&self.head[..], &delta[..]].concat().into();

@@ -44,7 +44,7 @@ impl Cache {
         self.bounds.duration
     }
 
-    pub fn is_expired(&self, entry: &Entry, now: Instant) -> bool {
+    fn is_expired(&self, entry: &Entry, now: Instant) -> bool {
         entry.used + self.bounds.duration <= now
     }
 

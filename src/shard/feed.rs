@@ -84,13 +84,10 @@ impl Shard {
 
     /// A peer has given up whatever it wanted of a track.
     pub(super) fn leave(&mut self, now: Instant, slot: usize, conn: usize, key: StreamId) {
-        let name = self.tracks.name(slot);
         let track = &mut self.tracks.slab[slot];
         track.readers.retain(|reader| reader.conn != conn || reader.key != key);
-        self.leave_fetch(now, slot, Who::Peer { conn, key });
-        if let Some(slot) = self.tracks.slot(name) {
-            self.steer(now, slot);
-        }
+        self.forget_fetcher(now, slot, Who::Peer { conn, key });
+        self.steer(now, slot);
     }
 
     /// A mirror says what its readers need.
@@ -152,7 +149,7 @@ impl Shard {
             }
             // Its subscription is closed rather than paused.
             Place::Home { serve, .. }
-                if !is_used && self.linger.is_zero() && serve.is_subscribed() =>
+                if !is_used && self.tracks.linger.is_zero() && serve.is_subscribed() =>
             {
                 Vec::new()
             }
@@ -184,11 +181,7 @@ impl Shard {
                 Act::CloseFeed(code) => self.feed(now, slot, Feed::Closed(code)),
                 Act::FailFetch(fetch, code) => self.fail_fetch(now, slot, fetch, code),
                 Act::Fail(code) => {
-                    for fetch in self.tracks.slab[slot].fetches.ids() {
-                        if let Some(slot) = self.tracks.slot(name) {
-                            self.fail_fetch(now, slot, fetch, code);
-                        }
-                    }
+                    self.fail_fetches(now, slot, code);
                     if let Some(slot) = self.tracks.slot(name) {
                         self.feed(now, slot, Feed::Failed(code));
                     }
@@ -212,7 +205,7 @@ impl Shard {
         }
         if track.idle_since.is_none() {
             track.idle_since = Some(now);
-            if self.linger.is_zero() {
+            if self.tracks.linger.is_zero() {
                 return self.look_at(now, slot);
             }
         }
@@ -226,7 +219,7 @@ impl Shard {
         let track = &mut self.tracks.slab[slot];
         let Place::Home { serve, .. } = &mut track.place else { return };
         let Some(since) = track.idle_since else { return self.steer(now, slot) };
-        if serve.is_open() && since + patience(serve, self.linger) <= now {
+        if serve.is_open() && since + patience(serve, self.tracks.linger) <= now {
             let release = serve.release();
             if let Some((session, command)) = release {
                 self.command(now, session, command);
@@ -256,38 +249,43 @@ impl Shard {
     pub(super) fn pulled(&mut self, now: Instant, pull: PullRef, feed: Feed) {
         let Some(slot) = self.current(pull) else { return };
         let name = self.tracks.name(slot);
+        if let Feed::Failed(code) = feed {
+            return self.publisher_failed(now, slot, code);
+        }
         let track = &mut self.tracks.slab[slot];
+        let Place::Home { serve, .. } = &mut track.place else { return };
+        if let (Feed::Info(info), Some(settled)) = (&feed, &track.content.info)
+            && info.timescale != settled.timescale
+        {
+            let (shard, track) = (self.me, &track.key);
+            let (from, to) = (info.timescale, settled.timescale);
+            tracing::warn!(shard, ?track, from, to, "converting timestamps");
+        }
+        let is_info = matches!(feed, Feed::Info(_));
+        for feed in serve.admit(now, feed, &track.content) {
+            if let Some(slot) = self.tracks.slot(name) {
+                self.feed(now, slot, feed);
+            }
+        }
+        match self.tracks.slot(name) {
+            // Of an ended track it is no news, and yet what its fetches wait for.
+            Some(slot) if is_info => self.steer(now, slot),
+            Some(slot) => self.tracks.arm(slot),
+            None => {}
+        }
+    }
+
+    /// The publisher of a track at home here has given it up.
+    fn publisher_failed(&mut self, now: Instant, slot: usize, code: StreamCode) {
+        let name = self.tracks.name(slot);
+        let track = &mut self.tracks.slab[slot];
+        tracing::debug!(shard = self.me, track = ?track.key, %code, "publisher failed");
         let need = track.need();
         let Place::Home { serve, .. } = &mut track.place else { return };
-        match feed {
-            Feed::Failed(code) => {
-                tracing::debug!(shard = self.me, track = ?track.key, %code, "publisher failed");
-                let acts = serve.lost(code, &need, &track.content, &mut track.fetches);
-                self.act(now, name, acts);
-                if let Some(slot) = self.tracks.slot(name) {
-                    self.steer(now, slot);
-                }
-            }
-            feed => {
-                if let (Feed::Info(info), Some(settled)) = (&feed, &track.content.info)
-                    && info.timescale != settled.timescale
-                {
-                    let (from, to) = (info.timescale, settled.timescale);
-                    tracing::warn!(shard = self.me, track = ?track.key, from, to, "converting timestamps");
-                }
-                let is_info = matches!(feed, Feed::Info(_));
-                for feed in serve.admit(now, feed, &track.content) {
-                    if let Some(slot) = self.tracks.slot(name) {
-                        self.feed(now, slot, feed);
-                    }
-                }
-                match self.tracks.slot(name) {
-                    // Of an ended track it is no news, and yet what its fetches wait for.
-                    Some(slot) if is_info => self.steer(now, slot),
-                    Some(slot) => self.tracks.arm(slot),
-                    None => {}
-                }
-            }
+        let acts = serve.lost(code, &need, &track.content, &mut track.fetches);
+        self.act(now, name, acts);
+        if let Some(slot) = self.tracks.slot(name) {
+            self.steer(now, slot);
         }
     }
 
@@ -345,13 +343,7 @@ impl Shard {
             (Applied::Grew(arrival), Feed::Piece(piece)) => {
                 self.forward_piece(now, slot, arrival, &piece);
             }
-            (_, Feed::Failed(code)) => {
-                for fetch in self.tracks.slab[slot].fetches.ids() {
-                    if let Some(slot) = self.tracks.slot(name) {
-                        self.fail_fetch(now, slot, fetch, code);
-                    }
-                }
-            }
+            (_, Feed::Failed(code)) => self.fail_fetches(now, slot, code),
             _ => {}
         }
         if (is_info || is_over)

@@ -53,9 +53,7 @@ impl Shard {
         if let Some(arrival) = track.content.get_group(ask.group, ask.frame_start) {
             track.content.touch(arrival, now);
             let fetch = track.fetches.join_open(ask.group, arrival);
-            track.fetchers.push(Fetcher { who, at: At::Reading { arrival, fetch } });
-            self.note_use(now, name);
-            return self.begin(now, slot, who, arrival);
+            return self.read_group(now, slot, who, arrival, fetch);
         }
         let is_past_end = track.content.end.is_some_and(|end| ask.group >= end);
         let refusal = match track.content.outcome {
@@ -68,12 +66,25 @@ impl Shard {
         }
         let fetch = track.fetches.join(ask);
         if let Some(Stage::Open(arrival)) = track.fetches.get(fetch).map(|fetch| fetch.stage) {
-            track.fetchers.push(Fetcher { who, at: At::Reading { arrival, fetch: Some(fetch) } });
-            self.note_use(now, name);
-            return self.begin(now, slot, who, arrival);
+            return self.read_group(now, slot, who, arrival, Some(fetch));
         }
         track.fetchers.push(Fetcher { who, at: At::Waiting(fetch) });
         self.steer(now, slot);
+    }
+
+    /// Somebody reads a group that is here, and what a fetch still brings of it.
+    fn read_group(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        who: Who,
+        arrival: u64,
+        fetch: Option<FetchId>,
+    ) {
+        let at = At::Reading { arrival, fetch };
+        self.tracks.slab[slot].fetchers.push(Fetcher { who, at });
+        self.note_use(now, self.tracks.name(slot));
+        self.begin(now, slot, who, arrival);
     }
 
     fn refuse_fetch(&mut self, now: Instant, who: Who, code: StreamCode) {
@@ -129,7 +140,7 @@ impl Shard {
 
     /// Takes somebody off the list of those who wait or read. A fetch without readers is given up,
     /// and what has come of it is of no use to anybody.
-    fn forget_fetcher(&mut self, now: Instant, slot: usize, who: Who) {
+    pub(super) fn forget_fetcher(&mut self, now: Instant, slot: usize, who: Who) {
         let name = self.tracks.name(slot);
         let track = &mut self.tracks.slab[slot];
         let Some(at) = track.fetchers.iter().position(|fetcher| fetcher.who == who) else { return };
@@ -161,7 +172,7 @@ impl Shard {
         }
     }
 
-    /// A peer or a mirror has given up a fetch, if it had one.
+    /// A mirror has given up a fetch.
     pub(super) fn leave_fetch(&mut self, now: Instant, slot: usize, who: Who) {
         self.forget_fetcher(now, slot, who);
         self.note_use(now, self.tracks.name(slot));
@@ -324,14 +335,22 @@ impl Shard {
             return self.tracks.note_changed(slot, Change::Lost);
         }
         track.fetches.remove(id);
-        let waits = |fetcher: &Fetcher| fetcher.at == At::Waiting(id);
-        let whose: Vec<Who> =
-            track.fetchers.iter().filter(|f| waits(f)).map(|fetcher| fetcher.who).collect();
-        track.fetchers.retain(|fetcher| !waits(fetcher));
-        for who in whose {
-            self.refuse_fetch(now, who, code);
+        let waits = |fetcher: &mut Fetcher| fetcher.at == At::Waiting(id);
+        let refused: Vec<Fetcher> = track.fetchers.extract_if(.., waits).collect();
+        for fetcher in refused {
+            self.refuse_fetch(now, fetcher.who, code);
         }
         self.note_use(now, name);
+    }
+
+    /// All fetches of a track have come to nothing.
+    pub(super) fn fail_fetches(&mut self, now: Instant, slot: usize, code: StreamCode) {
+        let name = self.tracks.name(slot);
+        for id in self.tracks.slab[slot].fetches.ids() {
+            if let Some(slot) = self.tracks.slot(name) {
+                self.fail_fetch(now, slot, id, code);
+            }
+        }
     }
 
     /// Tells mirrors of groups that they read and that have been cut off or have left.

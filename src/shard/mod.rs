@@ -116,7 +116,6 @@ pub struct Shard {
     /// Connections whose peers listen to announcements.
     listeners: Vec<usize>,
     tracks: Tracks,
-    linger: Duration,
     post: Post<ToShard>,
     inbox: VecDeque<(usize, ToShard)>,
     route_ids: RouteIds,
@@ -136,7 +135,7 @@ pub struct Shard {
 impl Shard {
     pub fn new(setting: Setting, post: Post<ToShard>) -> Shard {
         let tracks = Tracks::new(&setting);
-        let Setting { shard, shards, quic, policy, seed, started, linger, .. } = setting;
+        let Setting { shard, shards, quic, policy, seed, started, .. } = setting;
         Shard {
             me: shard,
             shards,
@@ -148,7 +147,6 @@ impl Shard {
             changed_paths: Vec::new(),
             listeners: Vec::new(),
             tracks,
-            linger,
             post,
             inbox: VecDeque::new(),
             route_ids: RouteIds::new(shard as u16, started),

@@ -152,7 +152,7 @@ pub(super) enum Purpose {
 pub(super) struct Tracks {
     me: usize,
     shards: usize,
-    linger: Duration,
+    pub linger: Duration,
     pub slab: Slab<Track>,
     /// The copy that new readers of a content are attached to.
     by_key: FxHashMap<Arc<TrackKey>, usize>,

@@ -34,6 +34,7 @@ pub struct Content {
     pub outcome: Option<Outcome>,
     live: Shelf,
     fetched: Shelf,
+    /// One past the highest sequence that the live feed has brought.
     arrived_end: u64,
     /// The arrival number of the next group, of either kind.
     next_arrival: u64,
@@ -86,15 +87,11 @@ impl Shelf {
         Some(group)
     }
 
-    /// Cuts off what still grows; the arrival numbers of those groups.
-    fn abort_unfinished(&mut self, code: StreamCode) -> Vec<u64> {
-        let unfinished = self.groups.iter_mut().filter(|(_, group)| group.end.is_none());
-        unfinished
-            .map(|(arrival, group)| {
-                group.end = Some(GroupEnd::Aborted(code));
-                *arrival
-            })
-            .collect()
+    /// Cuts off what still grows.
+    fn abort_unfinished(&mut self, code: StreamCode) {
+        for group in self.groups.values_mut() {
+            group.end.get_or_insert(GroupEnd::Aborted(code));
+        }
     }
 }
 
@@ -170,20 +167,19 @@ impl Content {
 
     /// Appends to a group of either kind.
     pub fn append(&mut self, arrival: u64, piece: Piece, now: Instant) -> Applied {
-        let held = self.held_mut(arrival);
-        let Some(group) = held.filter(|group| group.end.is_none()) else {
-            return Applied::Ignored;
-        };
-        let before = group.held_bytes();
-        if !group.append(piece.bytes, &piece.marks) {
-            group.end = Some(GroupEnd::Aborted(StreamCode::INTERNAL));
-            return Applied::Grew(arrival);
-        }
-        group.end = piece.ends;
-        group.touched = now;
-        let grown = group.held_bytes() - before;
-        self.held_bytes += grown;
-        Applied::Grew(arrival)
+        let grown = self.change(arrival, |group| {
+            if group.end.is_some() {
+                return Applied::Ignored;
+            }
+            if group.append(piece.bytes, &piece.marks) {
+                group.end = piece.ends;
+                group.touched = now;
+            } else {
+                group.end = Some(GroupEnd::Aborted(StreamCode::INTERNAL));
+            }
+            Applied::Grew(arrival)
+        });
+        grown.unwrap_or(Applied::Ignored)
     }
 
     /// Makes room for a group that a fetch brings; its arrival number.
@@ -246,13 +242,14 @@ impl Content {
         self.next_arrival
     }
 
-    /// Reads a group in some encoding, which may make that encoding first.
-    pub fn read<T>(&mut self, arrival: u64, read: impl FnOnce(&mut Group) -> T) -> Option<T> {
+    /// Changes a group, and keeps count of what it weighs. To read it in some encoding may make
+    /// that encoding first.
+    pub fn change<T>(&mut self, arrival: u64, change: impl FnOnce(&mut Group) -> T) -> Option<T> {
         let group = self.held_mut(arrival)?;
         let before = group.held_bytes();
-        let result = read(group);
-        let grown = group.held_bytes() - before;
-        self.held_bytes += grown;
+        let result = change(group);
+        let after = group.held_bytes();
+        self.held_bytes = self.held_bytes - before + after;
         Some(result)
     }
 
@@ -263,7 +260,6 @@ impl Content {
         }
     }
 
-    /// One past the highest sequence that the live feed has brought.
     pub fn arrived_end(&self) -> u64 {
         self.arrived_end
     }
@@ -351,15 +347,12 @@ impl Content {
     /// Drops a group for want of room or of interest. Where somebody may be reading, word of why
     /// is left in its place first.
     pub fn evict(&mut self, arrival: u64, is_read: bool) -> Evicted {
-        let Some(group) = self.held_mut(arrival) else { return Evicted::Gone };
-        if !is_read || group.is_evicted {
+        let is_gone = self.group(arrival).is_none_or(|group| group.is_evicted);
+        if !is_read || is_gone {
             self.remove(arrival);
             return Evicted::Gone;
         }
-        let before = group.held_bytes();
-        group.evict();
-        let after = group.held_bytes();
-        self.held_bytes = self.held_bytes - before + after;
+        self.change(arrival, Group::evict);
         Evicted::Marked
     }
 

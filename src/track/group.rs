@@ -310,8 +310,7 @@ impl Group {
             return Available { end, then: Some(GroupEnd::Finished) };
         }
         // The last one wanted may be whole before that.
-        let seam = || self.seam();
-        if last.is_some_and(|last| last + 1 == self.frames_end() && seam().frame() > last) {
+        if last.is_some_and(|last| last + 1 == self.frames_end() && self.seam().frame() > last) {
             return Available { end: self.len(form), then: Some(GroupEnd::Finished) };
         }
         let then = match self.end {

@@ -258,9 +258,14 @@ impl ServeLoop {
         }
     }
 
+    /// For groups that nobody completes.
+    fn abort_code(&self) -> StreamCode {
+        self.resume.as_ref().map_or(StreamCode::CANCEL, |resume| resume.code)
+    }
+
     /// Groups that the present publisher should have begun to complete by now.
     fn give_up_due(&mut self, now: Instant) -> Vec<Act> {
-        let code = self.resume.as_ref().map_or(StreamCode::CANCEL, |resume| resume.code);
+        let code = self.abort_code();
         let is_due = |_: &u64, splice: &mut Splice| splice.begin_by.is_some_and(|by| by <= now);
         let due: Vec<u64> =
             self.splices.extract_if(.., is_due).map(|(sequence, _)| sequence).collect();
@@ -269,7 +274,7 @@ impl ServeLoop {
 
     /// The present publisher will not complete groups below `start`.
     fn give_up_below(&mut self, start: u64) -> SmallVec<[Feed; 1]> {
-        let code = self.resume.as_ref().map_or(StreamCode::CANCEL, |resume| resume.code);
+        let code = self.abort_code();
         let kept = self.splices.split_off(&start);
         let lost = std::mem::replace(&mut self.splices, kept);
         lost.into_keys().map(|sequence| Feed::cut_off(sequence, code)).collect()
