@@ -35,7 +35,7 @@ use shardcast::net::{Datagrams, Received, Sent, Train};
 use shardcast::quic::{Config as QuicConfig, Keys};
 use shardcast::route::{Route, RouteId, SessionRef};
 use shardcast::session::streams::{ReadEnd, StreamId, Streams, WriteEnd};
-use shardcast::session::{Context, Effect, Policy, RouteIds, Service, Session};
+use shardcast::session::{Context, Effect, Names, Policy, RouteIds, Service, Session};
 use shardcast::shard::mailbox::{Flush, Post, mesh};
 use shardcast::shard::message::{ToShard, TrackKey};
 use shardcast::shard::placement::home_of;
@@ -49,7 +49,7 @@ use shardcast::track::group::{FrameMark, GroupEnd, Marks, Opening, Piece};
 use shardcast::track::serve::{Need, PullCommand};
 use shardcast::track::{Feed, Fetched, PullRef, TrackRef};
 use shardcast::wire::{
-    BidiType, Cost, Fetch, Hops, Path, Preferences, Role, SessionCode, Setup, StreamCode,
+    BidiType, Cost, Fetch, Hops, Path, Preferences, Protocol, Role, SessionCode, Setup, StreamCode,
     TrackInfo, UniType, Version, encode_varint, zigzag,
 };
 
@@ -267,7 +267,9 @@ fn session_fetch(criterion: &mut Criterion) {
         let mut route_ids = RouteIds::new(0, now);
         let policy = Arc::new(Policy { hop: 7, public: vec![Path::root()] });
         let me = SessionRef { shard: 0, slot: 0, generation: 0 };
-        let mut session = Session::new(Version::Lite06, me, policy, now, 1, 2);
+        let names = Names { identity: 1, stamp: 2 };
+        let protocol = Protocol::Version(Version::Lite06);
+        let mut session = Session::new(protocol, Path::root(), me, policy, now, names);
         encode_varint(UniType::Setup as u64, &mut peer.says);
         Setup { role: Role::Subscriber, ..Setup::default() }.encode(&mut peer.says);
         let mut cx = Context {

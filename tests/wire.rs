@@ -847,11 +847,13 @@ fn costs_compare_warm_first_and_saturate() {
 #[test]
 fn versions_are_named_exactly() {
     for version in &Version::ALL[2..] {
-        assert_eq!(Version::from_alpn(version.alpn().as_bytes()), Some(*version));
+        let named = Protocol::from_name(version.alpn().as_bytes());
+        assert_eq!(named, Some(Protocol::Version(*version)));
         assert_eq!(version.alpn(), version.to_string());
     }
-    for alpn in ["moql", "moq-lite-06-wip", "moq-lite-07-wip", "moq-lite-0", "moq-00", "h3", ""] {
-        assert_eq!(Version::from_alpn(alpn.as_bytes()), None, "{alpn}");
+    assert_eq!(Protocol::from_name(b"moql"), Some(Protocol::Legacy));
+    for alpn in ["moql2", "moq-lite-06-wip", "moq-lite-07-wip", "moq-lite-0", "moq-00", "h3", ""] {
+        assert_eq!(Protocol::from_name(alpn.as_bytes()), None, "{alpn}");
     }
     assert_eq!(Version::Lite01.to_string(), "moq-lite-01");
     assert_eq!(Version::Lite06.code(), 0xff0d_ad06);

@@ -29,8 +29,8 @@ use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
 use crate::wire::{
     AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Goaway,
-    Path, Preferences, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest,
-    UniType, Version, decode_varint, encode_varint, split_message, split_path_query,
+    Path, Preferences, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo,
+    TrackRequest, UniType, Version, decode_varint, encode_varint, split_message, split_path_query,
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
@@ -151,6 +151,31 @@ pub struct Policy {
     pub public: Vec<Path>,
 }
 
+impl Policy {
+    /// The prefixes that a session at `root` may use; none if it is refused.
+    pub fn scope(&self, root: &Path) -> Vec<Path> {
+        let mut scope = Vec::new();
+        for prefix in &self.public {
+            if root.has_prefix(prefix) {
+                return vec![root.clone()];
+            }
+            if prefix.has_prefix(root) {
+                scope.push(prefix.clone());
+            }
+        }
+        scope
+    }
+}
+
+/// Random numbers of one session, not zero.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// Who the peer is as long as it does not say; never on the wire.
+    pub identity: u64,
+    /// First hop given to broadcasts whose publisher has no name.
+    pub stamp: u64,
+}
+
 /// What one stream is for.
 #[derive(Debug)]
 enum Use {
@@ -253,22 +278,26 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session on a connection whose version is known. `root` is the path of the URL where the
-    /// transport has one. `identity` and `stamp` are random, not zero, and never on the wire as
-    /// such until a hop is stamped with the second.
+    /// A session on a connection whose protocol is known. `root` is the path of the URL where the
+    /// transport has one.
     pub fn new(
-        version: Version,
+        protocol: Protocol,
+        root: Path,
         me: SessionRef,
         policy: Arc<Policy>,
         now: Instant,
-        identity: u64,
-        stamp: u64,
+        names: Names,
     ) -> Session {
+        let version = match protocol {
+            Protocol::Version(version) => version,
+            Protocol::Legacy => Version::Lite02,
+        };
+        let Names { identity, stamp } = names;
         Session {
             version,
             me,
             policy,
-            root: Path::root(),
+            root,
             scope: Vec::new(),
             unasked: Vec::new(),
             role: Role::Both,
@@ -604,23 +633,18 @@ impl Session {
 
     /// Who the peer is has become known: requests are served from here on.
     fn ready<S: Streams>(&mut self, setup: &Setup, cx: &mut Context<'_, S>) {
-        let (path, _query) = split_path_query(setup.path.as_deref().unwrap_or(""));
-        let Ok(root) = Path::parse(path) else {
-            return self.fail(SessionCode::PROTOCOL_VIOLATION, "malformed path in SETUP", cx);
-        };
-        for prefix in &self.policy.public {
-            if root.has_prefix(prefix) {
-                self.scope = vec![root.clone()];
-                break;
-            }
-            if prefix.has_prefix(&root) {
-                self.scope.push(prefix.clone());
-            }
+        // Where both name a path, the one in SETUP counts (spec §1.8).
+        if let Some(target) = &setup.path {
+            let (path, _query) = split_path_query(target);
+            let Ok(root) = Path::parse(path) else {
+                return self.fail(SessionCode::PROTOCOL_VIOLATION, "malformed path in SETUP", cx);
+            };
+            self.root = root;
         }
+        self.scope = self.policy.scope(&self.root);
         if self.scope.is_empty() {
             return self.fail(SessionCode::UNAUTHORIZED, "nothing is public at this path", cx);
         }
-        self.root = root;
         self.role = setup.role;
         self.price = setup.cost.unwrap_or(1);
         if setup.hop != 0 {

@@ -23,12 +23,12 @@ use crate::net::{Datagrams, Received, steer};
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
 use crate::route::{Directory, Route, RouteId, SessionRef};
 use crate::session::streams::StreamId;
-use crate::session::{Context, Effect, Policy, RouteIds, Session};
+use crate::session::{Context, Effect, Names, Policy, RouteIds, Session};
 use crate::track::fetch::FetchId;
 use crate::track::group::{GroupEnd, Piece};
 use crate::track::serve::PullCommand;
 use crate::track::{Feed, Fetched, PullRef, TrackRef};
-use crate::wire::{Path, SessionCode, StreamCode, Version};
+use crate::wire::{Path, Protocol, SessionCode, StreamCode};
 use mailbox::{Flush, Post};
 use message::ToShard;
 use tracks::{Tracks, Who};
@@ -334,7 +334,7 @@ impl Shard {
 
     fn connected(&mut self, now: Instant, slot: usize, alpn: &[u8]) {
         let Some(conn) = self.endpoint.conn(slot) else { return };
-        let Some(version) = Version::from_alpn(alpn) else {
+        let Some(protocol) = Protocol::from_name(alpn) else {
             // TLS agrees on nothing that is not on our list; this is a list and a parser apart.
             use crate::session::streams::Streams;
             return conn.close(SessionCode::VERSION, "unknown protocol");
@@ -345,12 +345,13 @@ impl Shard {
             shard = self.me,
             conn = slot,
             remote = %conn.remote(),
-            %version,
+            version = protocol.name(),
             transport = "quic",
             "negotiated"
         );
-        let (identity, stamp) = (self.random.hop(), self.random.hop());
-        let session = Session::new(version, me, self.policy.clone(), now, identity, stamp);
+        let names = Names { identity: self.random.hop(), stamp: self.random.hop() };
+        let policy = self.policy.clone();
+        let session = Session::new(protocol, Path::root(), me, policy, now, names);
         self.counters.sessions_total += 1;
         self.peers[slot] = Some(Box::new(Peer {
             session,

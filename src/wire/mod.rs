@@ -86,13 +86,6 @@ impl Version {
         }
     }
 
-    /// The version an ALPN names by itself, by exact match. `moql` names two versions and
-    /// `moq-lite-06-wip` has another ANNOUNCE layout; neither is a version here.
-    pub fn from_alpn(alpn: &[u8]) -> Option<Version> {
-        let named = &Version::ALL[Version::Lite03 as usize..];
-        named.iter().copied().find(|version| version.alpn().as_bytes() == alpn)
-    }
-
     /// The version code, seen on the wire only in the legacy SETUP.
     pub fn code(self) -> u64 {
         0xff0d_ad01 + self as u64
@@ -107,6 +100,40 @@ impl Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "moq-lite-0{}", *self as u8 + 1)
+    }
+}
+
+// §1.1
+/// What the two ends of a connection have agreed to speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    Version(Version),
+    /// 01 or 02: the legacy SETUP tells which.
+    Legacy,
+}
+
+impl Protocol {
+    /// In our order of preference.
+    pub const ALL: [Protocol; 5] = [
+        Protocol::Version(Version::Lite06),
+        Protocol::Version(Version::Lite05),
+        Protocol::Version(Version::Lite04),
+        Protocol::Version(Version::Lite03),
+        Protocol::Legacy,
+    ];
+
+    /// The TLS ALPN and WebTransport subprotocol.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Version(version) => version.alpn(),
+            Protocol::Legacy => Version::Lite02.alpn(),
+        }
+    }
+
+    /// The inverse of [`Protocol::name`], by exact match: `moq-lite-06-wip` has another ANNOUNCE
+    /// layout and is not spoken here.
+    pub fn from_name(name: &[u8]) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.name().as_bytes() == name)
     }
 }
 
