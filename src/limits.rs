@@ -170,6 +170,9 @@ pub const TRAINS_PER_TURN: usize = 8;
 /// turn; what goes out is worth less than what comes after it, and that soon.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 
+/// Datagrams of one track that are passed on in one turn; of more the newest (spec §2.3).
+pub const DATAGRAMS_PER_TURN_MAX: usize = 64;
+
 const _: () = assert!(FRAME_BYTES_MAX <= GROUP_BYTES_MAX);
 const _: () = assert!(0.0 < CACHE_MEMORY_PERCENT_DEFAULT && CACHE_MEMORY_PERCENT_DEFAULT <= 100.0);
 const _: () = assert!(STREAMS_BIDI_START <= STREAMS_MAX && STREAMS_UNI_PUBLISHER <= STREAMS_MAX);

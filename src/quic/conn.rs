@@ -10,8 +10,8 @@ use quinn_proto::{Dir, VarInt};
 use super::streams::{RawEnd, RawStreams};
 use super::varint;
 use super::web::Web;
-use crate::h3::Code;
 use crate::h3::request::{Request, Status};
+use crate::h3::{self, Code};
 use crate::limits::{CLOSE_GRACE_MIN, SETUP_TIMEOUT, STREAMS_MAX, STREAMS_UNI_PUBLISHER};
 use crate::session::streams::{ReadEnd, StreamId, Streams, WriteEnd};
 use crate::wire::{SessionCode, StreamCode};
@@ -359,6 +359,16 @@ impl Streams for Conn {
             RawEnd::Finished => ReadEnd::Finished,
             RawEnd::Reset(code) => ReadEnd::Reset(self.received(code)),
         }
+    }
+
+    fn send_datagram(&mut self, head: &[u8], payload: &[u8]) {
+        let mut prefix = Vec::new();
+        if let Binding::Web(web) = &self.binding {
+            let Some(session) = web.session() else { return };
+            h3::datagram_prefix(session.0, &mut prefix);
+        }
+        // Nobody waits for one: what is too large, or finds no room, was lost on the way.
+        let _ = self.proto.datagrams().send([&prefix, head, payload].concat().into(), true);
     }
 
     fn expect_groups(&mut self) {

@@ -330,8 +330,9 @@ impl Shard {
             Event::Available { uni } => {
                 self.with_session(now, slot, |session, cx| session.available(uni, cx));
             }
-            // No track takes them yet.
-            Event::Datagram(_) => {}
+            Event::Datagram(datagram) => {
+                self.with_session(now, slot, |session, cx| session.datagram(datagram, cx));
+            }
             Event::Lost { reason } => self.lost(now, slot, &reason),
         }
     }
@@ -679,8 +680,13 @@ pub(crate) struct Skips {
 impl Skips {
     /// What is to be sent of a piece of news.
     fn admit(&mut self, feed: Feed, crowded: bool, counters: &mut Counters) -> Option<Feed> {
-        let Feed::Piece(piece) = feed else {
-            return Some(feed);
+        let piece = match feed {
+            Feed::Piece(piece) => piece,
+            Feed::Datagram(_) if crowded => {
+                counters.dropped_groups_total += 1;
+                return None;
+            }
+            feed => return Some(feed),
         };
         if self.sequences.contains(&piece.sequence) {
             if piece.ends.is_some() {
