@@ -7,7 +7,8 @@
 //! * [`track`]: groups, cursors, demand and the serve loop. Knows no peer and no stream.
 //! * [`route`]: the directory of announced routes. Knows no session beyond its name.
 //! * [`session`]: one peer as a state machine. Knows neither QUIC nor other sessions.
-//! * [`quic`]: quinn-proto held by hand. The only folder that names it.
+//! * [`h3`]: the pieces of HTTP/3 under WebTransport, bytes ⇄ values. Knows no connection.
+//! * [`quic`]: quinn-proto held by hand, and WebTransport on it. The only folder that names it.
 //! * [`net`]: the UDP sockets and which shard a datagram belongs to.
 //! * [`shard`]: the only folder that sees all of the above.
 //! * [`rt`]: glommio behind a handful of functions. Knows turns, not what they do.
@@ -15,6 +16,7 @@
 //! * [`limits`]: every bound by name.
 
 pub mod config;
+pub mod h3;
 pub mod host;
 pub mod limits;
 pub mod net;

@@ -126,6 +126,18 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// which spares us the pings to them: at equal intervals both sides would send their own.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
+/// Bytes of the field section of one HTTP/3 request, which we advertise, and of any other frame that
+/// is not content (spec §7.1).
+pub const HTTP3_FIELD_SECTION_BYTES_MAX: usize = 16 << 10;
+pub const HTTP3_FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of the reason for which a WebTransport session ends (spec §2.3).
+pub const CLOSE_REASON_BYTES_MAX: usize = 1024;
+
+/// How long a WebTransport session that we have ended may take to reach the client before the
+/// connection goes too, if three round trips are less (spec §7.2).
+pub const CLOSE_GRACE_MIN: Duration = Duration::from_millis(100);
+
 /// Handshakes in progress on one shard before new clients must prove their address (Retry), and
 /// before they are refused.
 pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
@@ -153,6 +165,13 @@ pub const TRAIN_SEGMENTS_MAX: usize = 44;
 
 /// Trains one connection may send in one turn before the next one has its chance.
 pub const TRAINS_PER_TURN: usize = 8;
+
+/// Bytes of datagrams that may wait in one connection, in and out. What comes in is taken every
+/// turn; what goes out is worth less than what comes after it, and that soon.
+pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
+
+/// Datagrams of one track that are passed on in one turn; of more the newest (spec §2.3).
+pub const DATAGRAMS_PER_TURN_MAX: usize = 64;
 
 const _: () = assert!(FRAME_BYTES_MAX <= GROUP_BYTES_MAX);
 const _: () = assert!(0.0 < CACHE_MEMORY_PERCENT_DEFAULT && CACHE_MEMORY_PERCENT_DEFAULT <= 100.0);

@@ -11,14 +11,14 @@ use crate::config::{Capacity, Config};
 use crate::host::{self, HostError};
 use crate::limits::{CACHE_BYTES_PER_SHARD_MIN, LANE_MESSAGES};
 use crate::net::{self, BindError, Socket};
-use crate::quic::{Config as QuicConfig, Keys};
+use crate::quic::{ALPN_HTTP3, Config as QuicConfig, Keys};
 use crate::rt::{self, Next, Parking, ShardThread};
 use crate::session::Policy;
 use crate::shard::mailbox::{self, Outside, Post};
 use crate::shard::message::ToShard;
 use crate::shard::{CacheBounds, Setting, Shard};
 use crate::tls::{Identity, TlsError};
-use crate::wire::{Path, Version};
+use crate::wire::{Path, Protocol};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -66,8 +66,8 @@ pub struct Running {
 
 /// The protocols offered in TLS, in the relay's order of preference.
 fn alpn() -> Vec<&'static [u8]> {
-    let versions = [Version::Lite06, Version::Lite05, Version::Lite04, Version::Lite03];
-    versions.iter().map(|version| version.alpn().as_bytes()).collect()
+    let direct = Protocol::ALL.iter().map(|protocol| protocol.name().as_bytes());
+    direct.chain([ALPN_HTTP3]).collect()
 }
 
 /// Starts every shard, or says in one line why that cannot be.

@@ -46,34 +46,60 @@ fn script(count: u64, sizes: &[usize]) -> Script {
 
 #[tokio::test]
 async fn matrix_on_one_shard() {
-    matrix(1).await;
+    matrix(1, &[(Dial::Quic, Dial::Quic)]).await;
 }
 
 #[tokio::test]
 async fn matrix_on_two_shards() {
-    matrix(2).await;
+    matrix(2, &[(Dial::Quic, Dial::Quic)]).await;
 }
 
 #[tokio::test]
 async fn matrix_on_four_shards() {
-    matrix(4).await;
+    matrix(4, &[(Dial::Quic, Dial::Quic)]).await;
+}
+
+#[tokio::test]
+async fn matrix_over_webtransport() {
+    let (quic, web) = (Dial::Quic, Dial::Web);
+    matrix(2, &[(web, web), (quic, web), (web, quic)]).await;
 }
 
 /// Every version publishes to every version: bytes, frames and sequences always arrive, timestamps
 /// wherever both wires carry them.
-async fn matrix(shards: usize) {
+async fn matrix(shards: usize, dials: &[(Dial, Dial)]) {
     let relay = Relay::start(shards).await;
     let script = script(4, &SIZES);
-    for publisher_version in VERSIONS {
-        for viewer_version in VERSIONS {
-            let publisher = Peer::connect(&relay, publisher_version, Role::Publisher).await;
-            let viewer = Peer::connect(&relay, viewer_version, Role::Viewer).await;
-            let who = format!(
-                "{publisher_version} (shard {}) to {viewer_version} (shard {}) of {shards}",
-                publisher.shard, viewer.shard
-            );
-            println!("{who}");
-            deliver(publisher, viewer, TRACK, &script, &who).await;
+    for (dial_in, dial_out) in dials {
+        for publisher_version in VERSIONS {
+            for viewer_version in VERSIONS {
+                let (way_in, way_out) = (dial_in.to(&relay), dial_out.to(&relay));
+                let publisher = Peer::connect(&way_in, publisher_version, Role::Publisher).await;
+                let viewer = Peer::connect(&way_out, viewer_version, Role::Viewer).await;
+                let who = format!(
+                    "{publisher_version} {dial_in:?} (shard {}) to {viewer_version} {dial_out:?} \
+                     (shard {}) of {shards}",
+                    publisher.shard, viewer.shard
+                );
+                println!("{who}");
+                deliver(publisher, viewer, TRACK, &script, &who).await;
+            }
+        }
+    }
+}
+
+/// How a client dials.
+#[derive(Clone, Copy, Debug)]
+enum Dial {
+    Quic,
+    Web,
+}
+
+impl Dial {
+    fn to(self, relay: &Relay) -> Relay {
+        match self {
+            Dial::Quic => relay.clone(),
+            Dial::Web => relay.web(),
         }
     }
 }

@@ -1,15 +1,23 @@
 //! One QUIC connection, as the transport of one session.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto as proto;
 use quinn_proto::{Dir, VarInt};
 
+use super::streams::{RawEnd, RawStreams};
 use super::varint;
-use crate::limits::{STREAMS_MAX, STREAMS_UNI_PUBLISHER};
+use super::web::Web;
+use crate::h3::request::{Request, Status};
+use crate::h3::{self, Code};
+use crate::limits::{CLOSE_GRACE_MIN, SETUP_TIMEOUT, STREAMS_MAX, STREAMS_UNI_PUBLISHER};
 use crate::session::streams::{ReadEnd, StreamId, Streams, WriteEnd};
 use crate::wire::{SessionCode, StreamCode};
+
+/// What a browser's connection agrees on in TLS; the moq version follows in the request.
+pub const ALPN_HTTP3: &[u8] = b"h3";
 
 /// What happened on a connection.
 #[derive(Debug)]
@@ -18,6 +26,8 @@ pub enum Event {
     Connected {
         alpn: Vec<u8>,
     },
+    /// A WebTransport client wants a session: [`Conn::accept`] or [`Conn::refuse`] answers.
+    Requested(Request),
     Opened(StreamId),
     Readable(StreamId),
     Writable(StreamId),
@@ -27,6 +37,7 @@ pub enum Event {
     Available {
         uni: bool,
     },
+    Datagram(Bytes),
     Lost {
         reason: String,
     },
@@ -50,11 +61,27 @@ pub struct Conn {
     credit: [u64; 2],
     pub(super) close: Option<(SessionCode, &'static str)>,
     is_established: bool,
+    /// Some may wait to be taken.
+    has_datagrams: bool,
     /// Counts as a handshake in progress.
     pub(super) is_handshaking: bool,
-    /// Whether stream codes are sent as WebTransport maps them. The released native clients do
-    /// so on raw QUIC too and take nothing else; a peer whose own codes are plain gets plain ones.
-    maps_codes: bool,
+    binding: Binding,
+    /// Events that are ready for the session.
+    ready: VecDeque<Event>,
+    /// When the connection ends by itself, and how.
+    ends: Option<(Instant, VarInt, &'static str)>,
+}
+
+/// How the session lies on the connection.
+#[derive(Debug)]
+enum Binding {
+    Quic {
+        /// Whether stream codes are sent as WebTransport maps them. The released native clients do
+        /// so on raw QUIC too and take nothing else; a peer whose own codes are plain gets plain
+        /// ones.
+        maps_codes: bool,
+    },
+    Web(Box<Web>),
 }
 
 impl Conn {
@@ -71,8 +98,11 @@ impl Conn {
             credit,
             close: None,
             is_established: false,
+            has_datagrams: false,
             is_handshaking: true,
-            maps_codes: true,
+            binding: Binding::Quic { maps_codes: true },
+            ready: VecDeque::new(),
+            ends: None,
         }
     }
 
@@ -89,8 +119,32 @@ impl Conn {
         self.session_deadline = deadline;
     }
 
-    /// The next thing that happened.
+    /// The next thing that happened, as far as it concerns a session.
     pub(super) fn poll(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            let event = self.next_event()?;
+            if let Event::Connected { alpn } = &event
+                && alpn == ALPN_HTTP3
+            {
+                let mut web = Box::<Web>::default();
+                web.start(&mut RawStreams(&mut self.proto));
+                self.binding = Binding::Web(web);
+                continue;
+            }
+            match &mut self.binding {
+                Binding::Quic { .. } => return Some(event),
+                Binding::Web(web) => {
+                    web.handle(&mut RawStreams(&mut self.proto), event, &mut self.ready);
+                }
+            }
+        }
+    }
+
+    /// The next thing that happened on the connection.
+    fn next_event(&mut self) -> Option<Event> {
         loop {
             // Streams are taken as they come, so a stream may have been read to its end by the
             // time that its readable event is seen; the session ignores those. Before the
@@ -100,6 +154,12 @@ impl Conn {
                     self.raise_credit(dir);
                     return Some(Event::Opened(StreamId(id.into())));
                 }
+            }
+            if self.has_datagrams {
+                if let Some(datagram) = self.proto.datagrams().recv() {
+                    return Some(Event::Datagram(datagram));
+                }
+                self.has_datagrams = false;
             }
             let event = match self.proto.poll()? {
                 proto::Event::Connected => {
@@ -119,30 +179,93 @@ impl Conn {
                     proto::StreamEvent::Writable { id } => Event::Writable(StreamId(id.into())),
                     proto::StreamEvent::Finished { id } => Event::Finished(StreamId(id.into())),
                     proto::StreamEvent::Stopped { id, error_code } => {
-                        self.received(error_code);
+                        self.received(error_code.into_inner());
                         Event::Stopped(StreamId(id.into()))
                     }
                     proto::StreamEvent::Available { dir } => {
                         Event::Available { uni: dir == Dir::Uni }
                     }
                 },
-                proto::Event::HandshakeDataReady
-                | proto::Event::DatagramReceived
-                | proto::Event::DatagramsUnblocked => continue,
+                proto::Event::DatagramReceived => {
+                    self.has_datagrams = true;
+                    continue;
+                }
+                proto::Event::HandshakeDataReady | proto::Event::DatagramsUnblocked => continue,
             };
             return Some(event);
         }
     }
 
-    /// Carries out what the session decided about the connection as a whole.
-    pub(super) fn settle(&mut self, now: Instant) {
-        if let Some((code, reason)) = self.close.take() {
-            self.proto.close(now, varint(code.0), Bytes::from_static(reason.as_bytes()));
+    /// Accepts the session that was requested, in the protocol of this name if one was offered.
+    pub fn accept(&mut self, protocol: Option<&str>) {
+        if let Binding::Web(web) = &mut self.binding {
+            web.accept(&mut RawStreams(&mut self.proto), protocol, &mut self.ready);
         }
+    }
+
+    /// Refuses the session that was requested.
+    pub fn refuse(&mut self, status: Status) {
+        if let Binding::Web(web) = &mut self.binding {
+            web.refuse(&mut RawStreams(&mut self.proto), status);
+        }
+    }
+
+    /// Carries out what was decided about the connection as a whole.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let close = self.close.take();
+        let Binding::Web(web) = &mut self.binding else {
+            if let Some((code, reason)) = close {
+                self.proto.close(now, varint(code.0), Bytes::from_static(reason.as_bytes()));
+            }
+            return;
+        };
+        if let Some(violation) = web.take_violation() {
+            let reason = Bytes::from_static(violation.reason.as_bytes());
+            return self.proto.close(now, varint(violation.code.0), reason);
+        }
+        if let Some((code, reason)) = close {
+            web.close(&mut RawStreams(&mut self.proto), code, reason);
+            let grace = (3 * self.proto.rtt()).max(CLOSE_GRACE_MIN);
+            self.ends = Some((now + grace, varint(code.to_http3()), reason));
+        } else if web.is_over() {
+            // It is the client's to close the connection too.
+            let code = varint(Code::NO_ERROR.0);
+            self.ends.get_or_insert((now + CLOSE_GRACE_MIN, code, "the session is over"));
+        } else if web.is_open() {
+            self.ends = None;
+        } else {
+            let code = varint(Code::REQUEST_INCOMPLETE.0);
+            self.ends.get_or_insert((now + SETUP_TIMEOUT, code, "no session in time"));
+        }
+    }
+
+    /// When [`Conn::expire`] is due.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        self.ends.map(|(at, ..)| at)
+    }
+
+    /// Ends the connection if its time has come.
+    pub(super) fn expire(&mut self, now: Instant) {
+        if let Some((_, code, reason)) = self.ends.take_if(|(at, ..)| *at <= now) {
+            self.proto.close(now, code, Bytes::from_static(reason.as_bytes()));
+        }
+    }
+
+    /// Ends the connection at once, as a relay does that ends.
+    pub(super) fn close_now(&mut self, now: Instant, reason: &'static str) {
+        let code = match self.binding {
+            Binding::Quic { .. } => SessionCode::NO_ERROR.0,
+            Binding::Web(_) => SessionCode::NO_ERROR.to_http3(),
+        };
+        self.proto.close(now, varint(code), Bytes::from_static(reason.as_bytes()));
     }
 
     /// Doubles the streams that the peer may have open once half of them are.
     fn raise_credit(&mut self, dir: Dir) {
+        // Streams that wait for a session get no others.
+        if matches!(&self.binding, Binding::Web(web) if !web.is_open()) {
+            return;
+        }
         let credit = self.credit[dir as usize];
         if credit < STREAMS_MAX && self.proto.streams().remote_open_streams(dir) * 2 >= credit {
             self.set_credit(dir, (credit * 2).min(STREAMS_MAX));
@@ -154,43 +277,35 @@ impl Conn {
         self.proto.set_max_concurrent_streams(dir, varint(credit));
     }
 
-    /// The half of a stream that we send on, if it has one. quinn-proto would panic without.
-    fn sending(&mut self, stream: StreamId) -> Option<proto::SendStream<'_>> {
-        let stream = id(stream);
-        let has_half = stream.dir() == Dir::Bi || stream.initiator() == proto::Side::Server;
-        has_half.then(|| self.proto.send_stream(stream))
-    }
-
-    /// The half of a stream that the peer sends on, if it has one.
-    fn receiving(&mut self, stream: StreamId) -> Option<proto::RecvStream<'_>> {
-        let stream = id(stream);
-        let has_half = stream.dir() == Dir::Bi || stream.initiator() == proto::Side::Client;
-        has_half.then(|| self.proto.recv_stream(stream))
-    }
-
     /// The code to send for a stream.
     fn code(&self, code: StreamCode) -> VarInt {
-        varint(if self.maps_codes { code.to_http3() } else { code.0 })
+        varint(match self.binding {
+            Binding::Quic { maps_codes: false } => code.0,
+            _ => code.to_http3(),
+        })
     }
 
     /// What a code from the peer means.
-    fn received(&mut self, code: VarInt) -> StreamCode {
-        let raw = code.into_inner();
-        let meant = StreamCode::from_raw_quic(raw);
+    fn received(&mut self, code: u64) -> StreamCode {
+        let Binding::Quic { maps_codes } = &mut self.binding else {
+            // A browser that drops a stream sends a code of its transport.
+            return StreamCode::from_http3(code).unwrap_or(StreamCode::INTERNAL);
+        };
+        let meant = StreamCode::from_raw_quic(code);
         // Zero is what a transport sends by itself, in either style.
-        if raw != 0 {
-            self.maps_codes = meant.0 != raw;
+        if code != 0 {
+            *maps_codes = meant.0 != code;
         }
         meant
     }
 
     fn open(&mut self, dir: Dir) -> Option<StreamId> {
-        self.proto.streams().open(dir).map(|id| StreamId(id.into()))
+        let id = RawStreams(&mut self.proto).open(dir)?;
+        if let Binding::Web(web) = &mut self.binding {
+            web.opened(id);
+        }
+        Some(id)
     }
-}
-
-fn id(id: StreamId) -> proto::StreamId {
-    varint(id.0).into()
 }
 
 impl Streams for Conn {
@@ -203,72 +318,57 @@ impl Streams for Conn {
     }
 
     fn write(&mut self, stream: StreamId, chunks: &mut [Bytes]) -> WriteEnd {
-        let mut first = 0;
-        let mut taken = 0;
-        let Some(mut send) = self.sending(stream) else { return WriteEnd::Stopped };
-        while chunks[first..].iter().any(|chunk| !chunk.is_empty()) {
-            match send.write_chunks(&mut chunks[first..]) {
-                Ok(written) => {
-                    taken += written.bytes;
-                    first += written.chunks;
-                }
-                Err(proto::WriteError::Blocked) => return WriteEnd::Blocked(taken),
-                Err(proto::WriteError::Stopped(_) | proto::WriteError::ClosedStream) => {
-                    return WriteEnd::Stopped;
-                }
-            }
+        let mut raw = RawStreams(&mut self.proto);
+        if let Binding::Web(web) = &mut self.binding
+            && !web.flush(&mut raw, stream)
+        {
+            return WriteEnd::Blocked(0);
         }
-        WriteEnd::All
+        raw.write(stream, chunks)
     }
 
     fn finish(&mut self, stream: StreamId) {
         // quinn-proto keeps a stream that the peer has stopped until it is reset.
-        let finished = self.sending(stream).map(|mut stream| stream.finish());
-        if let Some(Err(proto::FinishError::Stopped(_))) = finished {
+        if !RawStreams(&mut self.proto).finish(stream) {
             self.reset(stream, StreamCode::CANCEL);
         }
     }
 
     fn reset(&mut self, stream: StreamId, code: StreamCode) {
         let code = self.code(code);
-        let _ = self.sending(stream).map(|mut stream| stream.reset(code));
+        if let Binding::Web(web) = &mut self.binding {
+            web.forget(stream);
+        }
+        RawStreams(&mut self.proto).reset(stream, code);
     }
 
     fn stop(&mut self, stream: StreamId, code: StreamCode) {
         let code = self.code(code);
-        let _ = self.receiving(stream).map(|mut stream| stream.stop(code));
+        RawStreams(&mut self.proto).stop(stream, code);
     }
 
     fn set_priority(&mut self, stream: StreamId, priority: i32) {
-        let _ = self.sending(stream).map(|mut stream| stream.set_priority(priority));
+        let mut raw = RawStreams(&mut self.proto);
+        let _ = raw.sending(stream).map(|mut stream| stream.set_priority(priority));
     }
 
     fn read(&mut self, stream: StreamId, max: usize, take: &mut dyn FnMut(&[u8])) -> ReadEnd {
-        let Some(mut recv) = self.receiving(stream) else { return ReadEnd::Pending };
-        // Closed here means that it was stopped or read to its end before.
-        let Ok(mut chunks) = recv.read(true) else { return ReadEnd::Pending };
-        let mut left = max;
-        let mut reset = None;
-        let end = loop {
-            if left == 0 {
-                break ReadEnd::More;
-            }
-            match chunks.next(left) {
-                Ok(Some(chunk)) => {
-                    left -= chunk.bytes.len();
-                    take(&chunk.bytes);
-                }
-                Ok(None) => break ReadEnd::Finished,
-                Err(proto::ReadError::Blocked) => break ReadEnd::Pending,
-                Err(proto::ReadError::Reset(code)) => {
-                    reset = Some(code);
-                    break ReadEnd::Finished;
-                }
-            }
-        };
-        // Whatever this allows the peer goes out when the turn transmits.
-        let _ = chunks.finalize();
-        reset.map_or(end, |code| ReadEnd::Reset(self.received(code)))
+        match RawStreams(&mut self.proto).read(stream, max, take) {
+            RawEnd::Pending => ReadEnd::Pending,
+            RawEnd::More => ReadEnd::More,
+            RawEnd::Finished => ReadEnd::Finished,
+            RawEnd::Reset(code) => ReadEnd::Reset(self.received(code)),
+        }
+    }
+
+    fn send_datagram(&mut self, head: &[u8], payload: &[u8]) {
+        let mut prefix = Vec::new();
+        if let Binding::Web(web) = &self.binding {
+            let Some(session) = web.session() else { return };
+            h3::datagram_prefix(session.0, &mut prefix);
+        }
+        // Nobody waits for one: what is too large, or finds no room, was lost on the way.
+        let _ = self.proto.datagrams().send([&prefix, head, payload].concat().into(), true);
     }
 
     fn expect_groups(&mut self) {
@@ -283,17 +383,5 @@ impl Streams for Conn {
 
     fn close(&mut self, code: SessionCode, reason: &'static str) {
         self.close.get_or_insert((code, reason));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stream_ids_survive_the_round_trip() {
-        for raw in [0, 1, 2, 3, 4, 4_000_000_003] {
-            assert_eq!(u64::from(id(StreamId(raw))), raw);
-        }
     }
 }

@@ -151,7 +151,7 @@ impl Endpoint {
         let conn = self.conns[slot].as_deref_mut()?;
         let event = conn.poll();
         // A connection may be lost more than once, as quinn-proto tells it.
-        if matches!(event, Some(Event::Connected { .. } | Event::Lost { .. }))
+        if matches!(event, Some(Event::Connected { .. } | Event::Requested(_) | Event::Lost { .. }))
             && std::mem::take(&mut conn.is_handshaking)
         {
             self.handshakes -= 1;
@@ -176,8 +176,12 @@ impl Endpoint {
                 conn.session_deadline = None;
                 woken.push(slot);
             }
+            let is_over = conn.ends_at().is_some_and(|at| at <= now);
+            conn.expire(now);
             if conn.proto.poll_timeout().is_some_and(|deadline| deadline <= now) {
                 conn.proto.handle_timeout(now);
+                self.note_events(slot);
+            } else if is_over {
                 self.note_events(slot);
             } else {
                 self.schedule(slot);
@@ -193,7 +197,7 @@ impl Endpoint {
     /// after it anyway.
     pub fn schedule(&mut self, slot: usize) {
         let Some(conn) = self.conns[slot].as_deref_mut() else { return };
-        let deadlines = [conn.proto.poll_timeout(), conn.session_deadline];
+        let deadlines = [conn.proto.poll_timeout(), conn.session_deadline, conn.ends_at()];
         let Some(at) = deadlines.into_iter().flatten().min() else { return };
         if conn.scheduled.is_none_or(|scheduled| at < scheduled) {
             conn.scheduled = Some(at);
@@ -271,7 +275,7 @@ impl Endpoint {
     pub fn close_all(&mut self, now: Instant) {
         for slot in 0..self.conns.len() {
             if let Some(conn) = self.conns[slot].as_deref_mut() {
-                conn.proto.close(now, 0u32.into(), bytes::Bytes::from_static(b"relay stopped"));
+                conn.close_now(now, "relay stopped");
                 self.note_events(slot);
             }
         }

@@ -1,16 +1,19 @@
 //! quinn-proto held by hand: one endpoint and a slab of connections per shard, a list of those
-//! with something to do, a heap of timers. The only folder that names quinn-proto.
+//! with something to do, a heap of timers; and what WebTransport puts between a connection and its
+//! session. The only folder that names quinn-proto.
 
 pub mod cid;
 mod conn;
 mod endpoint;
+mod streams;
+mod web;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn_proto::{EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 
-pub use conn::{Conn, Event};
+pub use conn::{ALPN_HTTP3, Conn, Event};
 pub use endpoint::{Arrival, Endpoint};
 
 use crate::limits::*;
@@ -84,7 +87,8 @@ fn transport() -> TransportConfig {
         .receive_window(RECEIVE_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
         .initial_rtt(Duration::from_millis(100))
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
     transport
 }
 

@@ -7,6 +7,7 @@
 mod announce_in;
 mod announce_out;
 mod control;
+mod datagrams;
 mod fetch_in;
 mod fetch_out;
 mod outflow;

@@ -135,6 +135,16 @@ impl Cap {
 }
 
 impl Pull {
+    /// Takes note of a group that came as a datagram. False where the track has ended before it.
+    pub fn note_datagram(&mut self, sequence: u64) -> bool {
+        let Some(subscription) = &mut self.subscription else { return false };
+        if sequence == VARINT_MAX || subscription.end.is_some_and(|end| sequence >= end) {
+            return false;
+        }
+        subscription.seen.insert(sequence);
+        true
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let tail = self.subscription.as_ref().and_then(|subscription| subscription.tail);
         let fetches = self.fetches.iter().filter_map(|fetch| fetch.answer_by);

@@ -27,7 +27,7 @@ const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 /// One subscription of the peer.
 #[derive(Debug)]
 pub(super) struct Served {
-    id: u64,
+    pub id: u64,
     wanted: Preferences,
     /// Where the peer is in the track, once this shard's copy of it can tell.
     cursor: Option<Cursor>,
@@ -49,6 +49,15 @@ struct GroupOut {
     /// When FIN was sent: all that is missing is the acknowledgement.
     finished: Option<Instant>,
     priority: i32,
+}
+
+impl Served {
+    /// Whether a group of this number is asked for.
+    pub fn wants(&self, sequence: u64) -> bool {
+        let Preferences { group_start, group_end, .. } = self.wanted;
+        group_start.is_none_or(|start| start <= sequence)
+            && group_end.is_none_or(|end| sequence <= end)
+    }
 }
 
 /// What is left to do for a subscription.

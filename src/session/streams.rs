@@ -51,6 +51,8 @@ pub trait Streams {
     fn set_priority(&mut self, id: StreamId, priority: i32);
     /// Hands over what has arrived in order, at most about `max` bytes.
     fn read(&mut self, id: StreamId, max: usize, take: &mut dyn FnMut(&[u8])) -> ReadEnd;
+    /// Sends a datagram, or drops it where the peer's transport takes none, or none so large.
+    fn send_datagram(&mut self, head: &[u8], payload: &[u8]);
     /// The peer publishes: it will need more streams than the few that everybody gets.
     fn expect_groups(&mut self);
     fn rtt(&self) -> Duration;

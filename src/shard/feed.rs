@@ -307,9 +307,11 @@ impl Shard {
         let is_info = matches!(feed, Feed::Info(_));
         let is_synced = matches!(feed, Feed::Synced);
         let is_over = feed.is_over();
-        if let Feed::Piece(piece) = &feed {
-            self.counters.frames_total += piece.marks.len() as u64;
-        }
+        self.counters.frames_total += match &feed {
+            Feed::Piece(piece) => piece.marks.len() as u64,
+            Feed::Datagram(_) => 1,
+            _ => 0,
+        };
         let applied = self.tracks.with_content(slot, |content| content.apply(feed.clone(), now));
         if applied == Applied::Ignored {
             return;
@@ -331,7 +333,7 @@ impl Shard {
                 }
             }
         }
-        let is_plain = matches!(applied, Applied::Grew(_));
+        let is_plain = matches!(applied, Applied::Grew(_) | Applied::Datagram);
         self.tracks.note_changed(slot, if is_plain { Change::Live } else { Change::Lost });
         if let Applied::Grew(arrival) = applied {
             self.tracks.note_grown(slot, arrival);
@@ -410,6 +412,23 @@ impl Shard {
                 self.report_lost_groups(now, slot);
             }
             self.serve(now, slot, &who);
+            self.send_datagrams(now, slot);
+        }
+    }
+
+    /// Passes on the datagrams that have come in this turn, after the groups: a burst of those
+    /// must not hold these up.
+    fn send_datagrams(&mut self, now: Instant, slot: usize) {
+        let Some(track) = self.tracks.slab.get_mut(slot) else { return };
+        let mut datagrams = track.content.take_datagrams();
+        if datagrams.is_empty() {
+            return;
+        }
+        let datagrams = datagrams.make_contiguous();
+        let subscribers = track.readers.iter().filter(|reader| !reader.is_question());
+        let who: Vec<_> = subscribers.map(|reader| (reader.conn, reader.key)).collect();
+        for (conn, key) in who {
+            self.with_session(now, conn, |session, cx| session.send_datagrams(key, datagrams, cx));
         }
     }
 
@@ -540,7 +559,9 @@ fn tell_mirror(
     post: &mut Post<ToShard>,
     counters: &mut Counters,
 ) {
-    if !mirror.is_live && matches!(feed, Feed::Start(_) | Feed::Piece(_) | Feed::Closed(_)) {
+    if !mirror.is_live
+        && matches!(feed, Feed::Start(_) | Feed::Piece(_) | Feed::Datagram(_) | Feed::Closed(_))
+    {
         return;
     }
     let shard = usize::from(mirror.track.shard);

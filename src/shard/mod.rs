@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use crate::h3::request::{Request, Status};
 use crate::limits::{MAIL_PER_TURN, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX};
 use crate::net::{Datagrams, Received, steer};
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
 use crate::route::{Directory, Route, RouteId, SessionRef};
-use crate::session::streams::StreamId;
+use crate::session::streams::{StreamId, Streams};
 use crate::session::{Context, Effect, Names, Policy, RouteIds, Session};
 use crate::track::fetch::FetchId;
 use crate::track::group::{GroupEnd, Piece};
@@ -312,6 +313,7 @@ impl Shard {
     fn handle_event(&mut self, now: Instant, slot: usize, event: Event) {
         match event {
             Event::Connected { alpn } => self.connected(now, slot, &alpn),
+            Event::Requested(request) => self.requested(now, slot, &request),
             Event::Opened(id) => self.with_session(now, slot, |session, cx| session.opened(id, cx)),
             Event::Readable(id) => {
                 self.with_session(now, slot, |session, cx| session.readable(id, cx));
@@ -328,17 +330,64 @@ impl Shard {
             Event::Available { uni } => {
                 self.with_session(now, slot, |session, cx| session.available(uni, cx));
             }
+            Event::Datagram(datagram) => {
+                self.with_session(now, slot, |session, cx| session.datagram(datagram, cx));
+            }
             Event::Lost { reason } => self.lost(now, slot, &reason),
         }
     }
 
     fn connected(&mut self, now: Instant, slot: usize, alpn: &[u8]) {
-        let Some(conn) = self.endpoint.conn(slot) else { return };
-        let Some(protocol) = Protocol::from_name(alpn) else {
+        match Protocol::from_name(alpn) {
+            Some(protocol) => self.begin_session(now, slot, protocol, Path::root(), "quic"),
             // TLS agrees on nothing that is not on our list; this is a list and a parser apart.
-            use crate::session::streams::Streams;
-            return conn.close(SessionCode::VERSION, "unknown protocol");
+            None => {
+                if let Some(conn) = self.endpoint.conn(slot) {
+                    conn.close(SessionCode::VERSION, "unknown protocol");
+                }
+            }
+        }
+    }
+
+    /// A WebTransport client wants a session. Unlike in TLS, its own preference decides.
+    fn requested(&mut self, now: Instant, slot: usize, request: &Request) {
+        let Some(conn) = self.endpoint.conn(slot) else { return };
+        let offered = &request.protocols;
+        let named = offered.iter().find_map(|name| Protocol::from_name(name.as_bytes()));
+        let protocol = match named {
+            // Clients older than the header speak what needs no name.
+            None if offered.is_empty() => Some(Protocol::Legacy),
+            named => named,
         };
+        let path = Path::parse(&request.path);
+        let refusal = match (&path, protocol) {
+            (Ok(path), _) if self.policy.scope(path).is_empty() => Some(Status::Forbidden),
+            (Ok(_), Some(_)) => None,
+            _ => Some(Status::Malformed),
+        };
+        match (path, protocol, refusal) {
+            (Ok(path), Some(protocol), None) => {
+                conn.accept(named.map(Protocol::name));
+                self.begin_session(now, slot, protocol, path, "webtransport");
+            }
+            (.., status) => {
+                let (path, status) = (&request.path, status.unwrap_or(Status::Malformed));
+                tracing::info!(shard = self.me, conn = slot, path, ?offered, ?status, "refused");
+                conn.refuse(status);
+            }
+        }
+    }
+
+    /// A session begins on a connection.
+    fn begin_session(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        protocol: Protocol,
+        root: Path,
+        transport: &'static str,
+    ) {
+        let Some(conn) = self.endpoint.conn(slot) else { return };
         let generation = conn.generation();
         let me = SessionRef { shard: self.me as u16, slot: slot as u32, generation };
         tracing::info!(
@@ -346,12 +395,11 @@ impl Shard {
             conn = slot,
             remote = %conn.remote(),
             version = protocol.name(),
-            transport = "quic",
+            transport,
             "negotiated"
         );
         let names = Names { identity: self.random.hop(), stamp: self.random.hop() };
-        let policy = self.policy.clone();
-        let session = Session::new(protocol, Path::root(), me, policy, now, names);
+        let session = Session::new(protocol, root, me, self.policy.clone(), now, names);
         self.counters.sessions_total += 1;
         self.peers[slot] = Some(Box::new(Peer {
             session,
@@ -632,8 +680,13 @@ pub(crate) struct Skips {
 impl Skips {
     /// What is to be sent of a piece of news.
     fn admit(&mut self, feed: Feed, crowded: bool, counters: &mut Counters) -> Option<Feed> {
-        let Feed::Piece(piece) = feed else {
-            return Some(feed);
+        let piece = match feed {
+            Feed::Piece(piece) => piece,
+            Feed::Datagram(_) if crowded => {
+                counters.dropped_groups_total += 1;
+                return None;
+            }
+            feed => return Some(feed),
         };
         if self.sequences.contains(&piece.sequence) {
             if piece.ends.is_some() {

@@ -1,12 +1,12 @@
 //! The groups of one track on one shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Instant;
 
-use super::Feed;
 use super::group::{Group, GroupEnd, Opening, Piece};
-use crate::limits::UNFINISHED_MAX_AGE_MS;
+use super::{Datagram, Feed};
+use crate::limits::{DATAGRAMS_PER_TURN_MAX, UNFINISHED_MAX_AGE_MS};
 use crate::wire::{StreamCode, TrackInfo};
 
 /// How a feed is over.
@@ -32,6 +32,8 @@ pub struct Content {
     /// Whether this copy holds all that its home does, so that a viewer can find its place.
     pub is_synced: bool,
     pub outcome: Option<Outcome>,
+    /// Datagrams that viewers have not been sent yet; few, and not for long.
+    datagrams: VecDeque<Datagram>,
     live: Shelf,
     fetched: Shelf,
     /// One past the highest sequence that the live feed has brought.
@@ -59,6 +61,8 @@ pub enum Applied {
     /// A group is here that was not; its arrival number.
     Opened(u64),
     Grew(u64),
+    /// It waits for [`Content::take_datagrams`].
+    Datagram,
     /// A group that is here already, or one that is gone: nobody needs to hear of it.
     Ignored,
 }
@@ -115,6 +119,7 @@ impl Content {
             Feed::Start(start) => self.feed_start = Some(start),
             Feed::Final(end) => self.end = Some(end),
             Feed::Piece(piece) => return self.apply_piece(piece, now),
+            Feed::Datagram(datagram) => return self.apply_datagram(datagram),
             Feed::Closed(code) => {
                 self.live.abort_unfinished(code);
                 self.feed_start = None;
@@ -134,6 +139,20 @@ impl Content {
             }
         }
         Applied::Changed
+    }
+
+    fn apply_datagram(&mut self, datagram: Datagram) -> Applied {
+        self.arrived_end = self.arrived_end.max(datagram.sequence + 1);
+        if self.datagrams.len() == DATAGRAMS_PER_TURN_MAX {
+            self.datagrams.pop_front();
+        }
+        self.datagrams.push_back(datagram);
+        Applied::Datagram
+    }
+
+    /// The datagrams that have come since this was last asked.
+    pub fn take_datagrams(&mut self) -> VecDeque<Datagram> {
+        std::mem::take(&mut self.datagrams)
     }
 
     fn apply_piece(&mut self, piece: Piece, now: Instant) -> Applied {

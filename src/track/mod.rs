@@ -43,6 +43,7 @@ pub enum Feed {
     /// The exclusive end of the track.
     Final(u64),
     Piece(Piece),
+    Datagram(Datagram),
     /// The live feed was closed for this reason; a later one may begin anywhere. What it brought
     /// stays, but nobody completes what it left unfinished.
     Closed(StreamCode),
@@ -65,6 +66,15 @@ impl Feed {
     pub fn is_over(&self) -> bool {
         matches!(self, Feed::Ended | Feed::Failed(_))
     }
+}
+
+/// A whole group of one frame that is passed on at once or never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    pub sequence: u64,
+    /// Absolute, in units of the track's timescale.
+    pub timestamp: u64,
+    pub payload: Bytes,
 }
 
 /// News of one fetch, on the same way.

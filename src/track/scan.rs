@@ -17,7 +17,7 @@ pub struct Scale {
 
 impl Scale {
     /// None where no number of ticks says the same.
-    fn apply(self, timestamp: u64) -> Option<u64> {
+    pub fn apply(self, timestamp: u64) -> Option<u64> {
         let ticks = u128::from(timestamp) * u128::from(self.to) / u128::from(self.from);
         ticks.try_into().ok()
     }

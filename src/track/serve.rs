@@ -208,6 +208,10 @@ impl ServeLoop {
                 }
                 return self.splice(piece);
             }
+            Feed::Datagram(datagram) => {
+                self.seen.insert(datagram.sequence);
+                return smallvec![Feed::Datagram(datagram)];
+            }
             Feed::Start(start) if self.resume.is_some() => {
                 self.forgive();
                 let mut told = self.give_up_below(start);

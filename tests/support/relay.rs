@@ -26,6 +26,7 @@ static DOOR: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 pub struct Relay {
     running: Arc<Running>,
     dialled: SocketAddr,
+    scheme: &'static str,
 }
 
 struct Running {
@@ -98,12 +99,17 @@ impl Relay {
         let line = running.log.wait_from(0, "the relay to listen", is_listening).await;
         let address = field(&line, "addr").expect("addr=…");
         let dialled = address.parse().expect("addr=IP:PORT");
-        Relay { running, dialled }
+        Relay { running, dialled, scheme: "moqt" }
     }
 
     /// The same relay, dialled at another address.
     pub fn behind(&self, address: SocketAddr) -> Relay {
-        Relay { running: self.running.clone(), dialled: address }
+        Relay { dialled: address, ..self.clone() }
+    }
+
+    /// The same relay, dialled by WebTransport.
+    pub fn web(&self) -> Relay {
+        Relay { scheme: "https", ..self.clone() }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -111,7 +117,7 @@ impl Relay {
     }
 
     pub fn url(&self) -> String {
-        format!("moqt://{}", self.dialled)
+        format!("{}://{}", self.scheme, self.dialled)
     }
 
     pub fn shards(&self) -> usize {

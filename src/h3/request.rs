@@ -1,0 +1,99 @@
+//! The request that opens a session, and its answer (spec §7.1, §1.3).
+
+use bytes::Bytes;
+use web_transport_proto::{ConnectError, ConnectRequest, ConnectResponse, Frame, http::StatusCode};
+
+use super::{Code, Violation};
+use crate::wire::encode_varint;
+
+/// A client wants a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// As it is in the URL, without the query.
+    pub path: String,
+    pub query: Option<String>,
+    /// The protocols that the client offers, in its order of preference.
+    pub protocols: Vec<String>,
+}
+
+/// What a field section asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Asked {
+    Session(Request),
+    /// Something else: the status that says so.
+    Other(Status),
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    Malformed,
+    /// Nothing is public at this path.
+    Forbidden,
+    /// A method other than CONNECT.
+    MethodNotAllowed,
+    /// This connection has a session.
+    TooManyRequests,
+    FieldsTooLarge,
+}
+
+impl Status {
+    fn code(self) -> StatusCode {
+        match self {
+            Status::Malformed => StatusCode::BAD_REQUEST,
+            Status::Forbidden => StatusCode::FORBIDDEN,
+            Status::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Status::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Status::FieldsTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        }
+    }
+}
+
+/// Reads the field section of a HEADERS frame.
+pub fn read(fields: &[u8]) -> Result<Asked, Violation> {
+    // The library reads whole frames.
+    let mut frame = Vec::with_capacity(fields.len() + 8);
+    encode_varint(Frame::HEADERS.0.into_inner(), &mut frame);
+    encode_varint(fields.len() as u64, &mut frame);
+    frame.extend_from_slice(fields);
+    let request = match ConnectRequest::decode(&mut &frame[..]) {
+        Ok(request) => request,
+        Err(ConnectError::QpackError(_)) => {
+            return Err(Violation::new(
+                Code::QPACK_DECOMPRESSION_FAILED,
+                "malformed field section",
+            ));
+        }
+        Err(ConnectError::FieldSectionTooLarge) => return Ok(Asked::Other(Status::FieldsTooLarge)),
+        Err(ConnectError::WrongMethod(Some(_))) => {
+            return Ok(Asked::Other(Status::MethodNotAllowed));
+        }
+        Err(_) => return Ok(Asked::Other(Status::Malformed)),
+    };
+    Ok(Asked::Session(Request {
+        path: request.url.path().to_owned(),
+        query: request.url.query().map(str::to_owned),
+        protocols: request.protocols,
+    }))
+}
+
+/// HEADERS that accept a session, and name the protocol if one was offered.
+pub fn accept(protocol: Option<&str>) -> Bytes {
+    let response = ConnectResponse::OK;
+    encode(match protocol {
+        Some(protocol) => response.with_protocol(protocol),
+        None => response,
+    })
+}
+
+/// HEADERS that refuse a request.
+pub fn refuse(status: Status) -> Bytes {
+    encode(ConnectResponse::new(status.code()))
+}
+
+fn encode(response: ConnectResponse) -> Bytes {
+    let mut out = Vec::new();
+    // What we name is plain ASCII, and far from the size limit: the two ways in which it fails.
+    response.encode(&mut out).expect("a short field section of ASCII");
+    out.into()
+}

@@ -1,0 +1,510 @@
+//! WebTransport on one connection (spec §7): the HTTP/3 streams around its session, and which of
+//! the client's streams belong to that. The session hears of those alone, and of no HTTP.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use quinn_proto::Dir;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use super::conn::Event;
+use super::streams::{RawEnd, RawStreams};
+use super::varint;
+use crate::h3::capsule::{Capsules, close_session};
+use crate::h3::frame::{Frame, Frames};
+use crate::h3::request::{self, Asked, Request, Status};
+use crate::h3::{self, Code, Violation};
+use crate::session::streams::{StreamId, WriteEnd};
+use crate::wire::{SessionCode, decode_varint};
+
+/// Bytes taken from an HTTP/3 stream at once.
+const READ_BYTES: usize = 16 << 10;
+
+/// Above everything that a session sends.
+const PRIORITY: i32 = i32::MAX;
+
+#[derive(Debug, Default)]
+pub(super) struct Web {
+    /// Ours, which carries SETTINGS and stays open.
+    control: Option<StreamId>,
+    /// Unidirectional streams that a client opens once: control and two of QPACK.
+    has_opened: [bool; 3],
+    /// The client's SETTINGS allow a session.
+    is_allowed: bool,
+    /// The request that waits for SETTINGS or for its answer.
+    asked: Option<(StreamId, Request)>,
+    /// The stream of the request that was accepted; it stands for the session.
+    session: Option<StreamId>,
+    is_over: bool,
+    /// What broke the connection.
+    violation: Option<Violation>,
+    /// Streams of the client that are not, or not yet, known to be of the session.
+    streams: FxHashMap<StreamId, Purpose>,
+    /// Streams of a session that is not accepted yet, with the session that they name.
+    early: Vec<(StreamId, u64)>,
+    /// What flow control has not taken yet of what we put on a stream ourselves.
+    unwritten: FxHashMap<StreamId, Unwritten>,
+}
+
+#[derive(Debug)]
+enum Purpose {
+    /// Its type is not complete.
+    Head(SmallVec<[u8; 16]>),
+    Control {
+        frames: Frames,
+        has_settings: bool,
+    },
+    Request(Frames),
+    Session {
+        frames: Frames,
+        capsules: Capsules,
+        /// The client has said its last word.
+        is_ended: bool,
+    },
+    Ignored,
+}
+
+#[derive(Debug)]
+struct Unwritten {
+    bytes: Bytes,
+    fin: bool,
+}
+
+/// What the first bytes of a stream say.
+enum Head {
+    /// This many bytes are missing, at least.
+    Missing(usize),
+    Kind(u64),
+    /// A stream of a session.
+    Session(u64),
+}
+
+impl Head {
+    fn of(bytes: &[u8], is_uni: bool) -> Head {
+        let Some((kind, used)) = decode_varint(bytes) else { return missing(bytes) };
+        let of_session = if is_uni { h3::WEBTRANSPORT_UNI } else { h3::WEBTRANSPORT_BIDI };
+        if kind != of_session {
+            return Head::Kind(kind);
+        }
+        match decode_varint(&bytes[used..]) {
+            Some((session, _)) => Head::Session(session),
+            None => missing(&bytes[used..]),
+        }
+    }
+}
+
+/// What an incomplete varint lacks. Nothing beyond it may be read: it is the session's.
+fn missing(varint: &[u8]) -> Head {
+    let length = varint.first().map_or(1, |first| 1 << (first >> 6));
+    Head::Missing(length - varint.len())
+}
+
+impl Web {
+    /// The connection is up.
+    pub fn start(&mut self, raw: &mut RawStreams<'_>) {
+        if self.control.is_some() {
+            return;
+        }
+        // Until the client grants a stream nothing else can go on.
+        if let Some(control) = raw.open(Dir::Uni) {
+            self.control = Some(control);
+            self.write(raw, control, h3::control_stream().into(), false);
+        }
+    }
+
+    /// Whether requests of a session are served.
+    pub fn is_open(&self) -> bool {
+        self.session.is_some() && !self.is_over
+    }
+
+    /// The stream that stands for the session, as long as that lives.
+    pub fn session(&self) -> Option<StreamId> {
+        self.session.filter(|_| !self.is_over)
+    }
+
+    /// Nothing more is to be expected of this connection.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    pub fn take_violation(&mut self) -> Option<Violation> {
+        self.violation.take()
+    }
+
+    /// Takes what happened on the connection; what concerns the session is added to `out`.
+    pub fn handle(&mut self, raw: &mut RawStreams<'_>, event: Event, out: &mut VecDeque<Event>) {
+        match event {
+            Event::Opened(id) => {
+                self.streams.insert(id, Purpose::Head(SmallVec::new()));
+                self.look(raw, id, out);
+            }
+            Event::Readable(id) if self.streams.contains_key(&id) => self.look(raw, id, out),
+            // It is read when the session is told of it.
+            Event::Readable(id) if self.early.iter().any(|(early, _)| *early == id) => {}
+            Event::Writable(id) if self.unwritten.contains_key(&id) => {
+                if self.flush(raw, id) && self.is_open() {
+                    out.push_back(Event::Writable(id));
+                }
+            }
+            Event::Stopped(id) => self.stopped(raw, id, out),
+            Event::Available { uni } => {
+                self.start(raw);
+                if self.is_open() {
+                    out.push_back(Event::Available { uni });
+                }
+            }
+            Event::Datagram(datagram) => {
+                if let Some((session, used)) = h3::split_datagram(&datagram)
+                    && self.session() == Some(StreamId(session))
+                {
+                    out.push_back(Event::Datagram(datagram.slice(used..)));
+                }
+            }
+            event => out.push_back(event),
+        }
+    }
+
+    fn stopped(&mut self, raw: &mut RawStreams<'_>, id: StreamId, out: &mut VecDeque<Event>) {
+        self.unwritten.remove(&id);
+        if self.control == Some(id) {
+            let reason = "the control stream was stopped";
+            self.fail(Violation::new(Code::CLOSED_CRITICAL_STREAM, reason), out);
+        } else if self.session == Some(id) {
+            self.end("the client stopped the session's stream".to_owned(), out);
+        } else if self.streams.contains_key(&id) {
+            raw.reset(id, varint(Code::NO_ERROR.0));
+        } else {
+            out.push_back(Event::Stopped(id));
+        }
+    }
+
+    /// Reads what there is of a stream that is not the session's, and does what it asks for.
+    fn look(&mut self, raw: &mut RawStreams<'_>, id: StreamId, out: &mut VecDeque<Event>) {
+        let Some(purpose) = self.streams.remove(&id) else { return };
+        match self.read(raw, id, purpose, out) {
+            Ok(Some(purpose)) => {
+                self.streams.insert(id, purpose);
+            }
+            Ok(None) => {}
+            Err(violation) => self.fail(violation, out),
+        }
+    }
+
+    /// What the stream is for from here on; none when we are done with it.
+    fn read(
+        &mut self,
+        raw: &mut RawStreams<'_>,
+        id: StreamId,
+        purpose: Purpose,
+        out: &mut VecDeque<Event>,
+    ) -> Result<Option<Purpose>, Violation> {
+        match purpose {
+            Purpose::Head(head) => self.read_head(raw, id, head, out),
+            Purpose::Control { mut frames, mut has_settings } => {
+                let end = read_all(raw, id, &mut |part| frames.push(part));
+                while let Some(frame) = frames.next()? {
+                    match frame {
+                        Frame::Settings(payload) if !has_settings => {
+                            h3::allows_webtransport(&payload)?;
+                            has_settings = true;
+                            self.is_allowed = true;
+                            self.ask(out);
+                        }
+                        Frame::Other => {}
+                        _ if !has_settings => {
+                            let reason = "the control stream begins without SETTINGS";
+                            return Err(Violation::new(Code::MISSING_SETTINGS, reason));
+                        }
+                        _ => {
+                            let reason = "a frame that no control stream has";
+                            return Err(Violation::new(Code::FRAME_UNEXPECTED, reason));
+                        }
+                    }
+                }
+                if !matches!(end, RawEnd::Pending) {
+                    let reason = "the control stream was closed";
+                    return Err(Violation::new(Code::CLOSED_CRITICAL_STREAM, reason));
+                }
+                Ok(Some(Purpose::Control { frames, has_settings }))
+            }
+            Purpose::Request(frames) => self.read_request(raw, id, frames, out),
+            Purpose::Session { .. } if self.session != Some(id) => Ok(Some(purpose)),
+            Purpose::Session { frames, capsules, is_ended } => {
+                self.read_session(raw, id, frames, capsules, is_ended, out)
+            }
+            Purpose::Ignored => {
+                let end = read_all(raw, id, &mut |_| {});
+                Ok(matches!(end, RawEnd::Pending).then_some(Purpose::Ignored))
+            }
+        }
+    }
+
+    fn read_head(
+        &mut self,
+        raw: &mut RawStreams<'_>,
+        id: StreamId,
+        mut head: SmallVec<[u8; 16]>,
+        out: &mut VecDeque<Event>,
+    ) -> Result<Option<Purpose>, Violation> {
+        let kind = loop {
+            match Head::of(&head, id.is_uni()) {
+                Head::Missing(bytes) => {
+                    match raw.read(id, bytes, &mut |part| head.extend_from_slice(part)) {
+                        RawEnd::More => {}
+                        RawEnd::Pending => return Ok(Some(Purpose::Head(head))),
+                        // It said too little to be answered.
+                        RawEnd::Finished | RawEnd::Reset(_) => {
+                            raw.reset(id, varint(Code::REQUEST_INCOMPLETE.0));
+                            return Ok(None);
+                        }
+                    }
+                }
+                Head::Session(session) => {
+                    self.session_stream(raw, id, session, out);
+                    return Ok(None);
+                }
+                Head::Kind(kind) => break kind,
+            }
+        };
+        if !id.is_uni() {
+            let mut frames = Frames::default();
+            frames.push(&head);
+            return self.read(raw, id, Purpose::Request(frames), out);
+        }
+        let once = match kind {
+            h3::CONTROL => 0,
+            h3::QPACK_ENCODER => 1,
+            h3::QPACK_DECODER => 2,
+            h3::PUSH => {
+                let reason = "clients do not push";
+                return Err(Violation::new(Code::STREAM_CREATION_ERROR, reason));
+            }
+            // GREASE, or an extension that we do not know.
+            _ => {
+                raw.stop(id, varint(Code::STREAM_CREATION_ERROR.0));
+                return Ok(None);
+            }
+        };
+        if std::mem::replace(&mut self.has_opened[once], true) {
+            let reason = "a stream that there may be only one of";
+            return Err(Violation::new(Code::STREAM_CREATION_ERROR, reason));
+        }
+        let purpose = match kind {
+            h3::CONTROL => Purpose::Control { frames: Frames::default(), has_settings: false },
+            // We have no dynamic table, so QPACK has nothing to tell us.
+            _ => Purpose::Ignored,
+        };
+        self.read(raw, id, purpose, out)
+    }
+
+    /// A stream of a session: ours, one that may still be accepted, or none that there is.
+    fn session_stream(
+        &mut self,
+        raw: &mut RawStreams<'_>,
+        id: StreamId,
+        session: u64,
+        out: &mut VecDeque<Event>,
+    ) {
+        match self.session {
+            None => self.early.push((id, session)),
+            Some(open) if open.0 == session && !self.is_over => out.push_back(Event::Opened(id)),
+            Some(_) => refuse_stream(raw, id),
+        }
+    }
+
+    fn read_request(
+        &mut self,
+        raw: &mut RawStreams<'_>,
+        id: StreamId,
+        mut frames: Frames,
+        out: &mut VecDeque<Event>,
+    ) -> Result<Option<Purpose>, Violation> {
+        loop {
+            let end = raw.read(id, READ_BYTES, &mut |part| frames.push(part));
+            let is_ended = matches!(end, RawEnd::Finished | RawEnd::Reset(_));
+            while let Some(frame) = frames.next()? {
+                let asked = match frame {
+                    Frame::Headers(fields) => request::read(&fields)?,
+                    Frame::HeadersTooLarge => Asked::Other(Status::FieldsTooLarge),
+                    Frame::Other => continue,
+                    Frame::Data(_) | Frame::Settings(_) => {
+                        let reason = "a request begins without HEADERS";
+                        return Err(Violation::new(Code::FRAME_UNEXPECTED, reason));
+                    }
+                };
+                let status = match asked {
+                    Asked::Session(request) if self.session.is_none() && self.asked.is_none() => {
+                        self.asked = Some((id, request));
+                        self.ask(out);
+                        let capsules = Capsules::default();
+                        return Ok(Some(Purpose::Session { frames, capsules, is_ended }));
+                    }
+                    Asked::Session(_) => Status::TooManyRequests,
+                    Asked::Other(status) => status,
+                };
+                self.answer(raw, id, status);
+                return Ok(None);
+            }
+            if is_ended {
+                raw.reset(id, varint(Code::REQUEST_INCOMPLETE.0));
+                return Ok(None);
+            }
+            if matches!(end, RawEnd::Pending) {
+                return Ok(Some(Purpose::Request(frames)));
+            }
+        }
+    }
+
+    fn read_session(
+        &mut self,
+        raw: &mut RawStreams<'_>,
+        id: StreamId,
+        mut frames: Frames,
+        mut capsules: Capsules,
+        mut is_ended: bool,
+        out: &mut VecDeque<Event>,
+    ) -> Result<Option<Purpose>, Violation> {
+        let mut end = RawEnd::Finished;
+        if !is_ended {
+            end = read_all(raw, id, &mut |part| frames.push(part));
+            is_ended = !matches!(end, RawEnd::Pending);
+        }
+        while let Some(frame) = frames.next()? {
+            match frame {
+                Frame::Data(part) => capsules.push(&part),
+                Frame::Settings(_) => {
+                    let reason = "SETTINGS belong on the control stream";
+                    return Err(Violation::new(Code::FRAME_UNEXPECTED, reason));
+                }
+                Frame::Headers(_) | Frame::HeadersTooLarge | Frame::Other => {}
+            }
+            if let Some(close) = capsules.next()? {
+                let (code, reason) = (SessionCode(close.code.into()), close.reason);
+                self.end(format!("closed by the client: {code} {reason:?}"), out);
+                return Ok(None);
+            }
+        }
+        match end {
+            RawEnd::Reset(_) => self.end("the client reset the session".to_owned(), out),
+            _ if is_ended && !(frames.at_boundary() && capsules.at_boundary()) => {
+                return Err(Violation::new(Code::FRAME_ERROR, "the session is cut short"));
+            }
+            _ if is_ended => self.end("closed by the client".to_owned(), out),
+            _ => return Ok(Some(Purpose::Session { frames, capsules, is_ended })),
+        }
+        Ok(None)
+    }
+
+    /// Puts the request to whoever decides, once the client has said that it can take a session.
+    fn ask(&mut self, out: &mut VecDeque<Event>) {
+        if let (true, Some((_, request))) = (self.is_allowed, &self.asked) {
+            out.push_back(Event::Requested(request.clone()));
+        }
+    }
+
+    /// Answers the request. From here on there is a session.
+    pub fn accept(
+        &mut self,
+        raw: &mut RawStreams<'_>,
+        protocol: Option<&str>,
+        out: &mut VecDeque<Event>,
+    ) {
+        let Some((id, _)) = self.asked.take() else { return };
+        self.session = Some(id);
+        self.write(raw, id, request::accept(protocol), false);
+        for (early, session) in std::mem::take(&mut self.early) {
+            self.session_stream(raw, early, session, out);
+        }
+        self.look(raw, id, out);
+    }
+
+    /// Answers the request; the client may try another one.
+    pub fn refuse(&mut self, raw: &mut RawStreams<'_>, status: Status) {
+        if let Some((id, _)) = self.asked.take() {
+            self.streams.remove(&id);
+            self.answer(raw, id, status);
+        }
+    }
+
+    fn answer(&mut self, raw: &mut RawStreams<'_>, id: StreamId, status: Status) {
+        self.write(raw, id, request::refuse(status), true);
+        raw.stop(id, varint(Code::NO_ERROR.0));
+    }
+
+    /// The client has ended the session, and with it the use of this connection.
+    fn end(&mut self, reason: String, out: &mut VecDeque<Event>) {
+        self.is_over = true;
+        out.push_back(Event::Lost { reason });
+    }
+
+    fn fail(&mut self, violation: Violation, out: &mut VecDeque<Event>) {
+        self.violation.get_or_insert(violation);
+        self.end(format!("HTTP/3 broken by the client: {violation}"), out);
+    }
+
+    /// Ends the session from our side, as far as flow control allows.
+    pub fn close(&mut self, raw: &mut RawStreams<'_>, code: SessionCode, reason: &str) {
+        if let Some(session) = self.session() {
+            let code = u32::try_from(code.0).unwrap_or(SessionCode::INTERNAL.0 as u32);
+            self.write(raw, session, close_session(code, reason), true);
+        }
+        self.is_over = true;
+    }
+
+    /// A stream that we open begins with the name of its session, as soon as it is written to.
+    pub fn opened(&mut self, id: StreamId) {
+        if let Some(session) = self.session {
+            let bytes = h3::stream_prefix(id.is_uni(), session.0).into();
+            self.unwritten.insert(id, Unwritten { bytes, fin: false });
+        }
+    }
+
+    /// What has to precede anything else on a stream is gone. False while flow control holds it.
+    pub fn flush(&mut self, raw: &mut RawStreams<'_>, id: StreamId) -> bool {
+        let Some(unwritten) = self.unwritten.get_mut(&id) else { return true };
+        match raw.write(id, std::slice::from_mut(&mut unwritten.bytes)) {
+            WriteEnd::Blocked(_) => return false,
+            WriteEnd::All if unwritten.fin => {
+                raw.finish(id);
+            }
+            WriteEnd::All | WriteEnd::Stopped => {}
+        }
+        self.unwritten.remove(&id);
+        true
+    }
+
+    /// The stream is over.
+    pub fn forget(&mut self, id: StreamId) {
+        self.unwritten.remove(&id);
+    }
+
+    /// Writes bytes of HTTP/3 itself, now or when flow control allows.
+    fn write(&mut self, raw: &mut RawStreams<'_>, id: StreamId, bytes: Bytes, fin: bool) {
+        let _ = raw.sending(id).map(|mut stream| stream.set_priority(PRIORITY));
+        let before = self.unwritten.remove(&id);
+        let bytes = match before {
+            Some(before) => [&before.bytes[..], &bytes[..]].concat().into(),
+            None => bytes,
+        };
+        self.unwritten.insert(id, Unwritten { bytes, fin });
+        self.flush(raw, id);
+    }
+}
+
+/// Reads to where the client has got.
+fn read_all(raw: &mut RawStreams<'_>, id: StreamId, take: &mut dyn FnMut(&[u8])) -> RawEnd {
+    loop {
+        match raw.read(id, READ_BYTES, take) {
+            RawEnd::More => {}
+            end => return end,
+        }
+    }
+}
+
+/// A stream of a session that there is not.
+fn refuse_stream(raw: &mut RawStreams<'_>, id: StreamId) {
+    let code = varint(Code::BUFFERED_STREAM_REJECTED.0);
+    raw.reset(id, code);
+    raw.stop(id, code);
+}
