@@ -22,7 +22,12 @@ async function connect(url, sha256, protocol) {
     const webtransport = { ...pin(sha256), ...(protocol ? { protocols: [protocol] } : {}) };
     // Without WebSocket: a fallback would hide what WebTransport could not do.
     const websocket = { enabled: false };
-    connection = await Connection.connect(new URL(url), { webtransport, websocket });
+    try {
+        connection = await Connection.connect(new URL(url), { webtransport, websocket });
+    } catch (error) {
+        // The client lists what each of its transports met with, and here it has one.
+        throw error instanceof AggregateError ? error.errors[0] : error;
+    }
     announced = connection.announced();
     return `${connection.transport} ${connection.version}`;
 }

@@ -1,7 +1,7 @@
 //! A client in another language as a play sees it. What can be asked of one is the same for all:
 //! the functions of `tests/browser/page.js` and `tests/clients/actor.py`.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::path::Path;
 use std::process::Command;
@@ -100,21 +100,32 @@ impl Actor {
     /// Reads until every group of the script arrived, in any order, and compares all of it.
     #[track_caller]
     pub fn expect(&self, script: &Script, timestamps: bool) -> impl Future<Output = ()> {
-        let caller = std::panic::Location::caller();
-        let who = format!("{caller}: {}", self.name);
+        let who = format!("{}: {}", std::panic::Location::caller(), self.name);
         async move {
-            let mut received = BTreeMap::new();
-            while received.len() < script.groups.len() {
-                let told = self.tell("group()").await;
-                let heard = received.keys().copied().collect::<Vec<u64>>();
-                assert_ne!(told, "end", "{who}: the track ended after groups {heard:?}");
-                let (sequence, frames) = parse_group(&told);
-                assert!(script.find(sequence).is_some(), "{who}: group {sequence} was never sent");
-                script.compare_from(&who, sequence, 0, &frames, timestamps);
-                let twice = received.insert(sequence, frames);
-                assert!(twice.is_none(), "{who}: group {sequence} arrived twice");
+            let mut missing: BTreeSet<u64> =
+                script.groups.iter().map(|group| group.sequence).collect();
+            while !missing.is_empty() {
+                let sequence = self.reads(&who, script, timestamps).await;
+                assert!(missing.remove(&sequence), "{who}: group {sequence} arrived twice");
             }
         }
+    }
+
+    /// Reads what was cached when it came, if anything, and then one group that was not.
+    #[track_caller]
+    pub fn reads_up_to(&self, script: &Script, last: u64) -> impl Future<Output = ()> {
+        let who = format!("{}: {}", std::panic::Location::caller(), self.name);
+        async move { while self.reads(&who, script, false).await != last {} }
+    }
+
+    /// Reads a group, compares it with the script and returns its sequence.
+    async fn reads(&self, who: &str, script: &Script, timestamps: bool) -> u64 {
+        let told = self.tell("group()").await;
+        assert_ne!(told, "end", "{who}: the track ended");
+        let (sequence, frames) = parse_group(&told);
+        assert!(script.find(sequence).is_some(), "{who}: group {sequence} was never sent");
+        script.compare_from(who, sequence, 0, &frames, timestamps);
+        sequence
     }
 }
 

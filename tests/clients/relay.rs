@@ -1,5 +1,4 @@
-//! The built relay as clients of other languages see it: a URL, the hash of its certificate, and
-//! an HTTP server on the same port.
+//! The built relay as clients in other languages see it: its URLs, and the hash of its certificate.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
@@ -26,32 +25,46 @@ pub struct Relay {
 impl Relay {
     /// One that anybody may use for anything.
     pub async fn start() -> Relay {
-        Relay::public("**").await
+        Relay::start_with("**", free_address(), &[]).await
     }
 
     /// One that is open to the public where its path matches `pattern`.
     pub async fn public(pattern: &str) -> Relay {
+        Relay::start_with(pattern, free_address(), &[]).await
+    }
+
+    /// One with an HTTP server, on the same port number: a client that is given an `http:` URL
+    /// uses that for both.
+    pub async fn with_http() -> Relay {
+        let address = free_address();
+        let listen = address.to_string();
+        let relay = Relay::start_with("**", address, &["--web-http-listen", &listen]).await;
+        relay.listens("http").await;
+        relay
+    }
+
+    async fn start_with(public: &str, address: SocketAddr, more: &[&str]) -> Relay {
         let stage = STAGE.lock().await;
-        let address = free_address().to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
         command
-            .args(["--listen", &address])
-            .args(["--web-http-listen", &address])
+            .args(["--listen", &address.to_string()])
             .args(["--shards", &SHARDS.to_string()])
             .args(["--listen-tls-generate", "localhost"])
-            .args(["--auth-public", pattern])
-            .args(["--log-level", "info"]);
+            .args(["--auth-public", public])
+            .args(["--log-level", "info"])
+            .args(more);
         let program = Program::start("relay", command);
         let is_hash = |line: &str| line.trim_start().starts_with("sha256");
         let hash = program.stdout.find(0, "the certificate's hash", is_hash).await;
         let sha256 = hash.split_whitespace().nth(1).expect("sha256 HASH").to_owned();
-        for kind in ["quic", "http"] {
-            let listens =
-                |line: &str| line.contains("listening") && field(line, "kind") == Some(kind);
-            program.stderr.find(0, "the relay to listen", listens).await;
-        }
-        let address = address.parse().expect("it was an address");
-        Relay { program, address, sha256, _stage: stage }
+        let relay = Relay { program, address, sha256, _stage: stage };
+        relay.listens("quic").await;
+        relay
+    }
+
+    async fn listens(&self, kind: &str) {
+        let listens = |line: &str| line.contains("listening") && field(line, "kind") == Some(kind);
+        self.program.stderr.find(0, "the relay to listen", listens).await;
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -137,8 +150,7 @@ fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
         .next_back()
 }
 
-/// One that is free for UDP and TCP: a client that is given an `http:` URL uses the same port for
-/// both.
+/// One that is free for UDP and for TCP.
 fn free_address() -> SocketAddr {
     loop {
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
