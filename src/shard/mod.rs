@@ -173,10 +173,13 @@ impl Shard {
         self.announce(now);
         self.settle(now);
         let unsent = self.endpoint.transmit(now, io);
-        let unposted = self.post.flush() == Flush::Held;
         if self.stopping {
+            // The last words of sessions have left before their connections end.
+            self.endpoint.close_all(now);
+            self.endpoint.transmit(now, io);
             return Next::Stop;
         }
+        let unposted = self.post.flush() == Flush::Held;
         let is_behind = !self.unread.is_empty()
             || !self.unblocked.is_empty()
             || !self.changed_paths.is_empty()
@@ -248,7 +251,7 @@ impl Shard {
                 self.fetch_pulled(now, pull, fetch, news);
             }
             ToShard::Stop => {
-                self.endpoint.close_all(now);
+                self.endpoint.say_goodbye();
                 self.stopping = true;
             }
         }
