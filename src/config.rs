@@ -31,6 +31,8 @@ const LISTEN_DEFAULT: &str = "127.0.0.1:4443";
 pub struct Config {
     /// UDP address of the QUIC listener. Port 0 asks the kernel to choose.
     pub listen: SocketAddr,
+    /// Where HTTP is served; none for nowhere.
+    pub web: Option<WebListen>,
     pub identity: IdentitySource,
     /// Where sessions without a token may publish and subscribe. Never empty.
     pub public: Vec<Pattern>,
@@ -40,6 +42,14 @@ pub struct Config {
     /// None: one shard per core this process may use.
     pub shards: Option<NonZeroUsize>,
     pub log_level: tracing::Level,
+}
+
+/// Where HTTP is served, on TCP.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum WebListen {
+    /// At the address and port of the QUIC listener, which clients expect.
+    Same,
+    At(SocketAddr),
 }
 
 /// Where the certificate comes from.
@@ -86,6 +96,11 @@ pub enum ConfigError {
         "--listen {listen} can be reached from other machines, so it needs {missing}; run: {command}"
     )]
     Exposed { listen: SocketAddr, missing: &'static str, command: String },
+    #[error(
+        "--web-http-listen {0} can be reached from other machines, so it needs an access rule; \
+         run: shardcast --web-http-listen '{0}' --auth-public 'anon/**'"
+    )]
+    WebExposed(SocketAddr),
 }
 
 impl Config {
@@ -114,7 +129,8 @@ A relay for Media over QUIC Lite: publishers send a broadcast once, shardcast fa
 every viewer. One pinned io_uring executor per core, nothing shared between them.
 
 Without arguments it is a development relay: it listens on 127.0.0.1:4443 with a certificate \
-generated for localhost and lets anyone on this machine publish and watch anything.";
+generated for localhost and lets anyone on this machine publish and watch anything. HTTP is at the \
+same address: open http://127.0.0.1:4443 to see what is announced.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -154,6 +170,17 @@ struct Args {
         help_heading = "Network"
     )]
     listen: SocketAddr,
+
+    /// TCP address for HTTP (/health, /announced, /fetch, /certificate.sha256): an address, `same`
+    /// for that of --listen, or `off` [default: same on loopback, else off]
+    #[arg(
+        long,
+        env = "MOQ_WEB_HTTP_LISTEN",
+        value_name = "ADDR",
+        value_parser = parse_web,
+        help_heading = "Network"
+    )]
+    web_http_listen: Option<Web>,
 
     /// Certificate chain, PEM, the server's own certificate first; needs --listen-tls-key
     #[arg(long, env = "MOQ_LISTEN_TLS_CERT", value_name = "FILE", help_heading = "Certificate")]
@@ -250,6 +277,13 @@ struct Args {
     version: Option<bool>,
 }
 
+/// What the command line says of HTTP.
+#[derive(Debug, Clone, Copy)]
+enum Web {
+    Off,
+    On(WebListen),
+}
+
 impl Args {
     fn check(self) -> Result<Config, ConfigError> {
         let loopback = self.listen.ip().to_canonical().is_loopback();
@@ -263,6 +297,17 @@ impl Args {
         }
         if !loopback {
             self.refuse_exposure()?;
+        }
+        let web = match self.web_http_listen {
+            None => loopback.then_some(WebListen::Same),
+            Some(Web::Off) => None,
+            Some(Web::On(listen)) => Some(listen),
+        };
+        if let Some(WebListen::At(address)) = web
+            && !address.ip().to_canonical().is_loopback()
+            && self.auth_public.is_empty()
+        {
+            return Err(ConfigError::WebExposed(address));
         }
 
         let identity = match (self.listen_tls_cert, self.listen_tls_key) {
@@ -278,6 +323,7 @@ impl Args {
         };
         Ok(Config {
             listen: self.listen,
+            web,
             identity,
             public,
             linger: self.linger.into(),
@@ -335,6 +381,16 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "not an IP address with a port; write 127.0.0.1:4443, 0.0.0.0:4443 or [::]:4443".to_owned()
     })
+}
+
+fn parse_web(text: &str) -> Result<Web, String> {
+    match text {
+        "off" => Ok(Web::Off),
+        "same" => Ok(Web::On(WebListen::Same)),
+        _ => text.parse().map(|address| Web::On(WebListen::At(address))).map_err(|_| {
+            "not an IP address with a port; write 127.0.0.1:8080, [::]:8080, same or off".to_owned()
+        }),
+    }
 }
 
 fn parse_host(text: &str) -> Result<ServerName<'static>, String> {
@@ -612,6 +668,25 @@ const FOREIGN: &[Foreign] = &[
         ),
     },
     Foreign {
+        names: &[
+            "--web-https-listen",
+            "--web-https-cert",
+            "--web-https-key",
+            "--web-https-root",
+            "MOQ_WEB_HTTPS_LISTEN",
+            "MOQ_WEB_HTTPS_CERT",
+            "MOQ_WEB_HTTPS_KEY",
+            "MOQ_WEB_HTTPS_ROOT",
+        ],
+        instead: Instead::Know(
+            "HTTP is served without TLS; remove it, and put a TLS proxy before --web-http-listen",
+        ),
+    },
+    Foreign {
+        names: &["--web-ws", "MOQ_WEB_WS"],
+        instead: Instead::Know("there are no WebSockets here; remove it"),
+    },
+    Foreign {
         names: &["--file"],
         instead: Instead::Know("every setting is a flag or a variable, see shardcast --help"),
     },
@@ -646,7 +721,7 @@ fn refuse_foreign_variables(
     environment: impl IntoIterator<Item = OsString>,
 ) -> Result<(), ConfigError> {
     const FAMILIES: &[&str] =
-        &["MOQ_LISTEN", "MOQ_SERVER_", "MOQ_AUTH_", "MOQ_RUNTIME_", "MOQ_CACHE_"];
+        &["MOQ_LISTEN", "MOQ_SERVER_", "MOQ_WEB_", "MOQ_AUTH_", "MOQ_RUNTIME_", "MOQ_CACHE_"];
     let command = Args::command();
     let is_ours = |name: &str| {
         command.get_arguments().any(|arg| arg.get_env().is_some_and(|variable| variable == name))
@@ -750,6 +825,42 @@ mod tests {
             "--listen 10.0.0.1:1 --listen-tls-generate a.example",
             Err(&["needs an access rule", "--listen-tls-generate a.example"]),
         );
+    }
+
+    #[track_caller]
+    fn check_web(args: &str, expect: Option<WebListen>) {
+        let args = ["shardcast"].into_iter().chain(args.split_whitespace());
+        let request = Config::parse(args.map(OsString::from), []);
+        let Ok(Request::Run(config)) = request else { panic!("got {request:?}") };
+        assert_eq!(config.web, expect);
+    }
+
+    #[test]
+    fn http_is_beside_a_development_relay_and_elsewhere_on_request() {
+        let at = |text: &str| Some(WebListen::At(text.parse().unwrap()));
+        check_web("", Some(WebListen::Same));
+        check_web("--listen [::1]:0", Some(WebListen::Same));
+        check_web("--web-http-listen off", None);
+        check_web("--web-http-listen 127.0.0.1:8080", at("127.0.0.1:8080"));
+        let open = "--listen [::]:1 --listen-tls-cert c --listen-tls-key k --auth-public a/**";
+        check_web(open, None);
+        check_web(&format!("{open} --web-http-listen same"), Some(WebListen::Same));
+        check_web(&format!("{open} --web-http-listen [::]:80"), at("[::]:80"));
+        check_web("--web-http-listen 0.0.0.0:80 --auth-public a/**", at("0.0.0.0:80"));
+    }
+
+    #[test]
+    fn http_out_of_range() {
+        check("--web-http-listen 8080", Err(&["'8080'", "--web-http-listen", "same or off"]));
+        check("--web-http-listen on", Err(&["'on'", "127.0.0.1:8080"]));
+        check(
+            "--web-http-listen 0.0.0.0:8080",
+            Err(&["--web-http-listen 0.0.0.0:8080", "access rule", "--auth-public 'anon/**'"]),
+        );
+        check("--web-https-listen [::]:443", Err(&["--web-https-listen", "TLS proxy"]));
+        check("--web-ws true", Err(&["--web-ws", "WebSockets"]));
+        check_with("", &["MOQ_WEB_HTTPS_CERT"], Err(&["MOQ_WEB_HTTPS_CERT", "TLS proxy"]));
+        check_with("", &["MOQ_WEB_PORT"], Err(&["MOQ_WEB_PORT", "unset it"]));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::limits::WEB_CONNECTIONS_MAX;
+
 /// Ring entries of the trial; the smallest ring shows whether rings are allowed at all.
 const TRIAL_RING_ENTRIES: u32 = 1;
 
@@ -26,8 +28,8 @@ const IPC_LOCK_CAPABILITY: u32 = 14;
 /// duplicates of these two that it sleeps on; two to spare.
 const FILES_PER_SHARD: u64 = 10;
 
-/// Everything else: standard streams, certificates, log, HTTP connections.
-const FILES_BASE: u64 = 64;
+/// Everything else: standard streams, certificates, log, HTTP and its connections.
+const FILES_BASE: u64 = 64 + WEB_CONNECTIONS_MAX as u64;
 
 const IO_URING_DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
 

@@ -11,6 +11,7 @@
 //! * [`quic`]: quinn-proto held by hand, and WebTransport on it. The only folder that names it.
 //! * [`net`]: the UDP sockets and which shard a datagram belongs to.
 //! * [`shard`]: the only folder that sees all of the above.
+//! * [`web`]: HTTP on a thread of its own. Asks shards by mail; knows no session and no QUIC.
 //! * [`rt`]: glommio behind a handful of functions. Knows turns, not what they do.
 //! * [`relay`], [`config`], [`tls`], [`host`]: start-up.
 //! * [`limits`]: every bound by name.
@@ -28,4 +29,5 @@ pub mod session;
 pub mod shard;
 pub mod tls;
 pub mod track;
+pub mod web;
 pub mod wire;

@@ -173,9 +173,59 @@ pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 /// Datagrams of one track that are passed on in one turn; of more the newest (spec §2.3).
 pub const DATAGRAMS_PER_TURN_MAX: usize = 64;
 
+/// Tries to get one port number for UDP and TCP where the kernel is to choose it. One is enough
+/// unless many programs hold many ports.
+pub const SAME_PORT_TRIES_MAX: usize = 16;
+
+/// HTTP connections at once; others wait in the kernel's backlog, of this length. Each costs a file
+/// descriptor and some 20 KiB, and serves one request.
+pub const WEB_CONNECTIONS_MAX: usize = 256;
+pub const WEB_BACKLOG: u32 = 1024;
+
+/// From an HTTP connection's begin to the end of its request's head: a client on a bad line needs
+/// one second.
+pub const WEB_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a request's head. The longest path and name fit, every byte of them percent-encoded.
+pub const WEB_HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// How long one group may take to the HTTP client that asked for it, as at the existing relay.
+pub const WEB_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// From begin to end of an HTTP connection, whatever it does.
+pub const WEB_CONNECTION_TIME_MAX: Duration = Duration::from_secs(40);
+
+/// Groups that are fetched over HTTP at once. They share the publisher's links with viewers.
+pub const WEB_FETCHES_MAX: usize = 64;
+
+/// Bytes of groups that wait for HTTP clients to read them, all together. A client that reads has
+/// less than a turn's worth.
+pub const WEB_UNREAD_BYTES_MAX: usize = 64 << 20;
+
+/// How long a subscription is given to bring the newest group before one that is held is taken for
+/// it: a publisher does not send again what it has sent, and a round trip around the world is less.
+pub const NEWEST_GRACE: Duration = Duration::from_millis(300);
+
+/// Announced paths that a shard lists for HTTP in one piece of mail: some 20 microseconds.
+pub const LISTING_PAGE_PATHS: usize = 1024;
+
+/// From the begin of one listing of all announced paths to the next. Requests that come meanwhile
+/// share the next one.
+pub const LISTING_PAUSE: Duration = Duration::from_millis(200);
+
+/// Announced paths that are made text for one HTTP client at once.
+pub const LISTING_CHUNK_PATHS: usize = 1024;
+
 const _: () = assert!(FRAME_BYTES_MAX <= GROUP_BYTES_MAX);
 const _: () = assert!(0.0 < CACHE_MEMORY_PERCENT_DEFAULT && CACHE_MEMORY_PERCENT_DEFAULT <= 100.0);
 const _: () = assert!(STREAMS_BIDI_START <= STREAMS_MAX && STREAMS_UNI_PUBLISHER <= STREAMS_MAX);
 // One ping may be lost.
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
 const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);
+// A path and a name in percent-encoding, and room for the rest of the head.
+const _: () = assert!(3 * REQUEST_NAME_BYTES_MAX < WEB_HEAD_BYTES_MAX);
+// The largest group waits as a whole for a client that is about to read it.
+const _: () = assert!(GROUP_BYTES_MAX < WEB_UNREAD_BYTES_MAX as u64);
+const _: () = assert!(
+    WEB_HEAD_TIMEOUT.as_secs() + WEB_FETCH_TIMEOUT.as_secs() < WEB_CONNECTION_TIME_MAX.as_secs()
+);

@@ -43,6 +43,9 @@ fn run(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     // A welcome that nobody reads any more is not a reason to stop.
     let _ = welcome(&mut std::io::stdout().lock(), config, &running);
     tracing::info!(addr = %running.addr(), kind = %"quic", "listening");
+    if let Some(addr) = running.http_addr() {
+        tracing::info!(%addr, kind = %"http", "listening");
+    }
     for note in running.notes() {
         tracing::info!("{note}");
     }
@@ -158,6 +161,14 @@ fn welcome(out: &mut impl Write, config: &Config, running: &Running) -> std::io:
     let patterns: Vec<String> = config.public.iter().map(|p| p.to_string()).collect();
     let patterns = patterns.join(" ");
     writeln!(out, "  access       anyone may publish and watch {patterns}")?;
+    if let Some(http) = running.http_addr() {
+        // An unspecified address cannot be dialled.
+        let url = match http.ip().is_unspecified() {
+            true => format!("http://HOST:{}", http.port()),
+            false => format!("http://{http}"),
+        };
+        writeln!(out, "  http         {url}  (or: curl {url}/announced)")?;
+    }
     for note in running.notes() {
         writeln!(out, "  note         {note}")?;
     }

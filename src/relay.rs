@@ -1,15 +1,15 @@
 //! Start-up: host, certificate, sockets, shards; and the end.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use time::OffsetDateTime;
 
-use crate::config::{Capacity, Config};
+use crate::config::{Capacity, Config, IdentitySource, WebListen};
 use crate::host::{self, HostError};
-use crate::limits::{CACHE_BYTES_PER_SHARD_MIN, LANE_MESSAGES};
+use crate::limits::{CACHE_BYTES_PER_SHARD_MIN, LANE_MESSAGES, SAME_PORT_TRIES_MAX};
 use crate::net::{self, BindError, Socket};
 use crate::quic::{ALPN_HTTP3, Config as QuicConfig, Keys};
 use crate::rt::{self, Next, Parking, ShardThread};
@@ -18,6 +18,7 @@ use crate::shard::mailbox::{self, Outside, Post};
 use crate::shard::message::ToShard;
 use crate::shard::{CacheBounds, Setting, Shard};
 use crate::tls::{Identity, TlsError};
+use crate::web::{self, Web};
 use crate::wire::{Path, Protocol};
 
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,13 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
+    Listen(#[from] web::ListenError),
+    #[error(
+        "cannot start HTTP: {0}; raise the limits of open files and processes, or turn it off \
+             with --web-http-listen off"
+    )]
+    Web(std::io::Error),
+    #[error(transparent)]
     Executor(#[from] rt::StartError),
     #[error("{0}")]
     Quic(String),
@@ -49,6 +57,8 @@ pub enum StartError {
 pub enum StopError {
     #[error("shard {0} did not end cleanly; its last log lines say more")]
     Shard(usize),
+    #[error("HTTP did not end cleanly; the last log lines say more")]
+    Web,
 }
 
 /// A relay that runs.
@@ -59,6 +69,7 @@ pub struct Running {
     expires: OffsetDateTime,
     notes: Vec<String>,
     shards: Vec<(ShardThread, Outside<ToShard>)>,
+    web: Option<Web>,
     /// Every socket once more. When one of the group closes, the kernel hands its datagrams to
     /// other shards; so all close together, at the end.
     _sockets: Vec<OwnedFd>,
@@ -83,7 +94,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let (hop, seed) =
         (u128::from_le_bytes(random) as u64, (u128::from_le_bytes(random) >> 64) as u64);
     let policy = Arc::new(Policy { hop: (hop >> 11).max(1), public: public(config)? });
-    let sockets = net::bind_group(config.listen, cores.len())?;
+    let (sockets, listener) = bind(config, cores.len())?;
     let addr = sockets[0].local_address();
     let mut notes = report.remarks;
     notes.extend(buffer_note(&sockets[0]));
@@ -114,7 +125,34 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         shards.push((thread, outside));
     }
     let Identity { fingerprint, expires, .. } = identity;
-    Ok(Running { addr, cores, fingerprint, expires, notes, shards, _sockets: kept })
+    let is_self_signed = matches!(config.identity, IdentitySource::Generated { .. });
+    let public = policy.public.clone();
+    let about = web::About { addr, fingerprint, expires, is_self_signed, public };
+    let outsides = shards.iter().map(|(_, outside)| outside.clone()).collect();
+    let web = listener.map(|listener| web::start(listener, about, outsides));
+    let web = web.transpose().map_err(StartError::Web)?;
+    Ok(Running { addr, cores, fingerprint, expires, notes, shards, web, _sockets: kept })
+}
+
+/// The sockets of all shards and the listener for HTTP. Where both are to have the same port and
+/// the kernel chooses it, one that is free for UDP may be taken for TCP.
+fn bind(config: &Config, shards: usize) -> Result<(Vec<Socket>, Option<TcpListener>), StartError> {
+    let mut tries = 1;
+    loop {
+        let sockets = net::bind_group(config.listen, shards)?;
+        let address = match config.web {
+            None => return Ok((sockets, None)),
+            Some(WebListen::Same) => sockets[0].local_address(),
+            Some(WebListen::At(address)) => address,
+        };
+        let is_chosen = config.web == Some(WebListen::Same) && config.listen.port() == 0;
+        match web::listen(address) {
+            Err(web::ListenError::PortTaken(_)) if is_chosen && tries < SAME_PORT_TRIES_MAX => {
+                tries += 1;
+            }
+            listener => return Ok((sockets, Some(listener?))),
+        }
+    }
 }
 
 /// What one shard may cache, and what the operator should know about it.
@@ -212,6 +250,11 @@ impl Running {
         self.addr
     }
 
+    /// Where HTTP is served, if it is.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.web.as_ref().map(Web::addr)
+    }
+
     /// The core of each shard, in shard order.
     pub fn cores(&self) -> &[usize] {
         &self.cores
@@ -232,6 +275,8 @@ impl Running {
 
     /// Closes every session and waits for every shard.
     pub fn stop(self) -> Result<(), StopError> {
+        // First, so that it asks no shard that has ended.
+        let is_web_fine = self.web.is_none_or(|web| web.stop().is_ok());
         for (thread, outside) in &self.shards {
             let mut mail = ToShard::Stop;
             // The lane is full only while its shard works through it.
@@ -247,6 +292,7 @@ impl Running {
         let ended: Vec<_> = ended.collect();
         match ended.iter().position(Result::is_err) {
             Some(shard) => Err(StopError::Shard(shard)),
+            None if !is_web_fine => Err(StopError::Web),
             None => Ok(()),
         }
     }

@@ -4,6 +4,7 @@
 //! does not know beyond a name for it (spec §4.4 to §4.6).
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::wire::{Cost, Hops, Path, Version};
@@ -127,6 +128,12 @@ impl Directory {
         above.chain(below).map(|(path, _)| path)
     }
 
+    /// The announced paths after this one, in order; all of them where none is named.
+    pub fn paths_after(&self, after: Option<&Path>) -> impl Iterator<Item = &Path> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.paths.range((from, Bound::Unbounded)).map(|(path, _)| path)
+    }
+
     pub fn len(&self) -> usize {
         self.paths.values().map(Vec::len).sum()
     }
@@ -224,6 +231,20 @@ mod tests {
         directory.remove(&path("a"), RouteId(1));
         directory.remove(&path("a"), RouteId(1));
         assert!(directory.is_empty());
+    }
+
+    #[test]
+    fn paths_are_listed_from_where_a_listing_stopped() {
+        let directory = directory(&["", "a", "a/b", "b"].map(|at| route(1, at, &[7], 0)));
+        let list = |after: Option<&Path>| {
+            let paths = directory.paths_after(after).map(|path| format!("{path}."));
+            paths.collect::<String>()
+        };
+        assert_eq!(list(None), ".a.a/b.b.");
+        assert_eq!(list(Some(&path(""))), "a.a/b.b.");
+        assert_eq!(list(Some(&path("a"))), "a/b.b.");
+        assert_eq!(list(Some(&path("a-gone"))), "a/b.b.");
+        assert_eq!(list(Some(&path("b"))), "");
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod support {
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use moq_net::Timestamp;
 use moq_net::track::{Position, Subscription};
 use shardcast::shard::placement::home_of;
 use support::client::*;
@@ -86,6 +88,62 @@ async fn matrix(shards: usize, dials: &[(Dial, Dial)]) {
             }
         }
     }
+}
+
+/// Datagrams keep their number and timestamp, for every viewer whose wire has any.
+#[tokio::test]
+async fn datagrams_between_released_clients() {
+    let relay = Relay::start(2).await;
+    for (dial_in, dial_out) in
+        [(Dial::Quic, Dial::Quic), (Dial::Web, Dial::Quic), (Dial::Quic, Dial::Web)]
+    {
+        for (version_in, version_out) in FETCHING_PAIRS {
+            let who = format!("{version_in} {dial_in:?} to {version_out} {dial_out:?}");
+            let publisher = Peer::connect(&dial_in.to(&relay), version_in, Role::Publisher).await;
+            let mut viewer = Peer::connect(&dial_out.to(&relay), version_out, Role::Viewer).await;
+            let mut old = Peer::connect(&relay, LITE_04, Role::Viewer).await;
+            let mut channel = publisher.announce(PATH, &[TRACK]);
+            viewer.sees(PATH).await;
+            old.sees(PATH).await;
+            let mut view = subscribe_plainly(&viewer).await;
+            let mut view_old = subscribe_plainly(&old).await;
+            channel.wanted(TRACK).await;
+            // Everybody is in place once a group has come.
+            let start = script(1, &SIZES_SMALL);
+            channel.publish(TRACK, &start);
+            for view in [&mut view, &mut view_old] {
+                let group = within("the first group", view.recv_group()).await;
+                assert!(group.expect("a group").is_some(), "{who}");
+            }
+            let stamp = |n: u64| Timestamp::new(90 * n, timescale()).expect("a timestamp");
+            for n in 1..=20 {
+                let payload = Bytes::from(vec![n as u8; 50 * n as usize]);
+                let sequence = channel.track(TRACK).append_datagram(stamp(n), payload);
+                assert_eq!(sequence.expect("a datagram"), n);
+            }
+            for n in 1..=20 {
+                let heard = within("a datagram", view.recv_datagram()).await;
+                let heard = heard.expect("a datagram").expect("the track goes on");
+                assert_eq!((heard.sequence, heard.timestamp), (n, stamp(n)), "{who}");
+                assert_eq!(heard.payload, vec![n as u8; 50 * n as usize], "{who}");
+            }
+            // The next group is what all get next: no datagram was made one.
+            channel.track(TRACK).append_group().expect("a group").finish().expect("its end");
+            for view in [&mut view, &mut view_old] {
+                let group = within("the next group", view.recv_group()).await;
+                assert_eq!(group.expect("a group").map(|group| group.sequence), Some(21), "{who}");
+            }
+            publisher.leave().await;
+            viewer.loses(PATH).await;
+            viewer.leave().await;
+            old.leave().await;
+        }
+    }
+    relay.stop().await.expect_success();
+}
+
+async fn subscribe_plainly(viewer: &Peer) -> moq_net::track::Subscriber {
+    viewer.shelf(PATH, TRACK).await.expect("a track").subscribe_plainly().await
 }
 
 /// How a client dials.

@@ -221,7 +221,7 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
 
 /// The first datagram of a client whose connection ID names a shard.
 fn first_flight(now: Instant, shard: u8) -> Vec<u8> {
-    let tls = support::raw::client_tls(Version::Lite06);
+    let tls = support::raw::client_tls(Version::Lite06.alpn());
     let mut config = support::raw::client_config(tls, IDLE_TIMEOUT);
     let id = quinn_proto::ConnectionId::new(&[shard; 8]);
     config.initial_dst_cid_provider(Arc::new(move || id));

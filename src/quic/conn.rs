@@ -251,7 +251,14 @@ impl Conn {
         }
     }
 
-    /// Ends the connection at once, as a relay does that ends.
+    /// Ends the session where that takes more than the end of the connection.
+    pub(super) fn say_goodbye(&mut self, reason: &str) {
+        if let Binding::Web(web) = &mut self.binding {
+            web.close(&mut RawStreams(&mut self.proto), SessionCode::NO_ERROR, reason);
+        }
+    }
+
+    /// Ends the connection at once.
     pub(super) fn close_now(&mut self, now: Instant, reason: &'static str) {
         let code = match self.binding {
             Binding::Quic { .. } => SessionCode::NO_ERROR.0,

@@ -37,6 +37,9 @@ pub struct Endpoint {
     pool: Vec<Vec<u8>>,
 }
 
+/// Why all sessions end.
+const GOODBYE: &str = "relay stopped";
+
 /// Responses that may wait for a full socket; more are dropped, as the network would.
 const RESPONSES_MAX: usize = 256;
 
@@ -271,11 +274,20 @@ impl Endpoint {
         self.schedule(slot);
     }
 
-    /// Closes every connection, as a relay does that ends.
+    /// Ends every session that has words for it, as a relay does that ends.
+    pub fn say_goodbye(&mut self) {
+        self.for_all(|conn| conn.say_goodbye(GOODBYE));
+    }
+
+    /// Closes every connection.
     pub fn close_all(&mut self, now: Instant) {
+        self.for_all(|conn| conn.close_now(now, GOODBYE));
+    }
+
+    fn for_all(&mut self, act: impl Fn(&mut Conn)) {
         for slot in 0..self.conns.len() {
             if let Some(conn) = self.conns[slot].as_deref_mut() {
-                conn.close_now(now, "relay stopped");
+                act(conn);
                 self.note_events(slot);
             }
         }

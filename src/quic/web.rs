@@ -381,7 +381,7 @@ impl Web {
             }
             if let Some(close) = capsules.next()? {
                 let (code, reason) = (SessionCode(close.code.into()), close.reason);
-                self.end(format!("closed by the client: {code} {reason:?}"), out);
+                self.end(format!("closed by the client: {code}: {reason}"), out);
                 return Ok(None);
             }
         }

@@ -312,8 +312,13 @@ impl Shard {
             Feed::Datagram(_) => 1,
             _ => 0,
         };
+        let is_opening = matches!(&feed, Feed::Piece(piece) if piece.opens.is_some());
         let applied = self.tracks.with_content(slot, |content| content.apply(feed.clone(), now));
         if applied == Applied::Ignored {
+            // A publisher that begins with a group that is here says that it is the newest.
+            if is_opening {
+                self.show_newest(now, slot);
+            }
             return;
         }
         if let Applied::Opened(arrival) = applied {
@@ -352,6 +357,11 @@ impl Shard {
             && let Some(slot) = self.tracks.slot(name)
         {
             self.answer_questions(now, slot);
+        }
+        if (is_opening || is_over)
+            && let Some(slot) = self.tracks.slot(name)
+        {
+            self.show_newest(now, slot);
         }
         // What the feed has brought may show that it will not bring what a fetch waits for.
         if let Some(slot) = self.tracks.slot(name)
@@ -395,14 +405,14 @@ impl Shard {
             let grown = std::mem::take(&mut track.grown);
             let is_served = |at: At| match at {
                 At::Reading { arrival, .. } => change == Change::Lost || grown.contains(&arrival),
-                At::Waiting(_) => false,
+                At::Newest | At::Waiting(_) => false,
             };
             let subscribers = track.readers.iter().filter(|reader| !reader.is_question());
             let subscribers = subscribers.map(|reader| (reader.conn, reader.key));
             let fetchers = track.fetchers.iter().filter(|fetcher| is_served(fetcher.at));
             let fetchers = fetchers.filter_map(|fetcher| match fetcher.who {
                 Who::Peer { conn, key } => Some((conn, key)),
-                Who::Mirror { .. } => None,
+                Who::Mirror { .. } | Who::Guest(_) => None,
             });
             let who: Vec<_> = match change {
                 Change::Fetched => fetchers.collect(),

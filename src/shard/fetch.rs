@@ -47,7 +47,7 @@ impl Shard {
     }
 
     /// Answers from what is here, or asks for it.
-    fn fetch(&mut self, now: Instant, slot: usize, who: Who, ask: Ask) {
+    pub(super) fn fetch(&mut self, now: Instant, slot: usize, who: Who, ask: Ask) {
         let name = self.tracks.name(slot);
         let track = &mut self.tracks.slab[slot];
         if let Some(arrival) = track.content.get_group(ask.group, ask.frame_start) {
@@ -87,7 +87,7 @@ impl Shard {
         self.begin(now, slot, who, arrival);
     }
 
-    fn refuse_fetch(&mut self, now: Instant, who: Who, code: StreamCode) {
+    pub(super) fn refuse_fetch(&mut self, now: Instant, who: Who, code: StreamCode) {
         match who {
             Who::Peer { conn, key } => {
                 self.detach(conn, key);
@@ -98,6 +98,7 @@ impl Shard {
                 self.post
                     .send(usize::from(mirror.shard), ToShard::FetchFed { mirror, fetch, news });
             }
+            Who::Guest(guest) => self.guests.refuse(guest, code),
         }
     }
 
@@ -108,7 +109,7 @@ impl Shard {
                 self.with_session(now, conn, |session, cx| session.begin_fetch(key, arrival, cx));
                 self.serve(now, slot, &[(conn, key)]);
             }
-            Who::Mirror { .. } => {
+            Who::Mirror { .. } | Who::Guest(_) => {
                 let group = self.tracks.slab[slot].content.group(arrival);
                 let pieces = group.map_or_else(Vec::new, |group| group.replay().collect());
                 self.pass_on(now, slot, who, Fetched::Pieces(pieces));
@@ -116,24 +117,30 @@ impl Shard {
         }
     }
 
-    /// Tells a mirror what has come of a group. A shard that does not keep up with its mail is
-    /// spared the rest: live groups go first.
+    /// Tells a mirror or a guest what has come of a group. A shard that does not keep up with its
+    /// mail is spared the rest: live groups go first.
     fn pass_on(&mut self, now: Instant, slot: usize, who: Who, news: Fetched) {
-        let Who::Mirror { mirror, fetch } = who else { return };
-        let shard = usize::from(mirror.shard);
-        let (news, is_over) = match news {
-            Fetched::Pieces(_) if self.post.outbox_len(shard) > OUTBOX_FETCH_MAX => {
-                self.counters.dropped_groups_total += 1;
-                (Fetched::Failed(StreamCode::TOO_FAR_BEHIND), true)
-            }
-            Fetched::Pieces(pieces) => {
-                let is_over = pieces.last().is_none_or(|piece| piece.ends.is_some());
-                (Fetched::Pieces(pieces), is_over)
-            }
-            failed => (failed, true),
+        let is_last = match &news {
+            Fetched::Pieces(pieces) => pieces.last().is_none_or(|piece| piece.ends.is_some()),
+            Fetched::Failed(_) => true,
         };
-        self.post.send(shard, ToShard::FetchFed { mirror, fetch, news });
-        if is_over {
+        let is_over = match who {
+            Who::Peer { .. } => return,
+            Who::Mirror { mirror, fetch } => {
+                let shard = usize::from(mirror.shard);
+                let is_spared =
+                    !news.is_failure() && self.post.outbox_len(shard) > OUTBOX_FETCH_MAX;
+                self.counters.dropped_groups_total += u64::from(is_spared);
+                let news = match is_spared {
+                    true => Fetched::Failed(StreamCode::TOO_FAR_BEHIND),
+                    false => news,
+                };
+                self.post.send(shard, ToShard::FetchFed { mirror, fetch, news });
+                is_spared
+            }
+            Who::Guest(guest) => !self.guests.tell(guest, news),
+        };
+        if is_over || is_last {
             self.forget_fetcher(now, slot, who);
         }
     }
@@ -144,9 +151,12 @@ impl Shard {
         let name = self.tracks.name(slot);
         let track = &mut self.tracks.slab[slot];
         let Some(at) = track.fetchers.iter().position(|fetcher| fetcher.who == who) else { return };
+        if let Who::Guest(guest) = who {
+            self.guests.forget(guest, name);
+        }
         let fetch = match track.fetchers.swap_remove(at).at {
             At::Waiting(fetch) | At::Reading { fetch: Some(fetch), .. } => fetch,
-            At::Reading { fetch: None, .. } => return,
+            At::Newest | At::Reading { fetch: None, .. } => return,
         };
         let Some(lost) = track.fetches.leave(fetch) else { return };
         if let Stage::Open(arrival) = lost.stage {
@@ -278,11 +288,11 @@ impl Shard {
         }
     }
 
-    /// A group has grown: mirrors with readers of it are told.
+    /// A group has grown: guests, and mirrors with readers of it, are told.
     pub(super) fn forward_piece(&mut self, now: Instant, slot: usize, arrival: u64, piece: &Piece) {
         let reads = |at: At| matches!(at, At::Reading { arrival: its, .. } if its == arrival);
         let fetchers = self.tracks.slab[slot].fetchers.iter();
-        let is_told = |who: &Who| matches!(who, Who::Mirror { .. });
+        let is_told = |who: &Who| !matches!(who, Who::Peer { .. });
         let told: Vec<Who> =
             fetchers.filter(|f| reads(f.at)).map(|f| f.who).filter(is_told).collect();
         for who in told {
@@ -351,9 +361,12 @@ impl Shard {
                 self.fail_fetch(now, slot, id, code);
             }
         }
+        if let Some(slot) = self.tracks.slot(name) {
+            self.refuse_newest(now, slot, code);
+        }
     }
 
-    /// Tells mirrors of groups that they read and that have been cut off or have left.
+    /// Tells mirrors and guests of groups that they read and that have been cut off or have left.
     pub(super) fn report_lost_groups(&mut self, now: Instant, slot: usize) {
         let track = &self.tracks.slab[slot];
         let lost = |fetcher: &Fetcher| {
@@ -363,7 +376,7 @@ impl Shard {
                 Some(Some(GroupEnd::Aborted(code))) => code,
                 Some(_) => return None,
             };
-            matches!(fetcher.who, Who::Mirror { .. }).then_some((fetcher.who, code))
+            (!matches!(fetcher.who, Who::Peer { .. })).then_some((fetcher.who, code))
         };
         let lost: Vec<(Who, StreamCode)> = track.fetchers.iter().filter_map(lost).collect();
         for (who, code) in lost {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::guest::{GuestId, Line, PageLine};
 use crate::net::Received;
 use crate::route::{Route, RouteId, SessionRef};
 use crate::track::fetch::{Ask, FetchId};
@@ -83,6 +84,28 @@ pub enum ToShard {
         pull: PullRef,
         fetch: FetchId,
         news: Fetched,
+    },
+    /// From outside: a guest wants one group of a track at home here, the newest where none is
+    /// named.
+    FetchForGuest {
+        guest: GuestId,
+        broadcast: Path,
+        track: Arc<str>,
+        group: Option<u64>,
+        line: Line,
+    },
+    /// From outside: the newest group that is held will do.
+    GuestSettles {
+        guest: GuestId,
+    },
+    /// From outside: it waits no more.
+    GuestLeaves {
+        guest: GuestId,
+    },
+    /// From outside: the announced paths after this one, or from the first on.
+    List {
+        after: Option<Path>,
+        page: PageLine,
     },
     /// From outside: close every session and end.
     Stop,

@@ -7,6 +7,7 @@
 mod cache;
 mod feed;
 mod fetch;
+pub mod guest;
 pub mod mailbox;
 pub mod message;
 pub mod placement;
@@ -30,6 +31,7 @@ use crate::track::group::{GroupEnd, Piece};
 use crate::track::serve::PullCommand;
 use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wire::{Path, Protocol, SessionCode, StreamCode};
+use guest::Guests;
 use mailbox::{Flush, Post};
 use message::ToShard;
 use tracks::{Tracks, Who};
@@ -71,6 +73,8 @@ pub struct Held {
     pub routes: usize,
     /// Fetches that wait for a group or receive one.
     pub fetches: usize,
+    /// Those outside who wait for a group or receive one.
+    pub guests: usize,
     pub cache_bytes: u64,
 }
 
@@ -117,6 +121,7 @@ pub struct Shard {
     /// Connections whose peers listen to announcements.
     listeners: Vec<usize>,
     tracks: Tracks,
+    guests: Guests,
     post: Post<ToShard>,
     inbox: VecDeque<(usize, ToShard)>,
     route_ids: RouteIds,
@@ -148,6 +153,7 @@ impl Shard {
             changed_paths: Vec::new(),
             listeners: Vec::new(),
             tracks,
+            guests: Guests::default(),
             post,
             inbox: VecDeque::new(),
             route_ids: RouteIds::new(shard as u16, started),
@@ -170,16 +176,21 @@ impl Shard {
         self.trim_cache(now);
         self.serve_tracks(now);
         self.serve_unblocked(now);
+        self.follow_guests(now);
         self.announce(now);
         self.settle(now);
         let unsent = self.endpoint.transmit(now, io);
-        let unposted = self.post.flush() == Flush::Held;
         if self.stopping {
+            // The last words of sessions have left before their connections end.
+            self.endpoint.close_all(now);
+            self.endpoint.transmit(now, io);
             return Next::Stop;
         }
+        let unposted = self.post.flush() == Flush::Held;
         let is_behind = !self.unread.is_empty()
             || !self.unblocked.is_empty()
             || !self.changed_paths.is_empty()
+            || self.guests.have_changed()
             || self.tracks.has_changed();
         if more_mail || more_datagrams || is_behind {
             return Next::More;
@@ -198,6 +209,7 @@ impl Shard {
         self.tracks.held(Held {
             connections: self.endpoint.live(),
             routes: self.directory.len(),
+            guests: self.guests.len(),
             ..Held::default()
         })
     }
@@ -247,8 +259,16 @@ impl Shard {
             ToShard::FetchPulled { pull, fetch, news } => {
                 self.fetch_pulled(now, pull, fetch, news);
             }
+            ToShard::FetchForGuest { guest, broadcast, track, group, line } => {
+                self.fetch_for_guest(now, (guest, line), (broadcast, track), group);
+            }
+            ToShard::GuestSettles { guest } => self.guest_settles(now, guest),
+            ToShard::GuestLeaves { guest } => self.guest_leaves(now, guest),
+            ToShard::List { after, page } => {
+                page.answer(self.directory.paths_after(after.as_ref()))
+            }
             ToShard::Stop => {
-                self.endpoint.close_all(now);
+                self.endpoint.say_goodbye();
                 self.stopping = true;
             }
         }

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::Skips;
 use super::cache::{Cache, Entry};
+use super::guest::GuestId;
 use super::message::TrackKey;
 use super::placement::home_of;
 use super::{Held, Setting};
@@ -73,10 +74,14 @@ pub(super) enum Who {
         mirror: TrackRef,
         fetch: FetchId,
     },
+    /// Somebody outside of all shards.
+    Guest(GuestId),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum At {
+    /// It waits to see which group is the newest.
+    Newest,
     Waiting(FetchId),
     /// A group that is here, by arrival number, and the fetch that is still bringing it.
     Reading {
@@ -392,10 +397,12 @@ pub(super) fn patience(serve: &ServeLoop, linger: Duration) -> Duration {
 impl Track {
     /// What the readers on this shard need together.
     fn local_need(&self) -> Need {
+        let awaits_newest = self.fetchers.iter().any(|fetcher| fetcher.at == At::Newest);
+        let newest = awaits_newest.then_some(Demand::NEWEST);
         Need {
             info: self.content.info.is_none() && self.readers.iter().any(Reader::is_question),
-            feed: self.readers.iter().any(|reader| !reader.is_question()),
-            demand: Demand::merged(self.readers.iter().filter_map(Reader::demand)),
+            feed: awaits_newest || self.readers.iter().any(|reader| !reader.is_question()),
+            demand: Demand::merged(self.readers.iter().filter_map(Reader::demand).chain(newest)),
         }
     }
 

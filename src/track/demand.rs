@@ -18,6 +18,9 @@ pub struct Demand {
 }
 
 impl Demand {
+    /// Of somebody who only waits to see which group is the newest.
+    pub const NEWEST: Demand = Demand { priority: 0, max_age_ms: 0, start: None, end: None };
+
     /// One viewer's demand; None for an empty range, which the wire cannot express.
     pub fn of(preferences: &Preferences) -> Option<Demand> {
         let start = preferences.group_start.map(|group| (group, preferences.frame_start));

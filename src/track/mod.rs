@@ -85,3 +85,9 @@ pub enum Fetched {
     /// It did not begin, or broke off.
     Failed(StreamCode),
 }
+
+impl Fetched {
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Fetched::Failed(_))
+    }
+}

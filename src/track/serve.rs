@@ -184,6 +184,13 @@ impl ServeLoop {
         matches!(self.upstream, Upstream::Active(_) | Upstream::Paused)
     }
 
+    /// Whether a subscription brings every group from this one on, so that the newest group that it
+    /// has brought is the newest there is.
+    pub fn follows(&self, group: u64) -> bool {
+        let Upstream::Active(sent) = &self.upstream else { return false };
+        sent.group_end.is_none() && sent.group_start.is_none_or(|start| start <= group)
+    }
+
     /// When [`ServeLoop::steer`] has something to do even if nothing happens.
     pub fn deadline(&self, fetches: &Fetches) -> Option<Instant> {
         let held = self.held.iter().filter(|(id, _)| fetches.is_unsent(**id));

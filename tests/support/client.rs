@@ -454,6 +454,13 @@ impl Shelf {
         self.subscribe(patient.with_start(start)).await
     }
 
+    /// A subscription as the client has it, for what a [`View`] does not tell.
+    pub async fn subscribe_plainly(&self) -> track::Subscriber {
+        let preferences = track::Subscription::default().with_max_age(MAX_AGE);
+        let subscriber = within("track information", self.track.subscribe(preferences)).await;
+        subscriber.expect("a subscription")
+    }
+
     /// A past group, open for reading as soon as anything of it is there.
     pub async fn open(&self, sequence: u64, frame_start: u64) -> Result<group::Consumer, Error> {
         let options = group::Fetch::default().with_frame_start(frame_start);

@@ -52,6 +52,7 @@ struct State {
     streams: BTreeMap<u64, Stream>,
     /// Streams that the relay opened, in order.
     accepted: Vec<u64>,
+    datagrams: Vec<Bytes>,
     /// Streams with something to read, while nothing is read.
     unread: Option<BTreeSet<u64>>,
 }
@@ -83,7 +84,7 @@ pub enum End {
     Reset(u64),
 }
 
-pub fn client_tls(version: Version) -> Arc<rustls::ClientConfig> {
+pub fn client_tls(alpn: &str) -> Arc<rustls::ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -91,7 +92,7 @@ pub fn client_tls(version: Version) -> Arc<rustls::ClientConfig> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate))
         .with_no_client_auth();
-    config.alpn_protocols = vec![version.alpn().into()];
+    config.alpn_protocols = vec![alpn.into()];
     Arc::new(config)
 }
 
@@ -171,16 +172,25 @@ impl Raw {
         Raw::connect_impatient(relay, version, IDLE_TIMEOUT).await
     }
 
+    /// As a browser does: what is spoken in the session is agreed on later.
+    pub async fn connect_web(relay: SocketAddr) -> Raw {
+        Raw::connect_with(relay, "h3", IDLE_TIMEOUT).await
+    }
+
     /// As `connect`, with an idle timeout of the client's own.
     pub async fn connect_impatient(
         relay: SocketAddr,
         version: Version,
         idle_timeout: Duration,
     ) -> Raw {
+        Raw::connect_with(relay, version.alpn(), idle_timeout).await
+    }
+
+    async fn connect_with(relay: SocketAddr, alpn: &str, idle_timeout: Duration) -> Raw {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         socket.connect(relay).await.expect("loopback has a route");
         let mut endpoint = client_endpoint();
-        let config = client_config(client_tls(version), idle_timeout);
+        let config = client_config(client_tls(alpn), idle_timeout);
         let (handle, conn) =
             endpoint.connect(Instant::now(), config, relay, "localhost").expect("a name");
         let state = State {
@@ -192,6 +202,7 @@ impl Raw {
             lost: None,
             streams: BTreeMap::new(),
             accepted: Vec::new(),
+            datagrams: Vec::new(),
             unread: None,
         };
         let changed = watch::Sender::new(());
@@ -233,6 +244,19 @@ impl Raw {
         state.flush(id);
         drop(state);
         self.shared.kick.notify_one();
+    }
+
+    pub fn send_datagram(&self, bytes: &[u8]) {
+        let datagram = Bytes::copy_from_slice(bytes);
+        self.state().conn.datagrams().send(datagram, false).expect("the relay takes datagrams");
+        self.shared.kick.notify_one();
+    }
+
+    /// Waits for so many datagrams, and returns all that have come.
+    pub async fn datagrams(&self, count: usize) -> Vec<Bytes> {
+        let look =
+            |state: &mut State| (state.datagrams.len() >= count).then(|| state.datagrams.clone());
+        self.until(format!("{count} datagrams"), look).await
     }
 
     /// Leaves as a client does that was told to, and returns once that was sent.
@@ -427,6 +451,11 @@ impl State {
             proto::Event::Stream(proto::StreamEvent::Stopped { id, error_code }) => {
                 let stream = self.streams.entry(VarInt::from(id).into_inner()).or_default();
                 stream.stopped = Some(StreamCode::from_raw_quic(error_code.into_inner()).0);
+            }
+            proto::Event::DatagramReceived => {
+                while let Some(datagram) = self.conn.datagrams().recv() {
+                    self.datagrams.push(datagram);
+                }
             }
             _ => {}
         }

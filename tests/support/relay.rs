@@ -47,17 +47,22 @@ pub struct Ended {
 
 impl Relay {
     pub async fn start(shards: usize) -> Relay {
-        Relay::start_with(shards, &[]).await
+        Relay::start_with(shards, "**", &[]).await
+    }
+
+    /// One of which only a part is public.
+    pub async fn open_to(shards: usize, public: &str) -> Relay {
+        Relay::start_with(shards, public, &[]).await
     }
 
     /// One that keeps a subscription upstream for so long after its last viewer.
     pub async fn lingering(shards: usize, linger: Duration) -> Relay {
         let linger = format!("{}ms", linger.as_millis());
-        Relay::start_with(shards, &["--linger", &linger]).await
+        Relay::start_with(shards, "**", &["--linger", &linger]).await
     }
 
     /// With more arguments than every relay of a play has.
-    async fn start_with(shards: usize, more: &[&str]) -> Relay {
+    async fn start_with(shards: usize, public: &str, more: &[&str]) -> Relay {
         let stage = STAGE.lock().await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
         for (name, _) in std::env::vars_os() {
@@ -70,7 +75,7 @@ impl Relay {
             .args(["--listen", "127.0.0.1:0"])
             .args(["--shards", &shards.to_string()])
             .args(["--listen-tls-generate", "localhost"])
-            .args(["--auth-public", "**"])
+            .args(["--auth-public", public])
             .args(["--log-level", "info"])
             .args(more)
             .stdin(Stdio::null())
@@ -133,7 +138,8 @@ impl Relay {
     pub async fn accepting(&self) -> Accepting<'_> {
         let door = DOOR.lock().await;
         let log = &self.running.log;
-        Accepting { log, from: log.lines().len(), _door: door }
+        let transport = if self.scheme == "https" { "webtransport" } else { "quic" };
+        Accepting { log, from: log.lines().len(), transport, _door: door }
     }
 
     /// Everything the relay has said so far.
@@ -236,6 +242,7 @@ fn number(line: &str, name: &str) -> u64 {
 pub struct Accepting<'a> {
     log: &'a Log,
     from: usize,
+    transport: &'static str,
     _door: MutexGuard<'static, ()>,
 }
 
@@ -243,8 +250,11 @@ impl Accepting<'_> {
     /// The shard that accepted the session. A session of the same version that did not come
     /// through this door may be taken for it, if it was accepted just before.
     pub async fn shard(self, version: &str) -> usize {
-        let is_about_it =
-            |line: &str| line.contains("negotiated") && field(line, "version") == Some(version);
+        let is_about_it = |line: &str| {
+            line.contains("negotiated")
+                && field(line, "version") == Some(version)
+                && field(line, "transport") == Some(self.transport)
+        };
         let line =
             self.log.wait_from(self.from, "the relay to report the session", is_about_it).await;
         number(&line, "shard") as usize

@@ -1,0 +1,236 @@
+//! What is announced, read from one shard page by page. However many ask, no shard is asked by
+//! more than one listing at a time, nor more often than a pause allows.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::mail::hand_in;
+use crate::limits::{LISTING_CHUNK_PATHS, LISTING_PAUSE};
+use crate::shard::guest::PageLine;
+use crate::shard::mailbox::Outside;
+use crate::shard::message::ToShard;
+use crate::wire::Path;
+
+/// All announced paths, in order.
+pub type Listing = Arc<Vec<Path>>;
+
+pub type Asker = oneshot::Sender<Listing>;
+
+/// Answers those who ask, together: each with a listing that began after it asked.
+pub async fn answer(shards: Vec<Outside<ToShard>>, mut asked: mpsc::UnboundedReceiver<Asker>) {
+    let mut next_start = Instant::now();
+    // In turns, so that no shard has all of the work.
+    let mut shards = shards.iter().cycle();
+    while let Some(first) = asked.recv().await {
+        sleep_until(next_start).await;
+        next_start = Instant::now() + LISTING_PAUSE;
+        let mut askers = vec![first];
+        while let Ok(asker) = asked.try_recv() {
+            askers.push(asker);
+        }
+        let Some(listing) = list(shards.next().expect("a relay has shards")).await else { return };
+        for asker in askers {
+            // One that has hung up needs none.
+            let _ = asker.send(listing.clone());
+        }
+    }
+}
+
+/// None where the shard has ended.
+async fn list(shard: &Outside<ToShard>) -> Option<Listing> {
+    let mut paths: Vec<Path> = Vec::new();
+    loop {
+        let (line, page) = PageLine::new();
+        hand_in(shard, ToShard::List { after: paths.last().cloned(), page: line }).await;
+        let page = page.await.ok()?;
+        paths.extend(page.paths);
+        if page.is_last {
+            return Some(Arc::new(paths));
+        }
+    }
+}
+
+/// The part of a listing that one client is shown, as text, a bounded piece at a time.
+pub struct Lines {
+    listing: Listing,
+    /// How much of it is done.
+    next: usize,
+    prefix: Path,
+    public: Vec<Path>,
+    /// Something is announced at the prefix itself, or covers it.
+    is_covered: bool,
+}
+
+impl Lines {
+    /// One line per path below `prefix`, relative to it, as the wire has it (spec §4.5).
+    pub fn new(listing: Listing, prefix: Path, public: &[Path]) -> Lines {
+        let public: Vec<Path> = public.to_vec();
+        let is_covered = permits(&public, &prefix)
+            && prefix.ancestors().any(|path| listing.binary_search(&path).is_ok());
+        Lines { listing, next: 0, prefix, public, is_covered }
+    }
+}
+
+impl Iterator for Lines {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        let mut text = String::new();
+        if std::mem::take(&mut self.is_covered) {
+            text.push('\n');
+        }
+        while text.is_empty() && self.next < self.listing.len() {
+            let rest = &self.listing[self.next..];
+            let chunk = &rest[..rest.len().min(LISTING_CHUNK_PATHS)];
+            self.next += chunk.len();
+            for path in chunk {
+                if let Some(suffix) = shown(path, &self.prefix, &self.public) {
+                    text.push_str(suffix.as_str());
+                    text.push('\n');
+                }
+            }
+        }
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+fn shown(path: &Path, prefix: &Path, public: &[Path]) -> Option<Path> {
+    let suffix = path.strip_prefix(prefix)?;
+    // A line break in a path would be read as another path.
+    let is_hidden = suffix.has_hidden_segment() || suffix.as_str().contains(char::is_control);
+    (!suffix.is_root() && !is_hidden && permits(public, path)).then_some(suffix)
+}
+
+fn permits(public: &[Path], path: &Path) -> bool {
+    public.iter().any(|open| path.has_prefix(open))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::shard::mailbox::{Post, mesh};
+
+    fn path(text: &str) -> Path {
+        Path::parse(text).unwrap()
+    }
+
+    #[track_caller]
+    fn check(listing: &[&str], prefix: &str, public: &[&str], expect: &str) {
+        let listing = Arc::new(listing.iter().map(|text| path(text)).collect::<Vec<_>>());
+        let public: Vec<Path> = public.iter().map(|text| path(text)).collect();
+        let text: String = Lines::new(listing, path(prefix), &public).collect();
+        assert_eq!(text, expect, "below {prefix:?}");
+    }
+
+    #[test]
+    fn lines_are_what_the_wire_shows() {
+        let all = ["a", "a-b", "a/.b/c", "a/.d", "a/b", "a/b/.c", "b"];
+        check(&all, "", &[""], "a\na-b\na/b\nb\n");
+        check(&all, "a", &[""], "\nb\n");
+        check(&all, "a/.b", &[""], "\nc\n");
+        check(&all, "a/b/c/d", &[""], "\n");
+        check(&all, "c", &[""], "");
+        check(&all, "", &["a/b", "b"], "a/b\nb\n");
+        check(&all, "a", &["a/b"], "b\n");
+        check(&["", "x"], "", &[""], "\nx\n");
+        check(&["a\nb", "c"], "", &[""], "c\n");
+    }
+
+    #[test]
+    fn long_listings_come_in_pieces() {
+        let listing: Vec<Path> = (0..2500).map(|n| path(&format!("b/{n:04}"))).collect();
+        let lines = Lines::new(Arc::new(listing), path("b"), &[Path::root()]);
+        let pieces: Vec<usize> = lines.map(|text| text.lines().count()).collect();
+        assert_eq!(pieces, [1024, 1024, 452]);
+    }
+
+    /// A shard that has announced some paths, answers after a while, and notes when it was asked.
+    struct Shard {
+        post: Post<ToShard>,
+        paths: Vec<Path>,
+        takes: Duration,
+        asked: Vec<(Instant, Option<Path>)>,
+    }
+
+    impl Shard {
+        fn new(paths: usize, takes: Duration) -> Shard {
+            let post = mesh(1, 16).pop().unwrap();
+            let paths = (0..paths).map(|n| path(&format!("b/{n:05}"))).collect();
+            Shard { post, paths, takes, asked: Vec::new() }
+        }
+
+        /// Answers until nobody has asked for a second.
+        async fn run(mut self) -> Vec<(Instant, Option<Path>)> {
+            let mut idle = Duration::ZERO;
+            while idle < Duration::from_secs(1) {
+                let mut inbox = VecDeque::new();
+                self.post.take(16, &mut inbox);
+                for (_, mail) in inbox {
+                    let ToShard::List { after, page } = mail else { panic!("{mail:?}") };
+                    self.asked.push((Instant::now(), after.clone()));
+                    tokio::time::sleep(self.takes).await;
+                    let from = after.map_or(0, |after| self.paths.partition_point(|p| *p <= after));
+                    page.answer(self.paths[from..].iter());
+                    idle = Duration::ZERO;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                idle += Duration::from_millis(1);
+            }
+            self.asked
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_goes_on_after_the_last_path() {
+        let shard = Shard::new(2048 + 5, Duration::ZERO);
+        let (askers, asked) = mpsc::unbounded_channel();
+        tokio::spawn(answer(vec![shard.post.outside()], asked));
+        let shard = tokio::spawn(shard.run());
+        let (asker, listing) = oneshot::channel();
+        askers.send(asker).unwrap();
+        let listing = listing.await.unwrap();
+        assert_eq!((listing.len(), listing[2052].as_str()), (2053, "b/02052"));
+        let pages: Vec<_> = shard.await.unwrap().into_iter().map(|(_, after)| after).collect();
+        assert_eq!(pages, [None, Some(path("b/01023")), Some(path("b/02047"))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_ask_share_a_listing_that_begins_after_they_asked() {
+        let takes = Duration::from_millis(50);
+        let shard = Shard::new(1, takes);
+        let (askers, asked) = mpsc::unbounded_channel();
+        tokio::spawn(answer(vec![shard.post.outside()], asked));
+        let shard = tokio::spawn(shard.run());
+        let began = Instant::now();
+        let mut waiting = Vec::new();
+        // One every 10 ms for a second.
+        for _ in 0..100 {
+            let (asker, listing) = oneshot::channel();
+            askers.send(asker).unwrap();
+            let asked = Instant::now();
+            waiting.push(tokio::spawn(async move {
+                listing.await.unwrap();
+                (asked, Instant::now())
+            }));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut answers = Vec::new();
+        for answer in waiting {
+            answers.push(answer.await.unwrap());
+        }
+        let starts: Vec<Instant> = shard.await.unwrap().into_iter().map(|(at, _)| at).collect();
+        assert!((5..=7).contains(&starts.len()), "{} listings in {:?}", starts.len(), began);
+        for pair in starts.windows(2) {
+            assert!(pair[1] - pair[0] >= LISTING_PAUSE);
+        }
+        for (asked, answered) in answers {
+            let listing = starts.iter().rev().find(|start| **start + takes <= answered).unwrap();
+            assert!(*listing >= asked, "the answer is older than the question");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! HTTP beside the relay, on TCP, for people, for scripts and for clients that want to pin the
+//! certificate.
+//!
+//! One thread of its own serves it, and asks the shards by mail. No shard ever waits for it: they
+//! answer through lines that take at once what they take at all. Whatever a client costs is bounded
+//! here: connections, heads, time, groups at once, bytes that it does not read.
+
+mod fetch;
+mod listen;
+mod listing;
+mod mail;
+mod page;
+mod payload;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path as UrlPath, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_lite::{future, stream};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use time::OffsetDateTime;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::limits::{
+    WEB_CONNECTION_TIME_MAX, WEB_CONNECTIONS_MAX, WEB_HEAD_BYTES_MAX, WEB_HEAD_TIMEOUT,
+};
+use crate::shard::mailbox::Outside;
+use crate::shard::message::ToShard;
+use crate::wire::Path;
+
+pub use listen::{ListenError, listen};
+
+/// How much less than a shard the thread is worth to the scheduler where both want the same core,
+/// as `nice` counts it: about a tenth.
+const NICENESS: libc::c_int = 10;
+
+/// Before the next try where the process has no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What clients are told of this relay.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The address of the QUIC listener.
+    pub addr: SocketAddr,
+    pub fingerprint: [u8; 32],
+    pub expires: OffsetDateTime,
+    /// Nobody vouches for the certificate: clients pin it.
+    pub is_self_signed: bool,
+    /// Prefixes that are open to everybody.
+    pub public: Vec<Path>,
+}
+
+/// HTTP that runs.
+pub struct Web {
+    addr: SocketAddr,
+    thread: JoinHandle<()>,
+    /// Dropped to stop it.
+    _stop: oneshot::Sender<Infallible>,
+}
+
+struct Site {
+    about: About,
+    shards: Vec<Outside<ToShard>>,
+    listings: mpsc::UnboundedSender<listing::Asker>,
+    fetches: fetch::Fetches,
+}
+
+impl Site {
+    fn permits(&self, path: &Path) -> bool {
+        self.about.public.iter().any(|open| path.has_prefix(open))
+    }
+}
+
+/// Serves what comes to `listener`, which does not block.
+pub fn start(
+    listener: TcpListener,
+    about: About,
+    shards: Vec<Outside<ToShard>>,
+) -> io::Result<Web> {
+    let addr = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _entered = runtime.enter();
+        tokio::net::TcpListener::from_std(listener)?
+    };
+    let (stop, stopped) = oneshot::channel();
+    let body = move || {
+        // SAFETY: no preconditions. Zero is this thread, and a refusal changes nothing.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+        let (listings, asked) = mpsc::unbounded_channel();
+        let fetches = fetch::Fetches::new();
+        runtime.spawn(listing::answer(shards.clone(), asked));
+        let site = Arc::new(Site { about, shards, listings, fetches });
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        runtime.block_on(future::or(stopped, accept(listener, router(site))));
+    };
+    let thread = std::thread::Builder::new().name("web".to_owned()).spawn(body)?;
+    Ok(Web { addr, thread, _stop: stop })
+}
+
+impl Web {
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Cuts every connection off.
+    pub fn stop(self) -> std::thread::Result<()> {
+        drop(self._stop);
+        self.thread.join()
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, router: Router) {
+    let places = Arc::new(Semaphore::new(WEB_CONNECTIONS_MAX));
+    loop {
+        let place = places.clone().acquire_owned().await.expect("it is never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "an HTTP connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let router = router.clone();
+        tokio::spawn(async move {
+            let _ = timeout(WEB_CONNECTION_TIME_MAX, serve(stream, router)).await;
+            drop(place);
+        });
+    }
+}
+
+/// One request, so that every connection has an end that can be foretold.
+async fn serve(stream: TcpStream, router: Router) {
+    // Frames are passed on as they come.
+    let _ = stream.set_nodelay(true);
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(WEB_HEAD_TIMEOUT)
+        .max_buf_size(WEB_HEAD_BYTES_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "an HTTP connection broke off");
+    }
+}
+
+fn router(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/", get(page::landing))
+        .route("/health", get(health))
+        .route("/certificate.sha256", get(certificate))
+        .route("/announced", get(announced))
+        .route("/announced/", get(announced))
+        .route("/announced/{*prefix}", get(announced))
+        .route("/fetch/{*path}", get(fetch::serve))
+        .fallback(page::lost)
+        .layer(from_fn(rules))
+        .with_state(site)
+}
+
+/// What holds for every request and every response.
+async fn rules(request: Request, next: Next) -> Response {
+    let asked_for = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let asked_to = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
+    let mut response = match *request.method() {
+        Method::GET | Method::HEAD => next.run(request).await,
+        // A page of another origin asks whether it may.
+        Method::OPTIONS if asked_to.is_some() => StatusCode::NO_CONTENT.into_response(),
+        _ => {
+            let refused = refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+            ([(header::ALLOW, "GET, HEAD")], refused).into_response()
+        }
+    };
+    let headers = response.headers_mut();
+    let stated = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
+        (header::CACHE_CONTROL, "no-store"),
+        // What publishers send is theirs: no browser is to guess that it is a page of ours.
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    for (name, value) in stated {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Some(asked_for) = asked_for {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked_for);
+    }
+    response
+}
+
+async fn health() -> &'static str {
+    "ok\n"
+}
+
+/// What clients pin: nothing but the hash.
+async fn certificate(State(site): State<Arc<Site>>) -> String {
+    hex(&site.about.fingerprint)
+}
+
+async fn announced(State(site): State<Arc<Site>>, prefix: Option<UrlPath<String>>) -> Response {
+    let prefix = prefix.map_or_else(String::new, |UrlPath(prefix)| prefix);
+    let Ok(prefix) = Path::parse(&prefix) else {
+        return refusal(StatusCode::BAD_REQUEST, "this is not a path of broadcasts");
+    };
+    let public = &site.about.public;
+    if !site.permits(&prefix) && !public.iter().any(|open| open.has_prefix(&prefix)) {
+        return refusal(StatusCode::FORBIDDEN, "nothing is public at this path");
+    }
+    let (asker, listing) = oneshot::channel();
+    let _ = site.listings.send(asker);
+    let Ok(listing) = listing.await else {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping");
+    };
+    let lines = listing::Lines::new(listing, prefix, public);
+    let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    let body = Body::from_stream(stream::iter(lines.map(Ok::<_, Infallible>)));
+    (kind, body).into_response()
+}
+
+/// One line that says who erred.
+fn refusal(status: StatusCode, words: impl std::fmt::Display) -> Response {
+    (status, format!("{words}\n")).into_response()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,162 @@
+//! The page for whoever opens the relay in a browser.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+
+use super::{About, Site, hex};
+
+/// Names in double braces stand for text.
+const TEMPLATE: &str = include_str!("page.html");
+
+/// Nothing from elsewhere, and no requests but to here.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'";
+
+pub async fn landing(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
+    respond(StatusCode::OK, &site, &headers)
+}
+
+/// For everything that is not here.
+pub async fn lost(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
+    respond(StatusCode::NOT_FOUND, &site, &headers)
+}
+
+fn respond(status: StatusCode, site: &Site, headers: &HeaderMap) -> Response {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let page = render(&site.about, host);
+    (status, [(header::CONTENT_SECURITY_POLICY, POLICY)], Html(page)).into_response()
+}
+
+/// The page as it is for a browser that came by this host.
+fn render(about: &About, host: Option<&str>) -> String {
+    let fallback = about.addr.to_string();
+    let host = host.filter(|host| is_host(host)).unwrap_or(&fallback);
+    let sha256 = hex(&about.fingerprint);
+    let trust = match about.is_self_signed {
+        true => format!(" \\\n      --connect-tls-fingerprint {sha256}"),
+        false => String::new(),
+    };
+    let root = about.public.first().map(|path| path.as_str()).unwrap_or_default();
+    let below = if root.is_empty() { String::new() } else { format!("{root}/") };
+    let dial = dial(host, about.addr);
+    let at = about.expires;
+    let (date, hour, minute) = (at.date(), at.hour(), at.minute());
+    let mut access = String::new();
+    for path in &about.public {
+        let space = if access.is_empty() { "" } else { " " };
+        let rest = if path.is_root() { "**" } else { "/**" };
+        let _ = write!(access, "{space}{path}{rest}");
+    }
+    let values = [
+        ("VERSION", env!("CARGO_PKG_VERSION").to_owned()),
+        ("HOST", host.to_owned()),
+        ("ADDR", about.addr.to_string()),
+        ("SHA256", sha256),
+        ("EXPIRES", format!("{date} {hour:02}:{minute:02} UTC")),
+        ("ACCESS", access),
+        ("CONNECT", format!("moq --connect 'moqt://{dial}/{root}'{trust}")),
+        ("BELOW", below),
+    ];
+    fill(TEMPLATE, &values)
+}
+
+/// Where to dial: the host that the browser used, and the port of the QUIC listener.
+fn dial(host: &str, addr: SocketAddr) -> String {
+    let name = match host.rsplit_once(':') {
+        // The colons of an IPv6 address are in brackets.
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    };
+    format!("{name}:{}", addr.port())
+}
+
+/// Nothing that a shell would read as more than a word.
+fn is_host(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_plain)
+}
+
+fn fill(template: &str, values: &[(&str, String)]) -> String {
+    let mut page = String::with_capacity(template.len() * 2);
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, after) = after.split_once("}}").expect("the template closes what it opens");
+        let value = values.iter().find(|(known, _)| *known == name);
+        let (_, value) = value.expect("the template names what there is");
+        page.push_str(before);
+        push_escaped(value, &mut page);
+        rest = after;
+    }
+    page.push_str(rest);
+    page
+}
+
+fn push_escaped(text: &str, page: &mut String) {
+    for c in text.chars() {
+        match c {
+            '&' => page.push_str("&amp;"),
+            '<' => page.push_str("&lt;"),
+            '>' => page.push_str("&gt;"),
+            '"' => page.push_str("&quot;"),
+            '\'' => page.push_str("&#39;"),
+            c => page.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::wire::Path;
+
+    fn about(public: &[&str]) -> About {
+        About {
+            addr: "127.0.0.1:4443".parse().unwrap(),
+            fingerprint: [0xab; 32],
+            expires: OffsetDateTime::UNIX_EPOCH,
+            is_self_signed: true,
+            public: public.iter().map(|text| Path::parse(text).unwrap()).collect(),
+        }
+    }
+
+    #[track_caller]
+    fn check(page: &str, words: &[&str]) {
+        assert!(!page.contains("{{") && !page.contains("}}"), "{page}");
+        for word in words {
+            assert!(page.contains(word), "{word:?} is not on the page");
+        }
+    }
+
+    #[test]
+    fn the_page_says_what_runs_here() {
+        let sha256 = "ab".repeat(32);
+        let page = render(&about(&[""]), Some("relay.example:8080"));
+        let dial = "moq --connect &#39;moqt://relay.example:4443/&#39; \\";
+        let trust = format!("--connect-tls-fingerprint {sha256}");
+        let curl = "curl http://relay.example:8080/announced";
+        check(&page, &[dial, &trust, curl, "1970-01-01 00:00 UTC", env!("CARGO_PKG_VERSION")]);
+
+        let verified = About { is_self_signed: false, ..about(&["anon", "live"]) };
+        let page = render(&verified, Some("[::1]"));
+        check(&page, &["moqt://[::1]:4443/anon&#39;", "anon/** live/**", "fetch/anon/demo.hang"]);
+        assert!(!page.contains("fingerprint "));
+    }
+
+    #[test]
+    fn nobody_writes_on_the_page() {
+        for host in ["<script>", "a'b", "a b", "$(id)", ""] {
+            let page = render(&about(&["<b>"]), Some(host));
+            check(&page, &["127.0.0.1:4443", "&lt;b&gt;"]);
+            assert!(
+                !page.contains("<b>") && (host.is_empty() || !page.contains(&format!("//{host}")))
+            );
+        }
+    }
+}
