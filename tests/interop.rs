@@ -107,7 +107,6 @@ async fn datagrams_between_released_clients() {
             old.sees(PATH).await;
             let mut view = subscribe_plainly(&viewer).await;
             let mut view_old = subscribe_plainly(&old).await;
-            channel.wanted(TRACK).await;
             // Everybody is in place once a group has come.
             let start = script(1, &SIZES_SMALL);
             channel.publish(TRACK, &start);
