@@ -18,7 +18,7 @@ use crate::shard::mailbox::{self, Outside, Post};
 use crate::shard::message::ToShard;
 use crate::shard::{CacheBounds, Setting, Shard};
 use crate::tls::{Identity, TlsError};
-use crate::wire::{Path, Version};
+use crate::wire::{Path, Protocol};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -66,8 +66,7 @@ pub struct Running {
 
 /// The protocols offered in TLS, in the relay's order of preference.
 fn alpn() -> Vec<&'static [u8]> {
-    let versions = [Version::Lite06, Version::Lite05, Version::Lite04, Version::Lite03];
-    versions.iter().map(|version| version.alpn().as_bytes()).collect()
+    Protocol::ALL.iter().map(|protocol| protocol.name().as_bytes()).collect()
 }
 
 /// Starts every shard, or says in one line why that cannot be.

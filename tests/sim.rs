@@ -25,8 +25,8 @@ use support::world::*;
 const PATH: &str = "live/cam";
 const TRACK: &str = "video";
 
-const VERSIONS: [Version; 4] = [Version::Lite03, Version::Lite04, Version::Lite05, Version::Lite06];
-use Version::{Lite03, Lite04, Lite05, Lite06};
+const VERSIONS: [Version; 6] = Version::ALL;
+use Version::{Lite01, Lite02, Lite03, Lite04, Lite05, Lite06};
 
 /// Seeds of the random play in an ordinary run.
 const SEEDS: u64 = 1000;
@@ -175,7 +175,9 @@ fn a_group_that_its_publisher_resets_is_reset_with_the_same_code() {
 #[test]
 fn a_late_joiner_gets_the_newest_group_and_on_lite_06_what_its_max_age_covers() {
     let aged = |max_age_ms| Preferences { max_age_ms, ..live() };
-    let table: [(Version, Preferences, &[u64]); 7] = [
+    let table: [(Version, Preferences, &[u64]); 9] = [
+        (Lite01, live(), &[4, 5]),
+        (Lite02, live(), &[4, 5]),
         (Lite03, live(), &[4, 5]),
         (Lite05, live(), &[4, 5]),
         (Lite06, live(), &[0, 1, 2, 3, 4, 5]),
@@ -403,7 +405,8 @@ fn a_viewer_that_returns_makes_the_relay_subscribe_again() {
 
 #[test]
 fn a_refusal_is_relayed_word_for_word() {
-    for (version, code) in [(Lite06, 0x33), (Lite05, 0x41), (Lite03, 0x33), (Lite04, 0x77)] {
+    let codes = [(Lite06, 0x33), (Lite05, 0x41), (Lite03, 0x33), (Lite04, 0x77), (Lite01, 0x41)];
+    for (version, code) in codes {
         let mut w = world(2);
         let cam = w.publisher(version, 0, PATH, TRACK);
         w.source(cam).refuses = Some(code);
@@ -482,7 +485,9 @@ fn paths_are_relative_to_the_path_of_the_session() {
 #[test]
 fn a_listener_hears_the_present_and_then_every_change() {
     // Hops are there from lite-04 on, and name the relay only where the sender appends itself.
-    let table: [(Version, &[&str]); 4] = [
+    let table: [(Version, &[&str]); 6] = [
+        (Lite01, &["+a", "+b/c", ".", "-a", "+a", "-b/c", "-a"]),
+        (Lite02, &["+a", "+b/c", ".", "-a", "+a", "-b/c", "-a"]),
         (Lite03, &["+a", "+b/c", "-a", "+a", "-b/c", "-a"]),
         (Lite04, &["+a [7, 1000]", "+b/c [7, 1000]", "-a", "+a [7, 1000]", "-b/c", "-a"]),
         (Lite05, &["+a [7]", "+b/c [7]", ".", "-a", "+a [7]", "~b/c [3, 7]", "-b/c", "-a"]),
@@ -1149,7 +1154,8 @@ struct Troupe {
 
 impl Troupe {
     fn spec(&mut self) -> Spec {
-        let version = self.r.pick(&[Lite03, Lite04, Lite05, Lite05, Lite06, Lite06]);
+        let version =
+            self.r.pick(&[Lite01, Lite02, Lite03, Lite04, Lite05, Lite05, Lite06, Lite06]);
         let shard = self.r.below(self.w.stage.shards as u64) as usize;
         let weather = if self.r.one_in(2) { Weather::FAIR } else { stormy(&mut self.r) };
         let window = self.r.pick(&[8 << 20, 8 << 20, 50_000]);

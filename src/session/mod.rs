@@ -9,6 +9,7 @@ mod announce_out;
 mod control;
 mod fetch_in;
 mod fetch_out;
+mod legacy;
 mod outflow;
 mod pull;
 mod serve;
@@ -191,6 +192,9 @@ enum Use {
     /// A unidirectional stream of the peer whose type or header is not complete.
     UniHeader,
     Setup,
+    /// The first stream of a lite-01 or 02 peer, before its SETUP and after it.
+    ClientSetup,
+    SessionStream,
     GroupIn(Box<GroupIn>),
     AnnounceSource(Box<AnnounceSource>),
     PullInfo {
@@ -245,6 +249,8 @@ pub struct Session {
     failure: Option<&'static str>,
     setup_seen: bool,
     owes_setup: bool,
+    /// The first bidirectional stream of a lite-01 or 02 peer has not come.
+    lacks_session_stream: bool,
     setup_deadline: Option<Instant>,
     /// The earliest deadline of a pull, or one that has been met since.
     pull_deadline: Option<Instant>,
@@ -290,8 +296,10 @@ impl Session {
     ) -> Session {
         let version = match protocol {
             Protocol::Version(version) => version,
+            // Until the peer's SETUP tells which of the two; nothing is read before.
             Protocol::Legacy => Version::Lite02,
         };
+        let has_setup = protocol == Protocol::Legacy || version >= Version::Lite05;
         let Names { identity, stamp } = names;
         Session {
             version,
@@ -307,8 +315,9 @@ impl Session {
             is_ready: false,
             failure: None,
             setup_seen: false,
-            owes_setup: false,
-            setup_deadline: (version >= Version::Lite05).then(|| now + SETUP_TIMEOUT),
+            owes_setup: version >= Version::Lite05,
+            lacks_session_stream: protocol == Protocol::Legacy,
+            setup_deadline: has_setup.then(|| now + SETUP_TIMEOUT),
             pull_deadline: None,
             goaway_seen: false,
             held: Vec::new(),
@@ -352,11 +361,10 @@ impl Session {
 
     /// The transport is up.
     pub fn start<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
-        if self.version < Version::Lite05 {
+        // Without a SETUP that is to come, all is known.
+        if self.setup_deadline.is_none() {
             self.ready(&Setup::default(), cx);
-            return;
         }
-        self.owes_setup = true;
         self.send_setup(cx);
     }
 
@@ -390,11 +398,12 @@ impl Session {
         if self.failure.is_some() {
             return;
         }
-        if !id.is_uni() && !self.is_ready {
-            self.held.push(id);
-            return;
-        }
-        let purpose = if id.is_uni() { Use::UniHeader } else { Use::Request };
+        let purpose = match id.is_uni() {
+            true => Use::UniHeader,
+            false if self.is_ready => Use::Request,
+            false if std::mem::take(&mut self.lacks_session_stream) => Use::ClientSetup,
+            false => return self.held.push(id),
+        };
         self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
         self.readable(id, cx);
     }
@@ -455,6 +464,8 @@ impl Session {
             Use::Request => self.take_request(id, stream, end, cx),
             Use::UniHeader => self.take_uni_header(id, stream, cx),
             Use::Setup => self.take_setup(stream, cx),
+            Use::ClientSetup => self.take_client_setup(id, stream, cx),
+            Use::SessionStream => self.take_session_info(&mut stream.buf, cx),
             Use::Goaway => self.take_goaway(id, stream, cx),
             Use::Subscription => self.take_update(id, &mut stream.buf, cx),
             Use::AnnounceSource(source) => {
@@ -498,7 +509,10 @@ impl Session {
             // Our direction of it may still be open.
             Use::Draining if !id.is_uni() => self.finish(id, cx),
             Use::UniHeader | Use::GroupIn(_) | Use::FetchReply(_) | Use::Draining => {}
-            Use::Setup => self.fail(SessionCode::PROTOCOL_VIOLATION, "SETUP is cut short", cx),
+            Use::Setup | Use::ClientSetup => {
+                self.fail(SessionCode::PROTOCOL_VIOLATION, "SETUP is cut short", cx);
+            }
+            Use::SessionStream => self.fail(SessionCode::NO_ERROR, "session stream ended", cx),
             Use::AnnounceFeed => {
                 self.feeds.remove(&id);
                 self.finish(id, cx);
@@ -533,6 +547,10 @@ impl Session {
         match kind {
             BidiType::Goaway if self.goaway_seen => {
                 self.fail(SessionCode::PROTOCOL_VIOLATION, "second GOAWAY", cx);
+                return Step::Forget;
+            }
+            BidiType::ClientSetup => {
+                self.fail(SessionCode::PROTOCOL_VIOLATION, "second SETUP", cx);
                 return Step::Forget;
             }
             BidiType::Goaway => {

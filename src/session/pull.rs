@@ -57,7 +57,7 @@ struct Subscription {
     is_accepted: bool,
     /// Preferences that wait for the publisher to take the last.
     update: Option<Preferences>,
-    /// The group start and the max age that were last asked for.
+    /// The group start, where the wire has one, and the max age that were last asked for.
     asked: Option<u64>,
     max_age_ms: u64,
     /// The last frame that was asked for of a group, which the publisher ends there.
@@ -258,7 +258,7 @@ impl Session {
             stream,
             is_accepted: self.version >= Version::Lite05,
             update: None,
-            asked: preferences.group_start,
+            asked: preferences.group_start.filter(|_| self.version >= Version::Lite03),
             max_age_ms: preferences.max_age_ms,
             caps: Vec::new(),
             reaches: u64::MAX,
@@ -300,6 +300,10 @@ impl Session {
             self.note_deadline(key);
             return self.open_pull(key, cx);
         };
+        // There the first word of viewers is the last (spec §3.4).
+        if self.version < Version::Lite03 {
+            return;
+        }
         // No START answers an update, yet one that reaches further back brings what is older
         // (spec §4.9).
         let is_wider = subscription.asked.is_some() || wanted.max_age_ms > subscription.max_age_ms;

@@ -432,8 +432,9 @@ impl Shard {
             Effect::Failed { reason } => self.lost(now, slot, reason),
             Effect::Ready => {
                 if let Some(peer) = &self.peers[slot] {
-                    let root = peer.session.root();
-                    tracing::debug!(shard = self.me, conn = slot, %root, "session accepted");
+                    let (root, version) = (peer.session.root(), peer.session.version());
+                    let shard = self.me;
+                    tracing::debug!(shard, conn = slot, %version, %root, "session accepted");
                 }
             }
             Effect::RouteUp(route) => {

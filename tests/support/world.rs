@@ -153,9 +153,7 @@ fn server_tls() -> Arc<rustls::ServerConfig> {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
             .expect("a matching key");
-        let newest_first = Version::ALL.into_iter().rev();
-        let named = newest_first.filter(|version| *version >= Version::Lite03);
-        config.alpn_protocols = named.map(|version| version.alpn().into()).collect();
+        config.alpn_protocols = Protocol::ALL.map(|protocol| protocol.name().into()).to_vec();
         config.send_tls13_tickets = 0;
         Arc::new(config)
     };
@@ -920,12 +918,13 @@ impl World {
                 // It cannot be asked, so what the relay lacks, or has had for too long, is not there.
                 let is_brief = publisher.version <= Version::Lite04
                     && [StreamCode::NOT_FOUND.0, StreamCode::OLD.0].contains(&code);
+                // A feed that cannot be paused ends with its last viewer, and what it was bringing.
+                let is_cut = publisher.version <= Version::Lite02 && code == StreamCode::CANCEL.0;
                 // Not every shard knew of it.
                 let is_early = code == StreamCode::UNROUTABLE.0
                     && publisher.up_at.is_none_or(|at| known.asked_at < at + ms(3000));
-                let is_excused =
-                    is_theirs || is_lost || is_beyond || is_mute || is_brief || is_early;
-                if is_excused || self.evicts(code) {
+                let is_excused = is_theirs || is_lost || is_beyond || is_mute || is_brief;
+                if is_excused || is_cut || is_early || self.evicts(code) {
                     return Ok(());
                 }
                 Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))
