@@ -1366,7 +1366,11 @@ impl Troupe {
             }
             69..72 => self.be_faulty()?,
             72 => self.add_way()?,
-            73..120 => self.publish()?,
+            73 if self.r.one_in(3) => {
+                let way = self.some_way()?;
+                self.w.peers[way.peer].go_away();
+            }
+            74..120 => self.publish()?,
             _ => {}
         }
         Some(())

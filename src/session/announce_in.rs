@@ -232,6 +232,7 @@ impl Session {
             return None;
         }
         let cost = match self.version {
+            _ if self.is_leaving => Cost::MAX,
             Version::Lite06 => cost.saturating_add(self.price),
             _ => Cost::UNPRICED,
         };

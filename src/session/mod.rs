@@ -9,6 +9,7 @@ mod announce_out;
 mod control;
 mod fetch_in;
 mod fetch_out;
+mod goaway;
 mod legacy;
 mod outflow;
 mod pull;
@@ -29,8 +30,8 @@ use crate::route::{Route, RouteId, SessionRef};
 use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
 use crate::wire::{
-    AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Goaway,
-    Path, Preferences, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo,
+    AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
+    Preferences, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo,
     TrackRequest, UniType, Version, decode_varint, encode_varint, split_message, split_path_query,
 };
 use announce_in::AnnounceSource;
@@ -63,6 +64,8 @@ pub enum Effect {
         path: Path,
         id: RouteId,
     },
+    /// The peer leaves: its routes are to be the last choice.
+    Leaving,
     /// The peer listens to announcements: show this session the directory.
     Listening,
     /// The peer asks what a track is like. `key` names the request in the answer.
@@ -255,6 +258,8 @@ pub struct Session {
     /// The earliest deadline of a pull, or one that has been met since.
     pull_deadline: Option<Instant>,
     goaway_seen: bool,
+    /// The peer has sent GOAWAY.
+    is_leaving: bool,
     /// Requests that arrived before the peer's SETUP.
     held: Vec<StreamId>,
     inputs: FxHashMap<StreamId, Stream>,
@@ -320,6 +325,7 @@ impl Session {
             setup_deadline: has_setup.then(|| now + SETUP_TIMEOUT),
             pull_deadline: None,
             goaway_seen: false,
+            is_leaving: false,
             held: Vec::new(),
             inputs: FxHashMap::default(),
             input_bytes: 0,
@@ -677,29 +683,6 @@ impl Session {
         }
         for id in std::mem::take(&mut self.held) {
             self.opened(id, cx);
-        }
-    }
-
-    fn take_goaway<S: Streams>(
-        &mut self,
-        id: StreamId,
-        stream: &mut Stream,
-        cx: &mut Context<'_, S>,
-    ) -> Step {
-        let taken = split_message(&stream.buf, CONTROL_MESSAGE_BYTES_MAX);
-        match taken.and_then(|taken| taken.map(|(body, _)| Goaway::decode(body)).transpose()) {
-            Ok(None) => Step::Wait,
-            // What it says changes nothing yet: the peer will leave by itself.
-            Ok(Some(_)) => {
-                stream.buf.clear();
-                stream.purpose = Use::Draining;
-                self.finish(id, cx);
-                Step::Wait
-            }
-            Err(_) => {
-                self.refuse(id, StreamCode::CANCEL, cx);
-                Step::Forget
-            }
         }
     }
 

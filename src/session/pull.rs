@@ -174,6 +174,10 @@ impl Session {
             let feed = Feed::Failed(StreamCode::UNROUTABLE);
             return cx.effects.push(Effect::Fed { pull: name, feed });
         };
+        if self.is_leaving {
+            let feed = Feed::Failed(StreamCode::GOING_AWAY);
+            return cx.effects.push(Effect::Fed { pull: name, feed });
+        }
         let has_track_stream = self.version >= Version::Lite05;
         let key = self.pulls.insert(Pull {
             name,
@@ -229,6 +233,19 @@ impl Session {
             self.open_subscription(key, cx);
         }
         self.open_fetches(key, cx);
+    }
+
+    /// Gives up what was to be asked of a peer that leaves.
+    pub(super) fn refuse_unsent<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        let keys: Vec<usize> = self.pulls.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let pull = &self.pulls[key];
+            if pull.info_wanted || (pull.wanted.is_some() && pull.subscription.is_none()) {
+                self.pull_failed(key, StreamCode::GOING_AWAY, cx);
+            } else {
+                self.refuse_unsent_fetches(key, cx);
+            }
+        }
     }
 
     fn open_info<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
@@ -295,6 +312,9 @@ impl Session {
             return;
         }
         let Some(subscription) = &mut pull.subscription else {
+            if self.is_leaving {
+                return self.pull_failed(key, StreamCode::GOING_AWAY, cx);
+            }
             pull.wanted = Some(wanted);
             pull.answer_by = Some(cx.now + ANSWER_TIMEOUT);
             self.note_deadline(key);

@@ -7,6 +7,7 @@
 mod cache;
 mod feed;
 mod fetch;
+mod handover;
 pub mod mailbox;
 pub mod message;
 pub mod placement;
@@ -453,6 +454,10 @@ impl Shard {
                 self.tell_all(|| ToShard::RouteDown { path: path.clone(), id });
                 self.route_down(path, id);
             }
+            Effect::Leaving => {
+                tracing::debug!(shard = self.me, conn = slot, "going away");
+                self.peer_leaves(slot);
+            }
             Effect::Listening => {
                 if !self.listeners.contains(&slot) {
                     self.listeners.push(slot);
@@ -524,12 +529,13 @@ impl Shard {
         self.changed_paths.push(path);
     }
 
-    /// Tells listeners what has changed in this turn.
+    /// Moves tracks and tells listeners, as the routes that have changed in this turn have it.
     fn announce(&mut self, now: Instant) {
         let mut changed = std::mem::take(&mut self.changed_paths);
         if changed.is_empty() {
             return;
         }
+        self.move_tracks(now);
         changed.sort_unstable();
         changed.dedup();
         let listeners = std::mem::take(&mut self.listeners);

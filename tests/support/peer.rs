@@ -353,6 +353,8 @@ pub struct Peer {
     /// On lite-01 and 02: the stream of the SETUP exchange, and whether the relay has answered.
     pub session_stream: Option<u64>,
     pub is_answered: bool,
+    /// It has sent GOAWAY.
+    pub is_leaving: bool,
     // As a publisher.
     pub sources: Vec<Source>,
     claims: BTreeMap<Path, Claim>,
@@ -464,6 +466,7 @@ impl Peer {
             relay_setup: None,
             session_stream: None,
             is_answered: false,
+            is_leaving: false,
             sources: Vec::new(),
             claims: BTreeMap::new(),
             feeds: BTreeMap::new(),
@@ -759,6 +762,16 @@ impl Peer {
         self.is_dirty = true;
         self.reset(id, StreamCode::CANCEL.0);
         let _ = self.conn.recv_stream(stream(id)).stop(code(0));
+    }
+
+    /// Asks the relay to move elsewhere, once, where the wire has a word for it.
+    pub fn go_away(&mut self) {
+        if self.version < Version::Lite04 || self.is_leaving {
+            return;
+        }
+        let mut bytes = vec![BidiType::Goaway as u8];
+        Goaway::default().encode(&mut bytes);
+        self.is_leaving = self.try_raw(Dir::Bi, &bytes, true).is_some();
     }
 
     /// None without stream credit.

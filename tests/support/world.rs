@@ -844,8 +844,10 @@ impl World {
             let publisher = &self.peers[publisher];
             // Announced for long enough that every shard knows of it.
             let is_known = publisher.up_at.is_some_and(|at| self.now >= at + ms(3000));
-            let is_sound =
-                publisher.is_up() && source.broken.is_empty() && source.refuses.is_none();
+            let is_sound = publisher.is_up()
+                && !publisher.is_leaving
+                && source.broken.is_empty()
+                && source.refuses.is_none();
             assert!(
                 !is_known || !is_sound || source.never_answers.is_some(),
                 "at {:?}: {} subscription {index} of {} is cut off ({:?}), and there is {}",
@@ -918,13 +920,14 @@ impl World {
                 // It cannot be asked, so what the relay lacks, or has had for too long, is not there.
                 let is_brief = publisher.version <= Version::Lite04
                     && [StreamCode::NOT_FOUND.0, StreamCode::OLD.0].contains(&code);
+                let is_away = publisher.is_leaving && code == StreamCode::GOING_AWAY.0;
                 // A feed that cannot be paused ends with its last viewer, and what it was bringing.
                 let is_cut = publisher.version <= Version::Lite02 && code == StreamCode::CANCEL.0;
                 // Not every shard knew of it.
                 let is_early = code == StreamCode::UNROUTABLE.0
                     && publisher.up_at.is_none_or(|at| known.asked_at < at + ms(3000));
                 let is_excused = is_theirs || is_lost || is_beyond || is_mute || is_brief;
-                if is_excused || is_cut || is_early || self.evicts(code) {
+                if is_excused || is_away || is_cut || is_early || self.evicts(code) {
                     return Ok(());
                 }
                 Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))
