@@ -1287,3 +1287,19 @@ async fn publisher_returns_under_its_identity() {
         }
     }
 }
+
+/// A client that wants to know how fast the relay could send is told, on every version that has a
+/// word for it.
+#[tokio::test]
+async fn the_link_is_reported_to_those_who_ask() {
+    let relay = Relay::start(2).await;
+    for version in [LITE_03, LITE_04, LITE_05, LITE_06] {
+        let viewer = Peer::connect(&relay, version, Role::Viewer).await;
+        let rate = viewer.reported_rate().await;
+        println!("{version}: {rate} b/s");
+        // Loopback: a window of a few packets within a millisecond or so.
+        assert!(rate > 1_000_000, "{version}: {rate} b/s");
+        assert!(viewer.connected(), "{version}");
+        viewer.leave().await;
+    }
+}

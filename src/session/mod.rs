@@ -12,6 +12,7 @@ mod fetch_out;
 mod goaway;
 mod legacy;
 mod outflow;
+mod probe;
 mod pull;
 mod serve;
 pub mod streams;
@@ -31,7 +32,7 @@ use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
 use crate::wire::{
     AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
-    Preferences, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo,
+    Preferences, ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo,
     TrackRequest, UniType, Version, decode_varint, encode_varint, split_message, split_path_query,
 };
 use announce_in::AnnounceSource;
@@ -39,6 +40,7 @@ use announce_out::AnnounceFeed;
 use control::Unsent;
 use fetch_in::FetchIn;
 use fetch_out::FetchOut;
+use probe::Reports;
 use pull::{GroupIn, Pull};
 use serve::Served;
 use streams::{ReadEnd, StreamId, Streams};
@@ -192,6 +194,7 @@ enum Use {
     /// A FETCH whose answer is not complete.
     FetchRequest,
     Goaway,
+    Probe,
     /// A unidirectional stream of the peer whose type or header is not complete.
     UniHeader,
     Setup,
@@ -277,6 +280,9 @@ pub struct Session {
     /// There are so many that some subscription waits for others.
     crowded: bool,
     fetches_out: FxHashMap<StreamId, FetchOut>,
+    probes: FxHashMap<StreamId, Reports>,
+    /// When the link is next to be looked at for them.
+    probe_deadline: Option<Instant>,
     /// Subscriptions with a group that waits for stream credit.
     starved: bool,
     announcements: usize,
@@ -337,6 +343,8 @@ impl Session {
             open_groups: 0,
             crowded: false,
             fetches_out: FxHashMap::default(),
+            probes: FxHashMap::default(),
+            probe_deadline: None,
             starved: false,
             announcements: 0,
             announced_bytes: 0,
@@ -383,13 +391,15 @@ impl Session {
         self.owes_setup = false;
         let mut bytes = Vec::new();
         encode_varint(UniType::Setup as u64, &mut bytes);
-        Setup { hop: self.policy.hop, ..Setup::default() }.encode(&mut bytes);
+        let (hop, probe) = (self.policy.hop, ProbeLevel::Report);
+        Setup { hop, probe, ..Setup::default() }.encode(&mut bytes);
         self.send(id, &bytes, true, cx);
     }
 
     /// The next moment at which [`Session::timeout`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.setup_deadline.into_iter().chain(self.pull_deadline).min()
+        let deadlines = [self.setup_deadline, self.pull_deadline, self.probe_deadline];
+        deadlines.into_iter().flatten().min()
     }
 
     pub fn timeout<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
@@ -397,6 +407,7 @@ impl Session {
             return self.fail(SessionCode::CONTROL_TIMEOUT, "no SETUP in time", cx);
         }
         self.pull_timeouts(cx);
+        self.probe_timeout(cx);
     }
 
     /// The peer opened a stream.
@@ -482,6 +493,12 @@ impl Session {
             }
             Use::PullInfo { .. } => self.take_info(id, stream, cx),
             Use::PullSubscription { pull } => self.take_response(*pull, &mut stream.buf, cx),
+            // The type is all that a peer has to say on a Probe stream (spec §3.8).
+            Use::Probe if !stream.buf.is_empty() => {
+                self.forget_probe(id);
+                self.refuse(id, StreamCode::CANCEL, cx);
+                Step::Forget
+            }
             // One byte after a TRACK or FETCH request is one too many (spec §4.12).
             Use::InfoRequest if !stream.buf.is_empty() => {
                 cx.effects.push(Effect::Left { key: id });
@@ -493,7 +510,11 @@ impl Session {
                 self.refuse(id, StreamCode::CANCEL, cx);
                 Step::Forget
             }
-            Use::AnnounceFeed | Use::InfoRequest | Use::FetchRequest | Use::Draining => {
+            Use::AnnounceFeed
+            | Use::InfoRequest
+            | Use::FetchRequest
+            | Use::Probe
+            | Use::Draining => {
                 stream.buf.clear();
                 Step::Wait
             }
@@ -521,6 +542,10 @@ impl Session {
             Use::SessionStream => self.fail(SessionCode::NO_ERROR, "session stream ended", cx),
             Use::AnnounceFeed => {
                 self.feeds.remove(&id);
+                self.finish(id, cx);
+            }
+            Use::Probe => {
+                self.forget_probe(id);
                 self.finish(id, cx);
             }
             Use::Subscription => self.unsubscribe(id, cx),
@@ -565,11 +590,9 @@ impl Session {
                 stream.purpose = Use::Goaway;
                 return Step::Again;
             }
-            // We state no probe level: a report that is asked for anyway never comes (spec §4.15).
             BidiType::Probe => {
-                buf.clear();
-                stream.purpose = Use::Draining;
-                return Step::Wait;
+                let _ = buf.split_to(type_len);
+                return self.probe_requested(id, stream, cx);
             }
             _ => {}
         }
@@ -779,6 +802,10 @@ impl Session {
             Some(Use::AnnounceFeed) => {
                 self.drain_input(id);
                 self.feeds.remove(&id);
+            }
+            Some(Use::Probe) => {
+                self.drain_input(id);
+                self.forget_probe(id);
             }
             Some(Use::InfoRequest) => {
                 self.forget_input(id);

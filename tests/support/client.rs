@@ -248,6 +248,20 @@ impl Peer {
         }
     }
 
+    /// What the relay reports of the link, which it is asked for by this call.
+    pub async fn reported_rate(&self) -> u64 {
+        let mut reports = self.connection.recv_bandwidth();
+        let rate = async {
+            loop {
+                if let Some(rate) = reports.peek() {
+                    return rate.as_bps();
+                }
+                reports.changed().await.expect("the session lives");
+            }
+        };
+        within("a report", rate).await
+    }
+
     /// What this publisher was asked for so far.
     pub fn asked(&self) -> Asked {
         let sides = self.counters.snapshot().traffic();
