@@ -109,6 +109,10 @@ pub const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 4 << 20;
 pub const ANNOUNCE_STREAMS_PER_PEER_MAX: usize = 64;
 pub const ANNOUNCE_CHANGES_MAX: usize = 1 << 16;
 
+/// Probe streams that one peer may have open: one is of use, and the next may be there before the
+/// end of the last was noticed.
+pub const PROBE_STREAMS_PER_PEER_MAX: usize = 4;
+
 /// Bytes of incomplete control messages of one peer, over all its streams.
 pub const CONTROL_INPUT_BYTES_MAX: usize = 1 << 20;
 

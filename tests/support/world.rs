@@ -153,9 +153,7 @@ fn server_tls() -> Arc<rustls::ServerConfig> {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
             .expect("a matching key");
-        let newest_first = Version::ALL.into_iter().rev();
-        let named = newest_first.filter(|version| *version >= Version::Lite03);
-        config.alpn_protocols = named.map(|version| version.alpn().into()).collect();
+        config.alpn_protocols = Protocol::ALL.map(|protocol| protocol.name().into()).to_vec();
         config.send_tls13_tickets = 0;
         Arc::new(config)
     };
@@ -846,8 +844,10 @@ impl World {
             let publisher = &self.peers[publisher];
             // Announced for long enough that every shard knows of it.
             let is_known = publisher.up_at.is_some_and(|at| self.now >= at + ms(3000));
-            let is_sound =
-                publisher.is_up() && source.broken.is_empty() && source.refuses.is_none();
+            let is_sound = publisher.is_up()
+                && !publisher.is_leaving
+                && source.broken.is_empty()
+                && source.refuses.is_none();
             assert!(
                 !is_known || !is_sound || source.never_answers.is_some(),
                 "at {:?}: {} subscription {index} of {} is cut off ({:?}), and there is {}",
@@ -920,12 +920,14 @@ impl World {
                 // It cannot be asked, so what the relay lacks, or has had for too long, is not there.
                 let is_brief = publisher.version <= Version::Lite04
                     && [StreamCode::NOT_FOUND.0, StreamCode::OLD.0].contains(&code);
+                let is_away = publisher.is_leaving && code == StreamCode::GOING_AWAY.0;
+                // A feed that cannot be paused ends with its last viewer, and what it was bringing.
+                let is_cut = publisher.version <= Version::Lite02 && code == StreamCode::CANCEL.0;
                 // Not every shard knew of it.
                 let is_early = code == StreamCode::UNROUTABLE.0
                     && publisher.up_at.is_none_or(|at| known.asked_at < at + ms(3000));
-                let is_excused =
-                    is_theirs || is_lost || is_beyond || is_mute || is_brief || is_early;
-                if is_excused || self.evicts(code) {
+                let is_excused = is_theirs || is_lost || is_beyond || is_mute || is_brief;
+                if is_excused || is_away || is_cut || is_early || self.evicts(code) {
                     return Ok(());
                 }
                 Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))
@@ -970,11 +972,12 @@ impl World {
         let is_sure = lost.all(|at| self.now >= at + LOSS_NOTICED);
         let of_the_film = |peer: &Peer| peer.sources.iter().any(|s| s.film == source.film);
         let has_another = self.peers.iter().filter(|peer| of_the_film(peer)).count() > 1;
-        // What was reset before another publisher went on is not brought by that one: nobody can
-        // tell that it will not come, before anything later does.
+        // What was reset before another publisher went on, or is too old, is not brought by that
+        // one: nobody can tell that it will not come, before anything later does.
         let is_over = |sequence: &u64| {
             source.groups.get(sequence).is_some_and(|group| match group.end {
                 Some(End::Reset(_)) => !has_another,
+                _ if has_another && source.is_old(*sequence, known.wanted.max_age_ms) => false,
                 end => end.is_some(),
             })
         };
