@@ -174,6 +174,10 @@ pub const TRAINS_PER_TURN: usize = 8;
 /// turn; what goes out is worth less than what comes after it, and that soon.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 
+/// Bytes of datagrams that one viewer is sent at once beside groups that are under way; a video
+/// frame's worth.
+pub const DATAGRAM_BURST_BYTES: usize = 32 << 10;
+
 /// Datagrams of one track that are passed on in one turn; of more the newest (spec §2.3).
 pub const DATAGRAMS_PER_TURN_MAX: usize = 64;
 

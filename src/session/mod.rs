@@ -39,6 +39,7 @@ use crate::wire::{
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
 use control::Unsent;
+use datagrams::Allowance;
 use fetch_in::FetchIn;
 use fetch_out::FetchOut;
 use probe::Reports;
@@ -281,6 +282,7 @@ pub struct Session {
     /// There are so many that some subscription waits for others.
     crowded: bool,
     fetches_out: FxHashMap<StreamId, FetchOut>,
+    allowance: Allowance,
     probes: FxHashMap<StreamId, Reports>,
     /// When the link is next to be looked at for them.
     probe_deadline: Option<Instant>,
@@ -344,6 +346,7 @@ impl Session {
             open_groups: 0,
             crowded: false,
             fetches_out: FxHashMap::default(),
+            allowance: Allowance::default(),
             probes: FxHashMap::default(),
             probe_deadline: None,
             starved: false,
