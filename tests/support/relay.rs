@@ -46,17 +46,22 @@ pub struct Ended {
 
 impl Relay {
     pub async fn start(shards: usize) -> Relay {
-        Relay::start_with(shards, &[]).await
+        Relay::start_with(shards, "**", &[]).await
+    }
+
+    /// One that is open below some paths only.
+    pub async fn open_to(shards: usize, public: &str) -> Relay {
+        Relay::start_with(shards, public, &[]).await
     }
 
     /// One that keeps a subscription upstream for so long after its last viewer.
     pub async fn lingering(shards: usize, linger: Duration) -> Relay {
         let linger = format!("{}ms", linger.as_millis());
-        Relay::start_with(shards, &["--linger", &linger]).await
+        Relay::start_with(shards, "**", &["--linger", &linger]).await
     }
 
     /// With more arguments than every relay of a play has.
-    async fn start_with(shards: usize, more: &[&str]) -> Relay {
+    async fn start_with(shards: usize, public: &str, more: &[&str]) -> Relay {
         let stage = STAGE.lock().await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
         for (name, _) in std::env::vars_os() {
@@ -69,7 +74,7 @@ impl Relay {
             .args(["--listen", "127.0.0.1:0"])
             .args(["--shards", &shards.to_string()])
             .args(["--listen-tls-generate", "localhost"])
-            .args(["--auth-public", "**"])
+            .args(["--auth-public", public])
             .args(["--log-level", "info"])
             .args(more)
             .stdin(Stdio::null())
