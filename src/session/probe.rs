@@ -299,6 +299,8 @@ mod tests {
 
         fn set_priority(&mut self, _: StreamId, _: i32) {}
 
+        fn send_datagram(&mut self, _: &[u8], _: &[u8]) {}
+
         fn read(&mut self, _: StreamId, _: usize, take: &mut dyn FnMut(&[u8])) -> ReadEnd {
             take(&std::mem::take(&mut self.says));
             if self.has_finished { ReadEnd::Finished } else { ReadEnd::Pending }

@@ -19,11 +19,15 @@ use shardcast::limits::{
 };
 use shardcast::quic::{Config as QuicConfig, Keys};
 use shardcast::session::Policy;
-use shardcast::shard::mailbox::{Parked, mesh};
+use shardcast::shard::guest::{GuestId, Line, Parcel, Unread};
+use shardcast::shard::mailbox::{Outside, Parked, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::shard::placement::home_of;
 use shardcast::shard::{CacheBounds, Counters, Held, Next, Setting, Shard};
+use shardcast::track;
+use shardcast::track::group::GroupEnd;
 use shardcast::wire::*;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::network::{History, Network, Port, Random, To, Weather};
 use super::peer::{
@@ -129,6 +133,45 @@ pub struct World {
     pub groups_are_evicted: bool,
     /// Groups that viewers had to get, and got.
     pub groups_confirmed: usize,
+    /// The way into each shard from outside.
+    outsides: Vec<Outside<ToShard>>,
+    unread: Arc<Unread>,
+    guests: u64,
+}
+
+/// Somebody outside of all shards who asked for one group.
+pub struct Guest {
+    pub id: GuestId,
+    home: usize,
+    parcels: UnboundedReceiver<Parcel>,
+    /// Frames so far, and how it ended.
+    frames: usize,
+    end: Option<Result<(), StreamCode>>,
+}
+
+impl Guest {
+    /// Frames that it has been given so far, and how that ended.
+    pub fn outcome(&mut self) -> (usize, Option<Result<(), StreamCode>>) {
+        while let Ok(parcel) = self.parcels.try_recv() {
+            assert_eq!(self.end, None, "nothing follows the end");
+            let pieces = match parcel.news {
+                track::Fetched::Pieces(pieces) => pieces,
+                track::Fetched::Failed(code) => {
+                    self.end = Some(Err(code));
+                    continue;
+                }
+            };
+            for piece in pieces {
+                self.frames += piece.marks.len();
+                self.end = piece.ends.map(|end| match end {
+                    GroupEnd::Finished => Ok(()),
+                    GroupEnd::Capped => Err(StreamCode::INTERNAL),
+                    GroupEnd::Aborted(code) => Err(code),
+                });
+            }
+        }
+        (self.frames, self.end)
+    }
 }
 
 // ---- keys, the same in every run ----
@@ -232,6 +275,7 @@ impl World {
         let mut network = Network::new(random.next(), stage.shards);
         network.strays = stage.strays;
         let posts = mesh::<ToShard>(stage.shards, stage.lanes);
+        let outsides = posts.iter().map(|post| post.outside()).collect();
         let cores = posts.into_iter().enumerate().map(|(shard, post)| {
             let parked = post.waker();
             let setting = Setting {
@@ -271,7 +315,46 @@ impl World {
             groups_are_evicted: stage.cache.bytes < CACHE_BYTES
                 || stage.cache.duration < CACHE_DURATION_DEFAULT,
             groups_confirmed: 0,
+            outsides,
+            unread: Unread::new(1 << 30),
+            guests: 0,
         }
+    }
+
+    /// Somebody outside asks for a group of a track, or for its newest.
+    pub fn guest(&mut self, path: &str, track: &str, group: Option<u64>) -> Guest {
+        let unread = self.unread.clone();
+        self.guest_with(path, track, group, &unread)
+    }
+
+    /// One of those who may leave no more unread than this.
+    pub fn guest_with(
+        &mut self,
+        path: &str,
+        track: &str,
+        group: Option<u64>,
+        unread: &Arc<Unread>,
+    ) -> Guest {
+        let home = home_of(path, track, self.stage.shards);
+        let (line, parcels) = Line::new(unread);
+        let guest = GuestId(self.guests);
+        self.guests += 1;
+        let broadcast = Path::parse(path).expect("a path");
+        let track = track.into();
+        self.tell(home, ToShard::FetchForGuest { guest, broadcast, track, group, line });
+        Guest { id: guest, home, parcels, frames: 0, end: None }
+    }
+
+    pub fn guest_settles(&mut self, guest: &Guest) {
+        self.tell(guest.home, ToShard::GuestSettles { guest: guest.id });
+    }
+
+    pub fn guest_leaves(&mut self, guest: Guest) {
+        self.tell(guest.home, ToShard::GuestLeaves { guest: guest.id });
+    }
+
+    fn tell(&mut self, shard: usize, mail: ToShard) {
+        assert!(self.outsides[shard].send(mail).is_ok(), "the lane is full");
     }
 
     pub fn since_start(&self) -> Duration {
