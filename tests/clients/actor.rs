@@ -1,0 +1,196 @@
+//! A client in another language as a play sees it. What can be asked of one is the same for all:
+//! the functions of `tests/browser/page.js` and `tests/clients/actor.py`.
+
+use std::collections::BTreeSet;
+use std::fmt::{Display, Write as _};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use moq_net::{Timescale, Timestamp};
+use tokio::sync::OnceCell;
+
+use super::program::{Lines, Program, shown};
+use crate::support::client::{Frames, Script, ScriptedGroup};
+
+const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/demo-venv/bin/python");
+const PYTHON_ACTOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/actor.py");
+
+/// The browser of all plays. It is never dropped: it ends when its standard input does, with us.
+static DRIVER: OnceCell<Driver> = OnceCell::const_new();
+
+/// Numbers for calls and pages.
+static NEXT: AtomicUsize = AtomicUsize::new(1);
+
+struct Driver {
+    program: Mutex<Program>,
+    answers: Lines,
+}
+
+pub struct Actor {
+    name: String,
+    driver: Means,
+}
+
+enum Means {
+    Shared(&'static Driver),
+    Own(Driver),
+}
+
+impl Actor {
+    /// A page of its own in the browser.
+    pub async fn page() -> Actor {
+        let driver = DRIVER.get_or_init(start_browser).await;
+        let name = format!("page{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Actor { name, driver: Means::Shared(driver) }
+    }
+
+    /// A Python process.
+    pub fn python() -> Actor {
+        let mut command = Command::new(PYTHON);
+        command.arg(PYTHON_ACTOR);
+        let driver = Driver::start("python", command);
+        Actor { name: "python".to_owned(), driver: Means::Own(driver) }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Calls a function of the actor, and returns what that came to.
+    pub async fn ask(&self, call: impl Display) -> Result<String, String> {
+        let driver = match &self.driver {
+            Means::Shared(driver) => driver,
+            Means::Own(driver) => driver,
+        };
+        driver.ask(&self.name, call).await
+    }
+
+    /// A call that must succeed.
+    #[track_caller]
+    pub fn tell(&self, call: impl Display) -> impl Future<Output = String> {
+        let caller = std::panic::Location::caller();
+        let call = call.to_string();
+        async move {
+            let answer = self.ask(&call).await;
+            answer.unwrap_or_else(|error| {
+                panic!("{caller}: {} {}: {error}", self.name, shown(&call))
+            })
+        }
+    }
+
+    pub async fn publish(&self, track: &str, script: &Script) {
+        for group in &script.groups {
+            self.publish_group(track, script, group).await;
+        }
+    }
+
+    pub async fn publish_group(&self, track: &str, script: &Script, group: &ScriptedGroup) {
+        let mut frames = String::new();
+        for (index, frame) in group.frames.iter().enumerate() {
+            let payload = hex(&script.payload(group.sequence, index));
+            let _ = write!(frames, "[{},'{payload}'],", frame.ticks);
+        }
+        self.tell(format!("write('{track}',{},[{frames}])", group.sequence)).await;
+    }
+
+    /// Reads until every group of the script arrived, in any order, and compares all of it.
+    #[track_caller]
+    pub fn expect(&self, script: &Script, timestamps: bool) -> impl Future<Output = ()> {
+        let who = format!("{}: {}", std::panic::Location::caller(), self.name);
+        async move {
+            let mut missing: BTreeSet<u64> =
+                script.groups.iter().map(|group| group.sequence).collect();
+            while !missing.is_empty() {
+                let sequence = self.reads(&who, script, timestamps).await;
+                assert!(missing.remove(&sequence), "{who}: group {sequence} arrived twice");
+            }
+        }
+    }
+
+    /// Reads what was cached when it came, if anything, and then one group that was not.
+    #[track_caller]
+    pub fn reads_up_to(&self, script: &Script, last: u64) -> impl Future<Output = ()> {
+        let who = format!("{}: {}", std::panic::Location::caller(), self.name);
+        async move { while self.reads(&who, script, false).await != last {} }
+    }
+
+    /// Reads a group, compares it with the script and returns its sequence.
+    async fn reads(&self, who: &str, script: &Script, timestamps: bool) -> u64 {
+        let told = self.tell("group()").await;
+        assert_ne!(told, "end", "{who}: the track ended");
+        let (sequence, frames) = parse_group(&told);
+        assert!(script.find(sequence).is_some(), "{who}: group {sequence} was never sent");
+        script.compare_from(who, sequence, 0, &frames, timestamps);
+        sequence
+    }
+}
+
+impl Driver {
+    #[track_caller]
+    fn start(name: &str, command: Command) -> Driver {
+        let program = Program::start(name, command);
+        let answers = program.stdout.clone();
+        Driver { program: Mutex::new(program), answers }
+    }
+
+    async fn ask(&self, actor: &str, call: impl Display) -> Result<String, String> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
+        let call = call.to_string();
+        let from = self.answers.count();
+        self.program.lock().expect("no play panics here").write(format!("{number} {actor} {call}"));
+        let answers =
+            |line: &str| line.split_once(' ').is_some_and(|(first, _)| first == number);
+        let what = format!("{actor} to answer {}", shown(&call));
+        let line = self.answers.find(from, &what, answers).await;
+        let mut words = line.splitn(3, ' ').skip(1);
+        let (ok, text) = (words.next() == Some("ok"), words.next().unwrap_or("").to_owned());
+        if ok { Ok(text) } else { Err(text) }
+    }
+}
+
+async fn start_browser() -> Driver {
+    for needed in ["/usr/bin/chromium", &format!("{BROWSER}/node_modules/@moq/net")] {
+        assert!(Path::new(needed).exists(), "no {needed}; run scripts/setup.sh");
+    }
+    let mut command = Command::new("node");
+    command.arg(format!("{BROWSER}/driver.mjs"));
+    let driver = Driver::start("browser", command);
+    driver.answers.find(0, "the browser to start", |line| line.starts_with("0 ok")).await;
+    driver
+}
+
+/// `SEQUENCE TICKS/SCALE:HEX …`, with one word per frame.
+pub fn parse_group(told: &str) -> (u64, Frames) {
+    let mut words = told.split(' ');
+    let sequence = words.next().and_then(|word| word.parse().ok());
+    let sequence = sequence.unwrap_or_else(|| panic!("no sequence in {:?}", shown(told)));
+    (sequence, words.map(parse_frame).collect())
+}
+
+fn parse_frame(word: &str) -> (Timestamp, Bytes) {
+    let parse = || {
+        let (stamp, payload) = word.split_once(':')?;
+        let (ticks, scale) = stamp.split_once('/')?;
+        let scale = Timescale::new(scale.parse().ok()?).ok()?;
+        // A client that stamps by its own clock does so between the ticks.
+        let ticks = ticks.parse::<f64>().ok()? as u64;
+        Some((Timestamp::new(ticks, scale).ok()?, unhex(payload)?))
+    };
+    parse().unwrap_or_else(|| panic!("not a frame: {:?}", shown(word)))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| DIGITS[digit as usize] as char).collect()
+}
+
+fn unhex(text: &str) -> Option<Bytes> {
+    let digit = |letter: u8| (letter as char).to_digit(16).map(|digit| digit as u8);
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
+}
