@@ -1806,7 +1806,7 @@ pub fn covers(wanted: &Preferences, sequence: u64) -> bool {
 
 impl Source {
     /// Spec §4.10: how far the newest timestamp is ahead of the group right after this one.
-    fn is_old(&self, sequence: u64, max_age_ms: u64) -> bool {
+    pub fn is_old(&self, sequence: u64, max_age_ms: u64) -> bool {
         let Some((_, next)) = self.groups.range(sequence + 1..).next() else { return false };
         let newest = self.groups.values().next_back().expect("there is a next one");
         let (Some(begins), Some(newest)) =

@@ -972,11 +972,12 @@ impl World {
         let is_sure = lost.all(|at| self.now >= at + LOSS_NOTICED);
         let of_the_film = |peer: &Peer| peer.sources.iter().any(|s| s.film == source.film);
         let has_another = self.peers.iter().filter(|peer| of_the_film(peer)).count() > 1;
-        // What was reset before another publisher went on is not brought by that one: nobody can
-        // tell that it will not come, before anything later does.
+        // What was reset before another publisher went on, or is too old, is not brought by that
+        // one: nobody can tell that it will not come, before anything later does.
         let is_over = |sequence: &u64| {
             source.groups.get(sequence).is_some_and(|group| match group.end {
                 Some(End::Reset(_)) => !has_another,
+                _ if has_another && source.is_old(*sequence, known.wanted.max_age_ms) => false,
                 end => end.is_some(),
             })
         };
