@@ -34,7 +34,7 @@ use shardcast::limits::{LANE_MESSAGES, LINGER_DEFAULT, MAIL_PER_TURN};
 use shardcast::net::{Datagrams, Received, Sent, Train};
 use shardcast::quic::{Config as QuicConfig, Keys};
 use shardcast::route::{Route, RouteId, SessionRef};
-use shardcast::session::streams::{ReadEnd, StreamId, Streams, WriteEnd};
+use shardcast::session::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
 use shardcast::session::{Context, Effect, Names, Policy, RouteIds, Service, Session};
 use shardcast::shard::mailbox::{Flush, Post, mesh};
 use shardcast::shard::message::{ToShard, TrackKey};
@@ -248,6 +248,10 @@ impl Streams for Peer {
 
     fn rtt(&self) -> Duration {
         Duration::from_millis(10)
+    }
+
+    fn estimate(&self) -> Estimate {
+        Estimate::default()
     }
 
     fn close(&mut self, _: SessionCode, reason: &'static str) {

@@ -109,6 +109,10 @@ pub const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 4 << 20;
 pub const ANNOUNCE_STREAMS_PER_PEER_MAX: usize = 64;
 pub const ANNOUNCE_CHANGES_MAX: usize = 1 << 16;
 
+/// Probe streams that one peer may have open: one is of use, and the next may be there before the
+/// end of the last was noticed.
+pub const PROBE_STREAMS_PER_PEER_MAX: usize = 4;
+
 /// Bytes of incomplete control messages of one peer, over all its streams.
 pub const CONTROL_INPUT_BYTES_MAX: usize = 1 << 20;
 
@@ -169,6 +173,10 @@ pub const TRAINS_PER_TURN: usize = 8;
 /// Bytes of datagrams that may wait in one connection, in and out. What comes in is taken every
 /// turn; what goes out is worth less than what comes after it, and that soon.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
+
+/// Bytes of datagrams that one viewer is sent at once beside groups that are under way; a video
+/// frame's worth.
+pub const DATAGRAM_BURST_BYTES: usize = 32 << 10;
 
 /// Datagrams of one track that are passed on in one turn; of more the newest (spec §2.3).
 pub const DATAGRAMS_PER_TURN_MAX: usize = 64;

@@ -3,7 +3,7 @@
 //! Every shard holds a full replica. Knows paths, hop chains and costs; what a session is it
 //! does not know beyond a name for it (spec §4.4 to §4.6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -48,9 +48,17 @@ impl Route {
         self.via == identity || self.hops.contains(identity)
     }
 
+    /// Its session leaves, here or at the relay that announced it: anything else wins over it, yet
+    /// it can be used (spec §4.16).
+    fn is_leaving(&self) -> bool {
+        self.cost == Cost::MAX
+    }
+
     /// Lower wins (spec §4.5).
-    fn rank(&self) -> (bool, Cost, usize, std::cmp::Reverse<RouteId>) {
-        (self.hops.is_anonymous(), self.cost, self.hops.len(), std::cmp::Reverse(self.id))
+    fn rank(&self) -> (bool, bool, Cost, usize, std::cmp::Reverse<RouteId>) {
+        let newest_first = std::cmp::Reverse(self.id);
+        let is_anonymous = self.hops.is_anonymous();
+        (self.is_leaving(), is_anonymous, self.cost, self.hops.len(), newest_first)
     }
 }
 
@@ -58,6 +66,8 @@ impl Route {
 pub struct Directory {
     /// The routes of each announced path, best first.
     paths: BTreeMap<Path, Vec<Arc<Route>>>,
+    /// Those of them that leave.
+    leaving: BTreeSet<RouteId>,
 }
 
 impl Directory {
@@ -65,11 +75,16 @@ impl Directory {
     pub fn insert(&mut self, route: Arc<Route>) {
         let routes = self.paths.entry(route.path.clone()).or_default();
         routes.retain(|other| other.id != route.id);
+        match route.is_leaving() {
+            true => self.leaving.insert(route.id),
+            false => self.leaving.remove(&route.id),
+        };
         let at = routes.partition_point(|other| other.rank() < route.rank());
         routes.insert(at, route);
     }
 
     pub fn remove(&mut self, path: &Path, id: RouteId) {
+        self.leaving.remove(&id);
         if let Some(routes) = self.paths.get_mut(path) {
             routes.retain(|route| route.id != id);
             if routes.is_empty() {
@@ -104,6 +119,29 @@ impl Directory {
         self.covering(path)
             .filter(|route| route.origin() == origin && !tried.contains(&route.id))
             .find(|route| avoid.is_none_or(|identity| !route.passes(identity)))
+    }
+
+    /// The same among those that do not leave.
+    pub fn resolve_staying(
+        &self,
+        path: &Path,
+        origin: u64,
+        avoid: Option<u64>,
+        tried: &[RouteId],
+    ) -> Option<&Arc<Route>> {
+        self.covering(path)
+            .filter(|route| route.origin() == origin && !tried.contains(&route.id))
+            .filter(|route| !route.is_leaving())
+            .find(|route| avoid.is_none_or(|identity| !route.passes(identity)))
+    }
+
+    pub fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Whether a route is one that leaves, by the latest news of it.
+    pub fn is_leaving(&self, id: RouteId) -> bool {
+        self.leaving.contains(&id)
     }
 
     /// Whether any route to this content passes through a peer, so that the peer needs a copy
@@ -218,6 +256,31 @@ mod tests {
         assert_eq!(next.map(|route| route.id.0), Some(2));
         assert!(directory.any_passes(&path("a/x"), 7, 8));
         assert!(!directory.any_passes(&path("a/x"), 9, 8));
+    }
+
+    #[test]
+    fn anything_wins_over_a_route_that_leaves() {
+        let leaving = |id, hops: &[u64]| {
+            let route = route(id, "a", hops, 0);
+            Arc::new(Route { cost: Cost::MAX, ..(*route).clone() })
+        };
+        check(&[leaving(1, &[7]), route(2, "a", &[8, 0, 9], 1 << 60)], "a", 5, Some(2));
+        check(&[leaving(1, &[7]), leaving(2, &[8, 0])], "a", 5, Some(1));
+        check(&[leaving(1, &[7])], "a", 5, Some(1));
+        let mut directory = directory(&[route(1, "a", &[7], 0), leaving(2, &[7, 8])]);
+        let staying = |directory: &Directory, tried: &[RouteId]| {
+            let route = directory.resolve_staying(&path("a/x"), 7, None, tried);
+            route.map(|route| route.id.0)
+        };
+        assert_eq!(staying(&directory, &[]), Some(1));
+        assert_eq!(staying(&directory, &[RouteId(1)]), None);
+        assert!(!directory.is_leaving(RouteId(1)) && directory.is_leaving(RouteId(2)));
+        directory.insert(leaving(1, &[7]));
+        assert_eq!(staying(&directory, &[]), None);
+        assert!(directory.is_leaving(RouteId(1)));
+        directory.insert(route(1, "a", &[7], 3));
+        directory.remove(&path("a"), RouteId(2));
+        assert!(!directory.has_leaving());
     }
 
     #[test]

@@ -33,7 +33,10 @@ const SIZES_SMALL: [usize; 3] = [300, 0, 1200];
 /// The versions whose wire can ask for a past group.
 const FETCHING: [&str; 2] = [LITE_05, LITE_06];
 
-/// Every pair of them: who publishes, who views.
+/// The versions whose wire can pause a subscription.
+const PAUSING: [&str; 4] = [LITE_03, LITE_04, LITE_05, LITE_06];
+
+/// Every pair of those that fetch: who publishes, who views.
 const FETCHING_PAIRS: [(&str, &str); 4] =
     [(LITE_05, LITE_05), (LITE_05, LITE_06), (LITE_06, LITE_05), (LITE_06, LITE_06)];
 
@@ -107,7 +110,6 @@ async fn datagrams_between_released_clients() {
             old.sees(PATH).await;
             let mut view = subscribe_plainly(&viewer).await;
             let mut view_old = subscribe_plainly(&old).await;
-            channel.wanted(TRACK).await;
             // Everybody is in place once a group has come.
             let start = script(1, &SIZES_SMALL);
             channel.publish(TRACK, &start);
@@ -1101,7 +1103,7 @@ async fn a_fetch_loses_its_publisher() {
 async fn fetch_from_a_publisher_without_fetch() {
     let relay = Relay::start(2).await;
     let feed = script(2, &SIZES);
-    for publisher_version in [LITE_03, LITE_04] {
+    for publisher_version in [LITE_01, LITE_02, LITE_03, LITE_04] {
         for viewer_version in FETCHING {
             let who = format!("{publisher_version} to {viewer_version}");
             let publisher = Peer::connect(&relay, publisher_version, Role::Publisher).await;
@@ -1138,7 +1140,7 @@ async fn fetch_from_a_publisher_without_fetch() {
 async fn viewer_returns_within_the_linger() {
     const PRIORITY: u8 = 9;
     let relay = Relay::start(2).await;
-    for version in VERSIONS {
+    for version in PAUSING {
         let publisher = Peer::connect(&relay, version, Role::Publisher).await;
         let mut viewer = Peer::connect(&relay, version, Role::Viewer).await;
         let mut other = Peer::connect(&relay, version, Role::Viewer).await;
@@ -1366,5 +1368,21 @@ async fn publisher_returns_under_its_identity() {
             viewer.loses(PATH).await;
             drop(open);
         }
+    }
+}
+
+/// A client that wants to know how fast the relay could send is told, on every version that has a
+/// word for it.
+#[tokio::test]
+async fn the_link_is_reported_to_those_who_ask() {
+    let relay = Relay::start(2).await;
+    for version in [LITE_03, LITE_04, LITE_05, LITE_06] {
+        let viewer = Peer::connect(&relay, version, Role::Viewer).await;
+        let rate = viewer.reported_rate().await;
+        println!("{version}: {rate} b/s");
+        // Loopback: a window of a few packets within a millisecond or so.
+        assert!(rate > 1_000_000, "{version}: {rate} b/s");
+        assert!(viewer.connected(), "{version}");
+        viewer.leave().await;
     }
 }

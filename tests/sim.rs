@@ -25,8 +25,8 @@ use support::world::*;
 const PATH: &str = "live/cam";
 const TRACK: &str = "video";
 
-const VERSIONS: [Version; 4] = [Version::Lite03, Version::Lite04, Version::Lite05, Version::Lite06];
-use Version::{Lite03, Lite04, Lite05, Lite06};
+const VERSIONS: [Version; 6] = Version::ALL;
+use Version::{Lite01, Lite02, Lite03, Lite04, Lite05, Lite06};
 
 /// Seeds of the random play in an ordinary run.
 const SEEDS: u64 = 1000;
@@ -175,7 +175,9 @@ fn a_group_that_its_publisher_resets_is_reset_with_the_same_code() {
 #[test]
 fn a_late_joiner_gets_the_newest_group_and_on_lite_06_what_its_max_age_covers() {
     let aged = |max_age_ms| Preferences { max_age_ms, ..live() };
-    let table: [(Version, Preferences, &[u64]); 7] = [
+    let table: [(Version, Preferences, &[u64]); 9] = [
+        (Lite01, live(), &[4, 5]),
+        (Lite02, live(), &[4, 5]),
         (Lite03, live(), &[4, 5]),
         (Lite05, live(), &[4, 5]),
         (Lite06, live(), &[0, 1, 2, 3, 4, 5]),
@@ -403,7 +405,8 @@ fn a_viewer_that_returns_makes_the_relay_subscribe_again() {
 
 #[test]
 fn a_refusal_is_relayed_word_for_word() {
-    for (version, code) in [(Lite06, 0x33), (Lite05, 0x41), (Lite03, 0x33), (Lite04, 0x77)] {
+    let codes = [(Lite06, 0x33), (Lite05, 0x41), (Lite03, 0x33), (Lite04, 0x77), (Lite01, 0x41)];
+    for (version, code) in codes {
         let mut w = world(2);
         let cam = w.publisher(version, 0, PATH, TRACK);
         w.source(cam).refuses = Some(code);
@@ -482,7 +485,9 @@ fn paths_are_relative_to_the_path_of_the_session() {
 #[test]
 fn a_listener_hears_the_present_and_then_every_change() {
     // Hops are there from lite-04 on, and name the relay only where the sender appends itself.
-    let table: [(Version, &[&str]); 4] = [
+    let table: [(Version, &[&str]); 6] = [
+        (Lite01, &["+a", "+b/c", ".", "-a", "+a", "-b/c", "-a"]),
+        (Lite02, &["+a", "+b/c", ".", "-a", "+a", "-b/c", "-a"]),
         (Lite03, &["+a", "+b/c", "-a", "+a", "-b/c", "-a"]),
         (Lite04, &["+a [7, 1000]", "+b/c [7, 1000]", "-a", "+a [7, 1000]", "-b/c", "-a"]),
         (Lite05, &["+a [7]", "+b/c [7]", ".", "-a", "+a [7]", "~b/c [3, 7]", "-b/c", "-a"]),
@@ -570,6 +575,57 @@ fn nobody_is_told_of_what_flows_through_itself() {
             w.run(ms(200));
             assert_eq!(w.sub(sub).end, Some(End::Reset(StreamCode::UNROUTABLE.0)));
         }
+        w.end();
+    }
+}
+
+#[test]
+fn a_peer_that_asks_is_told_what_the_link_is_like() {
+    for version in VERSIONS.into_iter().filter(|version| *version >= Lite03) {
+        let mut w = world(2);
+        let ann = w.viewer(version, 1);
+        let is_stated = |setup: &Setup| setup.probe == ProbeLevel::Report;
+        assert!(version < Lite05 || w.peers[ann].relay_setup.as_ref().is_some_and(is_stated));
+        let probe = w.raw(ann, Dir::Bi, b"\x04", false);
+        let told = |w: &World| {
+            let mut rest = &w.peers[ann].raws[&probe].received[..];
+            let mut told = Vec::new();
+            while let Some((report, used)) = Probe::take(version, rest).expect("a report") {
+                told.push(report);
+                rest = &rest[used..];
+            }
+            told
+        };
+        w.run(ms(100));
+        let first = told(&w);
+        assert_eq!(first.len(), 1, "{version}: {first:?}");
+        let latency = w.peers[ann].spec.weather.latency;
+        let rtt = 2 * latency.as_millis() as u64;
+        let said = if version == Lite03 { 0 } else { first[0].rtt_ms };
+        assert!(
+            said.abs_diff(if version == Lite03 { 0 } else { rtt }) <= 2,
+            "{version}: {first:?}"
+        );
+        // A window of ten packets at least, each round trip.
+        let least = 10 * 1200 * 8 * 1000 / (rtt + 2);
+        assert!(first[0].bitrate >= least, "{version}: {first:?}");
+        // Nothing is news any more for ten seconds, and then all is.
+        w.run(ms(9000));
+        assert_eq!(told(&w).len(), 1, "{version}");
+        w.run(ms(2000));
+        assert_eq!(told(&w).len(), 2, "{version}");
+        // The way becomes longer, which pings show.
+        w.peers[ann].spec.weather.latency = 4 * latency;
+        w.run(ms(30_000));
+        let last = *told(&w).last().expect("there were some");
+        assert!(last.bitrate < first[0].bitrate / 2, "{version}: {last:?}");
+        assert!(version == Lite03 || last.rtt_ms > 2 * rtt, "{version}: {last:?}");
+        w.peers[ann].write_raw(probe, b"", true);
+        w.run(ms(200));
+        assert_eq!(w.peers[ann].raws[&probe].end, Some(End::Finished), "{version}");
+        let count = told(&w).len();
+        w.run(ms(11_000));
+        assert_eq!(told(&w).len(), count, "{version}");
         w.end();
     }
 }
@@ -804,8 +860,9 @@ fn who_breaks_the_rules_pays_alone() {
         ends(Lite05, Dir::Bi, b"\x02\x02\x00\x05", StreamDropped),
         ends(Lite06, Dir::Bi, b"\x01\x04\x03*/a", StreamDropped),
         ends(Lite05, Dir::Bi, b"\x06\x0f\x08live/cam\x05video\x00", StreamDropped),
-        // A probe gets no report, and no complaint.
+        // A probe says no more than that it is one.
         ends(Lite05, Dir::Bi, b"\x04", StreamServed),
+        ends(Lite05, Dir::Bi, b"\x04\x00", StreamDropped),
         ends(Lite06, Dir::Bi, b"\x01\x01\x00", StreamServed),
         ends(Lite06, Dir::Bi, b"\x05\x01\x00", StreamServed),
         (Lite06, Dir::Bi, vec![b"\x05\x01\x00", b"\x05\x01\x00"], closed),
@@ -1149,7 +1206,10 @@ struct Troupe {
 
 impl Troupe {
     fn spec(&mut self) -> Spec {
-        let version = self.r.pick(&[Lite03, Lite04, Lite05, Lite05, Lite06, Lite06]);
+        let version = self.r.pick(&[
+            Lite01, Lite02, Lite03, Lite04, Lite05, Lite05, Lite05, Lite05, Lite06, Lite06, Lite06,
+            Lite06,
+        ]);
         let shard = self.r.below(self.w.stage.shards as u64) as usize;
         let weather = if self.r.one_in(2) { Weather::FAIR } else { stormy(&mut self.r) };
         let window = self.r.pick(&[8 << 20, 8 << 20, 50_000]);
@@ -1360,7 +1420,11 @@ impl Troupe {
             }
             69..72 => self.be_faulty()?,
             72 => self.add_way()?,
-            73..120 => self.publish()?,
+            73 if self.r.one_in(3) => {
+                let way = self.some_way()?;
+                self.w.peers[way.peer].go_away();
+            }
+            74..120 => self.publish()?,
             _ => {}
         }
         Some(())

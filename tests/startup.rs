@@ -61,6 +61,8 @@ fn refused_arguments() {
         (&["--cache-capacity", "8Gb/s"], &["--cache-capacity", "'8Gb/s'", "GiB"]),
         (&["--cache-capacity", "150%"], &["--cache-capacity", "'150%'", "1% to 100%"]),
         (&["--cache-headroom", "10%"], &["--cache-headroom", "one bound", "--cache-capacity"]),
+        (&["--web-http-listen", "8080"], &["--web-http-listen", "'8080'", "same or off"]),
+        (&["--web-http-listen", "0.0.0.0:0"], &["an access rule", "run: shardcast"]),
         (&["--server-bind", "[::]:443"], &["--server-bind", "write --listen"]),
         (&["--auth-key", "root.jwk"], &["--auth-key", "--auth-public"]),
         (&["relay.toml"], &["'relay.toml'", "no configuration file"]),
@@ -85,6 +87,8 @@ fn refused_variables() {
         ("MOQ_CACHE_DURATION", "30", &["'30'", "--cache-duration", "write 30s"]),
         ("MOQ_CACHE_HEADROOM", "2GiB", &["MOQ_CACHE_HEADROOM", "--cache-capacity"]),
         ("MOQ_CACHE_SIZE", "2GiB", &["MOQ_CACHE_SIZE", "no such setting"]),
+        ("MOQ_WEB_HTTP_LISTEN", "on", &["'on'", "--web-http-listen", "same or off"]),
+        ("MOQ_WEB_WS", "true", &["MOQ_WEB_WS", "WebSockets"]),
         ("RUST_LOG", "shardcast=loud", &["RUST_LOG", "info"]),
         ("MOQ_SERVER_BIND", "[::]:443", &["MOQ_SERVER_BIND", "MOQ_LISTEN"]),
         ("MOQ_AUTH_KEY", "root.jwk", &["MOQ_AUTH_KEY", "--auth-public"]),
@@ -323,6 +327,7 @@ fn help_names_every_flag() {
     assert_eq!((ended.code(), ended.stderr.as_str()), (0, ""));
     let words = [
         "--listen <ADDR>",
+        "--web-http-listen <ADDR>",
         "--listen-tls-cert <FILE>",
         "--listen-tls-key <FILE>",
         "--listen-tls-generate <HOST>",
@@ -335,6 +340,7 @@ fn help_names_every_flag() {
         "--help",
         "--version",
         "MOQ_LISTEN=",
+        "MOQ_WEB_HTTP_LISTEN=",
         "MOQ_LISTEN_TLS_CERT=",
         "MOQ_LISTEN_TLS_KEY=",
         "MOQ_LISTEN_TLS_GENERATE=",

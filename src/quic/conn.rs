@@ -8,12 +8,12 @@ use quinn_proto as proto;
 use quinn_proto::{Dir, VarInt};
 
 use super::streams::{RawEnd, RawStreams};
-use super::varint;
 use super::web::Web;
+use super::{INITIAL_RTT, varint};
 use crate::h3::request::{Request, Status};
 use crate::h3::{self, Code};
 use crate::limits::{CLOSE_GRACE_MIN, SETUP_TIMEOUT, STREAMS_MAX, STREAMS_UNI_PUBLISHER};
-use crate::session::streams::{ReadEnd, StreamId, Streams, WriteEnd};
+use crate::session::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
 use crate::wire::{SessionCode, StreamCode};
 
 /// What a browser's connection agrees on in TLS; the moq version follows in the request.
@@ -386,6 +386,17 @@ impl Streams for Conn {
 
     fn rtt(&self) -> Duration {
         self.proto.rtt()
+    }
+
+    fn estimate(&self) -> Estimate {
+        let rtt = self.proto.rtt();
+        // Before the first sample this is what was assumed.
+        if rtt == INITIAL_RTT {
+            return Estimate::default();
+        }
+        let bits = self.proto.congestion_state().window() as f64 * 8.0;
+        let bitrate = (bits / rtt.as_secs_f64()).round() as u64;
+        Estimate { bitrate: Some(bitrate), rtt: Some(rtt) }
     }
 
     fn close(&mut self, code: SessionCode, reason: &'static str) {

@@ -19,6 +19,9 @@ pub use endpoint::{Arrival, Endpoint};
 use crate::limits::*;
 use cid::ShardCids;
 
+/// The round trip that is assumed before it is measured.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
 /// Secrets that all shards share: a packet may reach another shard than its connection's, and a
 /// restarted relay with the same secrets can tell its peers that it has forgotten them.
 #[derive(Clone)]
@@ -86,7 +89,7 @@ fn transport() -> TransportConfig {
         .stream_receive_window(STREAM_WINDOW_BYTES.into())
         .receive_window(RECEIVE_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
-        .initial_rtt(Duration::from_millis(100))
+        .initial_rtt(INITIAL_RTT)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
     transport

@@ -10,8 +10,8 @@ use super::{Context, Effect, Session, Step, Stream, Use};
 use crate::limits::{ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCEMENTS_PER_PEER_MAX};
 use crate::route::{Route, RouteId};
 use crate::wire::{
-    Announce, AnnounceOk, AnnounceRequest, BidiType, Cost, Hops, Path, SessionCode, Version,
-    encode_varint,
+    Announce, AnnounceInit, AnnounceOk, AnnounceRequest, BidiType, Cost, DecodeError, Hops, Path,
+    SessionCode, Version, encode_varint,
 };
 
 /// One Announce stream that we opened towards the peer.
@@ -19,7 +19,10 @@ use crate::wire::{
 pub(super) struct AnnounceSource {
     /// Absolute.
     prefix: Path,
-    /// The responder's hop, once ANNOUNCE_OK has named it (lite-05 and newer).
+    /// What comes before all announcements is here: ANNOUNCE_OK (lite-05 and newer) or
+    /// ANNOUNCE_INIT (lite-01 and 02).
+    has_begun: bool,
+    /// The responder's hop, where ANNOUNCE_OK has named it.
     responder: Option<u64>,
     /// What the peer has live on this stream, by suffix; with its route, unless that was dropped.
     live: FxHashMap<Path, Option<(RouteId, Path)>>,
@@ -43,8 +46,11 @@ impl Session {
             let mut bytes = Vec::new();
             encode_varint(BidiType::Announce as u64, &mut bytes);
             request.encode(self.version, &mut bytes);
-            let source = Box::new(AnnounceSource { prefix, ..AnnounceSource::default() });
-            let stream = Stream { purpose: Use::AnnounceSource(source), buf: BytesMut::new() };
+            // Only there announcements come without a word before them.
+            let has_begun = matches!(self.version, Version::Lite03 | Version::Lite04);
+            let source = AnnounceSource { prefix, has_begun, ..AnnounceSource::default() };
+            let purpose = Use::AnnounceSource(Box::new(source));
+            let stream = Stream { purpose, buf: BytesMut::new() };
             self.inputs.insert(id, stream);
             self.send(id, &bytes, false, cx);
         }
@@ -56,22 +62,7 @@ impl Session {
         buf: &mut BytesMut,
         cx: &mut Context<'_, S>,
     ) -> Step {
-        let used = if self.version >= Version::Lite05 && source.responder.is_none() {
-            AnnounceOk::take(buf).map(|taken| {
-                taken.map(|(ok, used)| {
-                    source.responder = Some(ok.hop);
-                    used
-                })
-            })
-        } else {
-            Announce::take(self.version, buf).map(|taken| {
-                taken.map(|(announce, used)| {
-                    self.announced(source, announce, cx);
-                    used
-                })
-            })
-        };
-        match used {
+        match self.take_one(source, buf, cx) {
             Ok(Some(used)) => {
                 buf.advance(used);
                 Step::Again
@@ -82,6 +73,37 @@ impl Session {
                 Step::Forget
             }
         }
+    }
+
+    /// Handles what is at the front of the buffer, and gives its length.
+    fn take_one<S: Streams>(
+        &mut self,
+        source: &mut AnnounceSource,
+        buf: &[u8],
+        cx: &mut Context<'_, S>,
+    ) -> Result<Option<usize>, DecodeError> {
+        if source.has_begun {
+            let Some((announce, used)) = Announce::take(self.version, buf)? else {
+                return Ok(None);
+            };
+            self.announced(source, announce, cx);
+            return Ok(Some(used));
+        }
+        if self.version >= Version::Lite05 {
+            let Some((ok, used)) = AnnounceOk::take(buf)? else { return Ok(None) };
+            source.has_begun = true;
+            source.responder = Some(ok.hop);
+            return Ok(Some(used));
+        }
+        let Some((init, used)) = AnnounceInit::take(buf)? else { return Ok(None) };
+        source.has_begun = true;
+        for suffix in init.suffixes {
+            if self.failure.is_none() {
+                let (hops, cost) = (Hops::new(), Cost::ZERO);
+                self.announced(source, Announce::Start { suffix, hops, cost }, cx);
+            }
+        }
+        Ok(Some(used))
     }
 
     fn announced<S: Streams>(
@@ -210,6 +232,7 @@ impl Session {
             return None;
         }
         let cost = match self.version {
+            _ if self.is_leaving => Cost::MAX,
             Version::Lite06 => cost.saturating_add(self.price),
             _ => Cost::UNPRICED,
         };

@@ -8,7 +8,8 @@ use super::{Context, Effect, Session, Use};
 use crate::limits::{ANNOUNCE_BACKLOG_BYTES, ANNOUNCE_CHANGES_MAX, ANNOUNCE_STREAMS_PER_PEER_MAX};
 use crate::route::{Directory, Route};
 use crate::wire::{
-    Announce, AnnounceOk, AnnounceRequest, Cost, Hops, Path, Role, SessionCode, StreamCode, Version,
+    Announce, AnnounceInit, AnnounceOk, AnnounceRequest, Cost, Hops, Path, Role, SessionCode,
+    StreamCode, Version,
 };
 
 /// One Announce stream that the peer opened.
@@ -88,21 +89,17 @@ impl Session {
             let mut bytes = Vec::new();
             if feed.has_begun {
                 for path in std::mem::take(&mut feed.changed) {
-                    self.encode_change(&mut feed, &path, directory, &mut bytes);
+                    if let Some(announce) = self.change(&mut feed, &path, directory) {
+                        announce.encode(self.version, &mut bytes);
+                    }
                 }
             } else {
                 feed.has_begun = true;
                 feed.changed.clear();
-                let mut initial = Vec::new();
                 let prefix = feed.prefix.clone();
-                for path in directory.paths_for(&prefix) {
-                    self.encode_change(&mut feed, path, directory, &mut initial);
-                }
-                if self.version >= Version::Lite05 {
-                    let active = feed.live.len() as u64;
-                    AnnounceOk { hop: self.policy.hop, active }.encode(&mut bytes);
-                }
-                bytes.extend_from_slice(&initial);
+                let paths = directory.paths_for(&prefix);
+                let initial = paths.filter_map(|path| self.change(&mut feed, path, directory));
+                self.encode_initial(initial.collect(), &mut bytes);
             }
             self.feeds.insert(id, feed);
             if !bytes.is_empty() {
@@ -111,18 +108,35 @@ impl Session {
         }
     }
 
-    fn encode_change(
+    /// Everything that is live when a stream begins.
+    fn encode_initial(&self, initial: Vec<Announce>, out: &mut Vec<u8>) {
+        if self.version <= Version::Lite02 {
+            let suffixes = initial.into_iter().filter_map(|announce| match announce {
+                Announce::Start { suffix, .. } => Some(suffix),
+                _ => None,
+            });
+            return AnnounceInit { suffixes: suffixes.collect() }.encode(out);
+        }
+        if self.version >= Version::Lite05 {
+            AnnounceOk { hop: self.policy.hop, active: initial.len() as u64 }.encode(out);
+        }
+        for announce in initial {
+            announce.encode(self.version, out);
+        }
+    }
+
+    /// What the peer is to be told of one path, if anything.
+    fn change(
         &self,
         feed: &mut AnnounceFeed,
         path: &Path,
         directory: &Directory,
-        out: &mut Vec<u8>,
-    ) {
+    ) -> Option<Announce> {
         // A route that covers the prefix from above is shown as the prefix itself.
         let suffix = path.strip_prefix(&feed.prefix).unwrap_or_default();
         let wire = self.outgoing(feed, &suffix, directory);
-        let announce = match (feed.live.get_mut(&suffix), wire) {
-            (None, None) => return,
+        Some(match (feed.live.get_mut(&suffix), wire) {
+            (None, None) => return None,
             (None, Some((hops, cost))) => {
                 let id = feed.next_id;
                 feed.next_id += 1;
@@ -132,7 +146,7 @@ impl Session {
             }
             (Some(held), Some((hops, cost))) => {
                 if (held.hops == hops && held.cost == cost) || self.version < Version::Lite05 {
-                    return;
+                    return None;
                 }
                 held.hops = hops.clone();
                 held.cost = cost;
@@ -149,8 +163,7 @@ impl Session {
                     _ => Announce::Ended { suffix },
                 }
             }
-        };
-        announce.encode(self.version, out);
+        })
     }
 
     /// What the peer may see at one place below the prefix, as its wire says it.
@@ -173,7 +186,7 @@ impl Session {
             directory.at(&path).find(|route| !hidden_from(route))?
         };
         let mut hops = route.hops.clone();
-        if self.version <= Version::Lite04 {
+        if matches!(self.version, Version::Lite03 | Version::Lite04) {
             // There the sender appends itself; from lite-05 on the receiver does.
             hops.push(self.policy.hop).ok()?;
         }

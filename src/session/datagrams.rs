@@ -1,12 +1,46 @@
 //! Datagrams: whole groups of one frame that nobody repeats when they are lost (spec §4.14).
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
-use super::streams::Streams;
+use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session};
-use crate::session::streams::StreamId;
+use crate::limits::DATAGRAM_BURST_BYTES;
 use crate::track::{Datagram, Feed};
 use crate::wire::{self, VARINT_MAX, Version, encode_varint};
+
+/// What part of the link datagrams may have while groups are under way. In a packet they come before
+/// any stream, so more of them than the link carries would leave nothing for groups.
+const SHARE: f64 = 0.5;
+
+/// Bytes of datagrams that may be sent beside groups.
+#[derive(Debug, Default)]
+pub(super) struct Allowance {
+    bytes: f64,
+    /// When that was so; none before the first.
+    since: Option<Instant>,
+}
+
+impl Allowance {
+    /// Takes `size` bytes if there are as many, on a link of `bitrate` bits per second.
+    fn take(&mut self, size: usize, bitrate: u64, now: Instant) -> bool {
+        let most = DATAGRAM_BURST_BYTES as f64;
+        let grown = match self.since {
+            Some(since) => {
+                now.saturating_duration_since(since).as_secs_f64() * bitrate as f64 / 8.0 * SHARE
+            }
+            None => most,
+        };
+        self.since = Some(now);
+        self.bytes = (self.bytes + grown).min(most);
+        let is_enough = size as f64 <= self.bytes;
+        if is_enough {
+            self.bytes -= size as f64;
+        }
+        is_enough
+    }
+}
 
 impl Session {
     /// The peer sent one. What cannot be used is dropped: its loss was always possible.
@@ -45,13 +79,57 @@ impl Session {
         if self.version < Version::Lite05 {
             return;
         }
+        let is_idle = self.open_groups == 0 && self.fetches_out.is_empty();
+        let bitrate = cx.streams.estimate().bitrate;
+        let (is_alone, bitrate) = (is_idle || bitrate.is_none(), bitrate.unwrap_or(0));
         let mut head = Vec::with_capacity(24);
         for datagram in datagrams.iter().filter(|datagram| served.wants(datagram.sequence)) {
             head.clear();
             encode_varint(served.id, &mut head);
             encode_varint(datagram.sequence, &mut head);
             encode_varint(datagram.timestamp, &mut head);
-            cx.streams.send_datagram(&head, &datagram.payload);
+            let size = head.len() + datagram.payload.len();
+            if is_alone || self.allowance.take(size, bitrate, cx.now) {
+                cx.streams.send_datagram(&head, &datagram.payload);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// How many datagrams of 1000 bytes get through of `count` in a second, on a link of 8 Mb/s.
+    fn passed(count: u32) -> usize {
+        let start = Instant::now();
+        let mut allowance = Allowance::default();
+        let at = |n: u32| start + Duration::from_secs(1) * n / count;
+        (0..count).filter(|n| allowance.take(1000, 8_000_000, at(*n))).count()
+    }
+
+    #[test]
+    fn datagrams_leave_half_of_the_link_to_groups() {
+        // What needs less is let through, all of it.
+        assert_eq!(passed(50), 50);
+        assert_eq!(passed(499), 499);
+        // A flood gets half, and the burst with which it begins.
+        let burst = DATAGRAM_BURST_BYTES / 1000;
+        for count in [2_000, 10_000, 1_000_000] {
+            let passed = passed(count);
+            assert!((499..=501).contains(&(passed - burst)), "{passed} of {count}");
+        }
+    }
+
+    #[test]
+    fn a_burst_after_a_pause_is_bounded() {
+        let start = Instant::now();
+        let mut allowance = Allowance::default();
+        assert!(allowance.take(1, 8_000_000, start));
+        let later = start + Duration::from_secs(3600);
+        let passed = (0..1000).filter(|_| allowance.take(1000, 8_000_000, later)).count();
+        assert_eq!(passed, DATAGRAM_BURST_BYTES / 1000);
     }
 }

@@ -51,6 +51,10 @@ impl Session {
         cx: &mut Context<'_, S>,
     ) {
         let Some(&key) = self.pull_keys.get(&pull) else { return };
+        if self.is_leaving {
+            let news = Fetched::Failed(StreamCode::GOING_AWAY);
+            return cx.effects.push(Effect::FetchFed { pull, fetch: id, news });
+        }
         let answer_by = Some(cx.now + ANSWER_TIMEOUT);
         self.pulls[key].fetches.push(PullFetch { id, ask, stream: None, answer_by });
         self.note_deadline(key);
@@ -87,6 +91,20 @@ impl Session {
             self.inputs.insert(stream, Stream { purpose, buf: BytesMut::new() });
             self.send(stream, &bytes, false, cx);
         }
+    }
+
+    /// Gives up requests that have not been sent to a peer that leaves.
+    pub(super) fn refuse_unsent_fetches<S: Streams>(
+        &mut self,
+        key: usize,
+        cx: &mut Context<'_, S>,
+    ) {
+        let pull = self.pulls[key].name;
+        let unsent = self.pulls[key].fetches.extract_if(.., |fetch| fetch.is_unsent());
+        cx.effects.extend(unsent.map(|fetch| {
+            let news = Fetched::Failed(StreamCode::GOING_AWAY);
+            Effect::FetchFed { pull, fetch: fetch.id, news }
+        }));
     }
 
     /// Nobody waits for that group any more.

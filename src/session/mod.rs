@@ -10,7 +10,10 @@ mod control;
 mod datagrams;
 mod fetch_in;
 mod fetch_out;
+mod goaway;
+mod legacy;
 mod outflow;
+mod probe;
 mod pull;
 mod serve;
 pub mod streams;
@@ -29,15 +32,17 @@ use crate::route::{Route, RouteId, SessionRef};
 use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
 use crate::wire::{
-    AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Goaway,
-    Path, Preferences, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo,
+    AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
+    Preferences, ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo,
     TrackRequest, UniType, Version, decode_varint, encode_varint, split_message, split_path_query,
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
 use control::Unsent;
+use datagrams::Allowance;
 use fetch_in::FetchIn;
 use fetch_out::FetchOut;
+use probe::Reports;
 use pull::{GroupIn, Pull};
 use serve::Served;
 use streams::{ReadEnd, StreamId, Streams};
@@ -63,6 +68,8 @@ pub enum Effect {
         path: Path,
         id: RouteId,
     },
+    /// The peer leaves: its routes are to be the last choice.
+    Leaving,
     /// The peer listens to announcements: show this session the directory.
     Listening,
     /// The peer asks what a track is like. `key` names the request in the answer.
@@ -189,9 +196,13 @@ enum Use {
     /// A FETCH whose answer is not complete.
     FetchRequest,
     Goaway,
+    Probe,
     /// A unidirectional stream of the peer whose type or header is not complete.
     UniHeader,
     Setup,
+    /// The first stream of a lite-01 or 02 peer, before its SETUP and after it.
+    ClientSetup,
+    SessionStream,
     GroupIn(Box<GroupIn>),
     AnnounceSource(Box<AnnounceSource>),
     PullInfo {
@@ -246,10 +257,14 @@ pub struct Session {
     failure: Option<&'static str>,
     setup_seen: bool,
     owes_setup: bool,
+    /// The first bidirectional stream of a lite-01 or 02 peer has not come.
+    lacks_session_stream: bool,
     setup_deadline: Option<Instant>,
     /// The earliest deadline of a pull, or one that has been met since.
     pull_deadline: Option<Instant>,
     goaway_seen: bool,
+    /// The peer has sent GOAWAY.
+    is_leaving: bool,
     /// Requests that arrived before the peer's SETUP.
     held: Vec<StreamId>,
     inputs: FxHashMap<StreamId, Stream>,
@@ -267,6 +282,10 @@ pub struct Session {
     /// There are so many that some subscription waits for others.
     crowded: bool,
     fetches_out: FxHashMap<StreamId, FetchOut>,
+    allowance: Allowance,
+    probes: FxHashMap<StreamId, Reports>,
+    /// When the link is next to be looked at for them.
+    probe_deadline: Option<Instant>,
     /// Subscriptions with a group that waits for stream credit.
     starved: bool,
     announcements: usize,
@@ -291,8 +310,10 @@ impl Session {
     ) -> Session {
         let version = match protocol {
             Protocol::Version(version) => version,
+            // Until the peer's SETUP tells which of the two; nothing is read before.
             Protocol::Legacy => Version::Lite02,
         };
+        let has_setup = protocol == Protocol::Legacy || version >= Version::Lite05;
         let Names { identity, stamp } = names;
         Session {
             version,
@@ -308,10 +329,12 @@ impl Session {
             is_ready: false,
             failure: None,
             setup_seen: false,
-            owes_setup: false,
-            setup_deadline: (version >= Version::Lite05).then(|| now + SETUP_TIMEOUT),
+            owes_setup: version >= Version::Lite05,
+            lacks_session_stream: protocol == Protocol::Legacy,
+            setup_deadline: has_setup.then(|| now + SETUP_TIMEOUT),
             pull_deadline: None,
             goaway_seen: false,
+            is_leaving: false,
             held: Vec::new(),
             inputs: FxHashMap::default(),
             input_bytes: 0,
@@ -323,6 +346,9 @@ impl Session {
             open_groups: 0,
             crowded: false,
             fetches_out: FxHashMap::default(),
+            allowance: Allowance::default(),
+            probes: FxHashMap::default(),
+            probe_deadline: None,
             starved: false,
             announcements: 0,
             announced_bytes: 0,
@@ -353,11 +379,10 @@ impl Session {
 
     /// The transport is up.
     pub fn start<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
-        if self.version < Version::Lite05 {
+        // Without a SETUP that is to come, all is known.
+        if self.setup_deadline.is_none() {
             self.ready(&Setup::default(), cx);
-            return;
         }
-        self.owes_setup = true;
         self.send_setup(cx);
     }
 
@@ -370,13 +395,15 @@ impl Session {
         self.owes_setup = false;
         let mut bytes = Vec::new();
         encode_varint(UniType::Setup as u64, &mut bytes);
-        Setup { hop: self.policy.hop, ..Setup::default() }.encode(&mut bytes);
+        let (hop, probe) = (self.policy.hop, ProbeLevel::Report);
+        Setup { hop, probe, ..Setup::default() }.encode(&mut bytes);
         self.send(id, &bytes, true, cx);
     }
 
     /// The next moment at which [`Session::timeout`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.setup_deadline.into_iter().chain(self.pull_deadline).min()
+        let deadlines = [self.setup_deadline, self.pull_deadline, self.probe_deadline];
+        deadlines.into_iter().flatten().min()
     }
 
     pub fn timeout<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
@@ -384,6 +411,7 @@ impl Session {
             return self.fail(SessionCode::CONTROL_TIMEOUT, "no SETUP in time", cx);
         }
         self.pull_timeouts(cx);
+        self.probe_timeout(cx);
     }
 
     /// The peer opened a stream.
@@ -391,11 +419,12 @@ impl Session {
         if self.failure.is_some() {
             return;
         }
-        if !id.is_uni() && !self.is_ready {
-            self.held.push(id);
-            return;
-        }
-        let purpose = if id.is_uni() { Use::UniHeader } else { Use::Request };
+        let purpose = match id.is_uni() {
+            true => Use::UniHeader,
+            false if self.is_ready => Use::Request,
+            false if std::mem::take(&mut self.lacks_session_stream) => Use::ClientSetup,
+            false => return self.held.push(id),
+        };
         self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
         self.readable(id, cx);
     }
@@ -456,6 +485,8 @@ impl Session {
             Use::Request => self.take_request(id, stream, end, cx),
             Use::UniHeader => self.take_uni_header(id, stream, cx),
             Use::Setup => self.take_setup(stream, cx),
+            Use::ClientSetup => self.take_client_setup(id, stream, cx),
+            Use::SessionStream => self.take_session_info(&mut stream.buf, cx),
             Use::Goaway => self.take_goaway(id, stream, cx),
             Use::Subscription => self.take_update(id, &mut stream.buf, cx),
             Use::AnnounceSource(source) => {
@@ -466,6 +497,12 @@ impl Session {
             }
             Use::PullInfo { .. } => self.take_info(id, stream, cx),
             Use::PullSubscription { pull } => self.take_response(*pull, &mut stream.buf, cx),
+            // The type is all that a peer has to say on a Probe stream (spec §3.8).
+            Use::Probe if !stream.buf.is_empty() => {
+                self.forget_probe(id);
+                self.refuse(id, StreamCode::CANCEL, cx);
+                Step::Forget
+            }
             // One byte after a TRACK or FETCH request is one too many (spec §4.12).
             Use::InfoRequest if !stream.buf.is_empty() => {
                 cx.effects.push(Effect::Left { key: id });
@@ -477,7 +514,11 @@ impl Session {
                 self.refuse(id, StreamCode::CANCEL, cx);
                 Step::Forget
             }
-            Use::AnnounceFeed | Use::InfoRequest | Use::FetchRequest | Use::Draining => {
+            Use::AnnounceFeed
+            | Use::InfoRequest
+            | Use::FetchRequest
+            | Use::Probe
+            | Use::Draining => {
                 stream.buf.clear();
                 Step::Wait
             }
@@ -499,9 +540,16 @@ impl Session {
             // Our direction of it may still be open.
             Use::Draining if !id.is_uni() => self.finish(id, cx),
             Use::UniHeader | Use::GroupIn(_) | Use::FetchReply(_) | Use::Draining => {}
-            Use::Setup => self.fail(SessionCode::PROTOCOL_VIOLATION, "SETUP is cut short", cx),
+            Use::Setup | Use::ClientSetup => {
+                self.fail(SessionCode::PROTOCOL_VIOLATION, "SETUP is cut short", cx);
+            }
+            Use::SessionStream => self.fail(SessionCode::NO_ERROR, "session stream ended", cx),
             Use::AnnounceFeed => {
                 self.feeds.remove(&id);
+                self.finish(id, cx);
+            }
+            Use::Probe => {
+                self.forget_probe(id);
                 self.finish(id, cx);
             }
             Use::Subscription => self.unsubscribe(id, cx),
@@ -536,17 +584,19 @@ impl Session {
                 self.fail(SessionCode::PROTOCOL_VIOLATION, "second GOAWAY", cx);
                 return Step::Forget;
             }
+            BidiType::ClientSetup => {
+                self.fail(SessionCode::PROTOCOL_VIOLATION, "second SETUP", cx);
+                return Step::Forget;
+            }
             BidiType::Goaway => {
                 self.goaway_seen = true;
                 let _ = buf.split_to(type_len);
                 stream.purpose = Use::Goaway;
                 return Step::Again;
             }
-            // We state no probe level: a report that is asked for anyway never comes (spec §4.15).
             BidiType::Probe => {
-                buf.clear();
-                stream.purpose = Use::Draining;
-                return Step::Wait;
+                let _ = buf.split_to(type_len);
+                return self.probe_requested(id, stream, cx);
             }
             _ => {}
         }
@@ -663,29 +713,6 @@ impl Session {
         }
     }
 
-    fn take_goaway<S: Streams>(
-        &mut self,
-        id: StreamId,
-        stream: &mut Stream,
-        cx: &mut Context<'_, S>,
-    ) -> Step {
-        let taken = split_message(&stream.buf, CONTROL_MESSAGE_BYTES_MAX);
-        match taken.and_then(|taken| taken.map(|(body, _)| Goaway::decode(body)).transpose()) {
-            Ok(None) => Step::Wait,
-            // What it says changes nothing yet: the peer will leave by itself.
-            Ok(Some(_)) => {
-                stream.buf.clear();
-                stream.purpose = Use::Draining;
-                self.finish(id, cx);
-                Step::Wait
-            }
-            Err(_) => {
-                self.refuse(id, StreamCode::CANCEL, cx);
-                Step::Forget
-            }
-        }
-    }
-
     /// The absolute path of a request, if this peer may use it.
     fn absolute(&self, broadcast: &Path, track: &str) -> Result<Path, StreamCode> {
         if broadcast.as_str().len() + track.len() > REQUEST_NAME_BYTES_MAX {
@@ -779,6 +806,10 @@ impl Session {
             Some(Use::AnnounceFeed) => {
                 self.drain_input(id);
                 self.feeds.remove(&id);
+            }
+            Some(Use::Probe) => {
+                self.drain_input(id);
+                self.forget_probe(id);
             }
             Some(Use::InfoRequest) => {
                 self.forget_input(id);

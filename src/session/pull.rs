@@ -57,7 +57,7 @@ struct Subscription {
     is_accepted: bool,
     /// Preferences that wait for the publisher to take the last.
     update: Option<Preferences>,
-    /// The group start and the max age that were last asked for.
+    /// The group start, where the wire has one, and the max age that were last asked for.
     asked: Option<u64>,
     max_age_ms: u64,
     /// The last frame that was asked for of a group, which the publisher ends there.
@@ -184,6 +184,10 @@ impl Session {
             let feed = Feed::Failed(StreamCode::UNROUTABLE);
             return cx.effects.push(Effect::Fed { pull: name, feed });
         };
+        if self.is_leaving {
+            let feed = Feed::Failed(StreamCode::GOING_AWAY);
+            return cx.effects.push(Effect::Fed { pull: name, feed });
+        }
         let has_track_stream = self.version >= Version::Lite05;
         let key = self.pulls.insert(Pull {
             name,
@@ -241,6 +245,19 @@ impl Session {
         self.open_fetches(key, cx);
     }
 
+    /// Gives up what was to be asked of a peer that leaves.
+    pub(super) fn refuse_unsent<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        let keys: Vec<usize> = self.pulls.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let pull = &self.pulls[key];
+            if pull.info_wanted || (pull.wanted.is_some() && pull.subscription.is_none()) {
+                self.pull_failed(key, StreamCode::GOING_AWAY, cx);
+            } else {
+                self.refuse_unsent_fetches(key, cx);
+            }
+        }
+    }
+
     fn open_info<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
         let Some(id) = cx.streams.open_bidi() else { return };
         let pull = &mut self.pulls[key];
@@ -268,7 +285,7 @@ impl Session {
             stream,
             is_accepted: self.version >= Version::Lite05,
             update: None,
-            asked: preferences.group_start,
+            asked: preferences.group_start.filter(|_| self.version >= Version::Lite03),
             max_age_ms: preferences.max_age_ms,
             caps: Vec::new(),
             reaches: u64::MAX,
@@ -305,11 +322,18 @@ impl Session {
             return;
         }
         let Some(subscription) = &mut pull.subscription else {
+            if self.is_leaving {
+                return self.pull_failed(key, StreamCode::GOING_AWAY, cx);
+            }
             pull.wanted = Some(wanted);
             pull.answer_by = Some(cx.now + ANSWER_TIMEOUT);
             self.note_deadline(key);
             return self.open_pull(key, cx);
         };
+        // There the first word of viewers is the last (spec §3.4).
+        if self.version < Version::Lite03 {
+            return;
+        }
         // No START answers an update, yet one that reaches further back brings what is older
         // (spec §4.9).
         let is_wider = subscription.asked.is_some() || wanted.max_age_ms > subscription.max_age_ms;

@@ -106,6 +106,11 @@ impl Session {
         buf: &mut BytesMut,
         cx: &mut Context<'_, S>,
     ) -> Step {
+        // No version before lite-03 has any, yet some peers send one of their own (spec §3.4).
+        if self.version < Version::Lite03 {
+            buf.clear();
+            return Step::Wait;
+        }
         let update = match split_message(buf, CONTROL_MESSAGE_BYTES_MAX) {
             Ok(None) => return Step::Wait,
             Ok(Some((body, used))) => {
@@ -119,9 +124,7 @@ impl Session {
             return Step::Forget;
         };
         buf.advance(used);
-        if self.version >= Version::Lite03
-            && let Some(served) = self.served.get_mut(&id)
-        {
+        if let Some(served) = self.served.get_mut(&id) {
             served.wanted = wanted;
             // Of several at once the last one counts.
             let last = cx.effects.last_mut();

@@ -38,6 +38,14 @@ pub enum WriteEnd {
     Stopped,
 }
 
+/// What the link to the peer is believed to be like.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Estimate {
+    /// Bits per second that could be sent.
+    pub bitrate: Option<u64>,
+    pub rtt: Option<Duration>,
+}
+
 pub trait Streams {
     /// None while the peer grants no credit; an available event follows.
     fn open_uni(&mut self) -> Option<StreamId>;
@@ -56,5 +64,7 @@ pub trait Streams {
     /// The peer publishes: it will need more streams than the few that everybody gets.
     fn expect_groups(&mut self);
     fn rtt(&self) -> Duration;
+    /// Nothing before it was measured.
+    fn estimate(&self) -> Estimate;
     fn close(&mut self, code: SessionCode, reason: &'static str);
 }

@@ -133,6 +133,9 @@ impl Shard {
 
     /// Does what the demand for a track now calls for, at its home or by telling the home.
     pub(super) fn steer(&mut self, now: Instant, slot: usize) {
+        if self.is_to_move(slot) {
+            return self.move_track(now, slot);
+        }
         let name = self.tracks.name(slot);
         let track = &mut self.tracks.slab[slot];
         let need = track.need();
@@ -276,7 +279,7 @@ impl Shard {
     }
 
     /// The publisher of a track at home here has given it up.
-    fn publisher_failed(&mut self, now: Instant, slot: usize, code: StreamCode) {
+    pub(super) fn publisher_failed(&mut self, now: Instant, slot: usize, code: StreamCode) {
         let name = self.tracks.name(slot);
         let track = &mut self.tracks.slab[slot];
         tracing::debug!(shard = self.me, track = ?track.key, %code, "publisher failed");

@@ -222,8 +222,15 @@ impl Shard {
         fetch: FetchId,
         news: Fetched,
     ) {
-        if let Some(slot) = self.current(pull) {
+        let Some(slot) = self.current(pull) else { return };
+        // What a publisher that leaves has refused, the next one is asked for.
+        if !self.is_to_move(slot) {
             self.fetched(now, slot, fetch, news);
+        }
+        if let Some(slot) = self.tracks.slot(pull.track)
+            && self.is_to_move(slot)
+        {
+            self.move_track(now, slot);
         }
     }
 

@@ -43,15 +43,16 @@ pub struct Line {
     unread: Arc<Unread>,
 }
 
-/// What a guest is given; it weighs until it is dropped.
+/// What a guest is given.
 #[derive(Debug)]
 pub struct Parcel {
     pub news: Fetched,
-    _load: Load,
+    pub load: Load,
 }
 
+/// Counts as unread while it lives.
 #[derive(Debug)]
-struct Load {
+pub struct Load {
     bytes: usize,
     unread: Arc<Unread>,
 }
@@ -79,7 +80,7 @@ impl Line {
         let load = Load { bytes, unread: self.unread.clone() };
         let fits = before + bytes <= self.unread.bytes_max;
         let news = if fits { news } else { Fetched::Failed(StreamCode::TOO_FAR_BEHIND) };
-        self.to.send(Parcel { news, _load: load }).is_ok() && fits
+        self.to.send(Parcel { news, load }).is_ok() && fits
     }
 }
 
@@ -103,7 +104,7 @@ impl PageLine {
         (PageLine(page), receiver)
     }
 
-    pub(super) fn answer<'a>(self, mut paths: impl Iterator<Item = &'a Path>) {
+    pub fn answer<'a>(self, mut paths: impl Iterator<Item = &'a Path>) {
         let page = paths.by_ref().take(LISTING_PAGE_PATHS).cloned().collect();
         // Nobody listens any more where HTTP has ended before the shards.
         let _ = self.0.send(Page { paths: page, is_last: paths.next().is_none() });

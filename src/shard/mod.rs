@@ -8,6 +8,7 @@ mod cache;
 mod feed;
 mod fetch;
 pub mod guest;
+mod handover;
 pub mod mailbox;
 pub mod message;
 pub mod placement;
@@ -500,8 +501,9 @@ impl Shard {
             Effect::Failed { reason } => self.lost(now, slot, reason),
             Effect::Ready => {
                 if let Some(peer) = &self.peers[slot] {
-                    let root = peer.session.root();
-                    tracing::debug!(shard = self.me, conn = slot, %root, "session accepted");
+                    let (root, version) = (peer.session.root(), peer.session.version());
+                    let shard = self.me;
+                    tracing::debug!(shard, conn = slot, %version, %root, "session accepted");
                 }
             }
             Effect::RouteUp(route) => {
@@ -519,6 +521,10 @@ impl Shard {
                 tracing::debug!(shard = self.me, conn = slot, path = %path, "unannounced");
                 self.tell_all(|| ToShard::RouteDown { path: path.clone(), id });
                 self.route_down(path, id);
+            }
+            Effect::Leaving => {
+                tracing::debug!(shard = self.me, conn = slot, "going away");
+                self.peer_leaves(slot);
             }
             Effect::Listening => {
                 if !self.listeners.contains(&slot) {
@@ -591,12 +597,13 @@ impl Shard {
         self.changed_paths.push(path);
     }
 
-    /// Tells listeners what has changed in this turn.
+    /// Moves tracks and tells listeners, as the routes that have changed in this turn have it.
     fn announce(&mut self, now: Instant) {
         let mut changed = std::mem::take(&mut self.changed_paths);
         if changed.is_empty() {
             return;
         }
+        self.move_tracks(now);
         changed.sort_unstable();
         changed.dedup();
         let listeners = std::mem::take(&mut self.listeners);

@@ -124,6 +124,11 @@ impl Fetches {
         };
     }
 
+    /// Whether any has begun to bring its group.
+    pub fn has_open(&self) -> bool {
+        self.running.values().any(|fetch| matches!(fetch.stage, Stage::Open(_)))
+    }
+
     pub fn is_unsent(&self, id: FetchId) -> bool {
         self.unsent.contains(&id)
     }

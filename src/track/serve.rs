@@ -174,6 +174,11 @@ impl ServeLoop {
         self.route.as_ref()
     }
 
+    /// Routes that have failed this track.
+    pub fn failed(&self) -> Vec<RouteId> {
+        [&self.tried[..], &self.forgiven[..]].concat()
+    }
+
     /// Whether anything is open upstream.
     pub fn is_open(&self) -> bool {
         self.upstream != Upstream::None
@@ -370,7 +375,7 @@ impl ServeLoop {
                 self.refusal = None;
                 return acts;
             }
-            let fresh = route(&[&self.tried[..], &self.forgiven[..]].concat());
+            let fresh = route(&self.failed());
             let Some(route) = fresh.or_else(|| route(&self.tried)) else {
                 return vec![Act::Fail(self.refusal.unwrap_or(StreamCode::UNROUTABLE))];
             };

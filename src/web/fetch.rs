@@ -21,7 +21,7 @@ use super::{Site, refusal};
 use crate::limits::{
     NEWEST_GRACE, REQUEST_NAME_BYTES_MAX, WEB_FETCH_TIMEOUT, WEB_FETCHES_MAX, WEB_UNREAD_BYTES_MAX,
 };
-use crate::shard::guest::{GuestId, Line, Parcel, Unread};
+use crate::shard::guest::{GuestId, Line, Load, Parcel, Unread};
 use crate::shard::mailbox::Outside;
 use crate::shard::message::ToShard;
 use crate::shard::placement::home_of;
@@ -176,6 +176,8 @@ struct Visit {
     /// Payload that is here and has not been passed on, and whether more may come.
     ready: VecDeque<Bytes>,
     is_over: bool,
+    /// Of the parcel that it came in.
+    load: Option<Load>,
     waits_for_newest: bool,
     place: Option<OwnedSemaphorePermit>,
 }
@@ -194,6 +196,7 @@ impl Visit {
             payloads: Payloads::default(),
             ready: VecDeque::new(),
             is_over: false,
+            load: None,
             waits_for_newest: group.is_none(),
             place: Some(place),
         };
@@ -235,6 +238,7 @@ impl Visit {
     }
 
     fn unpack(&mut self, parcel: Parcel) -> Result<(), StreamCode> {
+        self.load = Some(parcel.load);
         let pieces = match parcel.news {
             Fetched::Failed(code) => return Err(code),
             // The group is there no more.

@@ -69,7 +69,7 @@ pub struct Web {
     addr: SocketAddr,
     thread: JoinHandle<()>,
     /// Dropped to stop it.
-    _stop: oneshot::Sender<Infallible>,
+    stop: oneshot::Sender<Infallible>,
 }
 
 struct Site {
@@ -111,7 +111,7 @@ pub fn start(
         runtime.block_on(future::or(stopped, accept(listener, router(site))));
     };
     let thread = std::thread::Builder::new().name("web".to_owned()).spawn(body)?;
-    Ok(Web { addr, thread, _stop: stop })
+    Ok(Web { addr, thread, stop })
 }
 
 impl Web {
@@ -121,7 +121,7 @@ impl Web {
 
     /// Cuts every connection off.
     pub fn stop(self) -> std::thread::Result<()> {
-        drop(self._stop);
+        drop(self.stop);
         self.thread.join()
     }
 }

@@ -50,7 +50,7 @@ mod tests {
 
     /// Three frames: "hello" after a delta of two bytes, an empty one, and 70 bytes.
     fn stored() -> Vec<u8> {
-        let mut stored = b"\x80\x02\x05hello\x02\x00\x04\x40\x46".to_vec();
+        let mut stored = b"\x40\x02\x05hello\x02\x00\x04\x40\x46".to_vec();
         stored.extend([b'x'; 70]);
         stored
     }
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_piece_may_end_anywhere_in_a_payload() {
         let (stored, all) = (stored(), format!("hello{}", "x".repeat(70)));
-        // Behind "\x80\x02\x05", and from the last frame's header on.
+        // Behind "\x40\x02\x05", and from the last frame's header on.
         for cut in (3..=8).chain(13..stored.len()) {
             check(&[&stored[..cut], &stored[cut..]], Ok((&all, true)));
         }

@@ -39,7 +39,7 @@ pub use group::{Datagram, FrameHeader, GROUP_HEADER_BYTES_MAX, GroupHeader};
 pub use group::{timestamp_after, timestamp_delta};
 pub use path::{Cost, HOPS_MAX, Hops, PATH_SEGMENTS_MAX, Path};
 pub use probe::Probe;
-pub use setup::{ClientSetup, LegacyParameter, ProbeLevel, Role, ServerSetup, Setup};
+pub use setup::{ClientSetup, LegacyParameter, ProbeLevel, Role, ServerSetup, SessionInfo, Setup};
 pub use setup::{SETUP_PARAMETERS_MAX, split_path_query};
 pub use subscribe::{MAX_AGE_MS_UNBOUNDED, Preferences, Subscribe, SubscribeResponse};
 pub use track::{TrackInfo, TrackRequest};

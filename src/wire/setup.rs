@@ -2,7 +2,9 @@
 
 use super::CONTROL_MESSAGE_BYTES_MAX;
 use super::error::{DecodeError, Fault};
-use super::varint::{Reader, encode_bytes, encode_message, encode_varint, parse_body, varint_len};
+use super::varint::{
+    Reader, encode_bytes, encode_message, encode_varint, parse_body, take_message, varint_len,
+};
 
 /// Parameters in one SETUP, legacy or not.
 pub const SETUP_PARAMETERS_MAX: usize = 64;
@@ -233,6 +235,20 @@ impl ServerSetup {
             encode_varint(self.version, out);
             LegacyParameter::encode_list(&self.parameters, out);
         });
+    }
+}
+
+// §3.12
+/// SESSION_INFO (01, 02), on the stream of the legacy exchange, in either direction.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct SessionInfo {
+    /// Bits per second, 0 if unknown.
+    pub bitrate: u64,
+}
+
+impl SessionInfo {
+    pub fn take(buf: &[u8]) -> Result<Option<(SessionInfo, usize)>, DecodeError> {
+        take_message(buf, |reader| Ok(SessionInfo { bitrate: reader.varint()? }))
     }
 }
 

@@ -32,11 +32,18 @@ pub const MAX_AGE: Duration = Duration::from_secs(60);
 /// Tries before a connection is declared impossible to steer: (3/4)^96 is one in 10^12.
 const STEER_TRIES_MAX: usize = 96;
 
+pub const LITE_01: &str = "moq-lite-01";
+pub const LITE_02: &str = "moq-lite-02";
 pub const LITE_03: &str = "moq-lite-03";
 pub const LITE_04: &str = "moq-lite-04";
 pub const LITE_05: &str = "moq-lite-05";
 pub const LITE_06: &str = "moq-lite-06";
-pub const VERSIONS: [&str; 4] = [LITE_03, LITE_04, LITE_05, LITE_06];
+pub const VERSIONS: [&str; 6] = [LITE_01, LITE_02, LITE_03, LITE_04, LITE_05, LITE_06];
+
+/// What TLS agrees on: 01 and 02 share a name and tell each other apart later.
+fn protocol(version: &str) -> &str {
+    if version <= LITE_02 { "moql" } else { version }
+}
 
 /// lite-05 is the first version whose frames carry a timestamp.
 pub fn carries_timestamps(version: &str) -> bool {
@@ -129,7 +136,7 @@ impl Peer {
             .unwrap_or_else(|error| panic!("{version} session: {error}"));
         let negotiated = connection.version().expect("a version was negotiated");
         assert_eq!(negotiated.to_string(), version, "negotiated version");
-        let shard = accepted.shard(version).await;
+        let shard = accepted.shard(protocol(version)).await;
 
         Self { version, shard, publishes, views, announced, connection, client, counters }
     }
@@ -239,6 +246,20 @@ impl Peer {
                 heard => panic!("{}: {path} {track} was not refused: {heard:?}", self.version),
             },
         }
+    }
+
+    /// What the relay reports of the link, which it is asked for by this call.
+    pub async fn reported_rate(&self) -> u64 {
+        let mut reports = self.connection.recv_bandwidth();
+        let rate = async {
+            loop {
+                if let Some(rate) = reports.peek() {
+                    return rate.as_bps();
+                }
+                reports.changed().await.expect("the session lives");
+            }
+        };
+        within("a report", rate).await
     }
 
     /// What this publisher was asked for so far.

@@ -30,7 +30,7 @@ pub struct Spec {
     pub shard: usize,
     pub weather: Weather,
     pub setup: Setup,
-    /// Sent instead of `setup`, type and all; nothing if empty.
+    /// Sent instead of `setup` or the legacy one, type and all; nothing if empty.
     pub raw_setup: Option<Vec<u8>>,
     /// Requests and group streams that it lets the relay open, and bytes that it takes unread.
     pub bidi_streams: u32,
@@ -203,6 +203,8 @@ struct Claim {
 #[derive(Debug)]
 pub struct Listen {
     pub ok: Option<AnnounceOk>,
+    /// Its ANNOUNCE_INIT has come, where there is one.
+    has_init: bool,
     /// Announcements until the initial set was complete.
     initial_left: u64,
     live: BTreeMap<Path, (Hops, Cost)>,
@@ -281,6 +283,7 @@ pub struct Raw {
 enum Use {
     UniNew,
     RelaySetup,
+    SessionStream,
     Group { subscription: usize, sequence: u64 },
     Ignored,
     BidiNew,
@@ -347,6 +350,11 @@ pub struct Peer {
     inputs: BTreeMap<u64, Input>,
     outputs: BTreeMap<u64, Output>,
     pub relay_setup: Option<Setup>,
+    /// On lite-01 and 02: the stream of the SETUP exchange, and whether the relay has answered.
+    pub session_stream: Option<u64>,
+    pub is_answered: bool,
+    /// It has sent GOAWAY.
+    pub is_leaving: bool,
     // As a publisher.
     pub sources: Vec<Source>,
     claims: BTreeMap<Path, Claim>,
@@ -367,6 +375,17 @@ pub struct Peer {
     pub log: Vec<String>,
     /// What no relay should ever say.
     pub faults: Vec<String>,
+}
+
+/// CLIENT_SETUP with its stream type, offering versions by their codes.
+pub fn client_setup(versions: &[u64]) -> Vec<u8> {
+    let mut bytes = vec![BidiType::ClientSetup as u8];
+    let parameters = vec![
+        LegacyParameter::Number { id: 2, value: 42069 },
+        LegacyParameter::Bytes { id: 7, value: b"a peer of plays".to_vec() },
+    ];
+    ClientSetup { versions: versions.to_vec(), parameters }.encode(&mut bytes);
+    bytes
 }
 
 fn stream(id: u64) -> proto::StreamId {
@@ -445,6 +464,9 @@ impl Peer {
             inputs: BTreeMap::new(),
             outputs: BTreeMap::new(),
             relay_setup: None,
+            session_stream: None,
+            is_answered: false,
+            is_leaving: false,
             sources: Vec::new(),
             claims: BTreeMap::new(),
             feeds: BTreeMap::new(),
@@ -609,6 +631,7 @@ impl Peer {
         self.send(id, &bytes, false);
         self.listens.push(Listen {
             ok: None,
+            has_init: false,
             initial_left: 0,
             live: BTreeMap::new(),
             ids: BTreeMap::new(),
@@ -631,6 +654,17 @@ impl Peer {
 
     pub fn subscribe(&mut self, path: &str, track: &str, wanted: Preferences) -> usize {
         let index = self.subscriptions.len();
+        let wanted = match self.version {
+            // There the wire says no more than this.
+            Version::Lite01 | Version::Lite02 => Preferences {
+                group_start: None,
+                group_end: None,
+                frame_start: 0,
+                frame_end: None,
+                ..wanted
+            },
+            _ => wanted,
+        };
         let stream = self.open(Dir::Bi, Use::Answers(index));
         let mut bytes = vec![BidiType::Subscribe as u8];
         let broadcast = Path::parse(path).expect("a valid path");
@@ -661,6 +695,9 @@ impl Peer {
     }
 
     pub fn update(&mut self, subscription: usize, wanted: Preferences) {
+        if self.version <= Version::Lite02 {
+            return;
+        }
         let subscription = &mut self.subscriptions[subscription];
         // There, to drop a named start is to ask for the newest group again (spec §4.9).
         let begins_anew = self.version <= Version::Lite05
@@ -725,6 +762,16 @@ impl Peer {
         self.is_dirty = true;
         self.reset(id, StreamCode::CANCEL.0);
         let _ = self.conn.recv_stream(stream(id)).stop(code(0));
+    }
+
+    /// Asks the relay to move elsewhere, once, where the wire has a word for it.
+    pub fn go_away(&mut self) {
+        if self.version < Version::Lite04 || self.is_leaving {
+            return;
+        }
+        let mut bytes = vec![BidiType::Goaway as u8];
+        Goaway::default().encode(&mut bytes);
+        self.is_leaving = self.try_raw(Dir::Bi, &bytes, true).is_some();
     }
 
     /// None without stream credit.
@@ -868,6 +915,15 @@ impl Peer {
         self.state = State::Up;
         self.up_at = Some(self.now);
         self.log.push("connected".to_owned());
+        if self.version <= Version::Lite02 {
+            let bytes =
+                self.spec.raw_setup.clone().unwrap_or_else(|| client_setup(&[self.version.code()]));
+            if !bytes.is_empty() {
+                let id = self.open(Dir::Bi, Use::SessionStream);
+                self.session_stream = Some(id);
+                self.send(id, &bytes, false);
+            }
+        }
         if self.version >= Version::Lite05 {
             let bytes = self.spec.raw_setup.clone().unwrap_or_else(|| {
                 let mut bytes = vec![UniType::Setup as u8];
@@ -997,6 +1053,7 @@ impl Peer {
         match input.purpose {
             Use::UniNew => self.take_uni(id, input),
             Use::RelaySetup => self.take_relay_setup(input),
+            Use::SessionStream => self.take_server_setup(&mut input.buf),
             Use::Group { subscription, sequence } => {
                 self.take_frames(subscription, sequence, &mut input.buf);
                 false
@@ -1090,6 +1147,29 @@ impl Peer {
         false
     }
 
+    fn take_server_setup(&mut self, buf: &mut BytesMut) -> bool {
+        let Some((kind, head)) = decode_varint(buf) else { return false };
+        if self.is_answered || kind != ServerSetup::TYPE {
+            self.fault(format!("type {kind} on the session stream"));
+            buf.clear();
+            return false;
+        }
+        match ServerSetup::take(&buf[head..]) {
+            Ok(None) => {}
+            Ok(Some((setup, used))) => {
+                self.log.push(format!("{setup:?}"));
+                if setup.version != self.version.code() || !setup.parameters.is_empty() {
+                    self.fault(format!("{setup:x?}"));
+                }
+                buf.advance(head + used);
+                self.is_answered = true;
+                return true;
+            }
+            Err(error) => self.fault(format!("SERVER_SETUP: {error}")),
+        }
+        false
+    }
+
     fn group_began(&mut self, id: u64, header: GroupHeader) -> Use {
         let GroupHeader { subscribe_id, sequence, frame_start } = header;
         let subscription = subscribe_id as usize;
@@ -1169,8 +1249,18 @@ impl Peer {
             AnnounceOk { hop: self.spec.setup.hop, active }.encode(&mut bytes);
             self.send(id, &bytes, false);
         }
-        let served = AnnounceServed { prefix: request.prefix, ids: BTreeMap::new(), next_id: 0 };
-        self.feeds.insert(id, served);
+        let prefix = request.prefix;
+        if self.version <= Version::Lite02 {
+            let relative = covered.iter().filter_map(|path| path.strip_prefix(&prefix));
+            let suffixes: Vec<Path> = relative.collect();
+            let mut bytes = Vec::new();
+            AnnounceInit { suffixes: suffixes.clone() }.encode(&mut bytes);
+            self.send(id, &bytes, false);
+            let ids = suffixes.into_iter().zip(0..).collect();
+            self.feeds.insert(id, AnnounceServed { prefix, ids, next_id: 0 });
+            return Ok(Use::AnnounceServed);
+        }
+        self.feeds.insert(id, AnnounceServed { prefix, ids: BTreeMap::new(), next_id: 0 });
         covered.iter().for_each(|path| self.tell_claim(id, path));
         Ok(Use::AnnounceServed)
     }
@@ -1275,6 +1365,10 @@ impl Peer {
     }
 
     fn take_update(&mut self, id: u64, buf: &mut BytesMut) -> bool {
+        if self.version <= Version::Lite02 && !buf.is_empty() {
+            self.fault("an UPDATE, which there is none of".to_owned());
+            buf.clear();
+        }
         let update = match split_message(buf, CONTROL_MESSAGE_BYTES_MAX) {
             Ok(None) => return false,
             Ok(Some((body, used))) => {
@@ -1393,6 +1487,23 @@ impl Peer {
                 }
             };
         }
+        if self.version <= Version::Lite02 && !self.listens[index].has_init {
+            return match AnnounceInit::take(buf) {
+                Ok(Some((init, used))) => {
+                    buf.advance(used);
+                    self.log.push(format!("{index}: {init:?}"));
+                    if let Err(what) = self.listens[index].begin(self.version, init) {
+                        self.fault(format!("announce stream {index}: {what}"));
+                    }
+                    true
+                }
+                Ok(None) => false,
+                Err(error) => {
+                    self.fault(format!("ANNOUNCE_INIT: {error}"));
+                    false
+                }
+            };
+        }
         match Announce::take(self.version, buf) {
             Ok(Some((announce, used))) => {
                 buf.advance(used);
@@ -1497,6 +1608,7 @@ impl Peer {
                     raw.end = Some(end);
                 }
             }
+            Use::SessionStream => self.fault(format!("the session stream ended: {end:?}")),
             Use::UniNew | Use::BidiNew | Use::TrackAsked | Use::Ignored => {}
         }
     }
@@ -1694,7 +1806,7 @@ pub fn covers(wanted: &Preferences, sequence: u64) -> bool {
 
 impl Source {
     /// Spec §4.10: how far the newest timestamp is ahead of the group right after this one.
-    fn is_old(&self, sequence: u64, max_age_ms: u64) -> bool {
+    pub fn is_old(&self, sequence: u64, max_age_ms: u64) -> bool {
         let Some((_, next)) = self.groups.range(sequence + 1..).next() else { return false };
         let newest = self.groups.values().next_back().expect("there is a next one");
         let (Some(begins), Some(newest)) =
@@ -1756,6 +1868,18 @@ impl Upstream {
 }
 
 impl Listen {
+    fn begin(&mut self, version: Version, init: AnnounceInit) -> Result<(), String> {
+        self.has_init = true;
+        self.initial_left = init.suffixes.len() as u64;
+        if self.initial_left == 0 {
+            self.heard.push(".".to_owned());
+        }
+        init.suffixes.into_iter().try_for_each(|suffix| {
+            let (hops, cost) = (Hops::new(), Cost::ZERO);
+            self.hear(version, Announce::Start { suffix, hops, cost })
+        })
+    }
+
     fn hear(&mut self, version: Version, announce: Announce) -> Result<(), String> {
         let show = |sign: char, path: &Path, hops: &Hops, cost: Cost| {
             let mut text = format!("{sign}{path}");

@@ -19,11 +19,15 @@ use shardcast::limits::{
 };
 use shardcast::quic::{Config as QuicConfig, Keys};
 use shardcast::session::Policy;
-use shardcast::shard::mailbox::{Parked, mesh};
+use shardcast::shard::guest::{GuestId, Line, Parcel, Unread};
+use shardcast::shard::mailbox::{Outside, Parked, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::shard::placement::home_of;
 use shardcast::shard::{CacheBounds, Counters, Held, Next, Setting, Shard};
+use shardcast::track;
+use shardcast::track::group::GroupEnd;
 use shardcast::wire::*;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::network::{History, Network, Port, Random, To, Weather};
 use super::peer::{
@@ -129,6 +133,45 @@ pub struct World {
     pub groups_are_evicted: bool,
     /// Groups that viewers had to get, and got.
     pub groups_confirmed: usize,
+    /// The way into each shard from outside.
+    outsides: Vec<Outside<ToShard>>,
+    unread: Arc<Unread>,
+    guests: u64,
+}
+
+/// Somebody outside of all shards who asked for one group.
+pub struct Guest {
+    pub id: GuestId,
+    home: usize,
+    parcels: UnboundedReceiver<Parcel>,
+    /// Frames so far, and how it ended.
+    frames: usize,
+    end: Option<Result<(), StreamCode>>,
+}
+
+impl Guest {
+    /// Frames that it has been given so far, and how that ended.
+    pub fn outcome(&mut self) -> (usize, Option<Result<(), StreamCode>>) {
+        while let Ok(parcel) = self.parcels.try_recv() {
+            assert_eq!(self.end, None, "nothing follows the end");
+            let pieces = match parcel.news {
+                track::Fetched::Pieces(pieces) => pieces,
+                track::Fetched::Failed(code) => {
+                    self.end = Some(Err(code));
+                    continue;
+                }
+            };
+            for piece in pieces {
+                self.frames += piece.marks.len();
+                self.end = piece.ends.map(|end| match end {
+                    GroupEnd::Finished => Ok(()),
+                    GroupEnd::Capped => Err(StreamCode::INTERNAL),
+                    GroupEnd::Aborted(code) => Err(code),
+                });
+            }
+        }
+        (self.frames, self.end)
+    }
 }
 
 // ---- keys, the same in every run ----
@@ -153,9 +196,7 @@ fn server_tls() -> Arc<rustls::ServerConfig> {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
             .expect("a matching key");
-        let newest_first = Version::ALL.into_iter().rev();
-        let named = newest_first.filter(|version| *version >= Version::Lite03);
-        config.alpn_protocols = named.map(|version| version.alpn().into()).collect();
+        config.alpn_protocols = Protocol::ALL.map(|protocol| protocol.name().into()).to_vec();
         config.send_tls13_tickets = 0;
         Arc::new(config)
     };
@@ -234,6 +275,7 @@ impl World {
         let mut network = Network::new(random.next(), stage.shards);
         network.strays = stage.strays;
         let posts = mesh::<ToShard>(stage.shards, stage.lanes);
+        let outsides = posts.iter().map(|post| post.outside()).collect();
         let cores = posts.into_iter().enumerate().map(|(shard, post)| {
             let parked = post.waker();
             let setting = Setting {
@@ -273,7 +315,46 @@ impl World {
             groups_are_evicted: stage.cache.bytes < CACHE_BYTES
                 || stage.cache.duration < CACHE_DURATION_DEFAULT,
             groups_confirmed: 0,
+            outsides,
+            unread: Unread::new(1 << 30),
+            guests: 0,
         }
+    }
+
+    /// Somebody outside asks for a group of a track, or for its newest.
+    pub fn guest(&mut self, path: &str, track: &str, group: Option<u64>) -> Guest {
+        let unread = self.unread.clone();
+        self.guest_with(path, track, group, &unread)
+    }
+
+    /// One of those who may leave no more unread than this.
+    pub fn guest_with(
+        &mut self,
+        path: &str,
+        track: &str,
+        group: Option<u64>,
+        unread: &Arc<Unread>,
+    ) -> Guest {
+        let home = home_of(path, track, self.stage.shards);
+        let (line, parcels) = Line::new(unread);
+        let guest = GuestId(self.guests);
+        self.guests += 1;
+        let broadcast = Path::parse(path).expect("a path");
+        let track = track.into();
+        self.tell(home, ToShard::FetchForGuest { guest, broadcast, track, group, line });
+        Guest { id: guest, home, parcels, frames: 0, end: None }
+    }
+
+    pub fn guest_settles(&mut self, guest: &Guest) {
+        self.tell(guest.home, ToShard::GuestSettles { guest: guest.id });
+    }
+
+    pub fn guest_leaves(&mut self, guest: Guest) {
+        self.tell(guest.home, ToShard::GuestLeaves { guest: guest.id });
+    }
+
+    fn tell(&mut self, shard: usize, mail: ToShard) {
+        assert!(self.outsides[shard].send(mail).is_ok(), "the lane is full");
     }
 
     pub fn since_start(&self) -> Duration {
@@ -846,8 +927,10 @@ impl World {
             let publisher = &self.peers[publisher];
             // Announced for long enough that every shard knows of it.
             let is_known = publisher.up_at.is_some_and(|at| self.now >= at + ms(3000));
-            let is_sound =
-                publisher.is_up() && source.broken.is_empty() && source.refuses.is_none();
+            let is_sound = publisher.is_up()
+                && !publisher.is_leaving
+                && source.broken.is_empty()
+                && source.refuses.is_none();
             assert!(
                 !is_known || !is_sound || source.never_answers.is_some(),
                 "at {:?}: {} subscription {index} of {} is cut off ({:?}), and there is {}",
@@ -920,12 +1003,14 @@ impl World {
                 // It cannot be asked, so what the relay lacks, or has had for too long, is not there.
                 let is_brief = publisher.version <= Version::Lite04
                     && [StreamCode::NOT_FOUND.0, StreamCode::OLD.0].contains(&code);
+                let is_away = publisher.is_leaving && code == StreamCode::GOING_AWAY.0;
+                // A feed that cannot be paused ends with its last viewer, and what it was bringing.
+                let is_cut = publisher.version <= Version::Lite02 && code == StreamCode::CANCEL.0;
                 // Not every shard knew of it.
                 let is_early = code == StreamCode::UNROUTABLE.0
                     && publisher.up_at.is_none_or(|at| known.asked_at < at + ms(3000));
-                let is_excused =
-                    is_theirs || is_lost || is_beyond || is_mute || is_brief || is_early;
-                if is_excused || self.evicts(code) {
+                let is_excused = is_theirs || is_lost || is_beyond || is_mute || is_brief;
+                if is_excused || is_away || is_cut || is_early || self.evicts(code) {
                     return Ok(());
                 }
                 Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))
@@ -970,11 +1055,12 @@ impl World {
         let is_sure = lost.all(|at| self.now >= at + LOSS_NOTICED);
         let of_the_film = |peer: &Peer| peer.sources.iter().any(|s| s.film == source.film);
         let has_another = self.peers.iter().filter(|peer| of_the_film(peer)).count() > 1;
-        // What was reset before another publisher went on is not brought by that one: nobody can
-        // tell that it will not come, before anything later does.
+        // What was reset before another publisher went on, or is too old, is not brought by that
+        // one: nobody can tell that it will not come, before anything later does.
         let is_over = |sequence: &u64| {
             source.groups.get(sequence).is_some_and(|group| match group.end {
                 Some(End::Reset(_)) => !has_another,
+                _ if has_another && source.is_old(*sequence, known.wanted.max_age_ms) => false,
                 end => end.is_some(),
             })
         };

@@ -1,0 +1,461 @@
+//! Telling the peer how fast we could send to it and how far away it is, on the Probe streams that
+//! it opens (spec §3.8, §4.15).
+
+use std::time::{Duration, Instant};
+
+use super::streams::{Estimate, StreamId, Streams};
+use super::{Context, Session, Step, Stream, Use};
+use crate::limits::PROBE_STREAMS_PER_PEER_MAX;
+use crate::wire::{Probe, StreamCode, Version};
+
+/// Between two looks at the link.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A report that is as old as this is repeated, whatever the link is like.
+const REPORT_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// The share by which something has to move to be news.
+const NEWS: f64 = 0.25;
+
+/// The largest number that a JavaScript peer can read.
+const NUMBER_MAX: u64 = (1 << 53) - 1;
+
+/// What the peer was told last on one stream, and when.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    last: Option<(Instant, Probe)>,
+}
+
+impl Session {
+    pub(super) fn probe_requested<S: Streams>(
+        &mut self,
+        id: StreamId,
+        stream: &mut Stream,
+        cx: &mut Context<'_, S>,
+    ) -> Step {
+        if self.probes.len() == PROBE_STREAMS_PER_PEER_MAX {
+            self.refuse(id, StreamCode::CANCEL, cx);
+            return Step::Forget;
+        }
+        stream.purpose = Use::Probe;
+        self.probes.insert(id, Reports::default());
+        self.probe_deadline.get_or_insert(cx.now + LOOK_EVERY);
+        self.report(id, cx);
+        Step::Again
+    }
+
+    pub(super) fn forget_probe(&mut self, id: StreamId) {
+        self.probes.remove(&id);
+        if self.probes.is_empty() {
+            self.probe_deadline = None;
+        }
+    }
+
+    pub(super) fn probe_timeout<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        if self.probe_deadline.is_none_or(|deadline| deadline > cx.now) {
+            return;
+        }
+        self.probe_deadline = Some(cx.now + LOOK_EVERY);
+        let ids: Vec<StreamId> = self.probes.keys().copied().collect();
+        for id in ids {
+            self.report(id, cx);
+        }
+    }
+
+    /// Looks at the link, and tells the peer if there is news. One that does not read what it was
+    /// told is told no more until it has: the newest report is the one that counts.
+    fn report<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
+        let Some(reports) = self.probes.get_mut(&id) else { return };
+        if self.unsent.contains_key(&id) {
+            return;
+        }
+        let report = stated(cx.streams.estimate(), self.version);
+        if reports.is_due(report, cx.now) {
+            reports.last = Some((cx.now, report));
+            let mut bytes = Vec::new();
+            report.encode(self.version, &mut bytes);
+            self.send(id, &bytes, false, cx);
+        }
+    }
+}
+
+/// An estimate as the wire has it, where 0 says that nothing is known.
+fn stated(estimate: Estimate, version: Version) -> Probe {
+    let measured = |number: u64| number.clamp(1, NUMBER_MAX);
+    // lite-03 has no room for it.
+    let rtt = estimate.rtt.filter(|_| version >= Version::Lite04);
+    Probe {
+        bitrate: estimate.bitrate.map_or(0, measured),
+        rtt_ms: rtt.map_or(0, |rtt| measured(rtt.as_millis() as u64)),
+    }
+}
+
+impl Reports {
+    fn is_due(&self, report: Probe, now: Instant) -> bool {
+        let is_nothing = report == Probe::default();
+        let Some((at, last)) = self.last else { return !is_nothing };
+        if is_nothing {
+            return report != last;
+        }
+        let age = now.saturating_duration_since(at);
+        age >= REPORT_AGE_MAX
+            || has_moved(last.rtt_ms, report.rtt_ms, NEWS)
+            || has_moved(last.bitrate, report.bitrate, NEWS * patience(age))
+    }
+}
+
+/// The longer nothing was said, the less it takes: 1 at the first look, 0 at the greatest age.
+fn patience(age: Duration) -> f64 {
+    let left = REPORT_AGE_MAX.saturating_sub(age).as_secs_f64();
+    (left / (REPORT_AGE_MAX - LOOK_EVERY).as_secs_f64()).min(1.0)
+}
+
+/// What appears or disappears has moved.
+fn has_moved(before: u64, now: u64, share: f64) -> bool {
+    if before == 0 || now == 0 {
+        return before != now;
+    }
+    now != before && now.abs_diff(before) as f64 >= share * before as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::super::streams::{ReadEnd, WriteEnd};
+    use super::super::{Effect, Names, Policy, RouteIds};
+    use super::*;
+    use crate::route::SessionRef;
+    use crate::wire::{BidiType, Path, Protocol, SessionCode};
+
+    /// (milliseconds, bitrate, round trip in milliseconds), and what is reported then.
+    type Look = (u64, Option<u64>, Option<u64>, Option<(u64, u64)>);
+
+    #[track_caller]
+    fn check(version: Version, looks: &[Look]) {
+        let start = Instant::now();
+        let mut reports = Reports::default();
+        for &(ms, bitrate, rtt, expect) in looks {
+            let now = start + Duration::from_millis(ms);
+            let rtt = rtt.map(Duration::from_millis);
+            let report = stated(Estimate { bitrate, rtt }, version);
+            let is_due = reports.is_due(report, now);
+            if is_due {
+                reports.last = Some((now, report));
+            }
+            let told = is_due.then_some((report.bitrate, report.rtt_ms));
+            assert_eq!(told, expect, "at {ms} ms");
+        }
+    }
+
+    const ALL: [Version; 3] = [Version::Lite04, Version::Lite05, Version::Lite06];
+
+    #[test]
+    fn a_link_that_stays_the_same_is_reported_every_ten_seconds() {
+        for version in ALL {
+            let (rate, rtt) = (Some(1000), Some(20));
+            check(
+                version,
+                &[
+                    (0, rate, rtt, Some((1000, 20))),
+                    (100, rate, rtt, None),
+                    (9900, rate, rtt, None),
+                    (10_000, rate, rtt, Some((1000, 20))),
+                    (19_900, rate, rtt, None),
+                    (20_000, rate, rtt, Some((1000, 20))),
+                ],
+            );
+        }
+    }
+
+    #[test]
+    fn it_takes_less_the_longer_nothing_was_said() {
+        let rtt = Some(20);
+        check(
+            Version::Lite06,
+            &[
+                (0, Some(1000), rtt, Some((1000, 20))),
+                (100, Some(1249), rtt, None),
+                (200, Some(753), rtt, None),
+                (300, Some(750), rtt, Some((750, 20))),
+                // Half way to the ten seconds half of a quarter is news.
+                (5300, Some(842), rtt, None),
+                (5400, Some(844), rtt, Some((844, 20))),
+                (15_300, Some(845), rtt, None),
+                (15_400, Some(845), rtt, Some((845, 20))),
+            ],
+        );
+        // Downwards and upwards alike; at once if it is a quarter.
+        check(
+            Version::Lite05,
+            &[
+                (0, Some(1000), rtt, Some((1000, 20))),
+                (50, Some(1250), rtt, Some((1250, 20))),
+                (100, Some(900), rtt, Some((900, 20))),
+                (200, Some(1124), rtt, None),
+                (300, Some(1125), rtt, Some((1125, 20))),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_round_trip_has_to_move_by_a_quarter_however_long_ago() {
+        let rate = Some(1000);
+        check(
+            Version::Lite04,
+            &[
+                (0, rate, Some(20), Some((1000, 20))),
+                (100, rate, Some(24), None),
+                (9000, rate, Some(16), None),
+                (9100, rate, Some(15), Some((1000, 15))),
+                (9200, rate, Some(19), Some((1000, 19))),
+                (9300, rate, Some(23), None),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_appears_or_disappears_is_news_and_nothing_is_said_once() {
+        check(
+            Version::Lite06,
+            &[
+                (0, None, None, None),
+                (10_000, None, None, None),
+                (10_100, None, Some(30), Some((0, 30))),
+                (10_200, Some(5), Some(30), Some((5, 30))),
+                (10_300, Some(5), None, Some((5, 0))),
+                (10_400, None, None, Some((0, 0))),
+                (10_500, None, None, None),
+                (40_000, None, None, None),
+                // A measured zero is not nothing.
+                (40_100, Some(0), Some(0), Some((1, 1))),
+                (50_100, Some(u64::MAX), Some(1), Some((NUMBER_MAX, 1))),
+            ],
+        );
+    }
+
+    #[test]
+    fn lite_03_hears_of_no_round_trips() {
+        check(
+            Version::Lite03,
+            &[
+                (0, None, Some(30), None),
+                (100, Some(8), Some(30), Some((8, 0))),
+                (200, Some(8), Some(90), None),
+                (300, None, Some(90), Some((0, 0))),
+                (20_000, None, Some(20), None),
+            ],
+        );
+    }
+
+    // ---- a session with a peer that opens such streams ----
+
+    #[derive(Default)]
+    struct Link {
+        estimate: Estimate,
+        is_blocked: bool,
+        /// What the peer says next.
+        says: Vec<u8>,
+        has_finished: bool,
+        told: BTreeMap<StreamId, Vec<u8>>,
+        /// "finish", "reset 1" and "stop 1", as they come.
+        done: Vec<String>,
+    }
+
+    impl Streams for Link {
+        fn open_uni(&mut self) -> Option<StreamId> {
+            None
+        }
+
+        fn open_bidi(&mut self) -> Option<StreamId> {
+            None
+        }
+
+        fn write(&mut self, id: StreamId, chunks: &mut [Bytes]) -> WriteEnd {
+            if self.is_blocked {
+                return WriteEnd::Blocked(0);
+            }
+            for chunk in chunks {
+                self.told.entry(id).or_default().extend_from_slice(chunk);
+                *chunk = Bytes::new();
+            }
+            WriteEnd::All
+        }
+
+        fn finish(&mut self, _: StreamId) {
+            self.done.push("finish".to_owned());
+        }
+
+        fn reset(&mut self, _: StreamId, code: StreamCode) {
+            self.done.push(format!("reset {}", code.0));
+        }
+
+        fn stop(&mut self, _: StreamId, code: StreamCode) {
+            self.done.push(format!("stop {}", code.0));
+        }
+
+        fn set_priority(&mut self, _: StreamId, _: i32) {}
+
+        fn send_datagram(&mut self, _: &[u8], _: &[u8]) {}
+
+        fn read(&mut self, _: StreamId, _: usize, take: &mut dyn FnMut(&[u8])) -> ReadEnd {
+            take(&std::mem::take(&mut self.says));
+            if self.has_finished { ReadEnd::Finished } else { ReadEnd::Pending }
+        }
+
+        fn expect_groups(&mut self) {}
+
+        fn rtt(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn estimate(&self) -> Estimate {
+            self.estimate
+        }
+
+        fn close(&mut self, _: SessionCode, reason: &'static str) {
+            panic!("{reason}");
+        }
+    }
+
+    struct Play {
+        session: Session,
+        link: Link,
+        now: Instant,
+    }
+
+    impl Play {
+        fn new() -> Play {
+            let now = Instant::now();
+            let me = SessionRef { shard: 0, slot: 0, generation: 0 };
+            let policy = Arc::new(Policy { hop: 7, public: vec![Path::root()] });
+            let protocol = Protocol::Version(Version::Lite04);
+            let names = Names { identity: 1, stamp: 2 };
+            let session = Session::new(protocol, Path::root(), me, policy, now, names);
+            let mut play = Play { session, link: Link::default(), now };
+            play.with(|session, cx| session.start(cx));
+            play
+        }
+
+        fn with(&mut self, run: impl FnOnce(&mut Session, &mut Context<'_, Link>)) {
+            let (mut effects, mut route_ids) = (Vec::<Effect>::new(), RouteIds::new(0, self.now));
+            run(
+                &mut self.session,
+                &mut Context {
+                    now: self.now,
+                    streams: &mut self.link,
+                    effects: &mut effects,
+                    route_ids: &mut route_ids,
+                    arrival_ms: 0,
+                },
+            );
+        }
+
+        fn opens(&mut self, id: u64, says: &[u8]) {
+            self.link.says = says.to_vec();
+            self.with(|session, cx| session.opened(StreamId(id), cx));
+        }
+
+        fn rate(&mut self, bitrate: u64) {
+            let rtt = Some(Duration::from_millis(20));
+            self.link.estimate = Estimate { bitrate: Some(bitrate), rtt };
+        }
+
+        /// Lets time pass, and looks whenever the session wants to.
+        fn run(&mut self, ms: u64) {
+            let until = self.now + Duration::from_millis(ms);
+            while let Some(at) = self.session.deadline().filter(|at| *at <= until) {
+                assert!(at > self.now, "time goes on");
+                self.now = at;
+                self.with(|session, cx| session.timeout(cx));
+            }
+            self.now = until;
+        }
+
+        /// The bitrates that were told on a stream since this was last looked at.
+        fn told(&mut self, id: u64) -> Vec<u64> {
+            let bytes = self.link.told.remove(&StreamId(id)).unwrap_or_default();
+            let mut rest = &bytes[..];
+            let mut rates = Vec::new();
+            while let Some((probe, used)) = Probe::take(Version::Lite04, rest).unwrap() {
+                rates.push(probe.bitrate);
+                rest = &rest[used..];
+            }
+            rates
+        }
+    }
+
+    const PROBE: [u8; 1] = [BidiType::Probe as u8];
+
+    #[test]
+    fn the_link_is_looked_at_while_somebody_asks() {
+        let mut play = Play::new();
+        assert_eq!(play.session.deadline(), None);
+        play.rate(1000);
+        play.opens(0, &PROBE);
+        assert_eq!(play.told(0), [1000]);
+        assert_eq!(play.session.deadline(), Some(play.now + LOOK_EVERY));
+        play.rate(2000);
+        play.run(99);
+        assert_eq!(play.told(0), []);
+        play.run(1);
+        assert_eq!(play.told(0), [2000]);
+        // A second one has a time of its own for its reports.
+        play.run(50);
+        play.opens(4, &PROBE);
+        play.run(9950);
+        assert_eq!((play.told(0), play.told(4)), (vec![2000], vec![2000]));
+        play.link.has_finished = true;
+        for id in [0, 4] {
+            play.with(|session, cx| session.readable(StreamId(id), cx));
+        }
+        assert_eq!(
+            (play.session.deadline(), &play.link.done[..]),
+            (None, &["finish"; 2].map(String::from)[..])
+        );
+    }
+
+    #[test]
+    fn who_does_not_read_gets_the_newest_report_in_the_end() {
+        let mut play = Play::new();
+        play.rate(1000);
+        play.link.is_blocked = true;
+        play.opens(0, &PROBE);
+        for rate in [2000, 4000, 8000] {
+            play.rate(rate);
+            play.run(100);
+        }
+        play.link.is_blocked = false;
+        play.with(|session, cx| session.writable(StreamId(0), cx));
+        play.run(100);
+        assert_eq!(play.told(0), [1000, 8000]);
+        play.with(|session, cx| session.stopped(StreamId(0), cx));
+        assert_eq!(
+            (play.session.deadline(), &play.link.done[..]),
+            (None, &["reset 1".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused() {
+        let mut play = Play::new();
+        play.rate(1000);
+        for nth in 0..PROBE_STREAMS_PER_PEER_MAX as u64 {
+            play.opens(4 * nth, &PROBE);
+        }
+        assert!(play.link.done.is_empty());
+        play.opens(400, &PROBE);
+        assert_eq!((play.link.done.len(), play.told(400)), (2, vec![]));
+        // A byte is one too many; and there is room again.
+        play.link.says = vec![0];
+        play.with(|session, cx| session.readable(StreamId(0), cx));
+        assert_eq!(play.link.done, ["reset 1", "stop 1", "reset 1", "stop 1"]);
+        play.opens(404, &PROBE);
+        assert_eq!((play.link.done.len(), play.told(404)), (4, vec![1000]));
+        play.opens(408, &[PROBE[0], 7]);
+        assert_eq!(play.link.done.len(), 6);
+    }
+}
