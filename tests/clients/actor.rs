@@ -63,8 +63,8 @@ impl Actor {
         &self.name
     }
 
-    /// Dials the relay over WebTransport, or as `relay` says, and knows it by its certificate's
-    /// hash. Returns what the client says of the session.
+    /// Dials the relay by its URL, knowing the hash of its certificate. Returns what the client
+    /// says of the session.
     pub async fn connect(&self, relay: &Relay, path: &str) -> Result<String, String> {
         let (url, sha256) = (format!("{}/{path}", relay.url()), certificate_hash(relay));
         self.ask(format!("connect('{url}','{sha256}')")).await
@@ -135,6 +135,22 @@ impl Actor {
         assert!(script.find(sequence).is_some(), "{who}: group {sequence} was never sent");
         script.compare_from(who, sequence, 0, &frames, timestamps);
         sequence
+    }
+}
+
+impl Drop for Actor {
+    /// Closes the page; a process ends by itself. Shows what the page had to say if the play fails.
+    fn drop(&mut self) {
+        let Means::Shared(driver) = &self.driver else { return };
+        let Ok(mut program) = driver.program.lock() else { return };
+        program.write(format!("- {} quit", self.name));
+        if std::thread::panicking() {
+            let console = program.stderr.so_far();
+            let prefix = format!("{}: ", self.name);
+            for line in console.iter().filter(|line| line.starts_with(&prefix)) {
+                eprintln!("{}", shown(line));
+            }
+        }
     }
 }
 
