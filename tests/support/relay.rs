@@ -117,6 +117,11 @@ impl Relay {
         Relay { scheme: "https", ..self.clone() }
     }
 
+    /// The same, by a client that first asks over HTTP which certificate it has.
+    pub fn found_over_http(&self) -> Relay {
+        Relay { scheme: "http", ..self.clone() }
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.dialled
     }
@@ -138,7 +143,7 @@ impl Relay {
     pub async fn accepting(&self) -> Accepting<'_> {
         let door = DOOR.lock().await;
         let log = &self.running.log;
-        let transport = if self.scheme == "https" { "webtransport" } else { "quic" };
+        let transport = if self.scheme == "moqt" { "quic" } else { "webtransport" };
         Accepting { log, from: log.lines().len(), transport, _door: door }
     }
 
