@@ -10,12 +10,11 @@ mod clients {
 mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
-    #[path = "../clients/relay.rs"]
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 
-use clients::actor::{Actor, hex, parse_group};
+use clients::actor::{Actor, certificate_hash, hex, parse_group};
 use support::client::*;
 use support::relay::Relay;
 
@@ -24,6 +23,8 @@ const SEED: u64 = 0x5eed_ca57_0000_000b;
 
 const PATH: &str = "live/cam";
 const TRACK: &str = "video";
+
+const SHARDS: usize = 2;
 
 /// Empty, minimal, one datagram, several, a large key frame, and more than a flow control window
 /// opens with.
@@ -42,18 +43,16 @@ fn script(first: u64, count: u64, sizes: &[usize]) -> Script {
     Script::new(SEED, first, count, sizes)
 }
 
-/// A page with a session of its own, whose certificate is known by its hash.
+/// A page with a session of its own.
 async fn connected(relay: &Relay) -> Actor {
     let page = Actor::page().await;
-    let (url, sha256) = (relay.https(""), relay.sha256());
-    assert_eq!(page.tell(format!("connect('{url}','{sha256}')")).await, BY_DEFAULT);
+    assert_eq!(page.connect(&relay.web(), "").await.as_deref(), Ok(BY_DEFAULT));
     page
 }
 
 async fn python(relay: &Relay) -> Actor {
     let python = Actor::python();
-    let (url, sha256) = (relay.https(""), relay.sha256());
-    python.tell(format!("connect('{url}','{sha256}')")).await;
+    python.connect(&relay.web(), "").await.expect("a session");
     python
 }
 
@@ -77,52 +76,53 @@ async fn finishes(publisher: &Actor) {
 
 #[tokio::test]
 async fn a_certificate_is_known_by_its_hash() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await.web();
+    let accepted = relay.accepting().await;
     connected(&relay).await;
-    relay.says(&["negotiated", "moq-lite-05", "webtransport"]).await;
+    accepted.shard(LITE_05).await;
 }
 
-/// With a URL that begins with http:, the client asks the relay for the hash and pins that.
+/// With a URL that begins with http:, the client itself asks the relay for the hash.
 #[tokio::test]
 async fn the_hash_is_fetched_in_development() {
-    let relay = Relay::with_http().await;
+    let relay = Relay::start(SHARDS).await;
     let page = Actor::page().await;
-    assert_eq!(page.tell(format!("connect('{}')", relay.http(""))).await, BY_DEFAULT);
+    let connect = format!("connect('http://{}/')", relay.address());
+    assert_eq!(page.tell(connect).await, BY_DEFAULT);
 }
 
 #[tokio::test]
 async fn another_certificate_is_refused() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await.web();
     let page = Actor::page().await;
-    let (url, other) = (relay.https(""), "5a".repeat(32));
+    let (url, other) = (relay.url(), "5a".repeat(32));
     let refused = page.ask(format!("connect('{url}','{other}')")).await.expect_err("another hash");
     assert!(refused.contains(NO_HANDSHAKE), "{refused}");
-    assert_eq!(relay.sessions(), 0, "the relay took a session that the browser refused");
+
+    let accepted = relay.accepting().await;
     connected(&relay).await;
+    accepted.shard(LITE_05).await;
+    assert_eq!(relay.sessions(), 1, "the relay took a session that the browser refused");
 }
 
 #[tokio::test]
 async fn a_path_that_is_not_public_is_refused() {
-    let relay = Relay::public("anon/**").await;
-    let (page, sha256) = (Actor::page().await, relay.sha256());
+    let relay = Relay::open_to(SHARDS, "anon/**").await.web();
+    let page = Actor::page().await;
     for path in ["secret", "anonymous/room"] {
-        let url = relay.https(path);
-        let refused = page.ask(format!("connect('{url}','{sha256}')")).await;
-        let refused = refused.expect_err("a path that is not public");
-        assert!(refused.contains(NO_HANDSHAKE), "{url}: {refused}");
+        let refused = page.connect(&relay, path).await.expect_err("a path that is not public");
+        assert!(refused.contains(NO_HANDSHAKE), "{path}: {refused}");
     }
-    let open = format!("connect('{}','{sha256}')", relay.https("anon/room"));
-    assert_eq!(page.tell(open).await, BY_DEFAULT);
+    assert_eq!(page.connect(&relay, "anon/room").await.as_deref(), Ok(BY_DEFAULT));
 }
 
 /// Broadcasts are relative to the path of the URL.
 #[tokio::test]
 async fn a_path_is_the_root_of_its_session() {
-    let relay = Relay::public("anon/**").await;
+    let relay = Relay::open_to(SHARDS, "anon/**").await.web();
     let (publisher, viewer) = (Actor::page().await, Actor::page().await);
     for (page, path) in [(&publisher, "anon/room"), (&viewer, "anon")] {
-        let (url, sha256) = (relay.https(path), relay.sha256());
-        page.tell(format!("connect('{url}','{sha256}')")).await;
+        assert_eq!(page.connect(&relay, path).await.as_deref(), Ok(BY_DEFAULT));
     }
     announces(&publisher).await;
     assert_eq!(viewer.tell("hear()").await, format!("room/{PATH} up"));
@@ -135,7 +135,7 @@ async fn a_path_is_the_root_of_its_session() {
 
 #[tokio::test]
 async fn one_page_publishes_and_three_watch() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await;
     let publisher = connected(&relay).await;
     let viewers = [connected(&relay).await, connected(&relay).await, connected(&relay).await];
     let prologue = script(0, 1, &SIZES_SMALL);
@@ -165,7 +165,7 @@ async fn one_page_publishes_and_three_watch() {
 
 #[tokio::test]
 async fn what_is_not_there_is_refused() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await;
     let (publisher, viewer) = (connected(&relay).await, connected(&relay).await);
     announces(&publisher).await;
     assert_eq!(viewer.tell("hear()").await, format!("{PATH} up"));
@@ -177,7 +177,7 @@ async fn what_is_not_there_is_refused() {
 
 #[tokio::test]
 async fn a_past_group_is_fetched_beside_the_live_ones() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await;
     let (publisher, viewer) = (connected(&relay).await, connected(&relay).await);
     let past = script(0, 3, &SIZES_SMALL);
     announces(&publisher).await;
@@ -199,7 +199,7 @@ async fn a_past_group_is_fetched_beside_the_live_ones() {
 
 #[tokio::test]
 async fn datagrams_travel_beside_the_groups() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await;
     let publisher = connected(&relay).await;
     let viewers = [connected(&relay).await, connected(&relay).await];
     let prologue = script(0, 1, &SIZES_SMALL);
@@ -229,7 +229,7 @@ async fn datagrams_travel_beside_the_groups() {
 
 #[tokio::test]
 async fn a_viewer_closes_and_returns() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await;
     let publisher = connected(&relay).await;
     announces(&publisher).await;
     let script = script(0, 3, &SIZES_SMALL);
@@ -246,7 +246,7 @@ async fn a_viewer_closes_and_returns() {
 
 #[tokio::test]
 async fn viewers_hear_that_the_publisher_is_gone() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await;
     let viewer = connected(&relay).await;
     for (sequence, leave) in [(0, "leave()"), (1, "quit")] {
         let publisher = connected(&relay).await;
@@ -266,11 +266,11 @@ async fn viewers_hear_that_the_publisher_is_gone() {
 
 #[tokio::test]
 async fn pages_hear_that_the_relay_is_gone() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await;
     let (client, raw) = (connected(&relay).await, Actor::page().await);
-    let (url, sha256) = (relay.https(""), relay.sha256());
+    let (url, sha256) = (relay.web().url(), certificate_hash(&relay));
     raw.tell(format!("rawConnect('{url}','{sha256}',['moq-lite-05'])")).await;
-    relay.stop().await;
+    relay.stop().await.expect_success();
     // The browser tells its page that the connection is lost, or that the session is closed.
     for gone in [client.ask("closed()"), raw.ask("rawClosed()")] {
         let gone = tokio::time::timeout(PROMPTLY, gone).await;
@@ -287,7 +287,7 @@ async fn every_version_to_every_version() {
         ("moq-lite-03", "moq-lite-03"),
         ("moql", "moq-lite-02"),
     ];
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await;
     let script = script(0, VERSIONS.len() as u64, &SIZES_SMALL);
     let mut viewers = Vec::new();
     for (protocol, version) in VERSIONS {
@@ -314,7 +314,7 @@ async fn every_version_to_every_version() {
 
 async fn pinned(relay: &Relay, protocol: &str, version: &str) -> Actor {
     let page = Actor::page().await;
-    let (url, sha256) = (relay.https(""), relay.sha256());
+    let (url, sha256) = (relay.web().url(), certificate_hash(relay));
     let told = page.tell(format!("connect('{url}','{sha256}','{protocol}')")).await;
     assert_eq!(told, format!("webtransport {version}"));
     page
@@ -323,8 +323,9 @@ async fn pinned(relay: &Relay, protocol: &str, version: &str) -> Actor {
 /// The browser's own interface: the first protocol of its list that the relay has is taken.
 #[tokio::test]
 async fn the_client_chooses_the_protocol() {
-    let relay = Relay::start().await;
-    let (page, url, sha256) = (Actor::page().await, relay.https(""), relay.sha256());
+    let relay = Relay::start(SHARDS).await;
+    let (page, url) = (Actor::page().await, relay.web().url());
+    let sha256 = certificate_hash(&relay);
     let connect = |protocols: &str| format!("rawConnect('{url}','{sha256}',[{protocols}])");
     for (protocols, chosen) in [
         ("'moq-lite-06','moq-lite-05','moq-lite-04','moq-lite-03'", "moq-lite-06"),
@@ -340,14 +341,17 @@ async fn the_client_chooses_the_protocol() {
 
 #[tokio::test]
 async fn sessions_close_with_a_code_and_a_reason() {
-    let relay = Relay::start().await;
-    let (page, url, sha256) = (Actor::page().await, relay.https(""), relay.sha256());
+    let relay = Relay::start(SHARDS).await;
+    let (page, url) = (Actor::page().await, relay.web().url());
+    let sha256 = certificate_hash(&relay);
     let connect = format!("rawConnect('{url}','{sha256}',['moq-lite-05'])");
 
     page.tell(&connect).await;
     page.tell("rawClose(7,'enough for today')").await;
     assert_eq!(page.tell("rawClosed()").await, "7 enough for today", "the browser's own view");
-    relay.says(&["closed", "enough for today"]).await;
+    relay.deserted().await;
+    let heard = relay.log().into_iter().any(|line| line.contains("enough for today"));
+    assert!(heard, "the relay knows why");
 
     // A second SETUP is a protocol violation.
     page.tell(&connect).await;
@@ -362,7 +366,7 @@ async fn sessions_close_with_a_code_and_a_reason() {
 
 #[tokio::test]
 async fn a_page_publishes_to_rust_and_python() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await;
     let publisher = connected(&relay).await;
     let page = connected(&relay).await;
     let python = python(&relay).await;
@@ -398,7 +402,7 @@ async fn a_page_publishes_to_rust_and_python() {
 
 #[tokio::test]
 async fn rust_publishes_to_pages_and_python() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await;
     let script = script(0, 3, &SIZES);
     for version in [LITE_06, LITE_05, LITE_04, LITE_03] {
         let timestamps = carries_timestamps(version);
@@ -430,7 +434,7 @@ async fn rust_publishes_to_pages_and_python() {
 
 #[tokio::test]
 async fn python_publishes_to_pages_and_rust() {
-    let relay = Relay::start().await;
+    let relay = Relay::start(SHARDS).await;
     let publisher = python(&relay).await;
     let page = connected(&relay).await;
     let mut peer = Peer::connect(&relay, LITE_06, Role::Viewer).await;

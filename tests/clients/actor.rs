@@ -1,8 +1,10 @@
 //! A client in another language as a play sees it. What can be asked of one is the same for all:
-//! the functions of `tests/browser/page.js` and `tests/clients/actor.py`.
+//! the functions of `tests/clients/browser/page.js` and `tests/clients/actor.py`.
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
+use std::io::{Read, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
@@ -14,8 +16,9 @@ use tokio::sync::OnceCell;
 
 use super::program::{Lines, Program, shown};
 use crate::support::client::{Frames, Script, ScriptedGroup};
+use crate::support::relay::Relay;
 
-const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
+const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/browser");
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/demo-venv/bin/python");
 const PYTHON_ACTOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/actor.py");
 
@@ -60,6 +63,13 @@ impl Actor {
         &self.name
     }
 
+    /// Dials the relay over WebTransport, or as `relay` says, and knows it by its certificate's
+    /// hash. Returns what the client says of the session.
+    pub async fn connect(&self, relay: &Relay, path: &str) -> Result<String, String> {
+        let (url, sha256) = (format!("{}/{path}", relay.url()), certificate_hash(relay));
+        self.ask(format!("connect('{url}','{sha256}')")).await
+    }
+
     /// Calls a function of the actor, and returns what that came to.
     pub async fn ask(&self, call: impl Display) -> Result<String, String> {
         let driver = match &self.driver {
@@ -76,9 +86,8 @@ impl Actor {
         let call = call.to_string();
         async move {
             let answer = self.ask(&call).await;
-            answer.unwrap_or_else(|error| {
-                panic!("{caller}: {} {}: {error}", self.name, shown(&call))
-            })
+            answer
+                .unwrap_or_else(|error| panic!("{caller}: {} {}: {error}", self.name, shown(&call)))
         }
     }
 
@@ -142,8 +151,7 @@ impl Driver {
         let call = call.to_string();
         let from = self.answers.count();
         self.program.lock().expect("no play panics here").write(format!("{number} {actor} {call}"));
-        let answers =
-            |line: &str| line.split_once(' ').is_some_and(|(first, _)| first == number);
+        let answers = |line: &str| line.split_once(' ').is_some_and(|(first, _)| first == number);
         let what = format!("{actor} to answer {}", shown(&call));
         let line = self.answers.find(from, &what, answers).await;
         let mut words = line.splitn(3, ' ').skip(1);
@@ -161,6 +169,16 @@ async fn start_browser() -> Driver {
     let driver = Driver::start("browser", command);
     driver.answers.find(0, "the browser to start", |line| line.starts_with("0 ok")).await;
     driver
+}
+
+/// What the relay's HTTP server tells of its certificate, in hexadecimal.
+pub fn certificate_hash(relay: &Relay) -> String {
+    let mut answer = String::new();
+    let mut http = TcpStream::connect(relay.address()).expect("HTTP on the port of QUIC");
+    http.write_all(b"GET /certificate.sha256 HTTP/1.0\r\n\r\n").expect("a request");
+    http.read_to_string(&mut answer).expect("an answer");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    body.trim().to_owned()
 }
 
 /// `SEQUENCE TICKS/SCALE:HEX …`, with one word per frame.

@@ -5,10 +5,12 @@
 
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
-import { extname, join, normalize } from "node:path";
+import { dirname, extname, join, normalize } from "node:path";
 import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
+const ROOT = dirname(fileURLToPath(import.meta.url));
 const EXECUTABLE = "/usr/bin/chromium";
 const ARGS = [
     "--no-sandbox",
@@ -25,7 +27,7 @@ const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/ja
 const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, `http://${HOST}`);
     try {
-        const file = await readFile(join(import.meta.dirname, normalize(pathname)));
+        const file = await readFile(join(ROOT, normalize(pathname)));
         response.setHeader("content-type", TYPES[extname(pathname)] ?? "application/octet-stream");
         // The pages of a run share one cache: the client is a hundred files.
         response.setHeader("cache-control", "max-age=3600");
