@@ -1,14 +1,28 @@
 #!/usr/bin/env bash
 # Installs what building and testing need on Debian or Ubuntu. Safe to run again; quick when
-# everything is there.
+# everything is there. With --minimal, nothing that only the plays with foreign clients need.
 set -euo pipefail
 
 RUST_MIN=1.95
+NODE_MIN=18
+# Released clients that tests/browser.rs and tests/foreign.rs act with; those of the browser are in
+# tests/clients/browser/package-lock.json.
+PYTHON_CLIENT=moq-rs==0.5.1
+CLOCK_VERSION=0.10.21
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 fail() {
     echo "setup: $*" >&2
     exit 1
 }
+
+minimal=''
+case ${1-} in
+    '') ;;
+    --minimal) minimal=yes ;;
+    *) fail "unknown argument $1; the only one is --minimal" ;;
+esac
 
 # Command that must exist, and the package that brings it.
 #   cc       compiles aws-lc and glommio's bundled liburing; neither needs cmake or make
@@ -22,6 +36,14 @@ NEEDS=(
     "ffprobe ffmpeg"
     "python3 python3"
     "setpriv util-linux"
+)
+#   chromium, node   run the pages that publish and watch; npm brings their client
+#   curl             asks the relay's HTTP server
+[[ -n $minimal ]] || NEEDS+=(
+    "chromium chromium"
+    "node nodejs"
+    "npm npm"
+    "curl curl"
 )
 
 packages=()
@@ -67,5 +89,47 @@ for component in clippy fmt; do
     cargo "$component" --version >/dev/null 2>&1 ||
         fail "no cargo $component; run: rustup component add clippy rustfmt"
 done
+
+# What only the plays with foreign clients need; it stays in this folder.
+
+browser_client() {
+    local here=$root/tests/clients/browser
+    local node
+    node=$(node --version)
+    [[ $(printf '%s\n' "v$NODE_MIN" "$node" | sort -V | head -1) == "v$NODE_MIN" ]] ||
+        fail "node $node is older than $NODE_MIN; install a newer one"
+    # npm writes the second of them last.
+    [[ $here/node_modules/.package-lock.json -nt $here/package-lock.json ]] && return
+    echo "setup: installing the browser's client"
+    (cd "$here" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error) >/dev/null ||
+        fail "npm ci in $here failed"
+    touch "$here/node_modules/.package-lock.json"
+}
+
+python_client() {
+    local venv=$root/target/demo-venv name=${PYTHON_CLIENT%%==*} wanted=${PYTHON_CLIENT##*==}
+    local version="from importlib.metadata import version; print(version('$name'))"
+    [[ $("$venv/bin/python" -c "$version" 2>/dev/null || true) == "$wanted" ]] && return
+    echo "setup: installing $PYTHON_CLIENT"
+    mkdir -p "$root/target"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install -q "$PYTHON_CLIENT" || fail "pip install $PYTHON_CLIENT failed"
+}
+
+clock_client() {
+    local tools=$root/target/tools log=$root/target/moq-clock.log
+    grep -qs "moq-clock $CLOCK_VERSION " "$tools/.crates.toml" && return
+    echo "setup: building moq-clock $CLOCK_VERSION (some minutes)"
+    mkdir -p "$root/target"
+    # As a debug build: it says one line a second.
+    cargo install moq-clock --version "$CLOCK_VERSION" --locked --debug --root "$tools" \
+        >"$log" 2>&1 || fail "moq-clock does not build; see $log"
+}
+
+if [[ -z $minimal ]]; then
+    browser_client
+    python_client
+    clock_client
+fi
 
 echo "setup: ready (rustc $version)"

@@ -39,6 +39,7 @@ const server = createServer(async (request, response) => {
 });
 await new Promise((listening) => server.listen(0, HOST, listening));
 
+// With NETLOG=FILE in the environment the browser keeps its own log of what went over the network.
 const args = process.env.NETLOG ? [...ARGS, `--log-net-log=${process.env.NETLOG}`] : ARGS;
 const browser = await chromium.launch({ executablePath: EXECUTABLE, args });
 const context = await browser.newContext();
