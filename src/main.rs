@@ -139,7 +139,10 @@ impl Signals {
 fn welcome(out: &mut impl Write, config: &Config, running: &Running) -> std::io::Result<()> {
     let addr = running.addr();
     let version = env!("CARGO_PKG_VERSION");
-    writeln!(out, "shardcast {version} listens on {addr} (QUIC, moq-lite 03 to 06)\n")?;
+    writeln!(
+        out,
+        "shardcast {version} listens on {addr} (WebTransport and QUIC, moq-lite 01 to 06)\n"
+    )?;
     let cores: Vec<String> = running.cores().iter().map(usize::to_string).collect();
     let (shards, cores) = (cores.len(), cores.join(" "));
     let plural = if shards == 1 { "" } else { "s" };
@@ -173,26 +176,28 @@ fn welcome(out: &mut impl Write, config: &Config, running: &Running) -> std::io:
         writeln!(out, "  note         {note}")?;
     }
 
-    // The shortest way to trust: nothing at stake on loopback, pinned elsewhere, verified if the
-    // certificate is somebody's.
-    let (host, trust) = match hosts.first() {
-        _ if addr.ip().to_canonical().is_loopback() => {
-            (addr.ip().to_string(), " --connect-tls-insecure".to_owned())
-        }
-        Some(host) => (host.clone(), format!(" --connect-tls-fingerprint {sha256}")),
-        None => ("HOST".to_owned(), String::new()),
-    };
-    let host = match host.contains(':') {
-        true => format!("[{host}]"),
-        false => host,
-    };
     // The first rule that is open decides where the example publishes.
     let path = match config.public.first().map(|pattern| pattern.prefix()) {
         None | Some("") => String::new(),
         Some(prefix) => format!("/{prefix}"),
     };
-    let connect =
-        format!("moq --connect 'moqt://{host}:{}{path}'{trust} --broadcast demo.hang", addr.port());
+    // The shortest way to trust: the hash is found where HTTP is at the same address, pinned by hand
+    // elsewhere, and not needed if the certificate is somebody's.
+    let is_local = addr.ip().to_canonical().is_loopback();
+    let (scheme, host, trust) = match hosts.first() {
+        _ if running.http_addr() == Some(addr) && is_local => {
+            ("http", addr.ip().to_string(), String::new())
+        }
+        _ if is_local => ("moqt", addr.ip().to_string(), " --connect-tls-insecure".to_owned()),
+        Some(host) => ("moqt", host.clone(), format!(" --connect-tls-fingerprint {sha256}")),
+        None => ("https", "HOST".to_owned(), String::new()),
+    };
+    let host = match host.contains(':') {
+        true => format!("[{host}]"),
+        false => host,
+    };
+    let url = format!("{scheme}://{host}:{}{path}", addr.port());
+    let connect = format!("moq --connect '{url}'{trust} --broadcast demo.hang");
     writeln!(out, "\nPublish a file (moq: cargo install moq-cli):")?;
     writeln!(
         out,

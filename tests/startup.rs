@@ -272,7 +272,7 @@ fn development_relay_welcomes() {
     assert!(welcome_line(&mut relay, "access").ends_with("**"));
     relay.stdout_line("Ctrl-C", LISTENING_WITHIN);
     let welcome = relay.stdout();
-    let dial = format!("moqt://{addr}");
+    let dial = format!("moq --connect 'http://{addr}'");
     for word in [&addr.to_string(), dial.as_str(), "import ts", "export ts", "demo-video.sh"] {
         assert!(welcome.contains(word), "{welcome} lacks {word:?}");
     }

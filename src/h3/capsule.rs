@@ -38,7 +38,7 @@ impl Capsules {
     }
 
     /// Skips what is of no interest, and finds the capsule that ends the session.
-    pub fn next(&mut self) -> Result<Option<Close>, Violation> {
+    pub fn take(&mut self) -> Result<Option<Close>, Violation> {
         const MALFORMED: Violation = Violation::new(Code::MESSAGE_ERROR, "malformed capsule");
         loop {
             let here = self.buf.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
@@ -98,7 +98,7 @@ mod tests {
         let mut capsules = Capsules::default();
         for part in bytes.chunks(step) {
             capsules.push(part);
-            if let Some(close) = capsules.next()? {
+            if let Some(close) = capsules.take()? {
                 return Ok(Some(close));
             }
         }

@@ -46,7 +46,7 @@ impl Frames {
     }
 
     /// The next frame, or part of one; none while bytes are missing.
-    pub fn next(&mut self) -> Result<Option<Frame>, Violation> {
+    pub fn take(&mut self) -> Result<Option<Frame>, Violation> {
         if self.rest > 0 {
             let part = self.take_rest();
             if self.is_data && !part.is_empty() {
@@ -134,7 +134,7 @@ mod tests {
         let mut out: Vec<Frame> = Vec::new();
         for part in stream.chunks(step) {
             frames.push(part);
-            while let Some(frame) = frames.next()? {
+            while let Some(frame) = frames.take()? {
                 match (out.last_mut(), frame) {
                     (Some(Frame::Data(before)), Frame::Data(more)) => {
                         *before = [&before[..], &more[..]].concat().into();

@@ -203,7 +203,7 @@ impl Web {
             Purpose::Head(head) => self.read_head(raw, id, head, out),
             Purpose::Control { mut frames, mut has_settings } => {
                 let end = read_all(raw, id, &mut |part| frames.push(part));
-                while let Some(frame) = frames.next()? {
+                while let Some(frame) = frames.take()? {
                     match frame {
                         Frame::Settings(payload) if !has_settings => {
                             h3::allows_webtransport(&payload)?;
@@ -323,7 +323,7 @@ impl Web {
         loop {
             let end = raw.read(id, READ_BYTES, &mut |part| frames.push(part));
             let is_ended = matches!(end, RawEnd::Finished | RawEnd::Reset(_));
-            while let Some(frame) = frames.next()? {
+            while let Some(frame) = frames.take()? {
                 let asked = match frame {
                     Frame::Headers(fields) => request::read(&fields)?,
                     Frame::HeadersTooLarge => Asked::Other(Status::FieldsTooLarge),
@@ -370,7 +370,7 @@ impl Web {
             end = read_all(raw, id, &mut |part| frames.push(part));
             is_ended = !matches!(end, RawEnd::Pending);
         }
-        while let Some(frame) = frames.next()? {
+        while let Some(frame) = frames.take()? {
             match frame {
                 Frame::Data(part) => capsules.push(&part),
                 Frame::Settings(_) => {
@@ -379,7 +379,7 @@ impl Web {
                 }
                 Frame::Headers(_) | Frame::HeadersTooLarge | Frame::Other => {}
             }
-            if let Some(close) = capsules.next()? {
+            if let Some(close) = capsules.take()? {
                 let (code, reason) = (SessionCode(close.code.into()), close.reason);
                 self.end(format!("closed by the client: {code}: {reason}"), out);
                 return Ok(None);

@@ -1,7 +1,6 @@
 //! The page for whoever opens the relay in a browser.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -9,6 +8,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
 use super::{About, Site, hex};
+
+/// Where a browser has come to that names none.
+const HTTP_PORT: u16 = 80;
 
 /// Names in double braces stand for text.
 const TEMPLATE: &str = include_str!("page.html");
@@ -37,13 +39,8 @@ fn render(about: &About, host: Option<&str>) -> String {
     let fallback = about.addr.to_string();
     let host = host.filter(|host| is_host(host)).unwrap_or(&fallback);
     let sha256 = hex(&about.fingerprint);
-    let trust = match about.is_self_signed {
-        true => format!(" \\\n      --connect-tls-fingerprint {sha256}"),
-        false => String::new(),
-    };
     let root = about.public.first().map(|path| path.as_str()).unwrap_or_default();
     let below = if root.is_empty() { String::new() } else { format!("{root}/") };
-    let dial = dial(host, about.addr);
     let at = about.expires;
     let (date, hour, minute) = (at.date(), at.hour(), at.minute());
     let mut access = String::new();
@@ -59,20 +56,30 @@ fn render(about: &About, host: Option<&str>) -> String {
         ("SHA256", sha256),
         ("EXPIRES", format!("{date} {hour:02}:{minute:02} UTC")),
         ("ACCESS", access),
-        ("CONNECT", format!("moq --connect 'moqt://{dial}/{root}'{trust}")),
+        ("CONNECT", connect(host, root, about)),
         ("BELOW", below),
     ];
     fill(TEMPLATE, &values)
 }
 
-/// Where to dial: the host that the browser used, and the port of the QUIC listener.
-fn dial(host: &str, addr: SocketAddr) -> String {
-    let name = match host.rsplit_once(':') {
+/// How to dial: by the host that the browser used. A client finds the hash of a certificate that
+/// nobody vouches for by itself, where HTTP is at the port of the QUIC listener.
+fn connect(host: &str, root: &str, about: &About) -> String {
+    let (name, port) = match host.rsplit_once(':') {
         // The colons of an IPv6 address are in brackets.
-        Some((name, port)) if !port.contains(']') => name,
-        _ => host,
+        Some((name, port)) if !port.contains(']') => (name, port.parse().unwrap_or(HTTP_PORT)),
+        _ => (host, HTTP_PORT),
     };
-    format!("{name}:{}", addr.port())
+    let quic = about.addr.port();
+    let (scheme, trust) = match about.is_self_signed {
+        true if port == quic => ("http", String::new()),
+        true => {
+            let sha256 = hex(&about.fingerprint);
+            ("moqt", format!(" \\\n      --connect-tls-fingerprint {sha256}"))
+        }
+        false => ("https", String::new()),
+    };
+    format!("moq --connect '{scheme}://{name}:{quic}/{root}'{trust}")
 }
 
 /// Nothing that a shell would read as more than a word.
@@ -143,9 +150,13 @@ mod tests {
         let curl = "curl http://relay.example:8080/announced";
         check(&page, &[dial, &trust, curl, "1970-01-01 00:00 UTC", env!("CARGO_PKG_VERSION")]);
 
+        let page = render(&about(&[""]), Some("localhost:4443"));
+        check(&page, &["moq --connect &#39;http://localhost:4443/&#39; \\\n"]);
+        assert!(!page.contains("fingerprint "));
+
         let verified = About { is_self_signed: false, ..about(&["anon", "live"]) };
         let page = render(&verified, Some("[::1]"));
-        check(&page, &["moqt://[::1]:4443/anon&#39;", "anon/** live/**", "fetch/anon/demo.hang"]);
+        check(&page, &["https://[::1]:4443/anon&#39;", "anon/** live/**", "fetch/anon/demo.hang"]);
         assert!(!page.contains("fingerprint "));
     }
 

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -61,6 +62,13 @@ impl Relay {
         Relay::start_with(shards, "**", &["--linger", &linger]).await
     }
 
+    /// One that has its certificate from files.
+    pub async fn certified(cert: &Path, key: &Path) -> Relay {
+        let files = [cert, key].map(|file| file.to_str().expect("a path of ours"));
+        let more = ["--listen-tls-cert", files[0], "--listen-tls-key", files[1]];
+        Relay::start_with(2, "**", &more).await
+    }
+
     /// With more arguments than every relay of a play has.
     async fn start_with(shards: usize, public: &str, more: &[&str]) -> Relay {
         let stage = STAGE.lock().await;
@@ -74,7 +82,10 @@ impl Relay {
         let mut process = command
             .args(["--listen", "127.0.0.1:0"])
             .args(["--shards", &shards.to_string()])
-            .args(["--listen-tls-generate", "localhost"])
+            .args(match more.contains(&"--listen-tls-cert") {
+                true => &[][..],
+                false => &["--listen-tls-generate", "localhost"],
+            })
             .args(["--auth-public", public])
             .args(["--log-level", "info"])
             .args(more)
@@ -117,6 +128,11 @@ impl Relay {
         Relay { scheme: "https", ..self.clone() }
     }
 
+    /// The same, by a client that first asks over HTTP which certificate it has.
+    pub fn found_over_http(&self) -> Relay {
+        Relay { scheme: "http", ..self.clone() }
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.dialled
     }
@@ -138,7 +154,7 @@ impl Relay {
     pub async fn accepting(&self) -> Accepting<'_> {
         let door = DOOR.lock().await;
         let log = &self.running.log;
-        let transport = if self.scheme == "https" { "webtransport" } else { "quic" };
+        let transport = if self.scheme == "moqt" { "quic" } else { "webtransport" };
         Accepting { log, from: log.lines().len(), transport, _door: door }
     }
 
