@@ -1,4 +1,4 @@
-"""One Python client (moq-rs) for the plays in tests/*.rs, with the functions of browser/page.js.
+"""One Python client (moq-rs) for the plays in tests/*.rs, with functions as browser/page.js has them.
 
 A line on standard input is a number, a name that only the driver of pages needs, and a call; the
 answer is a line with the same number, `ok` or `error`, and what it came to.
@@ -33,6 +33,7 @@ class Actor:
     """What the plays can ask for. What a function tells is one line of text."""
 
     def __init__(self) -> None:
+        # An announcement lasts as long as its broadcast is held.
         self.broadcasts: dict[str, moq.BroadcastProducer] = {}
         self.tracks: dict[str, moq.TrackProducer] = {}
 
@@ -62,12 +63,6 @@ class Actor:
         self.tracks[name] = broadcast.publish_track(name, info)
         broadcast.announce()
         self.broadcasts[path] = broadcast
-
-    async def retract(self, path: str) -> None:
-        self.broadcasts[path].close()
-
-    async def wanted(self, name: str) -> None:
-        await self.tracks[name].used()
 
     async def write(self, name: str, sequence: int, frames: list[tuple[int, str]]) -> None:
         group = self.tracks[name].create_group(sequence)

@@ -1,5 +1,5 @@
-//! A client in another language as a play sees it. What can be asked of one is the same for all:
-//! the functions of `tests/clients/browser/page.js` and `tests/clients/actor.py`.
+//! A client in another language as a play sees it. It can be asked to call the functions of
+//! `tests/clients/browser/page.js` or `tests/clients/actor.py`, whose names and words are the same.
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};

@@ -55,14 +55,10 @@ function retract(path) {
     broadcasts.get(path).close();
 }
 
-// Somebody subscribes to the track, or nobody does any more.
+// Resolves when somebody subscribes to the track.
 async function wanted(name) {
     const { used } = tracks.get(name);
     while (!used.peek()) await used.changed();
-}
-
-async function unwanted(name) {
-    await tracks.get(name).unused();
 }
 
 // A whole group. Its frames are [ticks, payload in hex].
@@ -165,7 +161,7 @@ async function rawClosed() {
 
 globalThis.stage = {
     connect, closed, leave,
-    announce, retract, wanted, unwanted, write, send, finish,
+    announce, retract, wanted, write, send, finish,
     hear, subscribe, info, unsubscribe, group, fetchGroup, receive,
     rawConnect, rawSend, rawClose, rawClosed,
 };
