@@ -105,7 +105,7 @@ measure() {
     echo "$counts $digest"
 }
 
-"$root/scripts/setup.sh" >&2
+"$root/scripts/setup.sh" --minimal >&2
 # A fresh shell may not have been told where rustup puts things.
 [[ -d $HOME/.cargo/bin ]] && PATH=$HOME/.cargo/bin:$PATH
 install_client

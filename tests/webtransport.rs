@@ -197,6 +197,24 @@ async fn any_order_and_any_parts() {
     relay.stop().await.expect_success();
 }
 
+/// A client that has used up its streams before it has a session is granted more with it.
+#[tokio::test]
+async fn streams_used_up_before_the_session() {
+    let relay = Relay::start(1).await;
+    let raw = Raw::connect_web(relay.address()).await;
+    let listens = [&numbers(&[0x41, 0])[..], &[1, 2, 0, 0]].concat();
+    let id = raw.open(Dir::Bi, &connect_05(), false).await;
+    while raw.try_open(Dir::Bi, &listens, false).is_some() {}
+    let start = control(&[settings(CHROME)]);
+    raw.open(Dir::Uni, &start, false).await;
+    let introduces = [&numbers(&[0x54, 0])[..], &setup(&Setup::default())].concat();
+    raw.open(Dir::Uni, &introduces, true).await;
+    let session = Session { raw, id };
+    assert_eq!(session.status().await.0, 200);
+    session.works().await;
+    relay.stop().await.expect_success();
+}
+
 /// What the relay opens begins with the name of the session; streams and codes are mapped.
 #[tokio::test]
 async fn streams_of_the_relay() {

@@ -201,6 +201,9 @@ impl Conn {
         if let Binding::Web(web) = &mut self.binding {
             web.accept(&mut RawStreams(&mut self.proto), protocol, &mut self.ready);
         }
+        // The client may have used up what it had before.
+        self.raise_credit(Dir::Bi);
+        self.raise_credit(Dir::Uni);
     }
 
     /// Refuses the session that was requested.
