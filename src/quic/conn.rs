@@ -254,11 +254,15 @@ impl Conn {
         }
     }
 
-    /// Ends the session where that takes more than the end of the connection.
-    pub(super) fn say_goodbye(&mut self, reason: &str) {
-        if let Binding::Web(web) = &mut self.binding {
-            web.close(&mut RawStreams(&mut self.proto), SessionCode::NO_ERROR, reason);
-        }
+    /// Ends the session, as a relay does that ends. In WebTransport that is not yet the end of the
+    /// connection: browsers miss why, if that comes at once.
+    pub(super) fn say_goodbye(&mut self, reason: &'static str) {
+        self.close(SessionCode::NO_ERROR, reason);
+    }
+
+    /// Whether the client has not answered that with the end of the connection.
+    pub(super) fn is_parting(&self) -> bool {
+        matches!(self.binding, Binding::Web(_)) && !self.proto.is_closed()
     }
 
     /// Ends the connection at once.

@@ -274,9 +274,14 @@ impl Endpoint {
         self.schedule(slot);
     }
 
-    /// Ends every session that has words for it, as a relay does that ends.
+    /// Ends every session, as a relay does that ends.
     pub fn say_goodbye(&mut self) {
         self.for_all(|conn| conn.say_goodbye(GOODBYE));
+    }
+
+    /// Whether some client has still to hear why its session ends.
+    pub fn is_parting(&self) -> bool {
+        self.conns.iter().flatten().any(|conn| conn.is_parting())
     }
 
     /// Closes every connection.

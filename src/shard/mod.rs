@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::h3::request::{Request, Status};
-use crate::limits::{MAIL_PER_TURN, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX};
+use crate::limits::{CLOSE_GRACE_MIN, MAIL_PER_TURN, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX};
 use crate::net::{Datagrams, Received, steer};
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
 use crate::route::{Directory, Route, RouteId, SessionRef};
@@ -136,7 +136,8 @@ pub struct Shard {
     /// Subscriptions and fetches that can make progress.
     unblocked: Vec<(usize, u32, StreamId)>,
     counters: Counters,
-    stopping: bool,
+    /// When this shard is over, whoever is still there.
+    ends_at: Option<Instant>,
 }
 
 impl Shard {
@@ -164,7 +165,7 @@ impl Shard {
             unread: Vec::new(),
             unblocked: Vec::new(),
             counters: Counters::default(),
-            stopping: false,
+            ends_at: None,
         }
     }
 
@@ -181,8 +182,7 @@ impl Shard {
         self.announce(now);
         self.settle(now);
         let unsent = self.endpoint.transmit(now, io);
-        if self.stopping {
-            // The last words of sessions have left before their connections end.
+        if self.ends_at.is_some_and(|at| at <= now || !self.endpoint.is_parting()) {
             self.endpoint.close_all(now);
             self.endpoint.transmit(now, io);
             return Next::Stop;
@@ -198,7 +198,7 @@ impl Shard {
         }
         // Nobody tells when a full socket or lane drains.
         let retry = (unsent || unposted).then(|| now + RETRY_AFTER);
-        let timers = [retry, self.endpoint.next_timer(), self.tracks.next_timer()];
+        let timers = [retry, self.endpoint.next_timer(), self.tracks.next_timer(), self.ends_at];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
@@ -270,7 +270,7 @@ impl Shard {
             }
             ToShard::Stop => {
                 self.endpoint.say_goodbye();
-                self.stopping = true;
+                self.ends_at.get_or_insert(now + CLOSE_GRACE_MIN);
             }
         }
     }
