@@ -101,7 +101,7 @@ pub const CONTROL_BACKLOG_BYTES_MAX: usize = 1 << 20;
 /// set of paths, which the live broadcasts bound.
 pub const ANNOUNCE_BACKLOG_BYTES: usize = 16 << 10;
 
-/// Announcements that one peer may have live, and the bytes of their paths.
+/// Announcements that one peer may have live, and the bytes of their whole paths.
 pub const ANNOUNCEMENTS_PER_PEER_MAX: usize = 10_000;
 pub const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 4 << 20;
 
@@ -115,6 +115,9 @@ pub const PROBE_STREAMS_PER_PEER_MAX: usize = 4;
 
 /// Bytes of incomplete control messages of one peer, over all its streams.
 pub const CONTROL_INPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of the path at which a session is rooted: every path of the session holds them once more.
+pub const ROOT_BYTES_MAX: usize = 1024;
 
 /// Bytes of the broadcast path and the track name of one request: every pending one holds them.
 pub const REQUEST_NAME_BYTES_MAX: usize = 4096;
@@ -135,12 +138,17 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
 pub const HTTP3_FIELD_SECTION_BYTES_MAX: usize = 16 << 10;
 pub const HTTP3_FRAME_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of a stream of HTTP/3 itself that are looked at in one go: a frame of the largest size and
+/// its neighbours. Nobody has reason to send more at once where no media is.
+pub const HTTP3_READ_BYTES_MAX: usize = HTTP3_FRAME_BYTES_MAX + (16 << 10);
+
 /// Bytes of the reason for which a WebTransport session ends (spec §2.3).
 pub const CLOSE_REASON_BYTES_MAX: usize = 1024;
 
 /// How long a WebTransport session that we have ended may take to reach the client before the
-/// connection goes too, if three round trips are less (spec §7.2).
+/// connection goes too: three round trips within these bounds (spec §7.2).
 pub const CLOSE_GRACE_MIN: Duration = Duration::from_millis(100);
+pub const CLOSE_GRACE_MAX: Duration = Duration::from_secs(2);
 
 /// Handshakes in progress on one shard before new clients must prove their address (Retry), and
 /// before they are refused.
@@ -161,6 +169,9 @@ pub const OUTBOX_LIVE_MAX: usize = 1024;
 /// The same before fetched content is: live content goes first.
 pub const OUTBOX_FETCH_MAX: usize = OUTBOX_LIVE_MAX / 2;
 
+/// The same before datagrams are: they are many, small and the first to be lost anyway.
+pub const OUTBOX_DATAGRAM_MAX: usize = OUTBOX_LIVE_MAX / 4;
+
 /// Bytes read from one stream in one turn, so that a fast publisher cannot hold up its shard.
 pub const READ_BYTES_PER_TURN: usize = 256 << 10;
 
@@ -178,7 +189,7 @@ pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 /// frame's worth.
 pub const DATAGRAM_BURST_BYTES: usize = 32 << 10;
 
-/// Datagrams of one track that are passed on in one turn; of more the newest (spec §2.3).
+/// Datagrams of one track that viewers are sent in one turn; of more the newest (spec §2.3).
 pub const DATAGRAMS_PER_TURN_MAX: usize = 64;
 
 /// Tries to get one port number for UDP and TCP where the kernel is to choose it. One is enough
@@ -202,6 +213,10 @@ pub const WEB_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// From begin to end of an HTTP connection, whatever it does.
 pub const WEB_CONNECTION_TIME_MAX: Duration = Duration::from_secs(40);
+
+/// Lists of what is announced that HTTP clients read at once. Each may be one of its own, with a
+/// pointer per path.
+pub const WEB_LISTINGS_MAX: usize = 16;
 
 /// Groups that are fetched over HTTP at once. They share the publisher's links with viewers.
 pub const WEB_FETCHES_MAX: usize = 64;

@@ -215,6 +215,45 @@ async fn streams_used_up_before_the_session() {
     relay.stop().await.expect_success();
 }
 
+/// A connection that is lost already, by a violation, gets no session by a request that follows.
+#[tokio::test]
+async fn nothing_begins_after_a_violation() {
+    let relay = Relay::start(1).await;
+    let raw = Raw::connect_web(relay.address()).await;
+    let violates = raw.open(Dir::Bi, &[], false).await;
+    let asks = raw.open(Dir::Bi, &[], false).await;
+    let settles = raw.open(Dir::Uni, &[], false).await;
+    // All at once, so that the relay finds them in one turn.
+    raw.send(violates, &frame(DATA, b"x"), false);
+    raw.send(asks, &connect_05(), false);
+    raw.send(settles, &control(&[settings(CHROME)]), false);
+    assert_eq!(raw.lost("DATA first").await.code, Some(0x105));
+    // Whoever comes next, to the same place, has a session of its own.
+    Session::open(&relay).await.works().await;
+    assert_eq!(relay.sessions(), 1);
+    relay.stop().await.expect_success();
+}
+
+/// Requests beside a session, or beside one another, are answered before they are read.
+#[tokio::test]
+async fn requests_that_cost_nothing() {
+    let relay = Relay::start(1).await;
+    let raw = Raw::connect_web(relay.address()).await;
+    let half = &connect_05()[..9];
+    let first = raw.open(Dir::Bi, half, false).await;
+    let second = raw.open(Dir::Bi, half, false).await;
+    assert_eq!(answered(&raw, second).await.0, 429);
+    raw.send(first, &connect_05()[9..], false);
+    raw.open(Dir::Uni, &control(&[settings(CHROME)]), false).await;
+    let session = Session { raw, id: first };
+    assert_eq!(session.status().await.0, 200);
+    session.introduce().await;
+    let third = session.raw.open(Dir::Bi, half, false).await;
+    assert_eq!(answered(&session.raw, third).await.0, 429);
+    session.works().await;
+    relay.stop().await.expect_success();
+}
+
 /// What the relay opens begins with the name of the session; streams and codes are mapped.
 #[tokio::test]
 async fn streams_of_the_relay() {
@@ -380,6 +419,19 @@ async fn negatives() {
         ),
         ("an oversized block", vec![good(), request(&[("x", &huge)])], Status(431)),
         ("a field section too large", vec![good(), request(&[("x", "y"); 500])], Status(431)),
+        (
+            "an enormous block",
+            vec![good(), (Bi, frame(HEADERS, &vec![0; 300 << 10]), false)],
+            Status(431),
+        ),
+        (
+            "a path too long",
+            vec![
+                good(),
+                (Bi, connect(&format!("/{}", "p".repeat(1025)), Some("\"moq-lite-05\"")), false),
+            ],
+            Status(400),
+        ),
         ("GET", vec![good(), with(":method", "GET")], Status(405)),
         ("no protocol", vec![good(), without(":protocol")], Status(400)),
         ("another protocol", vec![good(), with(":protocol", "websocket")], Status(400)),

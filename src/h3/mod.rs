@@ -7,8 +7,6 @@ pub mod capsule;
 pub mod frame;
 pub mod request;
 
-use std::fmt;
-
 use web_transport_proto::{Frame, Settings, StreamUni};
 
 use crate::wire::{decode_varint, encode_varint};
@@ -55,12 +53,6 @@ pub struct Violation {
 impl Violation {
     pub const fn new(code: Code, reason: &'static str) -> Violation {
         Violation { code, reason }
-    }
-}
-
-impl fmt::Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.0)
     }
 }
 

@@ -11,7 +11,6 @@ use crate::wire::encode_varint;
 pub struct Request {
     /// As it is in the URL, without the query.
     pub path: String,
-    pub query: Option<String>,
     /// The protocols that the client offers, in its order of preference.
     pub protocols: Vec<String>,
 }
@@ -72,7 +71,6 @@ pub fn read(fields: &[u8]) -> Result<Asked, Violation> {
     };
     Ok(Asked::Session(Request {
         path: request.url.path().to_owned(),
-        query: request.url.query().map(str::to_owned),
         protocols: request.protocols,
     }))
 }

@@ -12,7 +12,9 @@ use super::web::Web;
 use super::{INITIAL_RTT, varint};
 use crate::h3::request::{Request, Status};
 use crate::h3::{self, Code};
-use crate::limits::{CLOSE_GRACE_MIN, SETUP_TIMEOUT, STREAMS_MAX, STREAMS_UNI_PUBLISHER};
+use crate::limits::{
+    CLOSE_GRACE_MAX, CLOSE_GRACE_MIN, SETUP_TIMEOUT, STREAMS_MAX, STREAMS_UNI_PUBLISHER,
+};
 use crate::session::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
 use crate::wire::{SessionCode, StreamCode};
 
@@ -215,6 +217,9 @@ impl Conn {
 
     /// Carries out what was decided about the connection as a whole.
     pub(super) fn settle(&mut self, now: Instant) {
+        if self.proto.is_closed() {
+            return;
+        }
         let close = self.close.take();
         let Binding::Web(web) = &mut self.binding else {
             if let Some((code, reason)) = close {
@@ -228,7 +233,7 @@ impl Conn {
         }
         if let Some((code, reason)) = close {
             web.close(&mut RawStreams(&mut self.proto), code, reason);
-            let grace = (3 * self.proto.rtt()).max(CLOSE_GRACE_MIN);
+            let grace = (3 * self.proto.rtt()).clamp(CLOSE_GRACE_MIN, CLOSE_GRACE_MAX);
             self.ends = Some((now + grace, varint(code.to_http3()), reason));
         } else if web.is_over() {
             // It is the client's to close the connection too.

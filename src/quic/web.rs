@@ -15,11 +15,9 @@ use crate::h3::capsule::{Capsules, close_session};
 use crate::h3::frame::{Frame, Frames};
 use crate::h3::request::{self, Asked, Request, Status};
 use crate::h3::{self, Code, Violation};
+use crate::limits::HTTP3_READ_BYTES_MAX;
 use crate::session::streams::{StreamId, WriteEnd};
 use crate::wire::{SessionCode, decode_varint};
-
-/// Bytes taken from an HTTP/3 stream at once.
-const READ_BYTES: usize = 16 << 10;
 
 /// Above everything that a session sends.
 const PRIORITY: i32 = i32::MAX;
@@ -113,9 +111,9 @@ impl Web {
         }
     }
 
-    /// Whether requests of a session are served.
+    /// Whether there is a session.
     pub fn is_open(&self) -> bool {
-        self.session.is_some() && !self.is_over
+        self.session().is_some()
     }
 
     /// The stream that stands for the session, as long as that lives.
@@ -135,6 +133,12 @@ impl Web {
     /// Takes what happened on the connection; what concerns the session is added to `out`.
     pub fn handle(&mut self, raw: &mut RawStreams<'_>, event: Event, out: &mut VecDeque<Event>) {
         match event {
+            Event::Lost { .. } => {
+                self.is_over = true;
+                out.push_back(event);
+            }
+            // Nothing begins on a connection that is to end.
+            _ if self.is_over => {}
             Event::Opened(id) => {
                 self.streams.insert(id, Purpose::Head(SmallVec::new()));
                 self.look(raw, id, out);
@@ -173,7 +177,11 @@ impl Web {
         } else if self.session == Some(id) {
             self.end("the client stopped the session's stream".to_owned(), out);
         } else if self.streams.contains_key(&id) {
+            // Also the request that waits for its answer: nobody would read it.
+            self.asked.take_if(|(asked, _)| *asked == id);
+            self.streams.remove(&id);
             raw.reset(id, varint(Code::NO_ERROR.0));
+            raw.stop(id, varint(Code::NO_ERROR.0));
         } else {
             out.push_back(Event::Stopped(id));
         }
@@ -222,7 +230,7 @@ impl Web {
                         }
                     }
                 }
-                if !matches!(end, RawEnd::Pending) {
+                if has_ended(&end)? {
                     let reason = "the control stream was closed";
                     return Err(Violation::new(Code::CLOSED_CRITICAL_STREAM, reason));
                 }
@@ -234,8 +242,8 @@ impl Web {
                 self.read_session(raw, id, frames, capsules, is_ended, out)
             }
             Purpose::Ignored => {
-                let end = read_all(raw, id, &mut |_| {});
-                Ok(matches!(end, RawEnd::Pending).then_some(Purpose::Ignored))
+                let is_ended = has_ended(&read_all(raw, id, &mut |_| {}))?;
+                Ok((!is_ended).then_some(Purpose::Ignored))
             }
         }
     }
@@ -268,6 +276,14 @@ impl Web {
             }
         };
         if !id.is_uni() {
+            // One request at a time is read, and none beside a session: they would cost memory
+            // for nothing.
+            let is_request = |purpose: &Purpose| matches!(purpose, Purpose::Request(_));
+            let is_asked = self.session.is_some() || self.asked.is_some();
+            if is_asked || self.streams.values().any(is_request) {
+                self.answer(raw, id, Status::TooManyRequests);
+                return Ok(None);
+            }
             let mut frames = Frames::default();
             frames.push(&head);
             return self.read(raw, id, Purpose::Request(frames), out);
@@ -320,40 +336,34 @@ impl Web {
         mut frames: Frames,
         out: &mut VecDeque<Event>,
     ) -> Result<Option<Purpose>, Violation> {
-        loop {
-            let end = raw.read(id, READ_BYTES, &mut |part| frames.push(part));
-            let is_ended = matches!(end, RawEnd::Finished | RawEnd::Reset(_));
-            while let Some(frame) = frames.take()? {
-                let asked = match frame {
-                    Frame::Headers(fields) => request::read(&fields)?,
-                    Frame::HeadersTooLarge => Asked::Other(Status::FieldsTooLarge),
-                    Frame::Other => continue,
-                    Frame::Data(_) | Frame::Settings(_) => {
-                        let reason = "a request begins without HEADERS";
-                        return Err(Violation::new(Code::FRAME_UNEXPECTED, reason));
-                    }
-                };
-                let status = match asked {
-                    Asked::Session(request) if self.session.is_none() && self.asked.is_none() => {
-                        self.asked = Some((id, request));
-                        self.ask(out);
-                        let capsules = Capsules::default();
-                        return Ok(Some(Purpose::Session { frames, capsules, is_ended }));
-                    }
-                    Asked::Session(_) => Status::TooManyRequests,
-                    Asked::Other(status) => status,
-                };
-                self.answer(raw, id, status);
-                return Ok(None);
+        let end = read_all(raw, id, &mut |part| frames.push(part));
+        while let Some(frame) = frames.take()? {
+            let asked = match frame {
+                Frame::Headers(fields) => request::read(&fields)?,
+                Frame::HeadersTooLarge => Asked::Other(Status::FieldsTooLarge),
+                Frame::Other => continue,
+                Frame::Data(_) | Frame::Settings(_) => {
+                    let reason = "a request begins without HEADERS";
+                    return Err(Violation::new(Code::FRAME_UNEXPECTED, reason));
+                }
+            };
+            match asked {
+                Asked::Session(request) => {
+                    let is_ended = has_ended(&end)?;
+                    self.asked = Some((id, request));
+                    self.ask(out);
+                    let capsules = Capsules::default();
+                    return Ok(Some(Purpose::Session { frames, capsules, is_ended }));
+                }
+                Asked::Other(status) => self.answer(raw, id, status),
             }
-            if is_ended {
-                raw.reset(id, varint(Code::REQUEST_INCOMPLETE.0));
-                return Ok(None);
-            }
-            if matches!(end, RawEnd::Pending) {
-                return Ok(Some(Purpose::Request(frames)));
-            }
+            return Ok(None);
         }
+        if has_ended(&end)? {
+            raw.reset(id, varint(Code::REQUEST_INCOMPLETE.0));
+            return Ok(None);
+        }
+        Ok(Some(Purpose::Request(frames)))
     }
 
     fn read_session(
@@ -368,7 +378,7 @@ impl Web {
         let mut end = RawEnd::Finished;
         if !is_ended {
             end = read_all(raw, id, &mut |part| frames.push(part));
-            is_ended = !matches!(end, RawEnd::Pending);
+            is_ended = has_ended(&end)?;
         }
         while let Some(frame) = frames.take()? {
             match frame {
@@ -492,13 +502,16 @@ impl Web {
     }
 }
 
-/// Reads to where the client has got.
+/// Reads to where the client has got, or as far as anybody should have.
 fn read_all(raw: &mut RawStreams<'_>, id: StreamId, take: &mut dyn FnMut(&[u8])) -> RawEnd {
-    loop {
-        match raw.read(id, READ_BYTES, take) {
-            RawEnd::More => {}
-            end => return end,
-        }
+    raw.read(id, HTTP3_READ_BYTES_MAX, take)
+}
+
+fn has_ended(end: &RawEnd) -> Result<bool, Violation> {
+    match end {
+        RawEnd::Pending => Ok(false),
+        RawEnd::Finished | RawEnd::Reset(_) => Ok(true),
+        RawEnd::More => Err(Violation::new(Code::EXCESSIVE_LOAD, "too much where no media is")),
     }
 }
 

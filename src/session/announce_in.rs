@@ -31,6 +31,13 @@ pub(super) struct AnnounceSource {
     next_id: u64,
 }
 
+impl AnnounceSource {
+    /// What an announcement's whole path takes, more or less a slash.
+    fn path_len(&self, suffix: &Path) -> usize {
+        self.prefix.as_str().len() + suffix.as_str().len()
+    }
+}
+
 impl Session {
     /// Opens an Announce stream for every prefix that the peer may publish under, as far as it
     /// grants streams.
@@ -154,7 +161,7 @@ impl Session {
         cx: &mut Context<'_, S>,
     ) {
         self.announcements += 1;
-        self.announced_bytes += suffix.as_str().len();
+        self.announced_bytes += source.path_len(&suffix);
         if self.announcements > ANNOUNCEMENTS_PER_PEER_MAX
             || self.announced_bytes > ANNOUNCED_BYTES_PER_PEER_MAX
         {
@@ -198,7 +205,7 @@ impl Session {
     ) {
         if let Some(route) = source.live.remove(suffix) {
             self.announcements -= 1;
-            self.announced_bytes -= suffix.as_str().len();
+            self.announced_bytes -= source.path_len(suffix);
             cx.effects.extend(route.map(|(id, path)| Effect::RouteDown { path, id }));
         }
     }
@@ -259,9 +266,10 @@ impl Session {
             return self.fail(SessionCode::PROTOCOL_VIOLATION, "announce stream broke off", cx);
         }
         // This prefix is over, the session is not.
-        for (suffix, route) in source.live {
+        for (suffix, route) in &source.live {
             self.announcements -= 1;
-            self.announced_bytes -= suffix.as_str().len();
+            self.announced_bytes -= source.path_len(suffix);
+            let route = route.clone();
             cx.effects.extend(route.map(|(id, path)| Effect::RouteDown { path, id }));
         }
         self.finish(id, cx);

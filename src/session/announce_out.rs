@@ -77,8 +77,11 @@ impl Session {
         let ids: Vec<StreamId> = self.feeds.keys().copied().collect();
         for id in ids {
             let backlog = self.unsent.get(&id).map_or(0, Unsent::len);
+            let backlogs = self.feeds.keys().filter_map(|id| self.unsent.get(id)).map(Unsent::len);
+            // All that there is, once for every stream, is too much for a peer that reads none.
+            let is_crowded = backlogs.sum::<usize>() > ANNOUNCE_BACKLOG_BYTES;
             let Some(mut feed) = self.feeds.remove(&id) else { continue };
-            if backlog > ANNOUNCE_BACKLOG_BYTES {
+            if backlog > ANNOUNCE_BACKLOG_BYTES || (is_crowded && !feed.has_begun) {
                 let waiting = feed.changed.len();
                 self.feeds.insert(id, feed);
                 if waiting > ANNOUNCE_CHANGES_MAX {

@@ -27,7 +27,7 @@ use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::limits::{REQUEST_NAME_BYTES_MAX, SETUP_TIMEOUT};
+use crate::limits::{REQUEST_NAME_BYTES_MAX, ROOT_BYTES_MAX, SETUP_TIMEOUT};
 use crate::route::{Route, RouteId, SessionRef};
 use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
@@ -691,6 +691,13 @@ impl Session {
                 return self.fail(SessionCode::PROTOCOL_VIOLATION, "malformed path in SETUP", cx);
             };
             self.root = root;
+        }
+        if self.root.as_str().len() > ROOT_BYTES_MAX {
+            return self.fail(
+                SessionCode::PROTOCOL_VIOLATION,
+                "the session's path is too long",
+                cx,
+            );
         }
         self.scope = self.policy.scope(&self.root);
         if self.scope.is_empty() {

@@ -1,5 +1,5 @@
-//! What a session asks of its transport. Raw QUIC answers today; a WebTransport session differs
-//! only in a prefix per stream and in how codes are mapped, which stays below this line.
+//! What a session asks of its transport, raw QUIC or WebTransport. What differs between them, a
+//! prefix per stream and how codes are mapped, stays below this line.
 
 use std::time::Duration;
 

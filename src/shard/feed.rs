@@ -11,7 +11,6 @@ use super::mailbox::Post;
 use super::message::{ToShard, TrackKey};
 use super::tracks::{At, Change, Mirror, Place, Purpose, Reader, Wants, Who, patience};
 use super::{Counters, Shard};
-use crate::limits::OUTBOX_LIVE_MAX;
 use crate::route::{Route, SessionRef};
 use crate::session::Service;
 use crate::session::streams::StreamId;
@@ -424,8 +423,15 @@ impl Shard {
             if change == Change::Lost {
                 self.report_lost_groups(now, slot);
             }
+            // Nobody subscribes any more to a track that has ended, once all is served.
+            let has_ended = self.tracks.slab[slot].content.outcome.is_some();
+            if has_ended {
+                self.send_datagrams(now, slot);
+            }
             self.serve(now, slot, &who);
-            self.send_datagrams(now, slot);
+            if !has_ended {
+                self.send_datagrams(now, slot);
+            }
         }
     }
 
@@ -578,8 +584,8 @@ fn tell_mirror(
         return;
     }
     let shard = usize::from(mirror.track.shard);
-    let crowded = post.outbox_len(shard) > OUTBOX_LIVE_MAX;
-    if let Some(feed) = mirror.skips.admit(feed.clone(), crowded, counters) {
+    let waiting = post.outbox_len(shard);
+    if let Some(feed) = mirror.skips.admit(feed.clone(), waiting, counters) {
         post.send(shard, ToShard::Fed { mirror: mirror.track, feeds: smallvec![feed] });
     }
 }

@@ -21,7 +21,10 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::h3::request::{Request, Status};
-use crate::limits::{CLOSE_GRACE_MIN, MAIL_PER_TURN, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX};
+use crate::limits::{
+    CLOSE_GRACE_MIN, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
+    ROOT_BYTES_MAX,
+};
 use crate::net::{Datagrams, Received, steer};
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
 use crate::route::{Directory, Route, RouteId, SessionRef};
@@ -380,20 +383,28 @@ impl Shard {
             None if offered.is_empty() => Some(Protocol::Legacy),
             named => named,
         };
-        let path = Path::parse(&request.path);
+        let path = Path::parse(&request.path).ok();
+        let path = path.filter(|path| path.as_str().len() <= ROOT_BYTES_MAX);
         let refusal = match (&path, protocol) {
-            (Ok(path), _) if self.policy.scope(path).is_empty() => Some(Status::Forbidden),
-            (Ok(_), Some(_)) => None,
+            (Some(path), _) if self.policy.scope(path).is_empty() => Some(Status::Forbidden),
+            (Some(_), Some(_)) => None,
             _ => Some(Status::Malformed),
         };
         match (path, protocol, refusal) {
-            (Ok(path), Some(protocol), None) => {
+            (Some(path), Some(protocol), None) => {
                 conn.accept(named.map(Protocol::name));
                 self.begin_session(now, slot, protocol, path, "webtransport");
             }
             (.., status) => {
-                let (path, status) = (&request.path, status.unwrap_or(Status::Malformed));
-                tracing::info!(shard = self.me, conn = slot, path, ?offered, ?status, "refused");
+                let status = status.unwrap_or(Status::Malformed);
+                // Anybody can cause this line, as often as they like.
+                tracing::debug!(
+                    shard = self.me,
+                    conn = slot,
+                    path = request.path,
+                    ?status,
+                    "refused"
+                );
                 conn.refuse(status);
             }
         }
@@ -422,6 +433,7 @@ impl Shard {
         let names = Names { identity: self.random.hop(), stamp: self.random.hop() };
         let session = Session::new(protocol, root, me, self.policy.clone(), now, names);
         self.counters.sessions_total += 1;
+        debug_assert!(self.peers[slot].is_none(), "a connection has one session");
         self.peers[slot] = Some(Box::new(Peer {
             session,
             attached: FxHashMap::default(),
@@ -649,10 +661,10 @@ impl Shard {
         let feed = if home == self.me {
             Some(feed)
         } else {
-            let crowded = self.post.outbox_len(home) > OUTBOX_LIVE_MAX;
+            let waiting = self.post.outbox_len(home);
             let is_over = feed.is_over();
             let skips = peer.skips.entry(pull).or_default();
-            let admitted = skips.admit(feed, crowded, &mut self.counters);
+            let admitted = skips.admit(feed, waiting, &mut self.counters);
             if is_over {
                 peer.skips.remove(&pull);
             }
@@ -705,11 +717,11 @@ pub(crate) struct Skips {
 }
 
 impl Skips {
-    /// What is to be sent of a piece of news.
-    fn admit(&mut self, feed: Feed, crowded: bool, counters: &mut Counters) -> Option<Feed> {
+    /// What is to be sent of a piece of news, where so much waits before it.
+    fn admit(&mut self, feed: Feed, waiting: usize, counters: &mut Counters) -> Option<Feed> {
         let piece = match feed {
             Feed::Piece(piece) => piece,
-            Feed::Datagram(_) if crowded => {
+            Feed::Datagram(_) if waiting > OUTBOX_DATAGRAM_MAX => {
                 counters.dropped_groups_total += 1;
                 return None;
             }
@@ -721,7 +733,7 @@ impl Skips {
             }
             return None;
         }
-        if !crowded {
+        if waiting <= OUTBOX_LIVE_MAX {
             return Some(Feed::Piece(piece));
         }
         counters.dropped_groups_total += 1;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::mail::hand_in;
 use super::payload::Payloads;
-use super::{Site, refusal};
+use super::{Site, busy, refusal};
 use crate::limits::{
     NEWEST_GRACE, REQUEST_NAME_BYTES_MAX, WEB_FETCH_TIMEOUT, WEB_FETCHES_MAX, WEB_UNREAD_BYTES_MAX,
 };
@@ -60,8 +60,7 @@ pub async fn serve(
         return refusal(StatusCode::FORBIDDEN, "this path is not public");
     }
     let Ok(place) = site.fetches.places.clone().try_acquire_owned() else {
-        let busy = refusal(StatusCode::SERVICE_UNAVAILABLE, "too many groups are fetched at once");
-        return ([(header::RETRY_AFTER, "1")], busy).into_response();
+        return busy("too many groups are fetched at once");
     };
     let deadline = Instant::now() + WEB_FETCH_TIMEOUT;
     let mut visit = Visit::begin(&site, wanted, place).await;

@@ -37,6 +37,7 @@ use tokio::time::timeout;
 
 use crate::limits::{
     WEB_CONNECTION_TIME_MAX, WEB_CONNECTIONS_MAX, WEB_HEAD_BYTES_MAX, WEB_HEAD_TIMEOUT,
+    WEB_LISTINGS_MAX,
 };
 use crate::shard::mailbox::Outside;
 use crate::shard::message::ToShard;
@@ -76,6 +77,8 @@ struct Site {
     about: About,
     shards: Vec<Outside<ToShard>>,
     listings: mpsc::UnboundedSender<listing::Asker>,
+    /// Places for those who read one.
+    readers: Arc<Semaphore>,
     fetches: fetch::Fetches,
 }
 
@@ -104,7 +107,8 @@ pub fn start(
         let (listings, asked) = mpsc::unbounded_channel();
         let fetches = fetch::Fetches::new();
         runtime.spawn(listing::answer(shards.clone(), asked));
-        let site = Arc::new(Site { about, shards, listings, fetches });
+        let readers = Arc::new(Semaphore::new(WEB_LISTINGS_MAX));
+        let site = Arc::new(Site { about, shards, listings, readers, fetches });
         let stopped = async {
             let _ = stopped.await;
         };
@@ -229,10 +233,23 @@ async fn announced(State(site): State<Arc<Site>>, prefix: Option<UrlPath<String>
     let Ok(listing) = listing.await else {
         return refusal(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping");
     };
+    let Ok(place) = site.readers.clone().try_acquire_owned() else {
+        return busy("too many read what is announced");
+    };
     let lines = listing::Lines::new(listing, prefix, public);
     let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-    let body = Body::from_stream(stream::iter(lines.map(Ok::<_, Infallible>)));
+    let lines = lines.map(move |line| {
+        let _held_to_the_end = &place;
+        Ok::<_, Infallible>(line)
+    });
+    let body = Body::from_stream(stream::iter(lines));
     (kind, body).into_response()
+}
+
+/// A refusal that may be none a little later.
+fn busy(words: &'static str) -> Response {
+    let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, words);
+    ([(header::RETRY_AFTER, "1")], refused).into_response()
 }
 
 /// One line that says who erred.
