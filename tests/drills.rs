@@ -17,7 +17,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use quinn_proto::Dir;
-use shardcast::limits::{IDLE_TIMEOUT, KEEP_ALIVE, SETUP_TIMEOUT, STREAMS_MAX};
+use shardcast::limits::{IDLE_TIMEOUT, KEEP_ALIVE, ROOT_BYTES_MAX, SETUP_TIMEOUT, STREAMS_MAX};
 use shardcast::wire::*;
 use support::client::{
     Heard, LITE_06, MAX_AGE, Peer, Role as Part, VERSIONS, View, carries_ends, carries_timestamps,
@@ -565,6 +565,7 @@ fn malformed_setups() -> Vec<(&'static str, Vec<u8>)> {
     let mut crowded = vec![1];
     encode_varint(too_many.len() as u64, &mut crowded);
     crowded.extend(too_many);
+    let too_long = "p".repeat(ROOT_BYTES_MAX + 1);
     vec![
         ("a parameter twice", vec![1, 5, 2, 0, 0, 0, 0]),
         ("a path beyond the end", vec![1, 3, 1, 2, 5]),
@@ -575,6 +576,7 @@ fn malformed_setups() -> Vec<(&'static str, Vec<u8>)> {
         ("nothing but the type", vec![1]),
         ("too large", too_large),
         ("too many parameters", crowded),
+        ("a path too long", setup(&Setup { path: Some(too_long), ..Setup::default() })),
     ]
 }
 

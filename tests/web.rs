@@ -113,7 +113,7 @@ async fn plain_routes_and_methods() {
 
     let page = get(address, "/").await;
     assert_eq!(page.status, 200);
-    let host = format!("moqt://{address}/");
+    let host = format!("http://{address}/");
     for word in ["<!doctype html>", host.as_str(), certificate.text(), "/announced"] {
         assert!(page.text().contains(word), "{word:?} is not on the page");
     }

@@ -197,3 +197,63 @@ impl Session {
         Some((hops, cost))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::fake::Play;
+    use super::*;
+    use crate::route::{Route, RouteId, SessionRef};
+    use crate::wire::BidiType;
+
+    const ROUTES: u64 = 2000;
+
+    fn directory() -> Directory {
+        let mut directory = Directory::default();
+        for id in 0..ROUTES {
+            directory.insert(Arc::new(Route {
+                id: RouteId(id),
+                path: Path::parse(&format!("somewhere/in/a/tree/of/broadcasts/{id}")).unwrap(),
+                hops: Hops::from_slice(&[1000]).unwrap(),
+                cost: Cost::ZERO,
+                via: 2000,
+                session: SessionRef { shard: 0, slot: 9, generation: 1 },
+                version: Version::Lite06,
+            }));
+        }
+        directory
+    }
+
+    /// Everything is encoded for one of its streams and not for all of them at once; as it reads,
+    /// each has its turn.
+    #[test]
+    fn a_listener_that_reads_nothing_costs_one_telling() {
+        let directory = directory();
+        let mut play = Play::new();
+        play.link.is_blocked = true;
+        let ids: Vec<u64> = (0..ANNOUNCE_STREAMS_PER_PEER_MAX as u64).map(|n| 4 * n).collect();
+        for &id in &ids {
+            play.opens(id, &[BidiType::Announce as u8, 2, 0, 0]);
+            play.with(|session, cx| session.announce(&directory, cx));
+        }
+        let waiting = |play: &Play| play.session.unsent.values().map(Unsent::len).sum::<usize>();
+        let once = waiting(&play);
+        assert!(once > ANNOUNCE_BACKLOG_BYTES, "{once} bytes say it all");
+
+        play.link.is_blocked = false;
+        while waiting(&play) > 0 {
+            assert!(waiting(&play) <= once + ANNOUNCE_BACKLOG_BYTES);
+            let blocked: Vec<StreamId> = play.session.unsent.keys().copied().collect();
+            for id in blocked {
+                play.with(|session, cx| session.writable(id, cx));
+            }
+            play.link.is_blocked = true;
+            play.with(|session, cx| session.announce(&directory, cx));
+            play.link.is_blocked = false;
+        }
+        for id in ids {
+            assert_eq!(play.link.told.get(&StreamId(id)).map(Vec::len), Some(once), "stream {id}");
+        }
+    }
+}

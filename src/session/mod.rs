@@ -8,6 +8,8 @@ mod announce_in;
 mod announce_out;
 mod control;
 mod datagrams;
+#[cfg(test)]
+mod fake;
 mod fetch_in;
 mod fetch_out;
 mod goaway;

@@ -120,16 +120,9 @@ fn has_moved(before: u64, now: u64, share: f64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
-    use bytes::Bytes;
-
-    use super::super::streams::{ReadEnd, WriteEnd};
-    use super::super::{Effect, Names, Policy, RouteIds};
+    use super::super::fake::Play;
     use super::*;
-    use crate::route::SessionRef;
-    use crate::wire::{BidiType, Path, Protocol, SessionCode};
+    use crate::wire::BidiType;
 
     /// (milliseconds, bitrate, round trip in milliseconds), and what is reported then.
     type Look = (u64, Option<u64>, Option<u64>, Option<(u64, u64)>);
@@ -253,112 +246,7 @@ mod tests {
 
     // ---- a session with a peer that opens such streams ----
 
-    #[derive(Default)]
-    struct Link {
-        estimate: Estimate,
-        is_blocked: bool,
-        /// What the peer says next.
-        says: Vec<u8>,
-        has_finished: bool,
-        told: BTreeMap<StreamId, Vec<u8>>,
-        /// "finish", "reset 1" and "stop 1", as they come.
-        done: Vec<String>,
-    }
-
-    impl Streams for Link {
-        fn open_uni(&mut self) -> Option<StreamId> {
-            None
-        }
-
-        fn open_bidi(&mut self) -> Option<StreamId> {
-            None
-        }
-
-        fn write(&mut self, id: StreamId, chunks: &mut [Bytes]) -> WriteEnd {
-            if self.is_blocked {
-                return WriteEnd::Blocked(0);
-            }
-            for chunk in chunks {
-                self.told.entry(id).or_default().extend_from_slice(chunk);
-                *chunk = Bytes::new();
-            }
-            WriteEnd::All
-        }
-
-        fn finish(&mut self, _: StreamId) {
-            self.done.push("finish".to_owned());
-        }
-
-        fn reset(&mut self, _: StreamId, code: StreamCode) {
-            self.done.push(format!("reset {}", code.0));
-        }
-
-        fn stop(&mut self, _: StreamId, code: StreamCode) {
-            self.done.push(format!("stop {}", code.0));
-        }
-
-        fn set_priority(&mut self, _: StreamId, _: i32) {}
-
-        fn send_datagram(&mut self, _: &[u8], _: &[u8]) {}
-
-        fn read(&mut self, _: StreamId, _: usize, take: &mut dyn FnMut(&[u8])) -> ReadEnd {
-            take(&std::mem::take(&mut self.says));
-            if self.has_finished { ReadEnd::Finished } else { ReadEnd::Pending }
-        }
-
-        fn expect_groups(&mut self) {}
-
-        fn rtt(&self) -> Duration {
-            Duration::ZERO
-        }
-
-        fn estimate(&self) -> Estimate {
-            self.estimate
-        }
-
-        fn close(&mut self, _: SessionCode, reason: &'static str) {
-            panic!("{reason}");
-        }
-    }
-
-    struct Play {
-        session: Session,
-        link: Link,
-        now: Instant,
-    }
-
     impl Play {
-        fn new() -> Play {
-            let now = Instant::now();
-            let me = SessionRef { shard: 0, slot: 0, generation: 0 };
-            let policy = Arc::new(Policy { hop: 7, public: vec![Path::root()] });
-            let protocol = Protocol::Version(Version::Lite04);
-            let names = Names { identity: 1, stamp: 2 };
-            let session = Session::new(protocol, Path::root(), me, policy, now, names);
-            let mut play = Play { session, link: Link::default(), now };
-            play.with(|session, cx| session.start(cx));
-            play
-        }
-
-        fn with(&mut self, run: impl FnOnce(&mut Session, &mut Context<'_, Link>)) {
-            let (mut effects, mut route_ids) = (Vec::<Effect>::new(), RouteIds::new(0, self.now));
-            run(
-                &mut self.session,
-                &mut Context {
-                    now: self.now,
-                    streams: &mut self.link,
-                    effects: &mut effects,
-                    route_ids: &mut route_ids,
-                    arrival_ms: 0,
-                },
-            );
-        }
-
-        fn opens(&mut self, id: u64, says: &[u8]) {
-            self.link.says = says.to_vec();
-            self.with(|session, cx| session.opened(StreamId(id), cx));
-        }
-
         fn rate(&mut self, bitrate: u64) {
             let rtt = Some(Duration::from_millis(20));
             self.link.estimate = Estimate { bitrate: Some(bitrate), rtt };

@@ -1,0 +1,120 @@
+//! A session whose transport is a play's: what the peer says and how much it reads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
+use super::{Context, Effect, Names, Policy, RouteIds, Session};
+use crate::route::SessionRef;
+use crate::wire::{Path, Protocol, SessionCode, StreamCode, Version};
+
+#[derive(Default)]
+pub(super) struct Link {
+    pub estimate: Estimate,
+    pub is_blocked: bool,
+    /// What the peer says next.
+    pub says: Vec<u8>,
+    pub has_finished: bool,
+    pub told: BTreeMap<StreamId, Vec<u8>>,
+    /// "finish", "reset 1" and "stop 1", as they come.
+    pub done: Vec<String>,
+}
+
+impl Streams for Link {
+    fn open_uni(&mut self) -> Option<StreamId> {
+        None
+    }
+
+    fn open_bidi(&mut self) -> Option<StreamId> {
+        None
+    }
+
+    fn write(&mut self, id: StreamId, chunks: &mut [Bytes]) -> WriteEnd {
+        if self.is_blocked {
+            return WriteEnd::Blocked(0);
+        }
+        for chunk in chunks {
+            self.told.entry(id).or_default().extend_from_slice(chunk);
+            *chunk = Bytes::new();
+        }
+        WriteEnd::All
+    }
+
+    fn finish(&mut self, _: StreamId) {
+        self.done.push("finish".to_owned());
+    }
+
+    fn reset(&mut self, _: StreamId, code: StreamCode) {
+        self.done.push(format!("reset {}", code.0));
+    }
+
+    fn stop(&mut self, _: StreamId, code: StreamCode) {
+        self.done.push(format!("stop {}", code.0));
+    }
+
+    fn set_priority(&mut self, _: StreamId, _: i32) {}
+
+    fn send_datagram(&mut self, _: &[u8], _: &[u8]) {}
+
+    fn read(&mut self, _: StreamId, _: usize, take: &mut dyn FnMut(&[u8])) -> ReadEnd {
+        take(&std::mem::take(&mut self.says));
+        if self.has_finished { ReadEnd::Finished } else { ReadEnd::Pending }
+    }
+
+    fn expect_groups(&mut self) {}
+
+    fn rtt(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn estimate(&self) -> Estimate {
+        self.estimate
+    }
+
+    fn close(&mut self, _: SessionCode, reason: &'static str) {
+        panic!("{reason}");
+    }
+}
+
+/// A lite-04 session, which has begun.
+pub(super) struct Play {
+    pub session: Session,
+    pub link: Link,
+    pub now: Instant,
+}
+
+impl Play {
+    pub fn new() -> Play {
+        let now = Instant::now();
+        let me = SessionRef { shard: 0, slot: 0, generation: 0 };
+        let policy = Arc::new(Policy { hop: 7, public: vec![Path::root()] });
+        let protocol = Protocol::Version(Version::Lite04);
+        let names = Names { identity: 1, stamp: 2 };
+        let session = Session::new(protocol, Path::root(), me, policy, now, names);
+        let mut play = Play { session, link: Link::default(), now };
+        play.with(|session, cx| session.start(cx));
+        play
+    }
+
+    pub fn with(&mut self, run: impl FnOnce(&mut Session, &mut Context<'_, Link>)) {
+        let (mut effects, mut route_ids) = (Vec::<Effect>::new(), RouteIds::new(0, self.now));
+        run(
+            &mut self.session,
+            &mut Context {
+                now: self.now,
+                streams: &mut self.link,
+                effects: &mut effects,
+                route_ids: &mut route_ids,
+                arrival_ms: 0,
+            },
+        );
+    }
+
+    pub fn opens(&mut self, id: u64, says: &[u8]) {
+        self.link.says = says.to_vec();
+        self.with(|session, cx| session.opened(StreamId(id), cx));
+    }
+}
