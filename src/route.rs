@@ -116,9 +116,7 @@ impl Directory {
         avoid: Option<u64>,
         tried: &[RouteId],
     ) -> Option<&Arc<Route>> {
-        self.covering(path)
-            .filter(|route| route.origin() == origin && !tried.contains(&route.id))
-            .find(|route| avoid.is_none_or(|identity| !route.passes(identity)))
+        self.of_origin(path, origin, avoid, tried).next()
     }
 
     /// The same among those that do not leave.
@@ -129,10 +127,19 @@ impl Directory {
         avoid: Option<u64>,
         tried: &[RouteId],
     ) -> Option<&Arc<Route>> {
+        self.of_origin(path, origin, avoid, tried).find(|route| !route.is_leaving())
+    }
+
+    fn of_origin<'a>(
+        &'a self,
+        path: &Path,
+        origin: u64,
+        avoid: Option<u64>,
+        tried: &[RouteId],
+    ) -> impl Iterator<Item = &'a Arc<Route>> {
         self.covering(path)
-            .filter(|route| route.origin() == origin && !tried.contains(&route.id))
-            .filter(|route| !route.is_leaving())
-            .find(|route| avoid.is_none_or(|identity| !route.passes(identity)))
+            .filter(move |route| route.origin() == origin && !tried.contains(&route.id))
+            .filter(move |route| avoid.is_none_or(|identity| !route.passes(identity)))
     }
 
     pub fn has_leaving(&self) -> bool {

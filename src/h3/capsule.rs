@@ -3,9 +3,9 @@
 use bytes::{Buf, Bytes, BytesMut};
 use web_transport_proto::{Capsule, Frame};
 
-use super::{Code, Violation};
+use super::{Code, Violation, head};
 use crate::limits::CLOSE_REASON_BYTES_MAX;
-use crate::wire::{decode_varint, encode_varint};
+use crate::wire::encode_varint;
 
 const CLOSE_SESSION: u64 = 0x2843;
 
@@ -44,11 +44,7 @@ impl Capsules {
             let here = self.buf.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
             self.buf.advance(here);
             self.skip -= here as u64;
-            let Some((kind, kind_len)) = decode_varint(&self.buf) else { return Ok(None) };
-            let Some((length, length_len)) = decode_varint(&self.buf[kind_len..]) else {
-                return Ok(None);
-            };
-            let head = kind_len + length_len;
+            let Some((kind, length, head)) = head(&self.buf) else { return Ok(None) };
             if kind != CLOSE_SESSION {
                 self.buf.advance(head);
                 self.skip = length;

@@ -3,9 +3,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use web_transport_proto::Frame as Kind;
 
-use super::{Code, Violation};
+use super::{Code, Violation, head};
 use crate::limits::{HTTP3_FIELD_SECTION_BYTES_MAX, HTTP3_FRAME_BYTES_MAX};
-use crate::wire::decode_varint;
 
 const DATA: u64 = Kind::DATA.0.into_inner();
 const HEADERS: u64 = Kind::HEADERS.0.into_inner();
@@ -56,11 +55,7 @@ impl Frames {
                 return Ok(None);
             }
         }
-        let Some((kind, kind_len)) = decode_varint(&self.buf) else { return Ok(None) };
-        let Some((length, length_len)) = decode_varint(&self.buf[kind_len..]) else {
-            return Ok(None);
-        };
-        let head = kind_len + length_len;
+        let Some((kind, length, head)) = head(&self.buf) else { return Ok(None) };
         match kind {
             HEADERS | SETTINGS => {
                 let is_headers = kind == HEADERS;

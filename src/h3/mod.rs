@@ -56,6 +56,13 @@ impl Violation {
     }
 }
 
+/// The type and the length at the front of a frame or a capsule, and the bytes that they take.
+fn head(buf: &[u8]) -> Option<(u64, u64, usize)> {
+    let (kind, kind_len) = decode_varint(buf)?;
+    let (length, length_len) = decode_varint(&buf[kind_len..])?;
+    Some((kind, length, kind_len + length_len))
+}
+
 // §7.1
 /// Our control stream as far as it ever goes: its type and SETTINGS.
 pub fn control_stream() -> Vec<u8> {

@@ -9,8 +9,8 @@ use quinn_proto::{Dir, VarInt};
 
 use super::streams::{RawEnd, RawStreams};
 use super::web::Web;
-use super::{INITIAL_RTT, varint};
-use crate::h3::request::{Request, Status};
+use super::{Event, INITIAL_RTT, varint};
+use crate::h3::request::Status;
 use crate::h3::{self, Code};
 use crate::limits::{
     CLOSE_GRACE_MAX, CLOSE_GRACE_MIN, SETUP_TIMEOUT, STREAMS_MAX, STREAMS_UNI_PUBLISHER,
@@ -20,30 +20,6 @@ use crate::wire::{SessionCode, StreamCode};
 
 /// What a browser's connection agrees on in TLS; the moq version follows in the request.
 pub const ALPN_HTTP3: &[u8] = b"h3";
-
-/// What happened on a connection.
-#[derive(Debug)]
-pub enum Event {
-    /// The handshake is complete; the protocol that was agreed on.
-    Connected {
-        alpn: Vec<u8>,
-    },
-    /// A WebTransport client wants a session: [`Conn::accept`] or [`Conn::refuse`] answers.
-    Requested(Request),
-    Opened(StreamId),
-    Readable(StreamId),
-    Writable(StreamId),
-    Finished(StreamId),
-    Stopped(StreamId),
-    /// The peer grants more streams; true for unidirectional ones.
-    Available {
-        uni: bool,
-    },
-    Datagram(Bytes),
-    Lost {
-        reason: String,
-    },
-}
 
 #[derive(Debug)]
 pub struct Conn {

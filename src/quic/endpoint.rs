@@ -8,8 +8,8 @@ use std::time::Instant;
 use quinn_proto as proto;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
 
-use super::Config;
-use super::conn::{Conn, Event};
+use super::conn::Conn;
+use super::{Config, Event};
 use crate::limits::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN};
 use crate::net::{Datagrams, Ecn, Received, Sent, Train};
 

@@ -11,16 +11,43 @@ mod web;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn_proto::{EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 
-pub use conn::{ALPN_HTTP3, Conn, Event};
+pub use conn::{ALPN_HTTP3, Conn};
 pub use endpoint::{Arrival, Endpoint};
 
+use crate::h3::request::Request;
 use crate::limits::*;
+use crate::session::streams::StreamId;
 use cid::ShardCids;
 
 /// The round trip that is assumed before it is measured.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub enum Event {
+    /// The handshake is complete; the protocol that was agreed on.
+    Connected {
+        alpn: Vec<u8>,
+    },
+    /// A WebTransport client wants a session: [`Conn::accept`] or [`Conn::refuse`] answers.
+    Requested(Request),
+    Opened(StreamId),
+    Readable(StreamId),
+    Writable(StreamId),
+    Finished(StreamId),
+    Stopped(StreamId),
+    /// The peer grants more streams; true for unidirectional ones.
+    Available {
+        uni: bool,
+    },
+    Datagram(Bytes),
+    Lost {
+        reason: String,
+    },
+}
 
 /// Secrets that all shards share: a packet may reach another shard than its connection's, and a
 /// restarted relay with the same secrets can tell its peers that it has forgotten them.

@@ -8,9 +8,8 @@ use quinn_proto::Dir;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::conn::Event;
 use super::streams::{RawEnd, RawStreams};
-use super::varint;
+use super::{Event, varint};
 use crate::h3::capsule::{Capsules, close_session};
 use crate::h3::frame::{Frame, Frames};
 use crate::h3::request::{self, Asked, Request, Status};
