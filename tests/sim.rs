@@ -5,6 +5,8 @@
 //! what happens.
 
 mod support {
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod http3;
     pub mod network;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod peer;
@@ -1188,6 +1190,8 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
 struct Tally {
     /// Groups that viewers had to get, and got.
     groups: usize,
+    /// The same of datagrams.
+    datagrams: usize,
     /// Fetches that brought a group, or the part of it that was asked for.
     fetches: usize,
     /// Publishers that went on with what another one had begun.
@@ -1214,7 +1218,9 @@ impl Troupe {
         let weather = if self.r.one_in(2) { Weather::FAIR } else { stormy(&mut self.r) };
         let window = self.r.pick(&[8 << 20, 8 << 20, 50_000]);
         let uni_streams = self.r.pick(&[1000, 1000, 3]);
-        Spec { weather, window, uni_streams, ..Spec::new(version, shard) }
+        let manner = Manner { is_eager: self.r.one_in(2), is_second: self.r.one_in(3) };
+        let web = self.r.one_in(2).then_some(manner);
+        Spec { weather, window, uni_streams, web, ..Spec::new(version, shard) }
     }
 
     fn add_publisher(&mut self, path: &str) {
@@ -1393,7 +1399,10 @@ impl Troupe {
             }
             39 => {
                 let peer = self.some_viewer()?;
-                self.w.close(peer);
+                match self.r.one_in(3) {
+                    true => self.w.hang_up(peer),
+                    false => self.w.close(peer),
+                }
             }
             40..43 => self.be_rude()?,
             43..46 => {
@@ -1443,6 +1452,13 @@ impl Troupe {
             (Dir::Uni, b"\x00\x03\x00\x05\x00\x02\x05hello"),
             (Dir::Uni, b"\x3a\x01\x00"),
         ];
+        if self.r.one_in(4) {
+            let mut bytes = vec![0; self.r.below(9) as usize];
+            self.r.fill(&mut bytes);
+            // Now and then in the session, or of an id that there is.
+            bytes.iter_mut().take(2).for_each(|byte| *byte &= 3);
+            self.w.peers[peer].raw_datagram(&bytes);
+        }
         let (dir, template) = self.r.pick(&templates);
         let mut bytes = template.to_vec();
         for _ in 0..self.r.below(3) {
@@ -1453,7 +1469,11 @@ impl Troupe {
             bytes.truncate(self.r.below(bytes.len() as u64) as usize + 1);
         }
         let fin = self.r.one_in(3);
-        let stream = self.w.peers[peer].try_raw(dir, &bytes, fin)?;
+        // By WebTransport there are streams of no session too.
+        let stream = match self.r.one_in(4) {
+            true => self.w.peers[peer].try_plain(dir, &bytes, fin)?,
+            false => self.w.peers[peer].try_raw(dir, &bytes, fin)?,
+        };
         if self.r.one_in(4) {
             self.w.peers[peer].reset_raw(stream, 7);
         }
@@ -1485,6 +1505,12 @@ impl Troupe {
             }
             return Some(());
         }
+        if self.r.one_in(4) {
+            for _ in 0..1 + self.r.below(6) {
+                self.write_datagram(index);
+            }
+            return Some(());
+        }
         let sequence = self.r.pick(&open);
         match self.r.below(10) {
             0 => {
@@ -1500,6 +1526,22 @@ impl Troupe {
     fn write(&mut self, track: Track, sequence: u64) {
         let size = self.r.pick(&[0, 1, 100, 100, 1500, 8000, 30_000]);
         self.w.frame(track, sequence, size);
+    }
+
+    /// A datagram with the next number, or the last one again. Some are too large for any wire.
+    fn write_datagram(&mut self, index: usize) {
+        let sent = &self.w.source(self.tracks[index]).datagrams;
+        let size = self.r.pick(&[0, 1, 60, 60, 300, 1400]);
+        match sent.last() {
+            Some((sequence, frame)) if self.r.one_in(8) => {
+                let (sequence, size) = (*sequence, frame.payload.len());
+                self.w.datagram(self.tracks[index], sequence, size);
+            }
+            _ => {
+                self.w.datagram(self.tracks[index], self.next[index], size);
+                self.next[index] += 1;
+            }
+        }
     }
 
     /// Where a publisher has gone, another one comes with paths of its own.
@@ -1533,6 +1575,7 @@ impl Troupe {
 
     fn count(&self, tally: &mut Tally) {
         tally.groups += self.w.groups_confirmed;
+        tally.datagrams += self.w.datagrams_confirmed;
         let fetches = self.w.peers.iter().flat_map(|peer| &peer.fetches);
         tally.fetches += fetches.filter(|get| get.seen.end == Some(End::Finished)).count();
         let is_first = |way: &Track| {
@@ -1593,7 +1636,10 @@ fn random_peers_under_random_faults() {
     }
     println!("{tally:?} in {count} plays");
     assert!(failed.is_empty(), "seeds {failed:?} failed");
-    let Tally { groups, fetches, takeovers } = tally;
-    let is_rich = groups > 10 * count && fetches > 2 * count && 10 * takeovers > count;
+    let Tally { groups, datagrams, fetches, takeovers } = tally;
+    let is_rich = groups > 10 * count
+        && 2 * datagrams > count
+        && fetches > 2 * count
+        && 10 * takeovers > count;
     assert!(is_rich || count < 100, "{tally:?} in {count} plays");
 }

@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use shardcast::limits::{
     ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
 };
-use shardcast::quic::{Config as QuicConfig, Keys};
+use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::guest::{GuestId, Line, Parcel, Unread};
 use shardcast::shard::mailbox::{Outside, Parked, mesh};
@@ -75,6 +75,11 @@ impl Stage {
         let linger = LINGER_DEFAULT;
         Stage { seed, shards, lanes: 1024, strays: 0, blocked: 0, refused: 0, linger, cache }
     }
+
+    /// Between the network and a session nothing is lost.
+    fn is_sure(&self) -> bool {
+        self.strays == 0 && self.refused == 0
+    }
 }
 
 /// A track of a publisher, and a subscription of a viewer.
@@ -131,8 +136,9 @@ pub struct World {
     pub groups_expire: bool,
     /// The cache may let go of groups that somebody still has to get.
     pub groups_are_evicted: bool,
-    /// Groups that viewers had to get, and got.
+    /// Groups that viewers had to get, and got; the same of datagrams.
     pub groups_confirmed: usize,
+    pub datagrams_confirmed: usize,
     /// The way into each shard from outside.
     outsides: Vec<Outside<ToShard>>,
     unread: Arc<Unread>,
@@ -197,20 +203,21 @@ fn server_tls() -> Arc<rustls::ServerConfig> {
             .with_single_cert(vec![certificate.der().clone()], key)
             .expect("a matching key");
         config.alpn_protocols = Protocol::ALL.map(|protocol| protocol.name().into()).to_vec();
+        config.alpn_protocols.push(ALPN_HTTP3.to_vec());
         config.send_tls13_tickets = 0;
         Arc::new(config)
     };
     CONFIG.get_or_init(make).clone()
 }
 
-fn client_tls(version: Version) -> Arc<rustls::ClientConfig> {
+fn client_tls(alpn: &[u8]) -> Arc<rustls::ClientConfig> {
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Trusting))
         .with_no_client_auth();
-    config.alpn_protocols = vec![version.alpn().into()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Arc::new(config)
 }
@@ -315,6 +322,7 @@ impl World {
             groups_are_evicted: stage.cache.bytes < CACHE_BYTES
                 || stage.cache.duration < CACHE_DURATION_DEFAULT,
             groups_confirmed: 0,
+            datagrams_confirmed: 0,
             outsides,
             unread: Unread::new(1 << 30),
             guests: 0,
@@ -513,7 +521,8 @@ impl World {
     /// A peer that has just begun its handshake.
     pub fn arrive(&mut self, spec: Spec) -> usize {
         let index = self.peers.len();
-        let tls = client_tls(spec.version);
+        let alpn = if spec.web.is_some() { ALPN_HTTP3 } else { spec.version.alpn().as_bytes() };
+        let tls = client_tls(alpn);
         let seed = self.random.next();
         let peer = Peer::join(index, spec, tls, seed, self.stage.shards, self.now);
         self.addresses.insert(peer.address, index);
@@ -569,10 +578,12 @@ impl World {
             }
             let Source { film, info, end, .. } = *known;
             let (groups, order) = (known.groups.clone(), known.order.clone());
+            let datagrams = known.datagrams.clone();
             let name = known.track.clone();
             let source = self.peers[peer].add_source(film, &path, &name);
             let print = self.source(Track { peer, source });
             (print.info, print.groups, print.order, print.end) = (info, groups, order, end);
+            print.datagrams = datagrams;
             if at == track.source {
                 same = Track { peer, source };
             }
@@ -605,6 +616,15 @@ impl World {
         self.peers[peer].close(now, 0);
     }
 
+    /// Closes the connection without a word on the session that lies on it.
+    pub fn hang_up(&mut self, peer: usize) {
+        self.note(peer, "hangs up");
+        self.unsettle(peer);
+        self.peers[peer].lost_at = Some(self.now);
+        let now = self.now;
+        self.peers[peer].hang_up(now, 0);
+    }
+
     /// The peer's datagrams come from another port from now on, and the old one is dead.
     pub fn rebind(&mut self, peer: usize) {
         let address = &mut self.peers[peer].address;
@@ -633,6 +653,13 @@ impl World {
             source.groups.insert(sequence, Group::default());
             source.order.push(sequence);
         }
+        self.owe(track, sequence, |_, known| {
+            known.owed.insert(sequence);
+        });
+    }
+
+    /// Whoever is known everywhere to want a group of this number is owed it.
+    fn owe(&mut self, track: Track, sequence: u64, owe: impl Fn(&Spec, &mut Subscription)) {
         let Source { path, track: name, .. } = &self.peers[track.peer].sources[track.source];
         let (path, name) = (self.peers[track.peer].absolute(path), name.clone());
         for peer in &mut self.peers {
@@ -642,9 +669,34 @@ impl World {
                     && root.join(&Path::parse(&known.path).expect("valid")).ok().as_ref()
                         == Some(&path);
                 if is_same && known.is_settled && covers(&known.wanted, sequence) {
-                    known.owed.insert(sequence);
+                    owe(&peer.spec, known);
                 }
             }
+        }
+    }
+
+    /// A whole group of one frame, as a datagram. It may be sent more than once.
+    pub fn datagram(&mut self, track: Track, sequence: u64, size: usize) {
+        let mut payload = vec![0; size];
+        let film = self.source(track).film;
+        Random::new(film ^ sequence << 16 ^ 0xda7a).fill(&mut payload);
+        let frame = Frame { timestamp: sequence * 1000 + 7, payload: payload.into() };
+        let prints = self.prints(track);
+        for print in &prints {
+            self.peers[print.peer].send_datagram(print.source, sequence, &frame);
+        }
+        // While there are several ways nobody knows which of them is asked.
+        let publisher = &self.peers[track.peer];
+        let is_sure = self.stage.is_sure()
+            && prints.len() == 1
+            && publisher.is_up()
+            && takes_datagrams(&publisher.spec);
+        if is_sure {
+            self.owe(track, sequence, |viewer, known| {
+                if takes_datagrams(viewer) && known.end.is_none() {
+                    known.owed_datagrams.insert(sequence);
+                }
+            });
         }
     }
 
@@ -708,6 +760,7 @@ impl World {
                 let path = root.join(&Path::parse(&known.path).expect("valid")).expect("not deep");
                 if lost.contains(&(path, known.track.clone())) {
                     known.owed.clear();
+                    known.owed_datagrams.clear();
                     known.is_settled = false;
                 }
             }
@@ -815,6 +868,7 @@ impl World {
     /// Compares what has come to a viewer since it was last asked with what was published.
     fn judge(&mut self, peer: usize) {
         for index in 0..self.peers[peer].subscriptions.len() {
+            self.judge_datagrams(peer, index);
             let known = &mut self.peers[peer].subscriptions[index];
             let touched = std::mem::take(&mut known.touched);
             let has_ended = std::mem::take(&mut known.has_ended) && !known.has_left;
@@ -844,6 +898,36 @@ impl World {
                 panic!("at {since:?}: {name} fetch {index} of {path} {track} {want:?}: {what}");
             }
         }
+    }
+
+    /// What has come as a datagram was sent as one, as often at least, and was asked for.
+    fn judge_datagrams(&mut self, peer: usize, index: usize) {
+        let viewer = &self.peers[peer];
+        let known = &viewer.subscriptions[index];
+        let count = known.datagrams.len();
+        let sources = self.sources(peer, &known.path, &known.track);
+        for at in known.datagrams_judged..count {
+            let heard = &known.datagrams[at];
+            let sequence = heard.0;
+            let is_it = |other: &&(u64, Frame)| *other == heard;
+            let times = known.datagrams[..=at].iter().filter(is_it).count();
+            let sent = |(_, source): &(usize, &Source)| source.datagrams.iter().filter(is_it).count();
+            let sent = sources.iter().map(sent).max().unwrap_or(0);
+            let who = format!(
+                "at {:?}: {} subscription {index} of {}: datagram {sequence}",
+                self.since_start(),
+                viewer.name,
+                known.path
+            );
+            assert!(times <= sent, "{who} was sent {sent} times, and comes for the {times}. time");
+            let mut ever = known.wanted_before.iter().chain([&known.wanted]);
+            assert!(
+                ever.any(|wanted| covers(wanted, sequence)),
+                "{who} is not within {:?}",
+                known.wanted
+            );
+        }
+        self.peers[peer].subscriptions[index].datagrams_judged = count;
     }
 
     fn judge_group(&self, peer: usize, index: usize, sequence: u64) -> Result<(), String> {
@@ -1141,13 +1225,32 @@ impl World {
                         "{} subscription {index} has not heard that its publisher is gone",
                         self.peers[peer].name
                     ),
-                    None => self.groups_confirmed += self.judge_whole(peer, index),
+                    None => {
+                        self.groups_confirmed += self.judge_whole(peer, index);
+                        self.judge_datagrams_whole(peer, index);
+                    }
                 }
             }
             for index in 0..self.peers[peer].fetches.len() {
                 self.judge_fetch_over(peer, index);
             }
         }
+    }
+
+    /// No datagram is missing that nothing could lose.
+    fn judge_datagrams_whole(&mut self, peer: usize, index: usize) {
+        let viewer = &mut self.peers[peer];
+        let known = &mut viewer.subscriptions[index];
+        let owed = std::mem::take(&mut known.owed_datagrams);
+        self.datagrams_confirmed += owed.len();
+        let has_come = |wanted: &u64| known.datagrams.iter().any(|(sequence, _)| sequence == wanted);
+        let missing: Vec<u64> = owed.into_iter().filter(|wanted| !has_come(wanted)).collect();
+        assert!(
+            missing.is_empty(),
+            "{} subscription {index} of {} lacks datagrams {missing:?}",
+            viewer.name,
+            known.path
+        );
     }
 
     /// When the last publisher of a film was lost, if there is one film and nobody has it now.
@@ -1246,6 +1349,12 @@ pub fn from_frame(group: u64, frame_start: u64) -> Want {
     Want { frame_start, ..whole(group) }
 }
 
+/// Whether every datagram gets there: the wire has some, and the network loses none.
+fn takes_datagrams(spec: &Spec) -> bool {
+    let Weather { lost_up, lost_down, .. } = spec.weather;
+    spec.version >= Version::Lite05 && (lost_up, lost_down) == (0, 0)
+}
+
 /// A track name whose home is the given shard.
 pub fn homed(path: &str, shard: usize, shards: usize) -> String {
     let names = (0..).map(|n| format!("video{n}"));
@@ -1292,5 +1401,6 @@ pub fn stormy(random: &mut Random) -> Weather {
         lost_up: random.pick(&[0, 0, 5, 20, 50]),
         lost_down: random.pick(&[0, 0, 5, 20, 50]),
         doubled: random.pick(&[0, 0, 10, 50]),
+        down_bytes_per_second: None,
     }
 }
