@@ -1172,7 +1172,7 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
         play.add_way();
     }
     for _ in 0..4 {
-        for _ in 0..18 + play.r.below(30) {
+        for _ in 0..20 + play.r.below(34) {
             play.act();
             let pause = play.r.pick(&[0, 0, 1, 10, 50, 200]);
             play.w.run(ms(pause));
@@ -1359,7 +1359,7 @@ impl Troupe {
     }
 
     fn act(&mut self) -> Option<()> {
-        match self.r.below(120) {
+        match self.r.below(135) {
             0..6 if self.w.peers.len() < 10 => self.add_viewer(),
             6..25 => {
                 let peer = self.some_viewer()?;
@@ -1434,6 +1434,7 @@ impl Troupe {
                 self.w.peers[way.peer].go_away();
             }
             74..120 => self.publish()?,
+            120..135 => self.publish_datagrams()?,
             _ => {}
         }
         Some(())
@@ -1505,12 +1506,6 @@ impl Troupe {
             }
             return Some(());
         }
-        if self.r.one_in(4) {
-            for _ in 0..1 + self.r.below(6) {
-                self.write_datagram(index);
-            }
-            return Some(());
-        }
         let sequence = self.r.pick(&open);
         match self.r.below(10) {
             0 => {
@@ -1526,6 +1521,19 @@ impl Troupe {
     fn write(&mut self, track: Track, sequence: u64) {
         let size = self.r.pick(&[0, 1, 100, 100, 1500, 8000, 30_000]);
         self.w.frame(track, sequence, size);
+    }
+
+    fn publish_datagrams(&mut self) -> Option<()> {
+        let index = self.r.below(self.tracks.len() as u64) as usize;
+        let track = self.tracks[index];
+        let is_up = self.w.peers[track.peer].is_up();
+        if !is_up || self.w.source(track).end.is_some() {
+            return None;
+        }
+        for _ in 0..1 + self.r.below(6) {
+            self.write_datagram(index);
+        }
+        Some(())
     }
 
     /// A datagram with the next number, or the last one again. Some are too large for any wire.

@@ -44,6 +44,9 @@ const TURNS_AT_ONCE_MAX: usize = 50_000;
 /// A cache that no play fills.
 pub const CACHE_BYTES: u64 = 1 << 30;
 
+/// A datagram of no more than this fits the smallest packet, whatever precedes it there.
+const DATAGRAM_BYTES_SURE: usize = 1000;
+
 /// A peer that falls silent is noticed after this. The relay's first unanswered keep-alive starts
 /// the idle timeout anew (RFC 9000 §10.1).
 pub const LOSS_NOTICED: Duration =
@@ -688,6 +691,7 @@ impl World {
         // While there are several ways nobody knows which of them is asked.
         let publisher = &self.peers[track.peer];
         let is_sure = self.stage.is_sure()
+            && size <= DATAGRAM_BYTES_SURE
             && prints.len() == 1
             && publisher.is_up()
             && takes_datagrams(&publisher.spec);
