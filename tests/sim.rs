@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quinn_proto::Dir;
 use shardcast::limits::{LINGER_DEFAULT, SETUP_TIMEOUT};
-use shardcast::shard::CacheBounds;
+use shardcast::shard::{CacheBounds, Held};
 use shardcast::wire::*;
 use support::network::{Random, Weather};
 use support::peer::*;
@@ -72,11 +72,16 @@ fn a_group_reaches_a_viewer_wherever_publisher_home_and_viewer_live() {
 
 #[test]
 fn every_version_hears_every_version() {
-    for from in VERSIONS {
-        for to in VERSIONS {
+    let raw = |version, shard| Spec::new(version, shard);
+    let web = |version, shard| Spec::new(version, shard).web();
+    let transports: [[fn(Version, usize) -> Spec; 2]; 4] =
+        [[raw, raw], [raw, web], [web, raw], [web, web]];
+    let pairs = VERSIONS.into_iter().flat_map(|from| VERSIONS.map(|to| (from, to)));
+    for (from, to) in pairs {
+        for [publisher, viewer] in transports {
             let mut w = world(2);
-            let cam = w.publisher(from, 0, PATH, TRACK);
-            let ann = w.viewer(to, 1);
+            let cam = w.publisher_like(publisher(from, 0).hop(7), PATH, TRACK);
+            let ann = w.join(viewer(to, 1));
             let sub = w.subscribe(ann, PATH, TRACK, live());
             w.run(ms(200));
             w.all_settled();
@@ -458,10 +463,16 @@ fn a_route_claims_everything_below_it() {
 
 #[test]
 fn paths_are_relative_to_the_path_of_the_session() {
+    for web in [None, Some(Manner::default())] {
+        paths_are_relative(web);
+    }
+}
+
+fn paths_are_relative(web: Option<Manner>) {
     let mut w = world(2);
     let rooted = |version, shard, path: &str| {
         let setup = Setup { path: Some(path.to_owned()), hop: 77, ..Setup::default() };
-        Spec { setup, ..Spec::new(version, shard) }
+        Spec { setup, web, ..Spec::new(version, shard) }
     };
     let peer = w.join(rooted(Lite06, 0, "/studio?jwt=x"));
     w.peers[peer].announce("cam", &[], Cost::ZERO);
@@ -869,13 +880,17 @@ fn who_breaks_the_rules_pays_alone() {
         ends(Lite06, Dir::Bi, b"\x05\x01\x00", StreamServed),
         (Lite06, Dir::Bi, vec![b"\x05\x01\x00", b"\x05\x01\x00"], closed),
     ];
-    for (version, dir, streams, fate) in table {
+    let transports = [None, Some(Manner::default())];
+    let cases = table.iter().flat_map(|case| transports.map(|web| (case, web)));
+    for ((version, dir, streams, fate), web) in cases {
+        let (version, dir, fate) = (*version, *dir, *fate);
         let mut w = world(2);
         let cam = w.publisher(Lite06, 0, PATH, TRACK);
         // Nobody answers this one, so that a question stays open.
         w.source(cam).never_answers = Some(BidiType::Track);
         let good = w.track(cam.peer, PATH, "good");
-        let (ann, mallory) = (w.viewer(Lite05, 1), w.viewer(version, 1));
+        let ann = w.viewer(Lite05, 1);
+        let mallory = w.join(Spec { web, ..Spec::new(version, 1) });
         let sub = w.subscribe(ann, PATH, "good", live());
         w.run(ms(200));
         w.all_settled();
@@ -910,9 +925,11 @@ fn a_session_needs_a_setup_and_a_sound_one() {
         (b"", SessionCode::CONTROL_TIMEOUT.0),
         (b"\x01\x04\x01\x02\x01\xff", violation),
     ];
-    for (raw, expect) in table {
+    let transports = [None, Some(Manner::default())];
+    for ((raw, expect), web) in table.into_iter().flat_map(|case| transports.map(|web| (case, web)))
+    {
         let mut w = world(2);
-        let spec = Spec { raw_setup: Some(raw.to_vec()), ..Spec::new(Lite05, 1) };
+        let spec = Spec { raw_setup: Some(raw.to_vec()), web, ..Spec::new(Lite05, 1) };
         let mallory = w.join(spec);
         // What is asked before the relay knows who asks gets no answer.
         let listen = w.peers[mallory].is_up().then(|| w.peers[mallory].listen("", 0));
@@ -1132,6 +1149,251 @@ fn datagrams_that_reach_the_wrong_shard_are_passed_on() {
     w.end();
 }
 
+// ---- WebTransport ----
+
+#[test]
+fn a_session_is_agreed_on_in_a_storm() {
+    let lossy = Weather { lost_up: 150, lost_down: 150, ..Weather::FAIR };
+    let storm = Weather { jitter: ms(40), doubled: 100, ..lossy };
+    for seed in 0..20 {
+        let mut w = World::new(Stage::new(seed, 3));
+        let manner = Manner { is_eager: seed % 2 == 0, is_second: seed % 3 == 0 };
+        let version = VERSIONS[seed as usize % VERSIONS.len()];
+        let spec = |shard| Spec { weather: storm, web: Some(manner), ..Spec::new(version, shard) };
+        let cam = w.publisher_like(spec(0).hop(9), PATH, TRACK);
+        w.run(ms(3000));
+        let ann = w.arrive(spec(1));
+        assert!(w.run_until(ms(10_000), |w| w.peers[ann].is_up()), "seed {seed}");
+        // An eager one asks with its first flight.
+        let (listen, sub) = (w.peers[ann].listen("", 0), w.subscribe(ann, PATH, TRACK, live()));
+        w.run(ms(5000));
+        assert_eq!(w.peers[ann].listens[listen].live(), [PATH], "seed {seed}");
+        w.all_settled();
+        for sequence in 0..6 {
+            w.group(cam, sequence, &SIZES);
+            w.run(ms(200));
+        }
+        w.run(ms(5000));
+        assert_eq!(w.got_sorted(sub), [0, 1, 2, 3, 4, 5], "seed {seed}");
+        w.end();
+    }
+}
+
+#[test]
+fn what_is_asked_before_the_session_is_there_is_answered() {
+    for version in [Lite03, Lite04, Lite05, Lite06] {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        w.group(cam, 0, &[10]);
+        let ann = w.arrive(Spec::new(version, 1).eager_web());
+        assert!(w.run_until(ms(1000), |w| w.peers[ann].is_up()));
+        let joined = w.since_start();
+        let (listen, sub) = (w.peers[ann].listen("", 0), w.subscribe(ann, PATH, TRACK, live()));
+        // Two round trips: one to the relay and one from there to the publisher, who is asked what
+        // the track is like and then for it.
+        let has_it = |w: &World| w.got(sub) == [0] && w.peers[ann].listens[listen].live() == [PATH];
+        assert!(w.run_until(ms(1000), has_it), "{version}");
+        let took = w.since_start() - joined;
+        assert!(took <= 6 * Weather::FAIR.latency + ms(3), "{version}: {took:?}");
+        w.end();
+    }
+}
+
+#[test]
+fn either_side_ends_a_session_with_a_capsule() {
+    for (version, lost) in [(Lite03, 0), (Lite05, 0), (Lite05, 200), (Lite06, 0), (Lite06, 200)] {
+        let mut w = World::new(Stage::new(7, 2));
+        let weather = Weather { lost_up: lost, lost_down: lost, ..Weather::FAIR };
+        let spec = Spec { weather, ..Spec::new(version, 1).web() };
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let bob = w.viewer(Lite06, 0);
+        let (listen, all) = (w.peers[bob].listen("", 0), w.subscribe(bob, PATH, TRACK, live()));
+        let ann = w.join(spec.clone());
+        w.subscribe(ann, PATH, TRACK, live());
+        let other = w.publisher_like(spec.clone().hop(8), "other", TRACK);
+        let tries = w.join(spec.clone());
+        let sub = w.subscribe(bob, "other", TRACK, live());
+        let pause = if lost == 0 { ms(1000) } else { ms(9000) };
+        let connections = |w: &World| -> usize { w.held().iter().map(|h| h.connections).sum() };
+        w.run(pause);
+        assert_eq!((connections(&w), w.peers[bob].listens[listen].live().len()), (5, 2));
+        w.group(cam, 0, &SIZES);
+
+        // Viewer and publisher say so, and what they had is gone with their connections.
+        w.close(ann);
+        w.close(other.peer);
+        w.run(pause);
+        assert_eq!((connections(&w), w.peers[bob].listens[listen].live().len()), (3, 1));
+        assert!(matches!(w.sub(sub).end, Some(End::Reset(_))));
+
+        // The relay says so: a path of a request that nobody may write.
+        let bad = [&[BidiType::Announce as u8][..], b"\x05\x01"].concat();
+        match version {
+            // A second SETUP.
+            Lite05 | Lite06 => drop(w.raw(tries, Dir::Uni, b"\x01\x01\x00", true)),
+            _ => drop(w.raw(tries, Dir::Bi, &bad, true)),
+        }
+        w.run(pause);
+        if version >= Lite05 {
+            let code = SessionCode::PROTOCOL_VIOLATION.0;
+            let state = State::Over("second SETUP".to_owned(), Some(code));
+            assert_eq!(w.peers[tries].state, state, "{version}, {lost}");
+            assert_eq!(connections(&w), 2);
+        }
+        w.group(cam, 1, &SIZES);
+        w.run(ms(300));
+        assert_eq!(w.got_sorted(all), [0, 1]);
+        w.end();
+    }
+}
+
+#[test]
+fn a_client_that_dies_within_its_handshake_leaves_nothing() {
+    for spec in [Spec::new(Lite05, 1).web(), Spec::new(Lite06, 1).eager_web()] {
+        for at in 0..32 {
+            let mut w = world(2);
+            let peer = w.arrive(spec.clone().hop(7));
+            w.peers[peer].announce(PATH, &[], Cost::ZERO);
+            w.run(ms(at));
+            w.kill(peer);
+            w.run(LOSS_NOTICED);
+            assert_eq!(w.held(), vec![Held::default(); 2], "killed after {at} ms");
+            w.end();
+        }
+    }
+}
+
+#[test]
+fn a_client_of_webtransport_moves_to_another_port() {
+    for version in [Lite05, Lite06] {
+        let mut w = world(3);
+        let track = homed(PATH, 1, 3);
+        let cam = w.publisher_like(Spec::new(version, 0).hop(7).web(), PATH, &track);
+        let ann = w.join(Spec::new(version, 2).web());
+        let sub = w.subscribe(ann, PATH, &track, live());
+        w.run(ms(200));
+        w.all_settled();
+        for round in 0..12 {
+            let (group, datagram) = (2 * round, 2 * round + 1);
+            w.open_group(cam, group);
+            w.frame(cam, group, 2500);
+            w.run(ms(20));
+            match round % 4 {
+                1 => w.rebind(ann),
+                2 => w.rebind(cam.peer),
+                _ => {}
+            }
+            w.frame(cam, group, 100);
+            w.end_group(cam, group, End::Finished);
+            // Once the relay knows, by a ping at the latest: what goes to the old port is lost.
+            w.run(ms(4000));
+            w.datagram(cam, datagram, 300);
+        }
+        w.run(ms(5000));
+        assert_eq!(w.got_sorted(sub), (0..12).map(|round| 2 * round).collect::<Vec<_>>());
+        assert_eq!(w.heard(sub), (0..12).map(|round| 2 * round + 1).collect::<Vec<_>>());
+        w.end();
+    }
+}
+
+// ---- datagrams ----
+
+#[test]
+fn datagrams_reach_every_viewer_that_can_take_them_as_datagrams() {
+    for shards in 1..=4 {
+        for home in 0..shards {
+            let mut w = world(shards);
+            let track = homed(PATH, home, shards);
+            let is_second = home % 2 == 1;
+            let web = Some(Manner { is_eager: false, is_second });
+            let spec = Spec { web, ..Spec::new(Lite05, 0).hop(7) };
+            let cam = w.publisher_like(spec, PATH, &track);
+            let mut subs = Vec::new();
+            for shard in 0..shards {
+                let all = [
+                    (Spec::new(Lite05, shard).web(), live()),
+                    (Spec { web, ..Spec::new(Lite06, shard) }, live()),
+                    (Spec::new(Lite06, shard), range(4, 12)),
+                    (Spec::new(Lite05, shard), live()),
+                    (Spec::new(Lite04, shard).web(), live()),
+                    (Spec::new(Lite01, shard), live()),
+                ];
+                for (spec, wanted) in all {
+                    let version = spec.version;
+                    let peer = w.join(spec);
+                    subs.push((version, wanted, w.subscribe(peer, PATH, &track, wanted)));
+                }
+            }
+            w.run(ms(300));
+            w.all_settled();
+            let (groups, datagrams): (Vec<u64>, Vec<u64>) = (0..24).partition(|n| n % 5 == 0);
+            for sequence in 0..24 {
+                match groups.contains(&sequence) {
+                    true => w.group(cam, sequence, &SIZES),
+                    false => w.datagram(cam, sequence, [0, 1, 1000, 300][sequence as usize % 4]),
+                }
+            }
+            // One is sent again, and one that is too large for any wire is nobody's loss.
+            w.datagram(cam, 1, 1);
+            w.datagram(cam, 24, 1400);
+            w.run(ms(500));
+            for (version, wanted, sub) in subs {
+                let within = |all: &[u64]| -> Vec<u64> {
+                    all.iter().copied().filter(|n| covers(&wanted, *n)).collect()
+                };
+                let who = format!("{shards} shards, home {home}, {version} {wanted:?}");
+                assert_eq!(w.got_sorted(sub), within(&groups), "{who}");
+                let mut expect = if version >= Lite05 { within(&datagrams) } else { Vec::new() };
+                if expect.contains(&1) {
+                    expect.insert(0, 1);
+                }
+                assert_eq!(w.heard(sub), expect, "{who}");
+            }
+            w.end();
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_datagrams_starves_no_group() {
+    for spec in [Spec::new(Lite06, 1), Spec::new(Lite05, 1).web()] {
+        let mut w = world(2);
+        let swift = Spec { is_swift: true, ..Spec::new(Lite06, 0).hop(7).web() };
+        let cam = w.publisher_like(swift, PATH, TRACK);
+        // 4 Mb/s to the viewer.
+        let weather = Weather { down_bytes_per_second: Some(500_000), ..Weather::FAIR };
+        let ann = w.join(Spec { weather, ..spec });
+        let sub = w.subscribe(ann, PATH, TRACK, live());
+        w.run(ms(200));
+        w.all_settled();
+        let (mut next, mut made) = (0, Vec::new());
+        for round in 0..400 {
+            // Groups want a third of the link, datagrams twice of it.
+            if round % 10 == 0 {
+                w.group(cam, next, &[3000, 10, 9000, 5000]);
+                made.push((next, w.now));
+                next += 1;
+            }
+            for _ in 0..10 {
+                w.datagram(cam, next, 1000);
+                next += 1;
+            }
+            w.run(ms(10));
+        }
+        w.run(ms(2000));
+        for (sequence, at) in made {
+            let seen = &w.sub(sub).groups[&sequence];
+            assert_eq!(seen.end, Some(End::Finished), "group {sequence}");
+            let took = seen.ended_at.expect("it has ended") - at;
+            assert!(took < ms(1500), "group {sequence} took {took:?}");
+        }
+        // And the other way round: a quarter of the link is theirs.
+        let heard = w.heard(sub).len();
+        assert!(heard > 500, "{heard} datagrams");
+        w.end();
+    }
+}
+
 // ---- the random play ----
 
 /// What random peers do to each other under random faults. They do not move to other ports:
@@ -1172,7 +1434,7 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
         play.add_way();
     }
     for _ in 0..4 {
-        for _ in 0..20 + play.r.below(34) {
+        for _ in 0..24 + play.r.below(36) {
             play.act();
             let pause = play.r.pick(&[0, 0, 1, 10, 50, 200]);
             play.w.run(ms(pause));
@@ -1264,9 +1526,14 @@ impl Troupe {
         (count > 0).then(|| Get { peer, index: self.r.below(count) as usize })
     }
 
-    /// A group that is there, that comes, or that is long gone.
+    /// A group that is there, that comes, that is long gone, or that was a datagram.
     fn want(&mut self, track: usize, version: Version) -> Want {
-        let group = self.next[track].saturating_sub(self.r.below(8)) + self.r.below(3);
+        let mut group = self.next[track].saturating_sub(self.r.below(8)) + self.r.below(3);
+        let groups = &self.w.source(self.tracks[track]).groups;
+        let recent: Vec<u64> = groups.keys().rev().take(6).copied().collect();
+        if !recent.is_empty() && !self.r.one_in(4) {
+            group = self.r.pick(&recent);
+        }
         let want = Want { priority: self.r.pick(&[1, 128, 200]), ..whole(group) };
         if version < Lite06 || self.r.one_in(2) {
             return want;

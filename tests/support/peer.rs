@@ -864,23 +864,24 @@ impl Peer {
         let _ = self.conn.datagrams().send(Bytes::copy_from_slice(bytes), true);
     }
 
-    /// Sends a whole group of one frame to the relay where that has subscribed to it.
-    pub fn send_datagram(&mut self, source: usize, sequence: u64, frame: &Frame) {
+    /// Sends a whole group of one frame to the relay. False if that has not subscribed to it.
+    pub fn send_datagram(&mut self, source: usize, sequence: u64, frame: &Frame) -> bool {
         self.sources[source].datagrams.push((sequence, frame.clone()));
         if self.version < Version::Lite05 || !self.is_up() {
-            return;
+            return false;
         }
         let wants = |upstream: &&Upstream| {
             let is_meant = upstream.source == source && sequence >= upstream.floor;
             is_meant && covers(&upstream.wanted, sequence)
         };
         let ids: Vec<u64> = self.upstreams.values().filter(wants).map(|known| known.id).collect();
-        for subscribe_id in ids {
+        for &subscribe_id in &ids {
             let Frame { timestamp, payload } = frame.clone();
             let mut bytes = self.datagram_prefix();
             Datagram { subscribe_id, sequence, timestamp, payload }.encode(&mut bytes);
             self.raw_datagram(&bytes);
         }
+        !ids.is_empty()
     }
 
     pub fn close(&mut self, now: Instant, with: u64) {

@@ -685,19 +685,18 @@ impl World {
         Random::new(film ^ sequence << 16 ^ 0xda7a).fill(&mut payload);
         let frame = Frame { timestamp: sequence * 1000 + 7, payload: payload.into() };
         let prints = self.prints(track);
+        let mut is_sent = false;
         for print in &prints {
-            self.peers[print.peer].send_datagram(print.source, sequence, &frame);
+            let publisher = &mut self.peers[print.peer];
+            is_sent |= publisher.send_datagram(print.source, sequence, &frame)
+                && loses_no_datagram(&publisher.spec);
         }
-        // While there are several ways nobody knows which of them is asked.
-        let publisher = &self.peers[track.peer];
-        let is_sure = self.stage.is_sure()
-            && size <= DATAGRAM_BYTES_SURE
-            && prints.len() == 1
-            && publisher.is_up()
-            && takes_datagrams(&publisher.spec);
+        // Of several ways nobody knows which one the relay is about to leave.
+        let is_small = size <= DATAGRAM_BYTES_SURE;
+        let is_sure = is_sent && is_small && prints.len() == 1 && self.stage.is_sure();
         if is_sure {
             self.owe(track, sequence, |viewer, known| {
-                if takes_datagrams(viewer) && known.end.is_none() {
+                if loses_no_datagram(viewer) && known.end.is_none() {
                     known.owed_datagrams.insert(sequence);
                 }
             });
@@ -847,6 +846,13 @@ impl World {
         let mut got = self.got(sub);
         got.sort_unstable();
         got
+    }
+
+    /// The datagrams that a viewer has, in order.
+    pub fn heard(&self, sub: Sub) -> Vec<u64> {
+        let mut heard: Vec<u64> = self.sub(sub).datagrams.iter().map(|(n, _)| *n).collect();
+        heard.sort_unstable();
+        heard
     }
 
     pub fn raw(&mut self, peer: usize, dir: Dir, bytes: &[u8], fin: bool) -> u64 {
@@ -1354,9 +1360,10 @@ pub fn from_frame(group: u64, frame_start: u64) -> Want {
 }
 
 /// Whether every datagram gets there: the wire has some, and the network loses none.
-fn takes_datagrams(spec: &Spec) -> bool {
-    let Weather { lost_up, lost_down, .. } = spec.weather;
-    spec.version >= Version::Lite05 && (lost_up, lost_down) == (0, 0)
+fn loses_no_datagram(spec: &Spec) -> bool {
+    let Weather { lost_up, lost_down, down_bytes_per_second, .. } = spec.weather;
+    let is_fair = (lost_up, lost_down, down_bytes_per_second) == (0, 0, None);
+    is_fair && spec.version >= Version::Lite05
 }
 
 /// A track name whose home is the given shard.
