@@ -996,12 +996,18 @@ impl World {
                 let is_old = (self.groups_expire || is_brief) && code == StreamCode::OLD.0;
                 let is_late =
                     self.groups_expire && viewer.is_slow() && code == StreamCode::TOO_FAR_BEHIND.0;
-                let is_broken = !source.broken.is_empty();
+                // By whoever went on with it, too.
+                let ways = self.sources(peer, &known.path, &known.track);
+                let is_broken = ways.iter().any(|(_, way)| !way.broken.is_empty());
+                // Too old for the one who goes on, it ends as the first one did.
+                let is_away = self.groups_expire
+                    && publisher.is_leaving
+                    && code == StreamCode::GOING_AWAY.0;
                 // The rest of it is nowhere to be had.
                 let is_capped =
                     source.capped.contains(&sequence) && code == StreamCode::TOO_FAR_BEHIND.0;
                 let is_excused = is_theirs || is_lost || is_broken || is_old || is_late;
-                if is_excused || is_capped || self.evicts(code) {
+                if is_excused || is_away || is_capped || self.evicts(code) {
                     return Ok(());
                 }
                 Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))
