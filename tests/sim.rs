@@ -1164,7 +1164,7 @@ fn a_session_is_agreed_on_in_a_storm() {
         w.run(ms(3000));
         let ann = w.arrive(spec(1));
         assert!(w.run_until(ms(10_000), |w| w.peers[ann].is_up()), "seed {seed}");
-        // An eager one asks with its first flight.
+        // An eager one asks in the same breath as for the session.
         let (listen, sub) = (w.peers[ann].listen("", 0), w.subscribe(ann, PATH, TRACK, live()));
         w.run(ms(5000));
         assert_eq!(w.peers[ann].listens[listen].live(), [PATH], "seed {seed}");
@@ -1189,8 +1189,8 @@ fn what_is_asked_before_the_session_is_there_is_answered() {
         assert!(w.run_until(ms(1000), |w| w.peers[ann].is_up()));
         let joined = w.since_start();
         let (listen, sub) = (w.peers[ann].listen("", 0), w.subscribe(ann, PATH, TRACK, live()));
-        // Two round trips: one to the relay and one from there to the publisher, who is asked what
-        // the track is like and then for it.
+        // A round trip to the relay, and two from there to the publisher, who is asked what the
+        // track is like and then for it.
         let has_it = |w: &World| w.got(sub) == [0] && w.peers[ann].listens[listen].live() == [PATH];
         assert!(w.run_until(ms(1000), has_it), "{version}");
         let took = w.since_start() - joined;
@@ -1200,51 +1200,53 @@ fn what_is_asked_before_the_session_is_there_is_answered() {
 }
 
 #[test]
-fn either_side_ends_a_session_with_a_capsule() {
-    for (version, lost) in [(Lite03, 0), (Lite05, 0), (Lite05, 200), (Lite06, 0), (Lite06, 200)] {
+fn either_side_ends_a_session() {
+    // With a capsule, which the other side answers by closing the connection; or with that alone.
+    let ways: [fn(&mut World, usize); 2] = [World::close, World::hang_up];
+    let table = [(Lite05, 0, ways[0]), (Lite06, 200, ways[0]), (Lite05, 0, ways[1])];
+    for (version, lost, leave) in table {
         let mut w = World::new(Stage::new(7, 2));
         let weather = Weather { lost_up: lost, lost_down: lost, ..Weather::FAIR };
         let spec = Spec { weather, ..Spec::new(version, 1).web() };
-        let cam = w.publisher(Lite06, 0, PATH, TRACK);
-        let bob = w.viewer(Lite06, 0);
-        let (listen, all) = (w.peers[bob].listen("", 0), w.subscribe(bob, PATH, TRACK, live()));
-        let ann = w.join(spec.clone());
-        w.subscribe(ann, PATH, TRACK, live());
-        let other = w.publisher_like(spec.clone().hop(8), "other", TRACK);
-        let tries = w.join(spec.clone());
-        let sub = w.subscribe(bob, "other", TRACK, live());
         let pause = if lost == 0 { ms(1000) } else { ms(9000) };
-        let connections = |w: &World| -> usize { w.held().iter().map(|h| h.connections).sum() };
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let other = w.publisher_like(spec.clone().hop(8), "other", TRACK);
+        let bob = w.viewer(Lite06, 0);
+        let listen = w.peers[bob].listen("", 0);
+        let all = w.subscribe(bob, PATH, TRACK, live());
+        let cut = w.subscribe(bob, "other", TRACK, live());
+        let (ann, mallory) = (w.join(spec.clone()), w.join(spec));
+        w.subscribe(ann, PATH, TRACK, live());
+        let check = |w: &World, connections: usize, live: &[&str]| {
+            let held: usize = w.held().iter().map(|held| held.connections).sum();
+            assert_eq!((held, w.peers[bob].listens[listen].live()), (connections, owned(live)));
+        };
         w.run(pause);
-        assert_eq!((connections(&w), w.peers[bob].listens[listen].live().len()), (5, 2));
         w.group(cam, 0, &SIZES);
-
-        // Viewer and publisher say so, and what they had is gone with their connections.
-        w.close(ann);
-        w.close(other.peer);
+        check(&w, 5, &[PATH, "other"]);
+        // What they had is gone with their connections.
+        leave(&mut w, ann);
+        leave(&mut w, other.peer);
         w.run(pause);
-        assert_eq!((connections(&w), w.peers[bob].listens[listen].live().len()), (3, 1));
-        assert!(matches!(w.sub(sub).end, Some(End::Reset(_))));
+        check(&w, 3, &[PATH]);
+        assert!(matches!(w.sub(cut).end, Some(End::Reset(_))));
 
-        // The relay says so: a path of a request that nobody may write.
-        let bad = [&[BidiType::Announce as u8][..], b"\x05\x01"].concat();
-        match version {
-            // A second SETUP.
-            Lite05 | Lite06 => drop(w.raw(tries, Dir::Uni, b"\x01\x01\x00", true)),
-            _ => drop(w.raw(tries, Dir::Bi, &bad, true)),
-        }
+        // A second SETUP. The peer compares what the capsule says with what the connection says.
+        w.raw(mallory, Dir::Uni, b"\x01\x01\x00", true);
         w.run(pause);
-        if version >= Lite05 {
-            let code = SessionCode::PROTOCOL_VIOLATION.0;
-            let state = State::Over("second SETUP".to_owned(), Some(code));
-            assert_eq!(w.peers[tries].state, state, "{version}, {lost}");
-            assert_eq!(connections(&w), 2);
-        }
+        let code = SessionCode::PROTOCOL_VIOLATION.0;
+        let state = State::Over("second SETUP".to_owned(), Some(code));
+        assert_eq!(w.peers[mallory].state, state, "{version}, {lost} lost");
+        check(&w, 2, &[PATH]);
         w.group(cam, 1, &SIZES);
         w.run(ms(300));
         assert_eq!(w.got_sorted(all), [0, 1]);
         w.end();
     }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
 #[test]
@@ -1444,6 +1446,10 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
     }
     play.finale();
     play.count(tally);
+    // Nobody who keeps to the rules is sent away.
+    for peer in play.w.peers.iter().filter(|peer| !peer.spec.is_rude) {
+        assert!(!matches!(peer.state, State::Over(_, Some(_))), "{}: {:?}", peer.name, peer.state);
+    }
     play.w.end()
 }
 

@@ -1,8 +1,9 @@
 //! A moq-lite peer that shares no code with the relay above the wire: it publishes, views, keeps
 //! what it was told, and complains about whatever no relay should ever say.
 //!
-//! It knows QUIC and messages but no clock and no network: the world gives it datagrams and the
-//! time, and takes datagrams from it.
+//! It knows QUIC and messages but no clock and no network: the world gives it packets and the
+//! time, and takes packets from it. By WebTransport it is the same peer on streams that `web`
+//! prepares.
 
 mod web;
 
@@ -314,7 +315,10 @@ enum Use {
     UniNew,
     RelaySetup,
     SessionStream,
-    Group { subscription: usize, sequence: u64 },
+    Group {
+        subscription: usize,
+        sequence: u64,
+    },
     Ignored,
     BidiNew,
     AnnounceServed,
@@ -1350,7 +1354,7 @@ impl Peer {
         }
         let body = self.datagram_body(datagram).and_then(|body| Datagram::decode(body).ok());
         let Some(Datagram { subscribe_id, sequence, timestamp, payload }) = body else {
-            return self.fault("a datagram of no session or of none of a kind".to_owned());
+            return self.fault("a datagram that is none of this session's".to_owned());
         };
         self.log.push(format!("DATAGRAM {subscribe_id} {sequence}"));
         match self.subscriptions.get_mut(subscribe_id as usize) {

@@ -921,7 +921,8 @@ impl World {
             let sequence = heard.0;
             let is_it = |other: &&(u64, Frame)| *other == heard;
             let times = known.datagrams[..=at].iter().filter(is_it).count();
-            let sent = |(_, source): &(usize, &Source)| source.datagrams.iter().filter(is_it).count();
+            let sent =
+                |(_, source): &(usize, &Source)| source.datagrams.iter().filter(is_it).count();
             let sent = sources.iter().map(sent).max().unwrap_or(0);
             let who = format!(
                 "at {:?}: {} subscription {index} of {}: datagram {sequence}",
@@ -1000,9 +1001,8 @@ impl World {
                 let ways = self.sources(peer, &known.path, &known.track);
                 let is_broken = ways.iter().any(|(_, way)| !way.broken.is_empty());
                 // Too old for the one who goes on, it ends as the first one did.
-                let is_away = self.groups_expire
-                    && publisher.is_leaving
-                    && code == StreamCode::GOING_AWAY.0;
+                let is_away =
+                    self.groups_expire && publisher.is_leaving && code == StreamCode::GOING_AWAY.0;
                 // The rest of it is nowhere to be had.
                 let is_capped =
                     source.capped.contains(&sequence) && code == StreamCode::TOO_FAR_BEHIND.0;
@@ -1259,7 +1259,8 @@ impl World {
         let known = &mut viewer.subscriptions[index];
         let owed = std::mem::take(&mut known.owed_datagrams);
         self.datagrams_confirmed += owed.len();
-        let has_come = |wanted: &u64| known.datagrams.iter().any(|(sequence, _)| sequence == wanted);
+        let has_come =
+            |wanted: &u64| known.datagrams.iter().any(|(sequence, _)| sequence == wanted);
         let missing: Vec<u64> = owed.into_iter().filter(|wanted| !has_come(wanted)).collect();
         assert!(
             missing.is_empty(),

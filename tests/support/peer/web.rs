@@ -48,8 +48,7 @@ impl Peer {
         let path = format!("/{}", root.trim_start_matches('/'));
         let offers = format!("\"{}\"", self.version.alpn());
         self.send(session, &http3::connect(&path, Some(&offers)), false);
-        self.web =
-            Some(Web { session, has_settings: false, is_accepted: false, is_over: false });
+        self.web = Some(Web { session, has_settings: false, is_accepted: false, is_over: false });
     }
 
     /// A stream of no session.
@@ -100,8 +99,8 @@ impl Peer {
         let Some(web) = &self.web else { return Some(with) };
         let meant = SessionCode::from_http3(with).map(|code| code.0);
         // The relay waits no longer for a request, or for us after the end.
-        let is_known = with == REQUEST_INCOMPLETE && !web.is_accepted
-            || with == NO_ERROR && web.is_over;
+        let is_known =
+            with == REQUEST_INCOMPLETE && !web.is_accepted || with == NO_ERROR && web.is_over;
         if meant.is_none() && !is_known {
             self.fault(format!("the connection is closed with {with:#x}"));
         }
