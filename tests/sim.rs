@@ -1203,9 +1203,9 @@ fn what_is_asked_before_the_session_is_there_is_answered() {
 fn either_side_ends_a_session() {
     // With a capsule, which the other side answers by closing the connection; or with that alone.
     let ways: [fn(&mut World, usize); 2] = [World::close, World::hang_up];
-    let table = [(Lite05, 0, ways[0]), (Lite06, 200, ways[0]), (Lite05, 0, ways[1])];
+    let table = [(Lite05, 0, ways[0]), (Lite06, 150, ways[0]), (Lite05, 0, ways[1])];
     for (version, lost, leave) in table {
-        let mut w = World::new(Stage::new(7, 2));
+        let mut w = world(2);
         let weather = Weather { lost_up: lost, lost_down: lost, ..Weather::FAIR };
         let spec = Spec { weather, ..Spec::new(version, 1).web() };
         let pause = if lost == 0 { ms(1000) } else { ms(9000) };
