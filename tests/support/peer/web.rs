@@ -53,8 +53,9 @@ impl Peer {
 
     /// A stream of no session.
     pub(super) fn open_plain(&mut self, dir: Dir) -> Option<u64> {
+        let id = self.conn.streams().open(dir)?;
         self.is_dirty = true;
-        self.conn.streams().open(dir).map(|id| VarInt::from(id).into_inner())
+        Some(VarInt::from(id).into_inner())
     }
 
     /// Whether this end looks at streams of the relay.
