@@ -141,6 +141,9 @@ pub struct Source {
     pub bounds_moved: bool,
     /// Groups that it brought up to a frame only, for the relay wanted no more.
     pub capped: BTreeSet<u64>,
+    /// Groups and the frames up to which the relay once wanted them: one that has no more may look
+    /// as if it had been cut off.
+    pub once_capped: BTreeSet<(u64, usize)>,
     /// How it has given up what it owed.
     pub broken: Vec<End>,
     /// Groups, and what a FETCH of them failed with here or may fail with for its slowness.
@@ -578,6 +581,7 @@ impl Peer {
             was_subscribed: false,
             bounds_moved: false,
             capped: BTreeSet::new(),
+            once_capped: BTreeSet::new(),
             broken: Vec::new(),
             failed: BTreeSet::new(),
         });
@@ -1551,6 +1555,9 @@ impl Peer {
                     let source = &mut self.sources[upstream.source];
                     let bounds = |w: &Preferences| (w.group_start, w.group_end, w.max_age_ms);
                     source.bounds_moved |= bounds(&before) != bounds(&wanted);
+                    if let Some((group, frame)) = before.group_end.zip(before.frame_end) {
+                        source.once_capped.insert((group, frame as usize + 1));
+                    }
                     upstream.position(self.version, source, had_start);
                 }
                 true

@@ -1004,8 +1004,9 @@ impl World {
                 let is_away =
                     self.groups_expire && publisher.is_leaving && code == StreamCode::GOING_AWAY.0;
                 // The rest of it is nowhere to be had.
-                let is_capped =
-                    source.capped.contains(&sequence) && code == StreamCode::TOO_FAR_BEHIND.0;
+                let is_capped = source.capped.contains(&sequence)
+                    || source.once_capped.contains(&(sequence, group.frames.len()));
+                let is_capped = is_capped && code == StreamCode::TOO_FAR_BEHIND.0;
                 let is_excused = is_theirs || is_lost || is_broken || is_old || is_late;
                 if is_excused || is_away || is_capped || self.evicts(code) {
                     return Ok(());
