@@ -30,6 +30,9 @@ const TRACK: &str = "video";
 const VERSIONS: [Version; 6] = Version::ALL;
 use Version::{Lite01, Lite02, Lite03, Lite04, Lite05, Lite06};
 
+/// Raw QUIC, and WebTransport.
+const TRANSPORTS: [Option<Manner>; 2] = [None, Some(Manner { is_eager: false, is_second: false })];
+
 /// Seeds of the random play in an ordinary run.
 const SEEDS: u64 = 1000;
 
@@ -72,16 +75,13 @@ fn a_group_reaches_a_viewer_wherever_publisher_home_and_viewer_live() {
 
 #[test]
 fn every_version_hears_every_version() {
-    let raw = |version, shard| Spec::new(version, shard);
-    let web = |version, shard| Spec::new(version, shard).web();
-    let transports: [[fn(Version, usize) -> Spec; 2]; 4] =
-        [[raw, raw], [raw, web], [web, raw], [web, web]];
-    let pairs = VERSIONS.into_iter().flat_map(|from| VERSIONS.map(|to| (from, to)));
-    for (from, to) in pairs {
-        for [publisher, viewer] in transports {
+    let versions = VERSIONS.into_iter().flat_map(|from| VERSIONS.map(|to| (from, to)));
+    for (from, to) in versions {
+        for [here, there] in TRANSPORTS.iter().flat_map(|a| TRANSPORTS.map(|b| [*a, b])) {
             let mut w = world(2);
-            let cam = w.publisher_like(publisher(from, 0).hop(7), PATH, TRACK);
-            let ann = w.join(viewer(to, 1));
+            let spec = Spec { web: here, ..Spec::new(from, 0).hop(7) };
+            let cam = w.publisher_like(spec, PATH, TRACK);
+            let ann = w.join(Spec { web: there, ..Spec::new(to, 1) });
             let sub = w.subscribe(ann, PATH, TRACK, live());
             w.run(ms(200));
             w.all_settled();
@@ -463,7 +463,7 @@ fn a_route_claims_everything_below_it() {
 
 #[test]
 fn paths_are_relative_to_the_path_of_the_session() {
-    for web in [None, Some(Manner::default())] {
+    for web in TRANSPORTS {
         paths_are_relative(web);
     }
 }
@@ -880,8 +880,7 @@ fn who_breaks_the_rules_pays_alone() {
         ends(Lite06, Dir::Bi, b"\x05\x01\x00", StreamServed),
         (Lite06, Dir::Bi, vec![b"\x05\x01\x00", b"\x05\x01\x00"], closed),
     ];
-    let transports = [None, Some(Manner::default())];
-    let cases = table.iter().flat_map(|case| transports.map(|web| (case, web)));
+    let cases = table.iter().flat_map(|case| TRANSPORTS.map(|web| (case, web)));
     for ((version, dir, streams, fate), web) in cases {
         let (version, dir, fate) = (*version, *dir, *fate);
         let mut w = world(2);
@@ -925,8 +924,7 @@ fn a_session_needs_a_setup_and_a_sound_one() {
         (b"", SessionCode::CONTROL_TIMEOUT.0),
         (b"\x01\x04\x01\x02\x01\xff", violation),
     ];
-    let transports = [None, Some(Manner::default())];
-    for ((raw, expect), web) in table.into_iter().flat_map(|case| transports.map(|web| (case, web)))
+    for ((raw, expect), web) in table.into_iter().flat_map(|case| TRANSPORTS.map(|web| (case, web)))
     {
         let mut w = world(2);
         let spec = Spec { raw_setup: Some(raw.to_vec()), web, ..Spec::new(Lite05, 1) };
