@@ -4,6 +4,8 @@
 
 mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod http3;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod network;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod peer;

@@ -5,6 +5,8 @@
 //! what happens.
 
 mod support {
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod http3;
     pub mod network;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod peer;
@@ -16,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quinn_proto::Dir;
 use shardcast::limits::{LINGER_DEFAULT, SETUP_TIMEOUT};
-use shardcast::shard::CacheBounds;
+use shardcast::shard::{CacheBounds, Held};
 use shardcast::wire::*;
 use support::network::{Random, Weather};
 use support::peer::*;
@@ -27,6 +29,9 @@ const TRACK: &str = "video";
 
 const VERSIONS: [Version; 6] = Version::ALL;
 use Version::{Lite01, Lite02, Lite03, Lite04, Lite05, Lite06};
+
+/// Raw QUIC, and WebTransport.
+const TRANSPORTS: [Option<Manner>; 2] = [None, Some(Manner { is_eager: false, is_second: false })];
 
 /// Seeds of the random play in an ordinary run.
 const SEEDS: u64 = 1000;
@@ -70,11 +75,13 @@ fn a_group_reaches_a_viewer_wherever_publisher_home_and_viewer_live() {
 
 #[test]
 fn every_version_hears_every_version() {
-    for from in VERSIONS {
-        for to in VERSIONS {
+    let versions = VERSIONS.into_iter().flat_map(|from| VERSIONS.map(|to| (from, to)));
+    for (from, to) in versions {
+        for [here, there] in TRANSPORTS.iter().flat_map(|a| TRANSPORTS.map(|b| [*a, b])) {
             let mut w = world(2);
-            let cam = w.publisher(from, 0, PATH, TRACK);
-            let ann = w.viewer(to, 1);
+            let spec = Spec { web: here, ..Spec::new(from, 0).hop(7) };
+            let cam = w.publisher_like(spec, PATH, TRACK);
+            let ann = w.join(Spec { web: there, ..Spec::new(to, 1) });
             let sub = w.subscribe(ann, PATH, TRACK, live());
             w.run(ms(200));
             w.all_settled();
@@ -456,10 +463,16 @@ fn a_route_claims_everything_below_it() {
 
 #[test]
 fn paths_are_relative_to_the_path_of_the_session() {
+    for web in TRANSPORTS {
+        paths_are_relative(web);
+    }
+}
+
+fn paths_are_relative(web: Option<Manner>) {
     let mut w = world(2);
     let rooted = |version, shard, path: &str| {
         let setup = Setup { path: Some(path.to_owned()), hop: 77, ..Setup::default() };
-        Spec { setup, ..Spec::new(version, shard) }
+        Spec { setup, web, ..Spec::new(version, shard) }
     };
     let peer = w.join(rooted(Lite06, 0, "/studio?jwt=x"));
     w.peers[peer].announce("cam", &[], Cost::ZERO);
@@ -867,13 +880,16 @@ fn who_breaks_the_rules_pays_alone() {
         ends(Lite06, Dir::Bi, b"\x05\x01\x00", StreamServed),
         (Lite06, Dir::Bi, vec![b"\x05\x01\x00", b"\x05\x01\x00"], closed),
     ];
-    for (version, dir, streams, fate) in table {
+    let cases = table.iter().flat_map(|case| TRANSPORTS.map(|web| (case, web)));
+    for ((version, dir, streams, fate), web) in cases {
+        let (version, dir, fate) = (*version, *dir, *fate);
         let mut w = world(2);
         let cam = w.publisher(Lite06, 0, PATH, TRACK);
         // Nobody answers this one, so that a question stays open.
         w.source(cam).never_answers = Some(BidiType::Track);
         let good = w.track(cam.peer, PATH, "good");
-        let (ann, mallory) = (w.viewer(Lite05, 1), w.viewer(version, 1));
+        let ann = w.viewer(Lite05, 1);
+        let mallory = w.join(Spec { web, ..Spec::new(version, 1) });
         let sub = w.subscribe(ann, PATH, "good", live());
         w.run(ms(200));
         w.all_settled();
@@ -908,9 +924,10 @@ fn a_session_needs_a_setup_and_a_sound_one() {
         (b"", SessionCode::CONTROL_TIMEOUT.0),
         (b"\x01\x04\x01\x02\x01\xff", violation),
     ];
-    for (raw, expect) in table {
+    for ((raw, expect), web) in table.into_iter().flat_map(|case| TRANSPORTS.map(|web| (case, web)))
+    {
         let mut w = world(2);
-        let spec = Spec { raw_setup: Some(raw.to_vec()), ..Spec::new(Lite05, 1) };
+        let spec = Spec { raw_setup: Some(raw.to_vec()), web, ..Spec::new(Lite05, 1) };
         let mallory = w.join(spec);
         // What is asked before the relay knows who asks gets no answer.
         let listen = w.peers[mallory].is_up().then(|| w.peers[mallory].listen("", 0));
@@ -1130,6 +1147,253 @@ fn datagrams_that_reach_the_wrong_shard_are_passed_on() {
     w.end();
 }
 
+// ---- WebTransport ----
+
+#[test]
+fn a_session_is_agreed_on_in_a_storm() {
+    let lossy = Weather { lost_up: 150, lost_down: 150, ..Weather::FAIR };
+    let storm = Weather { jitter: ms(40), doubled: 100, ..lossy };
+    for seed in 0..20 {
+        let mut w = World::new(Stage::new(seed, 3));
+        let manner = Manner { is_eager: seed % 2 == 0, is_second: seed % 3 == 0 };
+        let version = VERSIONS[seed as usize % VERSIONS.len()];
+        let spec = |shard| Spec { weather: storm, web: Some(manner), ..Spec::new(version, shard) };
+        let cam = w.publisher_like(spec(0).hop(9), PATH, TRACK);
+        w.run(ms(3000));
+        let ann = w.arrive(spec(1));
+        assert!(w.run_until(ms(10_000), |w| w.peers[ann].is_up()), "seed {seed}");
+        // An eager one asks in the same breath as for the session.
+        let (listen, sub) = (w.peers[ann].listen("", 0), w.subscribe(ann, PATH, TRACK, live()));
+        w.run(ms(5000));
+        assert_eq!(w.peers[ann].listens[listen].live(), [PATH], "seed {seed}");
+        w.all_settled();
+        for sequence in 0..6 {
+            w.group(cam, sequence, &SIZES);
+            w.run(ms(200));
+        }
+        w.run(ms(5000));
+        assert_eq!(w.got_sorted(sub), [0, 1, 2, 3, 4, 5], "seed {seed}");
+        w.end();
+    }
+}
+
+#[test]
+fn what_is_asked_before_the_session_is_there_is_answered() {
+    for version in [Lite03, Lite04, Lite05, Lite06] {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        w.group(cam, 0, &[10]);
+        let ann = w.arrive(Spec::new(version, 1).eager_web());
+        assert!(w.run_until(ms(1000), |w| w.peers[ann].is_up()));
+        let joined = w.since_start();
+        let (listen, sub) = (w.peers[ann].listen("", 0), w.subscribe(ann, PATH, TRACK, live()));
+        // A round trip to the relay, and two from there to the publisher, who is asked what the
+        // track is like and then for it.
+        let has_it = |w: &World| w.got(sub) == [0] && w.peers[ann].listens[listen].live() == [PATH];
+        assert!(w.run_until(ms(1000), has_it), "{version}");
+        let took = w.since_start() - joined;
+        assert!(took <= 6 * Weather::FAIR.latency + ms(3), "{version}: {took:?}");
+        w.end();
+    }
+}
+
+#[test]
+fn either_side_ends_a_session() {
+    // With a capsule, which the other side answers by closing the connection; or with that alone.
+    let ways: [fn(&mut World, usize); 2] = [World::close, World::hang_up];
+    let table = [(Lite05, 0, ways[0]), (Lite06, 150, ways[0]), (Lite05, 0, ways[1])];
+    for (version, lost, leave) in table {
+        let mut w = world(2);
+        let weather = Weather { lost_up: lost, lost_down: lost, ..Weather::FAIR };
+        let spec = Spec { weather, ..Spec::new(version, 1).web() };
+        let pause = if lost == 0 { ms(1000) } else { ms(9000) };
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let other = w.publisher_like(spec.clone().hop(8), "other", TRACK);
+        let bob = w.viewer(Lite06, 0);
+        let listen = w.peers[bob].listen("", 0);
+        let all = w.subscribe(bob, PATH, TRACK, live());
+        let cut = w.subscribe(bob, "other", TRACK, live());
+        let (ann, mallory) = (w.join(spec.clone()), w.join(spec));
+        w.subscribe(ann, PATH, TRACK, live());
+        let check = |w: &World, connections: usize, live: &[&str]| {
+            let held: usize = w.held().iter().map(|held| held.connections).sum();
+            assert_eq!((held, w.peers[bob].listens[listen].live()), (connections, owned(live)));
+        };
+        w.run(pause);
+        w.group(cam, 0, &SIZES);
+        check(&w, 5, &[PATH, "other"]);
+        // What they had is gone with their connections.
+        leave(&mut w, ann);
+        leave(&mut w, other.peer);
+        w.run(pause);
+        check(&w, 3, &[PATH]);
+        assert!(matches!(w.sub(cut).end, Some(End::Reset(_))));
+
+        // A second SETUP. The peer compares what the capsule says with what the connection says.
+        w.raw(mallory, Dir::Uni, b"\x01\x01\x00", true);
+        w.run(pause);
+        let code = SessionCode::PROTOCOL_VIOLATION.0;
+        let state = State::Over("second SETUP".to_owned(), Some(code));
+        assert_eq!(w.peers[mallory].state, state, "{version}, {lost} lost");
+        check(&w, 2, &[PATH]);
+        w.group(cam, 1, &SIZES);
+        w.run(ms(300));
+        assert_eq!(w.got_sorted(all), [0, 1]);
+        w.end();
+    }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+#[test]
+fn a_client_that_dies_within_its_handshake_leaves_nothing() {
+    for spec in [Spec::new(Lite05, 1).web(), Spec::new(Lite06, 1).eager_web()] {
+        for at in 0..32 {
+            let mut w = world(2);
+            let peer = w.arrive(spec.clone().hop(7));
+            w.peers[peer].announce(PATH, &[], Cost::ZERO);
+            w.run(ms(at));
+            w.kill(peer);
+            w.run(LOSS_NOTICED);
+            assert_eq!(w.held(), vec![Held::default(); 2], "killed after {at} ms");
+            w.end();
+        }
+    }
+}
+
+#[test]
+fn a_client_of_webtransport_moves_to_another_port() {
+    for version in [Lite05, Lite06] {
+        let mut w = world(3);
+        let track = homed(PATH, 1, 3);
+        let cam = w.publisher_like(Spec::new(version, 0).hop(7).web(), PATH, &track);
+        let ann = w.join(Spec::new(version, 2).web());
+        let sub = w.subscribe(ann, PATH, &track, live());
+        w.run(ms(200));
+        w.all_settled();
+        for round in 0..12 {
+            let (group, datagram) = (2 * round, 2 * round + 1);
+            w.open_group(cam, group);
+            w.frame(cam, group, 2500);
+            w.run(ms(20));
+            match round % 4 {
+                1 => w.rebind(ann),
+                2 => w.rebind(cam.peer),
+                _ => {}
+            }
+            w.frame(cam, group, 100);
+            w.end_group(cam, group, End::Finished);
+            // Once the relay knows, by a ping at the latest: what goes to the old port is lost.
+            w.run(ms(4000));
+            w.datagram(cam, datagram, 300);
+        }
+        w.run(ms(5000));
+        assert_eq!(w.got_sorted(sub), (0..12).map(|round| 2 * round).collect::<Vec<_>>());
+        assert_eq!(w.heard(sub), (0..12).map(|round| 2 * round + 1).collect::<Vec<_>>());
+        w.end();
+    }
+}
+
+// ---- datagrams ----
+
+#[test]
+fn datagrams_reach_every_viewer_that_can_take_them_as_datagrams() {
+    for shards in 1..=4 {
+        for home in 0..shards {
+            let mut w = world(shards);
+            let track = homed(PATH, home, shards);
+            let is_second = home % 2 == 1;
+            let web = Some(Manner { is_eager: false, is_second });
+            let spec = Spec { web, ..Spec::new(Lite05, 0).hop(7) };
+            let cam = w.publisher_like(spec, PATH, &track);
+            let mut subs = Vec::new();
+            for shard in 0..shards {
+                let all = [
+                    (Spec::new(Lite05, shard).web(), live()),
+                    (Spec { web, ..Spec::new(Lite06, shard) }, live()),
+                    (Spec::new(Lite06, shard), range(4, 12)),
+                    (Spec::new(Lite05, shard), live()),
+                    (Spec::new(Lite04, shard).web(), live()),
+                    (Spec::new(Lite01, shard), live()),
+                ];
+                for (spec, wanted) in all {
+                    let version = spec.version;
+                    let peer = w.join(spec);
+                    subs.push((version, wanted, w.subscribe(peer, PATH, &track, wanted)));
+                }
+            }
+            w.run(ms(300));
+            w.all_settled();
+            let (groups, datagrams): (Vec<u64>, Vec<u64>) = (0..24).partition(|n| n % 5 == 0);
+            for sequence in 0..24 {
+                match groups.contains(&sequence) {
+                    true => w.group(cam, sequence, &SIZES),
+                    false => w.datagram(cam, sequence, [0, 1, 1000, 300][sequence as usize % 4]),
+                }
+            }
+            // One is sent again, and one that is too large for any wire is nobody's loss.
+            w.datagram(cam, 1, 1);
+            w.datagram(cam, 24, 1400);
+            w.run(ms(500));
+            for (version, wanted, sub) in subs {
+                let within = |all: &[u64]| -> Vec<u64> {
+                    all.iter().copied().filter(|n| covers(&wanted, *n)).collect()
+                };
+                let who = format!("{shards} shards, home {home}, {version} {wanted:?}");
+                assert_eq!(w.got_sorted(sub), within(&groups), "{who}");
+                let mut expect = if version >= Lite05 { within(&datagrams) } else { Vec::new() };
+                if expect.contains(&1) {
+                    expect.insert(0, 1);
+                }
+                assert_eq!(w.heard(sub), expect, "{who}");
+            }
+            w.end();
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_datagrams_starves_no_group() {
+    for spec in [Spec::new(Lite06, 1), Spec::new(Lite05, 1).web()] {
+        let mut w = world(2);
+        let swift = Spec { is_swift: true, ..Spec::new(Lite06, 0).hop(7).web() };
+        let cam = w.publisher_like(swift, PATH, TRACK);
+        // 4 Mb/s to the viewer.
+        let weather = Weather { down_bytes_per_second: Some(500_000), ..Weather::FAIR };
+        let ann = w.join(Spec { weather, ..spec });
+        let sub = w.subscribe(ann, PATH, TRACK, live());
+        w.run(ms(200));
+        w.all_settled();
+        let (mut next, mut made) = (0, Vec::new());
+        for round in 0..400 {
+            // Groups want a third of the link, datagrams twice of it.
+            if round % 10 == 0 {
+                w.group(cam, next, &[3000, 10, 9000, 5000]);
+                made.push((next, w.now));
+                next += 1;
+            }
+            for _ in 0..10 {
+                w.datagram(cam, next, 1000);
+                next += 1;
+            }
+            w.run(ms(10));
+        }
+        w.run(ms(2000));
+        for (sequence, at) in made {
+            let seen = &w.sub(sub).groups[&sequence];
+            assert_eq!(seen.end, Some(End::Finished), "group {sequence}");
+            let took = seen.ended_at.expect("it has ended") - at;
+            assert!(took < ms(1500), "group {sequence} took {took:?}");
+        }
+        // And the other way round: a quarter of the link is theirs.
+        let heard = w.heard(sub).len();
+        assert!(heard > 500, "{heard} datagrams");
+        w.end();
+    }
+}
+
 // ---- the random play ----
 
 /// What random peers do to each other under random faults. They do not move to other ports:
@@ -1170,7 +1434,7 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
         play.add_way();
     }
     for _ in 0..4 {
-        for _ in 0..18 + play.r.below(30) {
+        for _ in 0..24 + play.r.below(36) {
             play.act();
             let pause = play.r.pick(&[0, 0, 1, 10, 50, 200]);
             play.w.run(ms(pause));
@@ -1180,6 +1444,10 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
     }
     play.finale();
     play.count(tally);
+    // Nobody who keeps to the rules is sent away.
+    for peer in play.w.peers.iter().filter(|peer| !peer.spec.is_rude) {
+        assert!(!matches!(peer.state, State::Over(_, Some(_))), "{}: {:?}", peer.name, peer.state);
+    }
     play.w.end()
 }
 
@@ -1188,6 +1456,8 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
 struct Tally {
     /// Groups that viewers had to get, and got.
     groups: usize,
+    /// The same of datagrams.
+    datagrams: usize,
     /// Fetches that brought a group, or the part of it that was asked for.
     fetches: usize,
     /// Publishers that went on with what another one had begun.
@@ -1214,7 +1484,9 @@ impl Troupe {
         let weather = if self.r.one_in(2) { Weather::FAIR } else { stormy(&mut self.r) };
         let window = self.r.pick(&[8 << 20, 8 << 20, 50_000]);
         let uni_streams = self.r.pick(&[1000, 1000, 3]);
-        Spec { weather, window, uni_streams, ..Spec::new(version, shard) }
+        let manner = Manner { is_eager: self.r.one_in(2), is_second: self.r.one_in(3) };
+        let web = self.r.one_in(2).then_some(manner);
+        Spec { weather, window, uni_streams, web, ..Spec::new(version, shard) }
     }
 
     fn add_publisher(&mut self, path: &str) {
@@ -1258,9 +1530,14 @@ impl Troupe {
         (count > 0).then(|| Get { peer, index: self.r.below(count) as usize })
     }
 
-    /// A group that is there, that comes, or that is long gone.
+    /// A group that is there, that comes, that is long gone, or that was a datagram.
     fn want(&mut self, track: usize, version: Version) -> Want {
-        let group = self.next[track].saturating_sub(self.r.below(8)) + self.r.below(3);
+        let mut group = self.next[track].saturating_sub(self.r.below(8)) + self.r.below(3);
+        let groups = &self.w.source(self.tracks[track]).groups;
+        let recent: Vec<u64> = groups.keys().rev().take(6).copied().collect();
+        if !recent.is_empty() && !self.r.one_in(4) {
+            group = self.r.pick(&recent);
+        }
         let want = Want { priority: self.r.pick(&[1, 128, 200]), ..whole(group) };
         if version < Lite06 || self.r.one_in(2) {
             return want;
@@ -1353,7 +1630,7 @@ impl Troupe {
     }
 
     fn act(&mut self) -> Option<()> {
-        match self.r.below(120) {
+        match self.r.below(135) {
             0..6 if self.w.peers.len() < 10 => self.add_viewer(),
             6..25 => {
                 let peer = self.some_viewer()?;
@@ -1393,7 +1670,10 @@ impl Troupe {
             }
             39 => {
                 let peer = self.some_viewer()?;
-                self.w.close(peer);
+                match self.r.one_in(3) {
+                    true => self.w.hang_up(peer),
+                    false => self.w.close(peer),
+                }
             }
             40..43 => self.be_rude()?,
             43..46 => {
@@ -1425,6 +1705,7 @@ impl Troupe {
                 self.w.peers[way.peer].go_away();
             }
             74..120 => self.publish()?,
+            120..135 => self.publish_datagrams()?,
             _ => {}
         }
         Some(())
@@ -1443,6 +1724,13 @@ impl Troupe {
             (Dir::Uni, b"\x00\x03\x00\x05\x00\x02\x05hello"),
             (Dir::Uni, b"\x3a\x01\x00"),
         ];
+        if self.r.one_in(4) {
+            let mut bytes = vec![0; self.r.below(9) as usize];
+            self.r.fill(&mut bytes);
+            // Now and then in the session, or of an id that there is.
+            bytes.iter_mut().take(2).for_each(|byte| *byte &= 3);
+            self.w.peers[peer].raw_datagram(&bytes);
+        }
         let (dir, template) = self.r.pick(&templates);
         let mut bytes = template.to_vec();
         for _ in 0..self.r.below(3) {
@@ -1453,7 +1741,11 @@ impl Troupe {
             bytes.truncate(self.r.below(bytes.len() as u64) as usize + 1);
         }
         let fin = self.r.one_in(3);
-        let stream = self.w.peers[peer].try_raw(dir, &bytes, fin)?;
+        // By WebTransport there are streams of no session too.
+        let stream = match self.r.one_in(4) {
+            true => self.w.peers[peer].try_plain(dir, &bytes, fin)?,
+            false => self.w.peers[peer].try_raw(dir, &bytes, fin)?,
+        };
         if self.r.one_in(4) {
             self.w.peers[peer].reset_raw(stream, 7);
         }
@@ -1502,6 +1794,35 @@ impl Troupe {
         self.w.frame(track, sequence, size);
     }
 
+    fn publish_datagrams(&mut self) -> Option<()> {
+        let index = self.r.below(self.tracks.len() as u64) as usize;
+        let track = self.tracks[index];
+        let is_up = self.w.peers[track.peer].is_up();
+        if !is_up || self.w.source(track).end.is_some() {
+            return None;
+        }
+        for _ in 0..1 + self.r.below(6) {
+            self.write_datagram(index);
+        }
+        Some(())
+    }
+
+    /// A datagram with the next number, or the last one again. Some are too large for any wire.
+    fn write_datagram(&mut self, index: usize) {
+        let sent = &self.w.source(self.tracks[index]).datagrams;
+        let size = self.r.pick(&[0, 1, 60, 60, 300, 1400]);
+        match sent.last() {
+            Some((sequence, frame)) if self.r.one_in(8) => {
+                let (sequence, size) = (*sequence, frame.payload.len());
+                self.w.datagram(self.tracks[index], sequence, size);
+            }
+            _ => {
+                self.w.datagram(self.tracks[index], self.next[index], size);
+                self.next[index] += 1;
+            }
+        }
+    }
+
     /// Where a publisher has gone, another one comes with paths of its own.
     fn replace_publishers(&mut self) {
         let known = self.w.peers.iter().filter(|peer| !peer.sources.is_empty());
@@ -1533,6 +1854,7 @@ impl Troupe {
 
     fn count(&self, tally: &mut Tally) {
         tally.groups += self.w.groups_confirmed;
+        tally.datagrams += self.w.datagrams_confirmed;
         let fetches = self.w.peers.iter().flat_map(|peer| &peer.fetches);
         tally.fetches += fetches.filter(|get| get.seen.end == Some(End::Finished)).count();
         let is_first = |way: &Track| {
@@ -1593,7 +1915,10 @@ fn random_peers_under_random_faults() {
     }
     println!("{tally:?} in {count} plays");
     assert!(failed.is_empty(), "seeds {failed:?} failed");
-    let Tally { groups, fetches, takeovers } = tally;
-    let is_rich = groups > 10 * count && fetches > 2 * count && 10 * takeovers > count;
+    let Tally { groups, datagrams, fetches, takeovers } = tally;
+    let is_rich = groups > 10 * count
+        && 2 * datagrams > count
+        && fetches > 2 * count
+        && 10 * takeovers > count;
     assert!(is_rich || count < 100, "{tally:?} in {count} plays");
 }

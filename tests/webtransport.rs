@@ -6,6 +6,8 @@ mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod http3;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod raw;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
@@ -18,96 +20,14 @@ use quinn_proto::Dir;
 use shardcast::limits::SETUP_TIMEOUT;
 use shardcast::wire::*;
 use support::client::within;
+use support::http3::*;
 use support::raw::{End, Raw, setup};
 use support::relay::Relay;
 
-/// Frame types.
-const DATA: u64 = 0;
-const HEADERS: u64 = 1;
-const SETTINGS: u64 = 4;
-const GREASE: u64 = 0x21;
-
-/// What Chrome sends, more or less.
-const CHROME: &[(u64, u64)] = &[(1, 65536), (6, 16384), (7, 100), (0x33, 1), (0x2b60_3742, 1)];
-
 const LITE_05: &str = "moq-lite-05";
-
-/// Encodes varints in a row.
-fn numbers(values: &[u64]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for value in values {
-        encode_varint(*value, &mut out);
-    }
-    out
-}
-
-fn frame(kind: u64, payload: &[u8]) -> Vec<u8> {
-    [&numbers(&[kind, payload.len() as u64])[..], payload].concat()
-}
-
-/// A control stream: its type and these frames.
-fn control(frames: &[Vec<u8>]) -> Vec<u8> {
-    [numbers(&[0]), frames.concat()].concat()
-}
-
-fn settings(pairs: &[(u64, u64)]) -> Vec<u8> {
-    let flat: Vec<u64> = pairs.iter().flat_map(|(id, value)| [*id, *value]).collect();
-    frame(SETTINGS, &numbers(&flat))
-}
-
-/// A field section that uses neither table nor Huffman (RFC 9204 §4.5.6).
-fn fields(pairs: &[(&str, &str)]) -> Vec<u8> {
-    let mut out = vec![0, 0];
-    let mut text = |first: u8, bits: u32, text: &str| {
-        let most = (1usize << bits) - 1;
-        if text.len() < most {
-            out.push(first | text.len() as u8);
-        } else {
-            out.push(first | most as u8);
-            let mut rest = text.len() - most;
-            while rest >= 128 {
-                out.push(rest as u8 & 127 | 128);
-                rest >>= 7;
-            }
-            out.push(rest as u8);
-        }
-        out.extend_from_slice(text.as_bytes());
-    };
-    for (name, value) in pairs {
-        text(0x20, 3, name);
-        text(0, 7, value);
-    }
-    out
-}
-
-/// A request as browsers make it, for this path; `offers` as it stands in the header.
-fn connect(path: &str, offers: Option<&str>) -> Vec<u8> {
-    let mut pairs = vec![
-        (":method", "CONNECT"),
-        (":protocol", "webtransport"),
-        (":scheme", "https"),
-        (":authority", "localhost:4443"),
-        (":path", path),
-        ("origin", "https://example.com"),
-    ];
-    pairs.extend(offers.map(|offers| ("wt-available-protocols", offers)));
-    frame(HEADERS, &fields(&pairs))
-}
 
 fn connect_05() -> Vec<u8> {
     connect("/", Some("\"moq-lite-05\""))
-}
-
-/// What the relay says of a request: status and protocol. It is read with the library that made
-/// it, which refuses statuses above 299; those are found by their number.
-fn status(answer: &[u8]) -> Option<(u16, Option<String>)> {
-    use web_transport_proto::{ConnectError, ConnectResponse};
-    match ConnectResponse::decode(&mut &answer[..]) {
-        Ok(response) => Some((response.status.as_u16(), response.protocol)),
-        Err(ConnectError::WrongStatus(Some(status))) => Some((status.as_u16(), None)),
-        Err(ConnectError::UnexpectedEnd) => None,
-        Err(error) => panic!("the relay's answer {answer:02x?}: {error}"),
-    }
 }
 
 /// A connection on which a session was accepted.
@@ -134,8 +54,7 @@ impl Session {
 
     /// Opens a stream of this session.
     async fn stream(&self, dir: Dir, bytes: &[u8], fin: bool) -> u64 {
-        let kind = if dir == Dir::Uni { 0x54 } else { 0x41 };
-        self.raw.open(dir, &[&numbers(&[kind, self.id])[..], bytes].concat(), fin).await
+        self.raw.open(dir, &[&stream_prefix(dir, self.id), bytes].concat(), fin).await
     }
 
     async fn introduce(&self) {
@@ -559,10 +478,7 @@ async fn closed_by_the_relay() {
     let ended = |stream: &support::raw::Stream| stream.end.is_some();
     let stream = session.raw.stream_until("the end of the session", session.id, ended).await;
     let answered = connect_answer_len(&stream.received);
-    let reason = b"second SETUP";
-    let capsule =
-        [&numbers(&[0x2843, 4 + reason.len() as u64])[..], &[0, 0, 0, 3], reason].concat();
-    assert_eq!(stream.received[answered..], frame(DATA, &capsule));
+    assert_eq!(stream.received[answered..], close_session(3, "second SETUP"));
     assert_eq!(stream.end, Some(End::Finished));
     let lost = session.raw.lost("after the capsule").await;
     assert_eq!(lost.code, Some(SessionCode::PROTOCOL_VIOLATION.to_http3()), "{}", lost.reason);
@@ -579,7 +495,7 @@ fn connect_answer_len(answer: &[u8]) -> usize {
 #[tokio::test]
 async fn closed_by_the_client() {
     let relay = Relay::start(2).await;
-    let bye = frame(DATA, &[0x68, 0x43, 7, 0, 0, 0, 42, b'b', b'y', b'e']);
+    let bye = close_session(42, "bye");
     let ways: [(&str, Vec<u8>, bool, &str); 3] = [
         ("a capsule", bye.clone(), true, "closed by the client: unknown (0x2a): bye"),
         ("a capsule and no FIN", bye, false, "closed by the client: unknown (0x2a): bye"),
@@ -608,8 +524,8 @@ async fn the_relay_stops() {
     ended.expect_success();
     assert_eq!(lost.code, Some(SessionCode::NO_ERROR.to_http3()));
     let stream = raw.stream(id);
-    let goodbye = [&numbers(&[0x2843, 17])[..], &[0; 4], b"relay stopped"].concat();
-    assert!(stream.received.ends_with(&frame(DATA, &goodbye)), "{:02x?}", stream.received);
+    let goodbye = close_session(0, "relay stopped");
+    assert!(stream.received.ends_with(&goodbye), "{:02x?}", stream.received);
     assert_eq!(stream.end, Some(End::Finished));
 }
 

@@ -2,7 +2,7 @@
 //! every fault drawn from a seed, and the relay's end of it as a shard sees it.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,6 +12,9 @@ use shardcast::net::{Datagrams, Received, Sent, Train, steer};
 
 /// What fits an Ethernet's frame; anything larger is lost, as on a real path.
 const DATAGRAM_BYTES_MAX: usize = 1472;
+
+/// What waits longer for a link is lost.
+const QUEUE_MAX: Duration = Duration::from_millis(100);
 
 /// Datagrams that one call of `receive` hands over, few enough that a burst takes several turns.
 const RECEIVE_BATCH: usize = 16;
@@ -102,6 +105,8 @@ pub struct Weather {
     pub lost_up: u64,
     pub lost_down: u64,
     pub doubled: u64,
+    /// What the link to the client carries, if that is bounded.
+    pub down_bytes_per_second: Option<u32>,
 }
 
 impl Weather {
@@ -111,6 +116,7 @@ impl Weather {
         lost_up: 0,
         lost_down: 0,
         doubled: 0,
+        down_bytes_per_second: None,
     };
 }
 
@@ -158,6 +164,8 @@ pub struct Network {
     departures: u64,
     random: Random,
     shards: usize,
+    /// Until when links to clients are busy.
+    busy: BTreeMap<SocketAddr, Instant>,
     /// Share of datagrams that the host gives to a shard other than the one they name.
     pub strays: u64,
 }
@@ -169,6 +177,7 @@ impl Network {
             departures: 0,
             random: Random::new(seed),
             shards,
+            busy: BTreeMap::new(),
             strays: 0,
         }
     }
@@ -183,6 +192,15 @@ impl Network {
     }
 
     pub fn downwards(&mut self, now: Instant, weather: &Weather, client: SocketAddr, data: &[u8]) {
+        let mut now = now;
+        if let Some(rate) = weather.down_bytes_per_second {
+            let busy = self.busy.entry(client).or_insert(now);
+            if *busy > now + QUEUE_MAX {
+                return;
+            }
+            *busy = (*busy).max(now) + Duration::from_secs(1) * data.len() as u32 / rate;
+            now = *busy;
+        }
         let flight = Flight { client, to: To::Client, data: data.to_vec() };
         self.depart(now, weather, weather.lost_down, flight);
     }

@@ -1,8 +1,11 @@
 //! A moq-lite peer that shares no code with the relay above the wire: it publishes, views, keeps
 //! what it was told, and complains about whatever no relay should ever say.
 //!
-//! It knows QUIC and messages but no clock and no network: the world gives it datagrams and the
-//! time, and takes datagrams from it.
+//! It knows QUIC and messages but no clock and no network: the world gives it packets and the
+//! time, and takes packets from it. By WebTransport it is the same peer on streams that `web`
+//! prepares.
+
+mod web;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -15,6 +18,8 @@ use quinn_proto::{ConnectionId, ConnectionIdGenerator, Dir, VarInt};
 use shardcast::wire::*;
 
 use super::network::{Random, Weather};
+pub use web::Manner;
+use web::Web;
 
 /// The relay, as every peer knows it.
 pub const RELAY: ([u8; 4], u16) = ([10, 0, 0, 1], 4433);
@@ -26,6 +31,8 @@ pub const AGES: u64 = 3_600_000;
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub version: Version,
+    /// By WebTransport instead of raw QUIC.
+    pub web: Option<Manner>,
     /// The shard that its first flight names.
     pub shard: usize,
     pub weather: Weather,
@@ -48,6 +55,7 @@ impl Spec {
     pub fn new(version: Version, shard: usize) -> Spec {
         Spec {
             version,
+            web: None,
             shard,
             weather: Weather::FAIR,
             setup: Setup::default(),
@@ -64,6 +72,15 @@ impl Spec {
     pub fn hop(mut self, hop: u64) -> Spec {
         self.setup.hop = hop;
         self
+    }
+
+    pub fn web(self) -> Spec {
+        Spec { web: Some(Manner::default()), ..self }
+    }
+
+    /// Does not wait for the answer to its request.
+    pub fn eager_web(self) -> Spec {
+        Spec { web: Some(Manner { is_eager: true, is_second: false }), ..self }
     }
 }
 
@@ -83,7 +100,7 @@ pub enum State {
     Over(String, Option<u64>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
     pub timestamp: u64,
     pub payload: Bytes,
@@ -114,6 +131,8 @@ pub struct Source {
     pub groups: BTreeMap<u64, Group>,
     /// In the order in which the groups were opened.
     pub order: Vec<u64>,
+    /// Groups of one frame that were sent as datagrams, each as often as it was sent.
+    pub datagrams: Vec<(u64, Frame)>,
     /// Exclusive, once the track is finished.
     pub end: Option<u64>,
     was_subscribed: bool,
@@ -122,6 +141,9 @@ pub struct Source {
     pub bounds_moved: bool,
     /// Groups that it brought up to a frame only, for the relay wanted no more.
     pub capped: BTreeSet<u64>,
+    /// Groups and the frames up to which the relay once wanted them: one that has no more may look
+    /// as if it had been cut off.
+    pub once_capped: BTreeSet<(u64, usize)>,
     /// How it has given up what it owed.
     pub broken: Vec<End>,
     /// Groups, and what a FETCH of them failed with here or may fail with for its slowness.
@@ -253,6 +275,8 @@ pub struct Subscription {
     pub track: String,
     pub wanted: Preferences,
     pub updates: usize,
+    /// What it wanted before.
+    pub wanted_before: Vec<Preferences>,
     /// It once named a last frame.
     pub was_capped: bool,
     pub is_accepted: bool,
@@ -262,12 +286,18 @@ pub struct Subscription {
     pub has_left: bool,
     pub groups: BTreeMap<u64, Seen>,
     pub arrivals: Vec<u64>,
+    /// Groups that came as datagrams, in order of arrival.
+    pub datagrams: Vec<(u64, Frame)>,
+    /// How many of them are judged.
+    pub datagrams_judged: usize,
     /// Groups with news that nobody has judged yet.
     pub touched: BTreeSet<u64>,
     /// Nor its end.
     pub has_ended: bool,
     /// Groups that must come, because they began when all knew of this subscription.
     pub owed: BTreeSet<u64>,
+    /// The same of datagrams, which nothing could lose.
+    pub owed_datagrams: BTreeSet<u64>,
     pub is_settled: bool,
 }
 
@@ -281,10 +311,17 @@ pub struct Raw {
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Use {
+    /// By WebTransport: it is not known yet what for; SETTINGS; the session itself.
+    Head,
+    Control,
+    Session,
     UniNew,
     RelaySetup,
     SessionStream,
-    Group { subscription: usize, sequence: u64 },
+    Group {
+        subscription: usize,
+        sequence: u64,
+    },
     Ignored,
     BidiNew,
     AnnounceServed,
@@ -338,6 +375,8 @@ pub struct Peer {
     endpoint: proto::Endpoint,
     handle: proto::ConnectionHandle,
     conn: proto::Connection,
+    /// Once a session is asked for by WebTransport.
+    web: Option<Web>,
     /// The world has to give it a turn.
     pub is_dirty: bool,
     /// Of its last turn.
@@ -392,11 +431,6 @@ fn stream(id: u64) -> proto::StreamId {
     VarInt::from_u64(id).expect("a stream id").into()
 }
 
-/// The relay may send codes as WebTransport maps them, as the released clients do.
-fn meant(code: VarInt) -> u64 {
-    StreamCode::from_raw_quic(code.into_inner()).0
-}
-
 fn code(code: u64) -> VarInt {
     VarInt::from_u64(code).expect("a code")
 }
@@ -433,7 +467,8 @@ impl Peer {
         let mut transport = proto::TransportConfig::default();
         transport
             .max_idle_timeout(Some(VarInt::from_u32(30_000).into()))
-            .max_concurrent_uni_streams(spec.uni_streams.into())
+            // One carries SETTINGS.
+            .max_concurrent_uni_streams((spec.uni_streams + u32::from(spec.web.is_some())).into())
             .max_concurrent_bidi_streams(spec.bidi_streams.into())
             .stream_receive_window(spec.window.into())
             .receive_window(spec.window.into())
@@ -448,7 +483,11 @@ impl Peer {
         let (handle, conn) =
             endpoint.connect(now, client, RELAY.into(), "relay.test").expect("a valid name");
         Peer {
-            name: format!("peer {index} ({})", spec.version),
+            name: format!(
+                "peer {index} ({}{})",
+                spec.version,
+                if spec.web.is_some() { ", web" } else { "" }
+            ),
             version: spec.version,
             address: ([10, 1, (index >> 8) as u8, index as u8], 5000).into(),
             spec,
@@ -456,6 +495,7 @@ impl Peer {
             endpoint,
             handle,
             conn,
+            web: None,
             is_dirty: true,
             now,
             reads_groups: true,
@@ -536,10 +576,12 @@ impl Peer {
             fetch_pace: None,
             groups: BTreeMap::new(),
             order: Vec::new(),
+            datagrams: Vec::new(),
             end: None,
             was_subscribed: false,
             bounds_moved: false,
             capped: BTreeSet::new(),
+            once_capped: BTreeSet::new(),
             broken: Vec::new(),
             failed: BTreeSet::new(),
         });
@@ -677,6 +719,7 @@ impl Peer {
             track: track.to_owned(),
             wanted,
             updates: 0,
+            wanted_before: Vec::new(),
             was_capped: wanted.frame_end.is_some(),
             is_accepted: false,
             start: None,
@@ -685,9 +728,12 @@ impl Peer {
             has_left: false,
             groups: BTreeMap::new(),
             arrivals: Vec::new(),
+            datagrams: Vec::new(),
+            datagrams_judged: 0,
             touched: BTreeSet::new(),
             has_ended: false,
             owed: BTreeSet::new(),
+            owed_datagrams: BTreeSet::new(),
             is_settled: false,
         });
         self.send(stream, &bytes, false);
@@ -705,11 +751,13 @@ impl Peer {
             && wanted.group_start.is_none();
         let groups = &subscription.groups;
         subscription.owed.retain(|sequence| !begins_anew || groups.contains_key(sequence));
-        subscription.wanted = wanted;
+        let before = std::mem::replace(&mut subscription.wanted, wanted);
+        subscription.wanted_before.push(before);
         subscription.updates += 1;
         subscription.was_capped |= wanted.frame_end.is_some();
         subscription.is_settled = false;
         subscription.owed.retain(|sequence| covers(&wanted, *sequence));
+        subscription.owed_datagrams.retain(|sequence| covers(&wanted, *sequence));
         let stream = subscription.stream;
         let mut bytes = Vec::new();
         wanted.encode_update(self.version, &mut bytes);
@@ -725,7 +773,7 @@ impl Peer {
         let id = subscription.stream;
         self.send(id, &[], true);
         if stops_too {
-            let _ = self.conn.recv_stream(stream(id)).stop(code(0));
+            self.stop(id, 0);
         }
     }
 
@@ -761,7 +809,7 @@ impl Peer {
         let id = fetch.stream;
         self.is_dirty = true;
         self.reset(id, StreamCode::CANCEL.0);
-        let _ = self.conn.recv_stream(stream(id)).stop(code(0));
+        self.stop(id, 0);
     }
 
     /// Asks the relay to move elsewhere, once, where the wire has a word for it.
@@ -776,14 +824,24 @@ impl Peer {
 
     /// None without stream credit.
     pub fn try_raw(&mut self, dir: Dir, bytes: &[u8], fin: bool) -> Option<u64> {
-        let id = VarInt::from(self.conn.streams().open(dir)?).into_inner();
-        self.is_dirty = true;
+        let id = self.try_open(dir)?;
+        self.write_first(id, dir, bytes, fin);
+        Some(id)
+    }
+
+    /// The same on a stream of the connection itself, where WebTransport has a session on it.
+    pub fn try_plain(&mut self, dir: Dir, bytes: &[u8], fin: bool) -> Option<u64> {
+        let id = self.open_plain(dir)?;
+        self.write_first(id, dir, bytes, fin);
+        Some(id)
+    }
+
+    fn write_first(&mut self, id: u64, dir: Dir, bytes: &[u8], fin: bool) {
         if dir == Dir::Bi {
             self.inputs.insert(id, Input { purpose: Use::Raw, buf: BytesMut::new() });
         }
         self.raws.insert(id, Raw::default());
         self.send(id, bytes, fin);
-        Some(id)
     }
 
     pub fn raw(&mut self, dir: Dir, bytes: &[u8], fin: bool) -> u64 {
@@ -804,12 +862,48 @@ impl Peer {
 
     pub fn reset_raw(&mut self, id: u64, with: u64) {
         self.is_dirty = true;
-        self.outputs.remove(&id);
-        let _ = self.conn.send_stream(stream(id)).reset(code(with));
+        self.reset(id, with);
+    }
+
+    /// Sends one that the relay may make of what it will.
+    pub fn raw_datagram(&mut self, bytes: &[u8]) {
+        self.is_dirty = true;
+        // Whether there is room for it is of no interest.
+        let _ = self.conn.datagrams().send(Bytes::copy_from_slice(bytes), true);
+    }
+
+    /// Sends a whole group of one frame to the relay. False if that has not subscribed to it.
+    pub fn send_datagram(&mut self, source: usize, sequence: u64, frame: &Frame) -> bool {
+        self.sources[source].datagrams.push((sequence, frame.clone()));
+        if self.version < Version::Lite05 || !self.is_up() {
+            return false;
+        }
+        let wants = |upstream: &&Upstream| {
+            let is_meant = upstream.source == source && sequence >= upstream.floor;
+            is_meant && covers(&upstream.wanted, sequence)
+        };
+        let ids: Vec<u64> = self.upstreams.values().filter(wants).map(|known| known.id).collect();
+        for &subscribe_id in &ids {
+            let Frame { timestamp, payload } = frame.clone();
+            let mut bytes = self.datagram_prefix();
+            Datagram { subscribe_id, sequence, timestamp, payload }.encode(&mut bytes);
+            self.raw_datagram(&bytes);
+        }
+        !ids.is_empty()
     }
 
     pub fn close(&mut self, now: Instant, with: u64) {
         self.is_dirty = true;
+        if !self.close_session(with) {
+            self.hang_up(now, with);
+        }
+        self.state = State::Over("closed".to_owned(), None);
+    }
+
+    /// Closes the connection without a word on the session.
+    pub fn hang_up(&mut self, now: Instant, with: u64) {
+        self.is_dirty = true;
+        let with = if self.web.is_some() { SessionCode(with).to_http3() } else { with };
         self.conn.close(now, code(with), Bytes::from_static(b"bye"));
         self.state = State::Over("closed".to_owned(), None);
     }
@@ -861,7 +955,9 @@ impl Peer {
                 is_quiet = false;
                 self.handle(now, event, &mut readable);
             }
-            self.accept(&mut readable);
+            if self.takes_streams() {
+                self.accept(&mut readable);
+            }
             self.read_all(readable);
             if self.is_up() {
                 self.serve();
@@ -884,7 +980,7 @@ impl Peer {
             proto::Event::ConnectionLost { reason } => {
                 let with = match &reason {
                     proto::ConnectionError::ApplicationClosed(close) => {
-                        Some(close.error_code.into_inner())
+                        self.closed_with(close.error_code.into_inner())
                     }
                     _ => None,
                 };
@@ -903,18 +999,46 @@ impl Peer {
                     self.group_closed(VarInt::from(id).into_inner());
                 }
                 proto::StreamEvent::Stopped { id, error_code } => {
-                    self.stopped(VarInt::from(id).into_inner(), meant(error_code));
+                    let id = VarInt::from(id).into_inner();
+                    let with = self.meant(id, error_code.into_inner());
+                    self.stopped(id, with);
                 }
                 proto::StreamEvent::Opened { .. } | proto::StreamEvent::Available { .. } => {}
             },
+            proto::Event::DatagramReceived => {
+                while let Some(datagram) = self.conn.datagrams().recv() {
+                    self.take_datagram(datagram);
+                }
+            }
             _ => {}
         }
     }
 
     fn connected(&mut self) {
+        self.log.push("connected".to_owned());
+        match self.spec.web {
+            None => self.begin(),
+            Some(manner) => {
+                self.ask_for_session(manner);
+                if manner.is_eager {
+                    self.begin();
+                }
+            }
+        }
+    }
+
+    fn came_up(&mut self) {
         self.state = State::Up;
         self.up_at = Some(self.now);
-        self.log.push("connected".to_owned());
+    }
+
+    /// The session begins, as far as this end can tell.
+    fn begin(&mut self) {
+        // There the first stream must arrive before any other, and in a session they may overtake
+        // each other.
+        if self.web.is_none() || self.version >= Version::Lite03 {
+            self.came_up();
+        }
         if self.version <= Version::Lite02 {
             let bytes =
                 self.spec.raw_setup.clone().unwrap_or_else(|| client_setup(&[self.version.code()]));
@@ -927,7 +1051,9 @@ impl Peer {
         if self.version >= Version::Lite05 {
             let bytes = self.spec.raw_setup.clone().unwrap_or_else(|| {
                 let mut bytes = vec![UniType::Setup as u8];
-                self.spec.setup.encode(&mut bytes);
+                // A request has said the path.
+                let path = self.spec.setup.path.clone().filter(|_| self.web.is_none());
+                Setup { path, ..self.spec.setup.clone() }.encode(&mut bytes);
                 bytes
             });
             if !bytes.is_empty() {
@@ -942,6 +1068,7 @@ impl Peer {
         for (dir, purpose) in [(Dir::Uni, Use::UniNew), (Dir::Bi, Use::BidiNew)] {
             while let Some(id) = self.conn.streams().accept(dir) {
                 let id = VarInt::from(id).into_inner();
+                let purpose = if self.web.is_some() { Use::Head } else { purpose };
                 self.inputs.insert(id, Input { purpose, buf: BytesMut::new() });
                 readable.insert(id);
             }
@@ -965,8 +1092,9 @@ impl Peer {
     }
 
     fn is_content(&self, id: u64) -> bool {
-        // The relay's SETUP is its first stream, and no content.
-        let is_setup = id == 3 && self.version >= Version::Lite05;
+        // The relay's SETTINGS and SETUP are its first streams, and no content.
+        let ahead = u64::from(self.web.is_some()) + u64::from(self.version >= Version::Lite05);
+        let is_setup = id / 4 < ahead;
         let is_fetch =
             self.inputs.get(&id).is_some_and(|input| matches!(input.purpose, Use::Fetch(_)));
         is_fetch || (id & 2 != 0 && !is_setup)
@@ -981,10 +1109,14 @@ impl Peer {
                 Ok(Some(chunk)) => input.buf.extend_from_slice(&chunk.bytes),
                 Ok(None) => break Some(End::Finished),
                 Err(proto::ReadError::Blocked) => break None,
-                Err(proto::ReadError::Reset(code)) => break Some(End::Reset(meant(code))),
+                Err(proto::ReadError::Reset(code)) => break Some(End::Reset(code.into_inner())),
             }
         };
         let _ = chunks.finalize();
+        let end = end.map(|end| match end {
+            End::Finished => End::Finished,
+            End::Reset(with) => End::Reset(self.meant(id, with)),
+        });
         while self.step(id, &mut input, end) {}
         match end {
             None => drop(self.inputs.insert(id, input)),
@@ -993,13 +1125,20 @@ impl Peer {
     }
 
     fn open(&mut self, dir: Dir, purpose: Use) -> u64 {
-        self.is_dirty = true;
-        let id = self.conn.streams().open(dir).expect("the relay grants a stream");
-        let id = VarInt::from(id).into_inner();
+        let id = self.try_open(dir).expect("the relay grants a stream");
         if dir == Dir::Bi {
             self.inputs.insert(id, Input { purpose, buf: BytesMut::new() });
         }
         id
+    }
+
+    /// A stream of the session, if the relay grants one.
+    fn try_open(&mut self, dir: Dir) -> Option<u64> {
+        let id = self.open_plain(dir)?;
+        if let Some(prefix) = self.stream_prefix(dir) {
+            self.send(id, &prefix, false);
+        }
+        Some(id)
     }
 
     fn send(&mut self, id: u64, bytes: &[u8], fin: bool) {
@@ -1034,12 +1173,18 @@ impl Peer {
 
     fn reset(&mut self, id: u64, with: u64) {
         self.outputs.remove(&id);
-        let _ = self.conn.send_stream(stream(id)).reset(code(with));
+        let with = self.sent(with);
+        let _ = self.conn.send_stream(stream(id)).reset(with);
+    }
+
+    fn stop(&mut self, id: u64, with: u64) {
+        let with = self.sent(with);
+        let _ = self.conn.recv_stream(stream(id)).stop(with);
     }
 
     fn refuse(&mut self, id: u64, with: u64) {
         self.reset(id, with);
-        let _ = self.conn.recv_stream(stream(id)).stop(code(with));
+        self.stop(id, with);
     }
 
     fn fault(&mut self, what: String) {
@@ -1051,6 +1196,9 @@ impl Peer {
     /// Takes one message; true if there may be another.
     fn step(&mut self, id: u64, input: &mut Input, end: Option<End>) -> bool {
         match input.purpose {
+            Use::Head => self.take_head(id, input),
+            Use::Control => self.take_control(&mut input.buf),
+            Use::Session => self.take_session(&mut input.buf),
             Use::UniNew => self.take_uni(id, input),
             Use::RelaySetup => self.take_relay_setup(input),
             Use::SessionStream => self.take_server_setup(&mut input.buf),
@@ -1163,6 +1311,9 @@ impl Peer {
                 }
                 buf.advance(head + used);
                 self.is_answered = true;
+                if self.state == State::Connecting {
+                    self.came_up();
+                }
                 return true;
             }
             Err(error) => self.fault(format!("SERVER_SETUP: {error}")),
@@ -1181,7 +1332,7 @@ impl Peer {
         self.log.push(format!("GROUP {subscribe_id} {path} {track} {sequence} {frame_start}"));
         if known.has_left {
             // It may have been under way.
-            let _ = self.conn.recv_stream(stream(id)).stop(code(1));
+            self.stop(id, 1);
             return Use::Ignored;
         }
         let mut faults = Vec::new();
@@ -1199,6 +1350,22 @@ impl Peer {
         known.groups.insert(sequence, Seen { frame_start, ..Seen::default() });
         faults.into_iter().for_each(|what| self.fault(what));
         Use::Group { subscription, sequence }
+    }
+
+    fn take_datagram(&mut self, datagram: Bytes) {
+        if self.version < Version::Lite05 {
+            return self.fault("a datagram, which there is none of".to_owned());
+        }
+        let body = self.datagram_body(datagram).and_then(|body| Datagram::decode(body).ok());
+        let Some(Datagram { subscribe_id, sequence, timestamp, payload }) = body else {
+            return self.fault("a datagram that is none of this session's".to_owned());
+        };
+        self.log.push(format!("DATAGRAM {subscribe_id} {sequence}"));
+        match self.subscriptions.get_mut(subscribe_id as usize) {
+            Some(known) if known.has_left => {}
+            Some(known) => known.datagrams.push((sequence, Frame { timestamp, payload })),
+            None => self.fault(format!("a datagram for subscription {subscribe_id}")),
+        }
     }
 
     fn take_frames(&mut self, subscription: usize, sequence: u64, buf: &mut BytesMut) {
@@ -1388,6 +1555,9 @@ impl Peer {
                     let source = &mut self.sources[upstream.source];
                     let bounds = |w: &Preferences| (w.group_start, w.group_end, w.max_age_ms);
                     source.bounds_moved |= bounds(&before) != bounds(&wanted);
+                    if let Some((group, frame)) = before.group_end.zip(before.frame_end) {
+                        source.once_capped.insert((group, frame as usize + 1));
+                    }
                     upstream.position(self.version, source, had_start);
                 }
                 true
@@ -1524,7 +1694,9 @@ impl Peer {
     fn input_ended(&mut self, id: u64, input: Input, end: End) {
         let is_clean = input.buf.is_empty();
         match input.purpose {
-            Use::UniNew if end == End::Finished => {
+            Use::Control => self.critical_ended("the control stream"),
+            Use::Session => self.critical_ended("the session's stream"),
+            Use::UniNew | Use::Head if end == End::Finished => {
                 self.fault(format!("stream {id} ended before its header"));
             }
             Use::RelaySetup => self.fault("SETUP cut short".to_owned()),
@@ -1609,7 +1781,7 @@ impl Peer {
                 }
             }
             Use::SessionStream => self.fault(format!("the session stream ended: {end:?}")),
-            Use::UniNew | Use::BidiNew | Use::TrackAsked | Use::Ignored => {}
+            Use::Head | Use::UniNew | Use::BidiNew | Use::TrackAsked | Use::Ignored => {}
         }
     }
 
@@ -1747,8 +1919,7 @@ impl Peer {
             let stream = match out.stream {
                 Some(stream) => stream,
                 None => {
-                    let Some(stream) = self.conn.streams().open(Dir::Uni) else { return };
-                    let stream = VarInt::from(stream).into_inner();
+                    let Some(stream) = self.try_open(Dir::Uni) else { return };
                     out.stream = Some(stream);
                     let is_first = wanted.group_start == Some(*sequence);
                     let frame_start = if is_first { wanted.frame_start } else { 0 };

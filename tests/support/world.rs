@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use shardcast::limits::{
     ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
 };
-use shardcast::quic::{Config as QuicConfig, Keys};
+use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::guest::{GuestId, Line, Parcel, Unread};
 use shardcast::shard::mailbox::{Outside, Parked, mesh};
@@ -43,6 +43,9 @@ const TURNS_AT_ONCE_MAX: usize = 50_000;
 
 /// A cache that no play fills.
 pub const CACHE_BYTES: u64 = 1 << 30;
+
+/// A datagram of no more than this fits the smallest packet, whatever precedes it there.
+const DATAGRAM_BYTES_SURE: usize = 1000;
 
 /// A peer that falls silent is noticed after this. The relay's first unanswered keep-alive starts
 /// the idle timeout anew (RFC 9000 §10.1).
@@ -74,6 +77,11 @@ impl Stage {
         let cache = CacheBounds { bytes: CACHE_BYTES, duration: CACHE_DURATION_DEFAULT };
         let linger = LINGER_DEFAULT;
         Stage { seed, shards, lanes: 1024, strays: 0, blocked: 0, refused: 0, linger, cache }
+    }
+
+    /// Between the network and a session nothing is lost.
+    fn is_sure(&self) -> bool {
+        self.strays == 0 && self.refused == 0
     }
 }
 
@@ -131,8 +139,9 @@ pub struct World {
     pub groups_expire: bool,
     /// The cache may let go of groups that somebody still has to get.
     pub groups_are_evicted: bool,
-    /// Groups that viewers had to get, and got.
+    /// Groups that viewers had to get, and got; the same of datagrams.
     pub groups_confirmed: usize,
+    pub datagrams_confirmed: usize,
     /// The way into each shard from outside.
     outsides: Vec<Outside<ToShard>>,
     unread: Arc<Unread>,
@@ -197,20 +206,21 @@ fn server_tls() -> Arc<rustls::ServerConfig> {
             .with_single_cert(vec![certificate.der().clone()], key)
             .expect("a matching key");
         config.alpn_protocols = Protocol::ALL.map(|protocol| protocol.name().into()).to_vec();
+        config.alpn_protocols.push(ALPN_HTTP3.to_vec());
         config.send_tls13_tickets = 0;
         Arc::new(config)
     };
     CONFIG.get_or_init(make).clone()
 }
 
-fn client_tls(version: Version) -> Arc<rustls::ClientConfig> {
+fn client_tls(alpn: &[u8]) -> Arc<rustls::ClientConfig> {
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Trusting))
         .with_no_client_auth();
-    config.alpn_protocols = vec![version.alpn().into()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Arc::new(config)
 }
@@ -315,6 +325,7 @@ impl World {
             groups_are_evicted: stage.cache.bytes < CACHE_BYTES
                 || stage.cache.duration < CACHE_DURATION_DEFAULT,
             groups_confirmed: 0,
+            datagrams_confirmed: 0,
             outsides,
             unread: Unread::new(1 << 30),
             guests: 0,
@@ -513,7 +524,8 @@ impl World {
     /// A peer that has just begun its handshake.
     pub fn arrive(&mut self, spec: Spec) -> usize {
         let index = self.peers.len();
-        let tls = client_tls(spec.version);
+        let alpn = if spec.web.is_some() { ALPN_HTTP3 } else { spec.version.alpn().as_bytes() };
+        let tls = client_tls(alpn);
         let seed = self.random.next();
         let peer = Peer::join(index, spec, tls, seed, self.stage.shards, self.now);
         self.addresses.insert(peer.address, index);
@@ -569,10 +581,12 @@ impl World {
             }
             let Source { film, info, end, .. } = *known;
             let (groups, order) = (known.groups.clone(), known.order.clone());
+            let datagrams = known.datagrams.clone();
             let name = known.track.clone();
             let source = self.peers[peer].add_source(film, &path, &name);
             let print = self.source(Track { peer, source });
             (print.info, print.groups, print.order, print.end) = (info, groups, order, end);
+            print.datagrams = datagrams;
             if at == track.source {
                 same = Track { peer, source };
             }
@@ -605,6 +619,15 @@ impl World {
         self.peers[peer].close(now, 0);
     }
 
+    /// Closes the connection without a word on the session that lies on it.
+    pub fn hang_up(&mut self, peer: usize) {
+        self.note(peer, "hangs up");
+        self.unsettle(peer);
+        self.peers[peer].lost_at = Some(self.now);
+        let now = self.now;
+        self.peers[peer].hang_up(now, 0);
+    }
+
     /// The peer's datagrams come from another port from now on, and the old one is dead.
     pub fn rebind(&mut self, peer: usize) {
         let address = &mut self.peers[peer].address;
@@ -633,6 +656,13 @@ impl World {
             source.groups.insert(sequence, Group::default());
             source.order.push(sequence);
         }
+        self.owe(track, sequence, |_, known| {
+            known.owed.insert(sequence);
+        });
+    }
+
+    /// Whoever is known everywhere to want a group of this number is owed it.
+    fn owe(&mut self, track: Track, sequence: u64, owe: impl Fn(&Spec, &mut Subscription)) {
         let Source { path, track: name, .. } = &self.peers[track.peer].sources[track.source];
         let (path, name) = (self.peers[track.peer].absolute(path), name.clone());
         for peer in &mut self.peers {
@@ -642,9 +672,34 @@ impl World {
                     && root.join(&Path::parse(&known.path).expect("valid")).ok().as_ref()
                         == Some(&path);
                 if is_same && known.is_settled && covers(&known.wanted, sequence) {
-                    known.owed.insert(sequence);
+                    owe(&peer.spec, known);
                 }
             }
+        }
+    }
+
+    /// A whole group of one frame, as a datagram. It may be sent more than once.
+    pub fn datagram(&mut self, track: Track, sequence: u64, size: usize) {
+        let mut payload = vec![0; size];
+        let film = self.source(track).film;
+        Random::new(film ^ sequence << 16 ^ 0xda7a).fill(&mut payload);
+        let frame = Frame { timestamp: sequence * 1000 + 7, payload: payload.into() };
+        let prints = self.prints(track);
+        let mut is_sent = false;
+        for print in &prints {
+            let publisher = &mut self.peers[print.peer];
+            is_sent |= publisher.send_datagram(print.source, sequence, &frame)
+                && loses_no_datagram(&publisher.spec);
+        }
+        // Of several ways nobody knows which one the relay is about to leave.
+        let is_small = size <= DATAGRAM_BYTES_SURE;
+        let is_sure = is_sent && is_small && prints.len() == 1 && self.stage.is_sure();
+        if is_sure {
+            self.owe(track, sequence, |viewer, known| {
+                if loses_no_datagram(viewer) && known.end.is_none() {
+                    known.owed_datagrams.insert(sequence);
+                }
+            });
         }
     }
 
@@ -708,6 +763,7 @@ impl World {
                 let path = root.join(&Path::parse(&known.path).expect("valid")).expect("not deep");
                 if lost.contains(&(path, known.track.clone())) {
                     known.owed.clear();
+                    known.owed_datagrams.clear();
                     known.is_settled = false;
                 }
             }
@@ -792,6 +848,13 @@ impl World {
         got
     }
 
+    /// The datagrams that a viewer has, in order.
+    pub fn heard(&self, sub: Sub) -> Vec<u64> {
+        let mut heard: Vec<u64> = self.sub(sub).datagrams.iter().map(|(n, _)| *n).collect();
+        heard.sort_unstable();
+        heard
+    }
+
     pub fn raw(&mut self, peer: usize, dir: Dir, bytes: &[u8], fin: bool) -> u64 {
         self.peers[peer].raw(dir, bytes, fin)
     }
@@ -815,6 +878,7 @@ impl World {
     /// Compares what has come to a viewer since it was last asked with what was published.
     fn judge(&mut self, peer: usize) {
         for index in 0..self.peers[peer].subscriptions.len() {
+            self.judge_datagrams(peer, index);
             let known = &mut self.peers[peer].subscriptions[index];
             let touched = std::mem::take(&mut known.touched);
             let has_ended = std::mem::take(&mut known.has_ended) && !known.has_left;
@@ -844,6 +908,37 @@ impl World {
                 panic!("at {since:?}: {name} fetch {index} of {path} {track} {want:?}: {what}");
             }
         }
+    }
+
+    /// What has come as a datagram was sent as one, as often at least, and was asked for.
+    fn judge_datagrams(&mut self, peer: usize, index: usize) {
+        let viewer = &self.peers[peer];
+        let known = &viewer.subscriptions[index];
+        let count = known.datagrams.len();
+        let sources = self.sources(peer, &known.path, &known.track);
+        for at in known.datagrams_judged..count {
+            let heard = &known.datagrams[at];
+            let sequence = heard.0;
+            let is_it = |other: &&(u64, Frame)| *other == heard;
+            let times = known.datagrams[..=at].iter().filter(is_it).count();
+            let sent =
+                |(_, source): &(usize, &Source)| source.datagrams.iter().filter(is_it).count();
+            let sent = sources.iter().map(sent).max().unwrap_or(0);
+            let who = format!(
+                "at {:?}: {} subscription {index} of {}: datagram {sequence}",
+                self.since_start(),
+                viewer.name,
+                known.path
+            );
+            assert!(times <= sent, "{who} was sent {sent} times, and comes for the {times}. time");
+            let mut ever = known.wanted_before.iter().chain([&known.wanted]);
+            assert!(
+                ever.any(|wanted| covers(wanted, sequence)),
+                "{who} is not within {:?}",
+                known.wanted
+            );
+        }
+        self.peers[peer].subscriptions[index].datagrams_judged = count;
     }
 
     fn judge_group(&self, peer: usize, index: usize, sequence: u64) -> Result<(), String> {
@@ -902,12 +997,18 @@ impl World {
                 let is_old = (self.groups_expire || is_brief) && code == StreamCode::OLD.0;
                 let is_late =
                     self.groups_expire && viewer.is_slow() && code == StreamCode::TOO_FAR_BEHIND.0;
-                let is_broken = !source.broken.is_empty();
+                // By whoever went on with it, too.
+                let ways = self.sources(peer, &known.path, &known.track);
+                let is_broken = ways.iter().any(|(_, way)| !way.broken.is_empty());
+                // Too old for the one who goes on, it ends as the first one did.
+                let is_away =
+                    self.groups_expire && publisher.is_leaving && code == StreamCode::GOING_AWAY.0;
                 // The rest of it is nowhere to be had.
-                let is_capped =
-                    source.capped.contains(&sequence) && code == StreamCode::TOO_FAR_BEHIND.0;
+                let is_capped = source.capped.contains(&sequence)
+                    || source.once_capped.contains(&(sequence, group.frames.len()));
+                let is_capped = is_capped && code == StreamCode::TOO_FAR_BEHIND.0;
                 let is_excused = is_theirs || is_lost || is_broken || is_old || is_late;
-                if is_excused || is_capped || self.evicts(code) {
+                if is_excused || is_away || is_capped || self.evicts(code) {
                     return Ok(());
                 }
                 Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))
@@ -1141,13 +1242,33 @@ impl World {
                         "{} subscription {index} has not heard that its publisher is gone",
                         self.peers[peer].name
                     ),
-                    None => self.groups_confirmed += self.judge_whole(peer, index),
+                    None => {
+                        self.groups_confirmed += self.judge_whole(peer, index);
+                        self.judge_datagrams_whole(peer, index);
+                    }
                 }
             }
             for index in 0..self.peers[peer].fetches.len() {
                 self.judge_fetch_over(peer, index);
             }
         }
+    }
+
+    /// No datagram is missing that nothing could lose.
+    fn judge_datagrams_whole(&mut self, peer: usize, index: usize) {
+        let viewer = &mut self.peers[peer];
+        let known = &mut viewer.subscriptions[index];
+        let owed = std::mem::take(&mut known.owed_datagrams);
+        self.datagrams_confirmed += owed.len();
+        let has_come =
+            |wanted: &u64| known.datagrams.iter().any(|(sequence, _)| sequence == wanted);
+        let missing: Vec<u64> = owed.into_iter().filter(|wanted| !has_come(wanted)).collect();
+        assert!(
+            missing.is_empty(),
+            "{} subscription {index} of {} lacks datagrams {missing:?}",
+            viewer.name,
+            known.path
+        );
     }
 
     /// When the last publisher of a film was lost, if there is one film and nobody has it now.
@@ -1246,6 +1367,13 @@ pub fn from_frame(group: u64, frame_start: u64) -> Want {
     Want { frame_start, ..whole(group) }
 }
 
+/// Whether every datagram gets there: the wire has some, and the network loses none.
+fn loses_no_datagram(spec: &Spec) -> bool {
+    let Weather { lost_up, lost_down, down_bytes_per_second, .. } = spec.weather;
+    let is_fair = (lost_up, lost_down, down_bytes_per_second) == (0, 0, None);
+    is_fair && spec.version >= Version::Lite05
+}
+
 /// A track name whose home is the given shard.
 pub fn homed(path: &str, shard: usize, shards: usize) -> String {
     let names = (0..).map(|n| format!("video{n}"));
@@ -1292,5 +1420,6 @@ pub fn stormy(random: &mut Random) -> Weather {
         lost_up: random.pick(&[0, 0, 5, 20, 50]),
         lost_down: random.pick(&[0, 0, 5, 20, 50]),
         doubled: random.pick(&[0, 0, 10, 50]),
+        down_bytes_per_second: None,
     }
 }
