@@ -29,6 +29,8 @@ pub struct Conn {
     pub(super) has_events: bool,
     /// On the list of connections that may have something to send.
     pub(super) is_dirty: bool,
+    /// The session has done something that may have to be sent.
+    is_touched: bool,
     /// The earliest entry in the timer heap.
     pub(super) scheduled: Option<Instant>,
     /// When the session wants to be woken.
@@ -70,6 +72,7 @@ impl Conn {
             generation,
             has_events: false,
             is_dirty: false,
+            is_touched: false,
             scheduled: None,
             session_deadline: None,
             unsent: None,
@@ -90,6 +93,11 @@ impl Conn {
 
     pub fn remote(&self) -> std::net::SocketAddr {
         self.proto.remote_address()
+    }
+
+    /// Whether the session has done anything since this was last asked that may have to be sent.
+    pub fn take_touched(&mut self) -> bool {
+        std::mem::take(&mut self.is_touched)
     }
 
     /// When the session wants [`crate::session::Session::timeout`] to be called.
@@ -295,6 +303,8 @@ impl Conn {
     }
 
     fn open(&mut self, dir: Dir) -> Option<StreamId> {
+        // Also where there is no credit: the peer is told that it is wanted.
+        self.is_touched = true;
         let id = RawStreams(&mut self.proto).open(dir)?;
         if let Binding::Web(web) = &mut self.binding {
             web.opened(id);
@@ -313,6 +323,7 @@ impl Streams for Conn {
     }
 
     fn write(&mut self, stream: StreamId, chunks: &mut [Bytes]) -> WriteEnd {
+        self.is_touched = true;
         let mut raw = RawStreams(&mut self.proto);
         if let Binding::Web(web) = &mut self.binding
             && !web.flush(&mut raw, stream)
@@ -323,6 +334,7 @@ impl Streams for Conn {
     }
 
     fn finish(&mut self, stream: StreamId) {
+        self.is_touched = true;
         // quinn-proto keeps a stream that the peer has stopped until it is reset.
         if !RawStreams(&mut self.proto).finish(stream) {
             self.reset(stream, StreamCode::CANCEL);
@@ -330,6 +342,7 @@ impl Streams for Conn {
     }
 
     fn reset(&mut self, stream: StreamId, code: StreamCode) {
+        self.is_touched = true;
         let code = self.code(code);
         if let Binding::Web(web) = &mut self.binding {
             web.forget(stream);
@@ -338,6 +351,7 @@ impl Streams for Conn {
     }
 
     fn stop(&mut self, stream: StreamId, code: StreamCode) {
+        self.is_touched = true;
         let code = self.code(code);
         RawStreams(&mut self.proto).stop(stream, code);
     }
@@ -348,6 +362,7 @@ impl Streams for Conn {
     }
 
     fn read(&mut self, stream: StreamId, max: usize, take: &mut dyn FnMut(&[u8])) -> ReadEnd {
+        self.is_touched = true;
         match RawStreams(&mut self.proto).read(stream, max, take) {
             RawEnd::Pending => ReadEnd::Pending,
             RawEnd::More => ReadEnd::More,
@@ -357,6 +372,7 @@ impl Streams for Conn {
     }
 
     fn send_datagram(&mut self, head: &[u8], payload: &[u8]) {
+        self.is_touched = true;
         let mut prefix = Vec::new();
         if let Binding::Web(web) = &self.binding {
             let Some(session) = web.session() else { return };
@@ -367,6 +383,7 @@ impl Streams for Conn {
     }
 
     fn expect_groups(&mut self) {
+        self.is_touched = true;
         if self.credit[Dir::Uni as usize] < STREAMS_UNI_PUBLISHER {
             self.set_credit(Dir::Uni, STREAMS_UNI_PUBLISHER);
         }
@@ -388,6 +405,7 @@ impl Streams for Conn {
     }
 
     fn close(&mut self, code: SessionCode, reason: &'static str) {
+        self.is_touched = true;
         self.close.get_or_insert((code, reason));
     }
 }

@@ -26,6 +26,12 @@ pub(super) struct Reports {
     last: Option<(Instant, Probe)>,
 }
 
+/// All sessions look at about the same moments: a shard that sleeps is woken for all of them at once.
+fn next_look<S>(cx: &Context<'_, S>) -> Instant {
+    let every = LOOK_EVERY.as_millis() as u64;
+    cx.now + Duration::from_millis(every - cx.arrival_ms % every)
+}
+
 impl Session {
     pub(super) fn probe_requested<S: Streams>(
         &mut self,
@@ -39,7 +45,7 @@ impl Session {
         }
         stream.purpose = Use::Probe;
         self.probes.insert(id, Reports::default());
-        self.probe_deadline.get_or_insert(cx.now + LOOK_EVERY);
+        self.probe_deadline.get_or_insert(next_look(cx));
         self.report(id, cx);
         Step::Again
     }
@@ -55,7 +61,7 @@ impl Session {
         if self.probe_deadline.is_none_or(|deadline| deadline > cx.now) {
             return;
         }
-        self.probe_deadline = Some(cx.now + LOOK_EVERY);
+        self.probe_deadline = Some(next_look(cx));
         let ids: Vec<StreamId> = self.probes.keys().copied().collect();
         for id in ids {
             self.report(id, cx);

@@ -486,12 +486,17 @@ impl Shard {
         };
         run(&mut peer.session, &mut cx);
         conn.set_session_deadline(peer.session.deadline());
+        let is_touched = conn.take_touched();
         let asked = self.effects.drain(..).map(|effect| (slot, generation, effect));
         self.asked.extend(asked);
         if let Some(reason) = peer.session.failure() {
             self.asked.push_back((slot, generation, Effect::Failed { reason }));
         }
-        self.endpoint.note_dirty(slot);
+        // A look at the link, or at a track without news, costs no transmission.
+        match is_touched {
+            true => self.endpoint.note_dirty(slot),
+            false => self.endpoint.schedule(slot),
+        }
     }
 
     /// Does what sessions have asked for, and what that makes others ask for.
