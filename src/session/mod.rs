@@ -47,7 +47,7 @@ use fetch_out::FetchOut;
 use probe::Reports;
 use pull::{GroupIn, Pull};
 use serve::Served;
-use streams::{ReadEnd, StreamId, Streams};
+use streams::{Estimate, ReadEnd, StreamId, Streams};
 
 /// Enough for the type and header of a group stream.
 const UNI_HEADER_BYTES: usize = 8 + 8 + GROUP_HEADER_BYTES_MAX;
@@ -288,6 +288,8 @@ pub struct Session {
     probes: FxHashMap<StreamId, Reports>,
     /// When the link is next to be looked at for them.
     probe_deadline: Option<Instant>,
+    /// What was believed of the link at the last look.
+    link: Estimate,
     /// Subscriptions with a group that waits for stream credit.
     starved: bool,
     announcements: usize,
@@ -351,6 +353,7 @@ impl Session {
             allowance: Allowance::default(),
             probes: FxHashMap::default(),
             probe_deadline: None,
+            link: Estimate::default(),
             starved: false,
             announcements: 0,
             announced_bytes: 0,

@@ -17,6 +17,10 @@ const REPORT_AGE_MAX: Duration = Duration::from_secs(10);
 /// The share by which something has to move to be news.
 const NEWS: f64 = 0.25;
 
+/// The weight of one look in the bitrate that is stated: what the link carries in about a second. From
+/// one look to the next it jumps with every acknowledgement, which is news to nobody.
+const LOOK_WEIGHT: f64 = 0.125;
+
 /// The largest number that a JavaScript peer can read.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
 
@@ -32,6 +36,18 @@ fn next_look<S>(cx: &Context<'_, S>) -> Instant {
     cx.now + Duration::from_millis(every - cx.arrival_ms % every)
 }
 
+/// What is believed of the link after another look.
+fn smoothed(before: Estimate, now: Estimate) -> Estimate {
+    let bitrate = match (before.bitrate, now.bitrate) {
+        (Some(before), Some(now)) => {
+            let step = (now as f64 - before as f64) * LOOK_WEIGHT;
+            Some((before as f64 + step).round() as u64)
+        }
+        (_, now) => now,
+    };
+    Estimate { bitrate, ..now }
+}
+
 impl Session {
     pub(super) fn probe_requested<S: Streams>(
         &mut self,
@@ -44,6 +60,9 @@ impl Session {
             return Step::Forget;
         }
         stream.purpose = Use::Probe;
+        if self.probes.is_empty() {
+            self.link = cx.streams.estimate();
+        }
         self.probes.insert(id, Reports::default());
         self.probe_deadline.get_or_insert(next_look(cx));
         self.report(id, cx);
@@ -62,6 +81,7 @@ impl Session {
             return;
         }
         self.probe_deadline = Some(next_look(cx));
+        self.link = smoothed(self.link, cx.streams.estimate());
         let ids: Vec<StreamId> = self.probes.keys().copied().collect();
         for id in ids {
             self.report(id, cx);
@@ -75,7 +95,7 @@ impl Session {
         if self.unsent.contains_key(&id) {
             return;
         }
-        let report = stated(cx.streams.estimate(), self.version);
+        let report = stated(self.link, self.version);
         if reports.is_due(report, cx.now) {
             reports.last = Some((cx.now, report));
             let mut bytes = Vec::new();
@@ -292,16 +312,20 @@ mod tests {
         play.opens(0, &PROBE);
         assert_eq!(play.told(0), [1000]);
         assert_eq!(play.session.deadline(), Some(play.now + LOOK_EVERY));
-        play.rate(2000);
+        play.rate(3000);
         play.run(99);
         assert_eq!(play.told(0), []);
         play.run(1);
-        assert_eq!(play.told(0), [2000]);
+        // An eighth of the way, and then another.
+        assert_eq!(play.told(0), [1250]);
+        play.run(200);
+        assert_eq!(play.told(0), [1660]);
+        play.rate(1661);
         // A second one has a time of its own for its reports.
         play.run(50);
         play.opens(4, &PROBE);
         play.run(9950);
-        assert_eq!((play.told(0), play.told(4)), (vec![2000], vec![2000]));
+        assert_eq!((play.told(0), play.told(4)), (vec![1660], vec![1660]));
         play.link.has_finished = true;
         for id in [0, 4] {
             play.with(|session, cx| session.readable(StreamId(id), cx));
@@ -325,7 +349,8 @@ mod tests {
         play.link.is_blocked = false;
         play.with(|session, cx| session.writable(StreamId(0), cx));
         play.run(100);
-        assert_eq!(play.told(0), [1000, 8000]);
+        // What the link had come to, each look counting for an eighth.
+        assert_eq!(play.told(0), [1000, 3012]);
         play.with(|session, cx| session.stopped(StreamId(0), cx));
         assert_eq!(
             (play.session.deadline(), &play.link.done[..]),

@@ -1303,7 +1303,10 @@ impl World {
             let is_held = source.fetch_pace.is_some() || self.peers[*at].version <= Version::Lite04;
             is_held || group.is_some_and(|group| group.end.is_none())
         });
-        assert!(is_growing || is_early(known.asked_at), "{who} is never answered");
+        // One that is lost, and not known to be, may have been about to answer.
+        let is_mourned = |(at, _): &(usize, &Source)| self.peers[*at].lost_at.is_some_and(is_early);
+        let is_waiting = is_growing || sources.iter().any(is_mourned);
+        assert!(is_waiting || is_early(known.asked_at), "{who} is never answered");
     }
 
     /// The end of a play: viewers leave, then publishers, and the relay must forget them.
