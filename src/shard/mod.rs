@@ -385,18 +385,17 @@ impl Shard {
         };
         let path = Path::parse(&request.path).ok();
         let path = path.filter(|path| path.as_str().len() <= ROOT_BYTES_MAX);
-        let refusal = match (&path, protocol) {
-            (Some(path), _) if self.policy.scope(path).is_empty() => Some(Status::Forbidden),
-            (Some(_), Some(_)) => None,
-            _ => Some(Status::Malformed),
+        let decided = match (path, protocol) {
+            (Some(path), _) if self.policy.scope(&path).is_empty() => Err(Status::Forbidden),
+            (Some(path), Some(protocol)) => Ok((path, protocol)),
+            _ => Err(Status::Malformed),
         };
-        match (path, protocol, refusal) {
-            (Some(path), Some(protocol), None) => {
+        match decided {
+            Ok((path, protocol)) => {
                 conn.accept(named.map(Protocol::name));
                 self.begin_session(now, slot, protocol, path, "webtransport");
             }
-            (.., status) => {
-                let status = status.unwrap_or(Status::Malformed);
+            Err(status) => {
                 // Anybody can cause this line, as often as they like.
                 tracing::debug!(
                     shard = self.me,
