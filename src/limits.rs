@@ -172,6 +172,17 @@ pub const OUTBOX_FETCH_MAX: usize = OUTBOX_LIVE_MAX / 2;
 /// The same before datagrams are: they are many, small and the first to be lost anyway.
 pub const OUTBOX_DATAGRAM_MAX: usize = OUTBOX_LIVE_MAX / 4;
 
+/// From the last turn to the next one that something new asks for. What comes meanwhile is taken
+/// together: acknowledgements of many viewers, frames of many publishers.
+pub const TURN_INTERVAL_MIN: Duration = Duration::from_micros(250);
+
+/// Timers of connections are this coarse, and never early: QUIC's own granularity.
+pub const TIMER_TICK: Duration = Duration::from_millis(1);
+
+/// Packets that a client may leave unacknowledged, or for its acknowledgement delay, whichever is
+/// less. Its own default is one, and every acknowledgement costs us as much as a packet.
+pub const ACK_ELICITING_THRESHOLD: u64 = 10;
+
 /// Bytes read from one stream in one turn, so that a fast publisher cannot hold up its shard.
 pub const READ_BYTES_PER_TURN: usize = 256 << 10;
 

@@ -9,6 +9,9 @@ use shardcast::relay::{self, Running};
 use time::OffsetDateTime;
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EXIT_FAILED: u8 = 1;
 /// What clap and most tools use for a wrong command line.
 const EXIT_USAGE: u8 = 2;

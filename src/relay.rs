@@ -224,8 +224,7 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
             );
         }
         next
-    })
-    .await;
+    });
 }
 
 fn public(config: &Config) -> Result<Vec<Path>, StartError> {

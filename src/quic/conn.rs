@@ -31,8 +31,6 @@ pub struct Conn {
     pub(super) is_dirty: bool,
     /// The session has done something that may have to be sent.
     is_touched: bool,
-    /// The earliest entry in the timer heap.
-    pub(super) scheduled: Option<Instant>,
     /// When the session wants to be woken.
     pub(super) session_deadline: Option<Instant>,
     /// A train that the socket would not take yet.
@@ -73,7 +71,6 @@ impl Conn {
             has_events: false,
             is_dirty: false,
             is_touched: false,
-            scheduled: None,
             session_deadline: None,
             unsent: None,
             credit,

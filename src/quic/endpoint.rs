@@ -1,7 +1,6 @@
 //! All connections of one shard: which have something to do, and when.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use quinn_proto as proto;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
 
 use super::conn::Conn;
+use super::timers::Timers;
 use super::{Config, Event};
 use crate::limits::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN};
 use crate::net::{Datagrams, Ecn, Received, Sent, Train};
@@ -30,7 +30,9 @@ pub struct Endpoint {
     generation: u32,
     with_events: Vec<usize>,
     dirty: Vec<usize>,
-    timers: BinaryHeap<Reverse<(Instant, usize, u32)>>,
+    timers: Timers,
+    /// Empty; keeps its memory.
+    due: Vec<usize>,
     /// Answers that belong to no connection: Retry, refusals, resets.
     responses: VecDeque<(Transmit, Vec<u8>)>,
     /// Transmit buffers between uses.
@@ -44,7 +46,12 @@ const GOODBYE: &str = "relay stopped";
 const RESPONSES_MAX: usize = 256;
 
 impl Endpoint {
-    pub fn new(config: &Config, shard: usize, shards: usize, seed: u64) -> Endpoint {
+    pub fn new(
+        config: &Config,
+        (shard, shards): (usize, usize),
+        seed: u64,
+        started: Instant,
+    ) -> Endpoint {
         let endpoint = Arc::new(config.endpoint(shard, shards, seed));
         Endpoint {
             proto: proto::Endpoint::new(endpoint, Some(config.server.clone()), true, None),
@@ -54,7 +61,8 @@ impl Endpoint {
             generation: 0,
             with_events: Vec::new(),
             dirty: Vec::new(),
-            timers: BinaryHeap::new(),
+            timers: Timers::new(started),
+            due: Vec::new(),
             responses: VecDeque::new(),
             pool: Vec::new(),
         }
@@ -165,16 +173,10 @@ impl Endpoint {
     /// Fires every timer that is due. Connections whose session asked to be woken are added to
     /// `woken`.
     pub fn fire_timers(&mut self, now: Instant, woken: &mut Vec<usize>) {
-        while let Some(&Reverse((at, slot, generation))) = self.timers.peek() {
-            if at > now {
-                return;
-            }
-            self.timers.pop();
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.take_due(now, &mut due);
+        for slot in due.drain(..) {
             let Some(conn) = self.conns[slot].as_deref_mut() else { continue };
-            if conn.generation != generation || conn.scheduled != Some(at) {
-                continue;
-            }
-            conn.scheduled = None;
             if conn.session_deadline.is_some_and(|deadline| deadline <= now) {
                 conn.session_deadline = None;
                 woken.push(slot);
@@ -190,22 +192,18 @@ impl Endpoint {
                 self.schedule(slot);
             }
         }
+        self.due = due;
     }
 
     pub fn next_timer(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, ..))| *at)
+        self.timers.next()
     }
 
-    /// Enters a connection's next deadline into the heap, unless an earlier entry will look
-    /// after it anyway.
+    /// Sets when a connection is to be looked at next.
     pub fn schedule(&mut self, slot: usize) {
         let Some(conn) = self.conns[slot].as_deref_mut() else { return };
         let deadlines = [conn.proto.poll_timeout(), conn.session_deadline, conn.ends_at()];
-        let Some(at) = deadlines.into_iter().flatten().min() else { return };
-        if conn.scheduled.is_none_or(|scheduled| at < scheduled) {
-            conn.scheduled = Some(at);
-            self.timers.push(Reverse((at, slot, conn.generation)));
-        }
+        self.timers.set(slot, deadlines.into_iter().flatten().min());
     }
 
     /// Transmits every dirty connection once. True if something had to be left for later.
@@ -264,6 +262,7 @@ impl Endpoint {
                     self.handshakes -= 1;
                 }
                 self.live -= 1;
+                self.timers.set(slot, None);
                 return;
             }
             if let (Some(answer), Some(conn)) = (answer, self.conns[slot].as_deref_mut()) {

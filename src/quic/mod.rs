@@ -1,18 +1,21 @@
 //! quinn-proto held by hand: one endpoint and a slab of connections per shard, a list of those
-//! with something to do, a heap of timers; and what WebTransport puts between a connection and its
+//! with something to do, a wheel of timers; and what WebTransport puts between a connection and its
 //! session. The only folder that names quinn-proto.
 
 pub mod cid;
 mod conn;
 mod endpoint;
 mod streams;
+mod timers;
 mod web;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn_proto::{EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn_proto::{
+    AckFrequencyConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+};
 
 pub use conn::{ALPN_HTTP3, Conn};
 pub use endpoint::{Arrival, Endpoint};
@@ -108,6 +111,9 @@ impl Config {
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("ten seconds fit a varint");
+    // Asked of peers that know the extension, as every quinn does.
+    let mut ack_frequency = AckFrequencyConfig::default();
+    ack_frequency.ack_eliciting_threshold(varint(ACK_ELICITING_THRESHOLD));
     transport
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -117,6 +123,7 @@ fn transport() -> TransportConfig {
         .receive_window(RECEIVE_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
         .initial_rtt(INITIAL_RTT)
+        .ack_frequency_config(Some(ack_frequency))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
     transport

@@ -1,41 +1,20 @@
 //! The executor of a shard: glommio, behind few enough functions that it remains a choice.
 //! Knows threads, cores and sleeping; knows nothing of what a turn does.
 
-use std::{
-    future::{Future, poll_fn},
-    io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-    pin::Pin,
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
-    task::{Context, Poll, Wake, Waker},
-    thread,
-    time::{Duration, Instant},
-};
+mod park;
 
-use glommio::{LocalExecutorBuilder, Placement, io::BufferedFile, net::UdpSocket, timer::Timer};
+use std::future::Future;
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
 
-use crate::shard::mailbox::Parked;
+use glommio::{LocalExecutorBuilder, Placement};
+
+pub use park::Parking;
 
 /// Registered with each of glommio's three rings. We give it no storage work, so its minimum.
 const IO_MEMORY_BYTES: usize = 64 << 10;
-
-/// How soon glommio asks a task to step aside: never. Between hearing of an event and running the
-/// task that awaits it, glommio 0.9 checks this timer, and if it has passed goes to sleep for ever
-/// with that task still to run (measured: about once in 150,000 sleeps with 1 ms). The pump is the
-/// only task and looks at socket, mail and clock itself, so nothing waits for this.
-const PREEMPT_INTERVAL: Duration = Duration::from_secs(3600);
-
-/// A pump that finds work without end still lets other tasks of its executor run this often.
-const BUSY_SPAN_MAX: Duration = Duration::from_millis(1);
-
-/// The first sleep of a process registers a memory barrier, which takes many milliseconds.
-/// Sleeping this long once before the shard starts puts that cost where nobody waits.
-const WARM_UP: Duration = Duration::from_micros(500);
 
 /// A shard's thread.
 pub struct ShardThread {
@@ -73,14 +52,12 @@ where
         let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu))
             .name(&label)
             .io_memory(IO_MEMORY_BYTES)
-            .preempt_timer(PREEMPT_INTERVAL)
             .make();
         match executor {
             Err(error) => {
                 let _ = report.send(Err(StartError::Executor(error.to_string())));
             }
             Ok(executor) => executor.run(async move {
-                Timer::new(WARM_UP).await;
                 let _ = report.send(Ok(()));
                 main().await;
             }),
@@ -135,11 +112,6 @@ impl Drop for SignalsBlocked {
     }
 }
 
-/// Lets the executor's other tasks run. It looks at its rings only when all of them wait.
-pub async fn yield_now() {
-    glommio::executor().yield_task_queue_now().await;
-}
-
 /// What a turn wants next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -153,238 +125,30 @@ pub enum Next {
     Stop,
 }
 
-/// Turns a shard until it stops: in place while there is work, asleep while there is none.
-pub async fn pump(mut parking: Parking, mut turn: impl FnMut(Instant) -> Next) {
-    let mut now = Instant::now();
-    let mut busy_since = now;
+/// Turns a shard until it stops: in place while there is work, asleep while there is none. Keeps
+/// the thread to itself.
+pub fn pump(mut parking: Parking, mut turn: impl FnMut(Instant) -> Next) {
     loop {
-        let slept = match turn(now) {
+        match turn(Instant::now()) {
             Next::Stop => return,
-            Next::More => false,
-            Next::Until(deadline) => parking.park(Some(deadline)).await == Woke::Slept,
-            Next::Idle => parking.park(None).await == Woke::Slept,
-        };
-        now = Instant::now();
-        if slept {
-            busy_since = now;
-        } else if now.duration_since(busy_since) >= BUSY_SPAN_MAX {
-            yield_now().await;
-            now = Instant::now();
-            busy_since = now;
+            Next::More => {}
+            Next::Until(deadline) => parking.park(Some(deadline)),
+            Next::Idle => parking.park(None),
         }
     }
-}
-
-/// Whether a park gave the executor a chance to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Woke {
-    AtOnce,
-    Slept,
-}
-
-/// Where one shard sleeps until its socket is readable, mail comes, or time is up.
-///
-/// Three properties of glommio 0.9 shape this. It counts live wakers in 16 bits and remembers
-/// another one each time that a pending operation is polled; a wake from another thread can meet
-/// the same hole as the preemption timer above; and cancelling costs more than keeping. So two
-/// operations stay in the ring from park to park, are polled only when they have ended, and
-/// other threads wake the shard by a descriptor instead of the executor's own wakers.
-pub struct Parking {
-    parked: Arc<Parked>,
-    bell: Waker,
-    socket: Rc<UdpSocket>,
-    rung: Rc<BufferedFile>,
-    readable: Option<Watch>,
-    mail: Option<Watch>,
-    timer: Option<(Instant, Timer)>,
-}
-
-impl Parking {
-    /// To be called on the shard's executor. `socket` is duplicated; datagrams stay in it.
-    pub fn new(socket: &impl AsRawFd, parked: Arc<Parked>) -> io::Result<Self> {
-        let socket = duplicate(socket.as_raw_fd())?;
-        let bell = Bell::new()?;
-        let rung = duplicate(bell.0.as_raw_fd())?;
-        // SAFETY: both descriptors are fresh, and nobody else closes them.
-        let (socket, rung) =
-            unsafe { (UdpSocket::from_raw_fd(socket), BufferedFile::from_raw_fd(rung)) };
-        Ok(Self {
-            parked,
-            bell: Waker::from(Arc::new(bell)),
-            socket: Rc::new(socket),
-            rung: Rc::new(rung),
-            readable: None,
-            mail: None,
-            timer: None,
-        })
-    }
-
-    /// Returns when the socket is readable, mail waits, or the deadline has passed. May return
-    /// early for no reason.
-    pub async fn park(&mut self, deadline: Option<Instant>) -> Woke {
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Woke::AtOnce;
-        }
-        let mut woke = Woke::AtOnce;
-        poll_fn(|context| {
-            // Says that it sleeps before it looks at the mail, so that no mail slips between.
-            let ready = !self.parked.park(&self.bell)
-                || self.poll_socket(context, woke)
-                || self.poll_timer(context, deadline);
-            if ready {
-                self.parked.unpark();
-                return Poll::Ready(());
-            }
-            self.listen_for_mail(context);
-            woke = Woke::Slept;
-            Poll::Pending
-        })
-        .await;
-        woke
-    }
-
-    /// True if the socket has something now. A peek that ended while the shard was busy speaks
-    /// of a datagram long taken, so a new one is asked, which looks at the socket directly.
-    fn poll_socket(&mut self, context: &Context<'_>, woke: Woke) -> bool {
-        if let Some(watch) = self.readable.as_mut().filter(|watch| watch.serves(context)) {
-            if !watch.has_ended() {
-                return false;
-            }
-            if woke == Woke::Slept {
-                self.readable = None;
-                return true;
-            }
-        }
-        let socket = self.socket.clone();
-        let mut watch = Watch::new(context.waker(), async move {
-            // An error is readable too: the next receive meets and counts it.
-            let _ = socket.peek_from(&mut [0; 1]).await;
-        });
-        let ready = watch.has_ended();
-        self.readable = (!ready).then_some(watch);
-        ready
-    }
-
-    /// Whether it has rung does not matter, because the mail itself is looked at.
-    fn listen_for_mail(&mut self, context: &Context<'_>) {
-        if let Some(watch) = self.mail.as_mut().filter(|watch| watch.serves(context))
-            && !watch.has_ended()
-        {
-            return;
-        }
-        let rung = self.rung.clone();
-        let mut watch = Watch::new(context.waker(), async move {
-            let _ = rung.read_at(0, size_of::<u64>()).await;
-        });
-        // Before its first poll an operation is not in the ring.
-        if watch.has_ended() {
-            context.waker().wake_by_ref();
-        }
-        self.mail = Some(watch);
-    }
-
-    fn poll_timer(&mut self, context: &mut Context<'_>, deadline: Option<Instant>) -> bool {
-        let Some(deadline) = deadline else {
-            self.timer = None;
-            return false;
-        };
-        match &self.timer {
-            // Armed for this very time by an earlier park.
-            Some((armed, _)) if *armed == deadline => Instant::now() >= deadline,
-            _ => {
-                let span = deadline.saturating_duration_since(Instant::now());
-                let mut timer = Timer::new(span);
-                let ready = Pin::new(&mut timer).poll(context).is_ready();
-                self.timer = Some((deadline, timer));
-                ready
-            }
-        }
-    }
-}
-
-/// An operation that stays in the ring, and an ear for its end.
-struct Watch {
-    operation: Pin<Box<dyn Future<Output = ()>>>,
-    ended: bool,
-    ear: Arc<Ear>,
-    waker: Waker,
-}
-
-struct Ear {
-    heard: AtomicBool,
-    pump: Waker,
-}
-
-impl Watch {
-    fn new(pump: &Waker, operation: impl Future<Output = ()> + 'static) -> Self {
-        // As if heard, so that the first look starts the operation.
-        let ear = Arc::new(Ear { heard: AtomicBool::new(true), pump: pump.clone() });
-        let waker = Waker::from(ear.clone());
-        Self { operation: Box::pin(operation), ended: false, ear, waker }
-    }
-
-    /// False if made for another task than the one that asks.
-    fn serves(&self, context: &Context<'_>) -> bool {
-        self.ear.pump.will_wake(context.waker())
-    }
-
-    fn has_ended(&mut self) -> bool {
-        if !self.ended && self.ear.heard.swap(false, Ordering::Acquire) {
-            let mut context = Context::from_waker(&self.waker);
-            self.ended = self.operation.as_mut().poll(&mut context).is_ready();
-        }
-        self.ended
-    }
-}
-
-impl Wake for Ear {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.heard.store(true, Ordering::Release);
-        self.pump.wake_by_ref();
-    }
-}
-
-/// An eventfd that other threads ring.
-struct Bell(OwnedFd);
-
-impl Bell {
-    fn new() -> io::Result<Self> {
-        // SAFETY: takes plain numbers; the descriptor that it returns is ours.
-        let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if descriptor < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: fresh and owned by nobody else.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(descriptor) }))
-    }
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        let one = 1u64;
-        // It fails, or waits, only at a count of 2^64: nobody rings that often between reads.
-        // SAFETY: eight readable bytes, as an eventfd demands.
-        unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), size_of_val(&one)) };
-    }
-}
-
-fn duplicate(descriptor: RawFd) -> io::Result<RawFd> {
-    // SAFETY: takes and returns plain numbers.
-    let copy = unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 0) };
-    if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(copy) }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, net, sync::atomic::AtomicUsize};
+    use std::{
+        collections::VecDeque,
+        net,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
+    };
 
     use super::*;
     use crate::{
@@ -413,7 +177,7 @@ mod tests {
         spawn_on(allowed_cores()[0], "shard", move || async move {
             let parking = Parking::new(&socket, post.waker()).unwrap();
             let (mut socket, mut post, mut turn) = (socket, post, turn);
-            pump(parking, move |now| turn(now, &mut socket, &mut post)).await;
+            pump(parking, move |now| turn(now, &mut socket, &mut post));
         })
         .unwrap()
     }
@@ -552,9 +316,8 @@ mod tests {
     #[test]
     fn shards_may_share_a_core() {
         let core = allowed_cores()[0];
-        let shards: Vec<_> = (0..4)
-            .map(|_| spawn_on(core, "shard", || async { yield_now().await }).unwrap())
-            .collect();
+        let shards: Vec<_> =
+            (0..4).map(|_| spawn_on(core, "shard", || async {}).unwrap()).collect();
         for shard in shards {
             shard.join().unwrap();
         }

@@ -152,7 +152,7 @@ impl Shard {
             shards,
             started,
             policy,
-            endpoint: Endpoint::new(&quic, shard, shards, seed),
+            endpoint: Endpoint::new(&quic, (shard, shards), seed, started),
             peers: Vec::new(),
             directory: Directory::default(),
             changed_paths: Vec::new(),

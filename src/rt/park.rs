@@ -1,0 +1,175 @@
+//! Where a shard sleeps: a ring of its own that waits for the socket, for mail and for time in one
+//! system call.
+//!
+//! glommio's own sleep costs nine entries into the kernel and a memory barrier across all threads.
+//! A pump that has its thread to itself needs one.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use io_uring::{IoUring, opcode, types};
+
+use crate::limits::TURN_INTERVAL_MIN;
+use crate::shard::mailbox::Parked;
+
+/// Two operations are in the ring at most.
+const RING_ENTRIES: u32 = 4;
+
+/// The kernel's shortest sleep ends by itself only if the longest one has a length too.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+/// What an operation was, as the ring tells it at its end.
+const SOCKET: u64 = 1;
+const BELL: u64 = 2;
+
+/// Where one shard sleeps until its socket is readable, mail comes, or time is up.
+pub struct Parking {
+    ring: IoUring,
+    socket: RawFd,
+    parked: Arc<Parked>,
+    bell: Arc<Bell>,
+    waker: Waker,
+    /// Whether the ring watches the socket, and the bell.
+    watches_socket: bool,
+    watches_bell: bool,
+    /// The kernel can let us sleep for a shortest time.
+    has_min_wait: bool,
+}
+
+/// `IORING_ENTER_GETEVENTS` and `IORING_ENTER_EXT_ARG` of the kernel.
+const WAIT_WITH_ARGUMENTS: u32 = 1 << 0 | 1 << 3;
+
+/// `struct io_uring_getevents_arg` of the kernel: how long a wait lasts.
+#[repr(C)]
+struct Wait {
+    sigmask: u64,
+    sigmask_bytes: u32,
+    min_wait_us: u32,
+    timespec: u64,
+}
+
+impl Parking {
+    /// To be called on the shard's thread. The socket must outlive this.
+    pub fn new(socket: &impl AsRawFd, parked: Arc<Parked>) -> io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .build(RING_ENTRIES)
+            // Kernels before 6.1 know neither flag.
+            .or_else(|_| IoUring::new(RING_ENTRIES))?;
+        let bell = Arc::new(Bell::new()?);
+        Ok(Self {
+            has_min_wait: ring.params().is_feature_min_timeout(),
+            ring,
+            socket: socket.as_raw_fd(),
+            parked,
+            waker: Waker::from(bell.clone()),
+            bell,
+            watches_socket: false,
+            watches_bell: false,
+        })
+    }
+
+    /// Returns when the socket is readable, mail waits, or the deadline has passed. May return
+    /// early for no reason.
+    ///
+    /// Whatever comes within [`TURN_INTERVAL_MIN`] of the last turn waits for the rest of it: a
+    /// hundred acknowledgements that trickle in cost a few turns and not a hundred.
+    pub fn park(&mut self, deadline: Option<Instant>) {
+        let span = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => return,
+            span => span.unwrap_or(SLEEP_MAX).min(SLEEP_MAX),
+        };
+        // Says that it sleeps before it looks at the mail, so that no mail slips between.
+        if self.parked.park(&self.waker) {
+            self.watch();
+            // An error is a wait that was cut short, which the caller cannot tell from a wake.
+            let _ = self.wait(span);
+            self.reap();
+        }
+        self.parked.unpark();
+    }
+
+    fn watch(&mut self) {
+        let mut queue = self.ring.submission();
+        if !self.watches_socket {
+            let readable = opcode::PollAdd::new(types::Fd(self.socket), libc::POLLIN as u32);
+            // SAFETY: reads no memory of ours; the descriptor outlives the ring.
+            self.watches_socket =
+                unsafe { queue.push(&readable.build().user_data(SOCKET)) }.is_ok();
+        }
+        if !self.watches_bell {
+            let rung =
+                opcode::PollAdd::new(types::Fd(self.bell.0.as_raw_fd()), libc::POLLIN as u32);
+            // SAFETY: as above.
+            self.watches_bell = unsafe { queue.push(&rung.build().user_data(BELL)) }.is_ok();
+        }
+    }
+
+    fn wait(&mut self, span: Duration) -> io::Result<usize> {
+        let timespec = types::Timespec::from(span);
+        let min_wait = if self.has_min_wait { TURN_INTERVAL_MIN.min(span) } else { Duration::ZERO };
+        let wait = Wait {
+            sigmask: 0,
+            sigmask_bytes: 0,
+            min_wait_us: min_wait.as_micros() as u32,
+            timespec: &raw const timespec as u64,
+        };
+        // One more event than there can be, so that one does not end the shortest sleep.
+        let wanted = if min_wait.is_zero() { 1 } else { 3 };
+        let waiting = self.ring.submission().len() as u32;
+        // SAFETY: `wait` is laid out as the kernel has it, and with what it points to outlives
+        // the call.
+        unsafe { self.ring.submitter().enter(waiting, wanted, WAIT_WITH_ARGUMENTS, Some(&wait)) }
+    }
+
+    fn reap(&mut self) {
+        for event in self.ring.completion() {
+            match event.user_data() {
+                SOCKET => self.watches_socket = false,
+                _ => {
+                    self.watches_bell = false;
+                    self.bell.hush();
+                }
+            }
+        }
+    }
+}
+
+/// An eventfd that other threads ring.
+struct Bell(OwnedFd);
+
+impl Bell {
+    fn new() -> io::Result<Self> {
+        // SAFETY: takes plain numbers; the descriptor that it returns is ours.
+        let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: fresh and owned by nobody else.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(descriptor) }))
+    }
+
+    /// Forgets that it was rung.
+    fn hush(&self) {
+        let mut count = 0u64;
+        // SAFETY: eight writable bytes, as an eventfd demands.
+        unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), size_of_val(&count)) };
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let one = 1u64;
+        // It fails only at a count of 2^64: nobody rings that often between reads.
+        // SAFETY: eight readable bytes, as an eventfd demands.
+        unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), size_of_val(&one)) };
+    }
+}
