@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const EXIT_FAILED: u8 = 1;
 /// What clap and most tools use for a wrong command line.

@@ -801,8 +801,9 @@ impl Session {
     /// Everything on a stream that we finished was acknowledged.
     pub fn finished<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
         if let Some(key) = self.outputs.remove(&id) {
-            self.group_closed(key, id);
-            cx.effects.push(Effect::Unblocked { key });
+            if self.group_closed(key, id) {
+                cx.effects.push(Effect::Unblocked { key });
+            }
             self.thin_out(cx);
         }
     }

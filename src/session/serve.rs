@@ -35,6 +35,8 @@ pub(super) struct Served {
     is_accepted: bool,
     open: Vec<GroupOut>,
     end_sent: bool,
+    /// Another group may start, or the subscription end, when one of those open is done.
+    is_waiting: bool,
     /// The priorities of its groups are to be worked out again.
     is_reordered: bool,
 }
@@ -91,6 +93,7 @@ impl Session {
                 is_accepted: false,
                 open: Vec::new(),
                 end_sent: false,
+                is_waiting: false,
                 is_reordered: false,
             },
         );
@@ -257,13 +260,15 @@ impl Session {
             matches!(progress, Progress::Open)
         });
         served.open = open;
+        let has_ended = content.outcome == Some(Outcome::Ended);
+        served.is_waiting = has_ended || served.open.len() >= most;
         if is_full && served.open.len() < most {
             // There is room for those that waited.
             cx.effects.push(Effect::Unblocked { key });
             return false;
         }
         let is_parked = |cursor: &Cursor| cursor.is_parked(content);
-        content.outcome == Some(Outcome::Ended)
+        has_ended
             && served.open.is_empty()
             && !served.cursor.as_ref().is_some_and(is_parked)
     }
@@ -382,11 +387,13 @@ impl Session {
         }
     }
 
-    pub(super) fn group_closed(&mut self, key: StreamId, stream: StreamId) {
-        let Some(served) = self.served.get_mut(&key) else { return };
+    /// True if that lets the subscription go on.
+    pub(super) fn group_closed(&mut self, key: StreamId, stream: StreamId) -> bool {
+        let Some(served) = self.served.get_mut(&key) else { return false };
         let before = served.open.len();
         served.open.retain(|group| group.stream != Some(stream));
         self.open_groups -= before - served.open.len();
+        served.is_waiting
     }
 }
 
