@@ -180,7 +180,7 @@ def facts(chosen: argparse.Namespace, modes: list[Mode], words: list[str]) -> li
         f"{chosen.rounds} rounds, {chosen.duration:g} s measured after {chosen.warmup:g} s; relay on"
         f" core {chosen.relay_core}, load on core {chosen.load_core}",
         f"command: `scripts/compare.sh {shlex.join(words)}`",
-        *(f"{mode.name}: `{mode.binary.name} {shlex.join(told(mode.arguments))}`"
+        *(f"{mode.name}: `{shlex.join([mode.binary.name, *told(mode.arguments)])}`"
           for mode in modes),
         "Cells: median (least–most) of the rounds. Ratios: paired by round, against the mode with"
         " the best median of that figure, whatever it lost.",
@@ -229,8 +229,9 @@ def measure(chosen: argparse.Namespace, plan: list[Turn], out: Path) -> list[Run
         for turn in plan if round_ <= turn.rounds
         for mode in order(turn.modes, round_ - 1)
     ]
-    left = sum(span.expected(turn.shape) for turn, _, _ in todo)
-    say(f"{len(todo)} runs, about {terminal.minutes(left)}; kept in {out}")
+    expected = [span.expected(turn.shape) for turn, _, _ in todo]
+    say(f"{len(todo)} runs, about {terminal.minutes(sum(expected))}; kept in {out}")
+    started = time.monotonic()
     runs: list[Run] = []
     try:
         with (out / "runs.jsonl").open("w") as kept:
@@ -239,7 +240,8 @@ def measure(chosen: argparse.Namespace, plan: list[Turn], out: Path) -> list[Run
                 runs.append(run)
                 kept.write(run.to_json() + "\n")
                 kept.flush()
-                left -= span.expected(turn.shape)
+                pace = (time.monotonic() - started) / sum(expected[:n])
+                left = pace * sum(expected[n:])
                 say(f"[{n:>{len(str(len(todo)))}}/{len(todo)}] round {round_} {run.shape}"
                     f" {run.mode}: {told_briefly(run)} ({terminal.minutes(left)} left)")
     except KeyboardInterrupt:
@@ -294,9 +296,7 @@ def main(words: list[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         known = facts(chosen, modes, words)
         (out / "facts.json").write_text(json.dumps(known))
-        started = time.monotonic()
         runs = measure(chosen, plan, out)
-        say(f"measured in {terminal.minutes(time.monotonic() - started)}")
     if runs:
         conclude(chosen, runs, known, out)
 

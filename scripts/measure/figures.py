@@ -30,12 +30,8 @@ def fetch_cost(total: dict) -> float | None:
     return spent * 1e6 / fetched if spent is not None and fetched else None
 
 
-def latency(total: dict, part: str) -> float | None:
-    """Of frames, or of fetches where no frame was delivered."""
-    for name in ("latency_us", "fetch_latency_us"):
-        if total.get(name):
-            return scaled(total[name].get(part), 0.001)
-    return None
+def latency(total: dict, part: str, name: str = "latency_us") -> float | None:
+    return scaled(total.get(name, {}).get(part), 0.001)
 
 
 def unpaid_share(total: dict) -> float | None:
@@ -52,14 +48,20 @@ def switches(total: dict) -> float | None:
     return sum(counts) / total["duration_s"]
 
 
-PER_COPY = Figure(
-    "per_copy", "CPU per delivered frame, µs", 1, lambda t: relay(t, "cpu_us_per_copy"))
+def copy_cost(total: dict) -> float | None:
+    """Where groups are fetched too, frames do not say what the work was."""
+    return None if total.get("fetched_groups") else relay(total, "cpu_us_per_copy")
+
+
+PER_COPY = Figure("per_copy", "CPU per delivered frame, µs", 1, copy_cost)
 PER_ANNOUNCEMENT = Figure(
     "per_announcement", "CPU per delivered announcement, µs", 1,
     lambda t: relay(t, "cpu_us_per_announcement"))
 PER_FETCH = Figure("per_fetch", "CPU per fetched group, µs", 1, fetch_cost)
 SHARE = Figure("share", "CPU of a core, %", 2, unpaid_share)
 P99 = Figure("p99", "Latency p99, ms", 2, lambda t: latency(t, "p99"))
+FETCH_P99 = Figure(
+    "fetch_p99", "Latency of fetches p99, ms", 2, lambda t: latency(t, "p99", "fetch_latency_us"))
 MEMORY = Figure(
     "memory", "Memory per connection, KiB", 1, lambda t: relay(t, "rss_kib_per_connection"))
 VIEWERS = Figure(
@@ -67,28 +69,29 @@ VIEWERS = Figure(
     lambda t: t.get("viewers") if t.get("type") == "max" else None, higher_is_better=True)
 
 COSTS = (PER_COPY, PER_ANNOUNCEMENT, PER_FETCH, SHARE)
-FIGURES = (*COSTS, P99, MEMORY, VIEWERS)
-
-
-def lost(total: dict) -> int:
-    return sum(total.get(name) or 0 for name in ("lost_frames", "lost_groups"))
+FIGURES = (*COSTS, P99, FETCH_P99, MEMORY, VIEWERS)
 
 
 # A run that delivers less than this share of what was offered did not keep up.
 KEEPS_UP = 0.98
+# From this share of its core on, the load client may be what is measured.
+LOAD_BUSY = 0.85
 
 
 def blemish(total: dict) -> str:
     """What is wrong with a run that measured something."""
     faults = []
-    if lost(total):
-        faults.append(f"lost {total.get('lost_frames') or 0} frames, "
-                      f"{total.get('lost_groups') or 0} groups")
+    for what in ("frames", "groups", "announcements", "fetches"):
+        if total.get(f"lost_{what}"):
+            faults.append(f"lost {total[f'lost_{what}']} {what}")
     if total.get("errors"):
         faults.append(f"{total['errors']} errors")
     offered, delivered = total.get("offered_per_s"), total.get("delivered_per_s")
     if offered and delivered is not None and delivered < KEEPS_UP * offered:
         faults.append(f"delivered {delivered / offered:.0%} of what was offered")
+    busy = total.get("load", {}).get("cpu_share") or 0
+    if busy > LOAD_BUSY:
+        faults.append(f"the load client used {busy:.0%} of its core")
     return ", ".join(faults)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from . import figures
 from .figures import MEMORY, P99, PER_ANNOUNCEMENT, PER_COPY, SHARE, VIEWERS, Figure, Spread
 from .load import Run
-from .report import spread_text, table
+from .report import NOTHING, spread_text, table
 
 PEERS = ("peer", "peer-workers", "peer-uring")
 OURS = ("ours",)
@@ -88,7 +88,7 @@ def judgement(runs: list[Run]) -> str:
         found = reached(goal, runs)
         sign = "≥" if goal.at_least else "≤"
         rows.append([
-            goal.title, f"{sign} {goal.limit:g}", spread_text(found, 2) if found else "–",
+            goal.title, f"{sign} {goal.limit:g}", spread_text(found, 2) if found else NOTHING,
             verdict(goal, found),
         ])
     return table(["Figure", "Goal", "Measured", "Verdict"], rows)

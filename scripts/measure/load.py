@@ -9,8 +9,8 @@ from pathlib import Path
 from . import relay
 from .tools import Trouble
 
-# Beyond the spans that were asked for: connecting, and the report.
-SPARE_SECONDS = 40
+# Beyond the spans that were asked for: connecting, and the last frames.
+SPARE_SECONDS = 60
 # A search tries about ten numbers of viewers.
 SEARCH_PROBES = 16
 
@@ -62,7 +62,7 @@ class Span:
 
     def expected(self, shape: Shape) -> float:
         """Seconds of a run with its start and end."""
-        one = self.duration + self.warmup + 1.5
+        one = self.duration + self.warmup + 4
         return one * SEARCH_PROBES / 2 if shape.search else one
 
     def limit(self, shape: Shape) -> float:
@@ -88,14 +88,17 @@ class Run:
         return Run(**json.loads(line))
 
 
-def command(binary: Path, shape: Shape, at: relay.Relay, span: Span, core: str, out: Path) -> list:
-    """The load client's arguments."""
+def command(
+    binary: Path, shape: Shape, at: relay.Relay, span: Span, core: str, out: Path, live: bool
+) -> list:
+    """The load client and its arguments."""
     search = ["--find-max", "--max-p99", "50ms", "--max-loss", "0"] if shape.search else []
     watched = ["--relay-pid", at.pid] if at.pid else []
+    quiet = [] if live else ["--quiet"]
     return [
         binary, "--url", at.url, *watched, "--duration", f"{span.duration:g}s",
-        "--warmup", f"{span.warmup:g}s", "--cpu", core, "--json", out, *search, *shape.changes,
-        shape.scenario,
+        "--warmup", f"{span.warmup:g}s", "--cpu", core, "--json", out, *quiet, *search,
+        *shape.changes, shape.scenario,
     ]
 
 
@@ -127,13 +130,14 @@ def outcome(found: list[dict], status: int | None, said: str) -> tuple[dict, str
 def measure(
     binary: Path, shape: Shape, at: relay.Relay, span: Span, core: str, out: Path, live: bool = False
 ) -> tuple[dict, str]:
-    """Runs the load client. Its lines are left in `out`, what it says beside it."""
-    words = command(binary, shape, at, span, core, out) + ([] if live else ["--quiet"])
+    """Runs the load client. Its lines are left in `out`, what it says beside it; with `live`, its
+    display and its errors are on the terminal."""
+    words = command(binary, shape, at, span, core, out, live)
     log = out.with_suffix(".log")
     with log.open("w") as sink:
         process = subprocess.Popen(
             relay.pinned(core, words), stdin=subprocess.DEVNULL,
-            stdout=None if live else sink, stderr=None if live else sink,
+            stdout=sink, stderr=None if live else sink,
         )
         try:
             status = process.wait(span.limit(shape))
@@ -143,5 +147,5 @@ def measure(
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    said = f"status {status}" if live else relay.last_line(log)
+    said = "see above" if live else relay.last_line(log)
     return outcome(lines(out), status, said)

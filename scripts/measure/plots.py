@@ -22,6 +22,12 @@ def clean(axes) -> None:
     axes.set_axisbelow(True)
 
 
+def legend(figure, rows) -> None:
+    handles, labels = rows[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", frameon=False, fontsize=8,
+                  ncols=len(COLOURS))
+
+
 def bars(panels: list[dict], out: str) -> None:
     """A panel per figure, a group per scenario, a bar per mode; whiskers from least to most."""
     figure, rows = plt.subplots(
@@ -40,12 +46,15 @@ def bars(panels: list[dict], out: str) -> None:
                 [at + (n - (len(modes) - 1) / 2) * width for at, _ in found], heights,
                 width * 0.92, label=mode, color=COLOURS[n % len(COLOURS)], yerr=whiskers,
                 error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#333333"})
-            axes.bar_label(drawn, fmt=f"%.{panel['digits']}f", fontsize=7, padding=2)
-        axes.set_xticks(range(len(shapes)), shapes)
+            axes.bar_label(drawn, fmt="{:,.3g}", fontsize=6, padding=2)
+        # Changes to a scenario below its name.
+        names = [shape.replace(":", "\n").replace(",", "\n") for shape in shapes]
+        axes.set_xticks(range(len(shapes)), names)
+        axes.set_xlim(-0.5, max(len(shapes), 3) - 0.5)
         axes.tick_params(axis="x", length=0)
         axes.set_title(panel["title"], loc="left", fontsize=10)
         clean(axes)
-    rows[0][0].legend(frameon=False, fontsize=8, ncols=len(COLOURS))
+    legend(figure, rows)
     figure.savefig(out)
 
 
@@ -60,7 +69,7 @@ def seconds(panels: list[dict], out: str) -> None:
         axes.set_ylim(bottom=0)
         axes.set_title(panel["title"], loc="left", fontsize=10)
         clean(axes)
-    rows[0][0].legend(frameon=False, fontsize=8)
+    legend(figure, rows)
     rows[-1][0].set_xlabel("second")
     figure.savefig(out)
 

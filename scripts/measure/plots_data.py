@@ -4,7 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from . import figures, load
+from . import figures
 from .figures import P99, PER_COPY, VIEWERS
 from .load import Run
 from .report import unique
@@ -26,10 +26,33 @@ def bars(runs: list[Run]) -> list[dict]:
                 for mode in modes
             }
             panels.append({
-                "title": figure.title, "digits": figure.digits, "shapes": shapes,
+                "title": figure.title, "shapes": shapes,
                 "modes": {mode: [s and s.__dict__ for s in found]
                           for mode, found in spreads.items()},
             })
+    return panels
+
+
+# Of one second's line of the load client.
+SECONDS = (
+    ("Delivered frames per second", lambda line: line.get("delivered")),
+    ("Latency p99, ms", lambda line: figures.scaled(line.get("latency_us", {}).get("p99"), 0.001)),
+    ("CPU of the relay, %", lambda line: figures.scaled(line.get("relay_cpu_share"), 100)),
+)
+
+
+def seconds(found: dict[str, list[dict]]) -> list[dict]:
+    """Of each scenario, what every second brought."""
+    panels = []
+    for title, of in SECONDS:
+        lines = {}
+        for shape, told in found.items():
+            points = [[line["second"], of(line)] for line in told if line["type"] == "second"]
+            points = [point for point in points if point[1] is not None]
+            if points:
+                lines[shape] = points
+        if lines:
+            panels.append({"title": title, "lines": lines})
     return panels
 
 

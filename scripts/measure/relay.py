@@ -16,7 +16,7 @@ from . import tools
 START_SECONDS = 20
 STOP_SECONDS = 3
 
-LISTENS = re.compile(r"listening\b.*\baddr=(\S+).*\bkind=quic")
+LISTENS = re.compile(r'listening\b.*\baddr=(\S+).*\bkind="?quic\b')
 # What the ceiling program speaks: fan-out, and nothing else.
 FAN_OUT = frozenset({"chat", "video", "hd", "audio", "rooms"})
 

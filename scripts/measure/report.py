@@ -7,6 +7,9 @@ from .figures import FIGURES, Figure, Spread
 from .load import Run
 
 
+NOTHING = "–"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One mode against the best of others."""
@@ -47,26 +50,26 @@ def unique(values) -> list[str]:
 def cell(runs: list[Run], figure: Figure, shape: str, mode: str) -> str:
     mine = [run for run in runs if run.shape == shape and run.mode == mode]
     if not mine:
-        return "–"
+        return NOTHING
     found = figures.spread(runs, figure, shape, mode)
     failed = sum(bool(run.failure) for run in mine)
     blemished = sum(not run.failure and bool(figures.blemish(run.total)) for run in mine)
     parts = [spread_text(found, figure.digits)] if found else []
     parts += [f"{failed} of {len(mine)} failed"] if failed else []
     parts += [f"{blemished} of {len(mine)} not clean"] if blemished and found else []
-    return ", ".join(parts) or "–"
+    return ", ".join(parts) or NOTHING
 
 
 def ratio_cell(runs: list[Run], figure: Figure, shape: str, comparison: Comparison) -> str:
     rival = figures.best(runs, figure, shape, comparison.against)
     if rival is None:
-        return "–"
+        return NOTHING
     found = figures.ratio(
         figures.by_round(runs, figure, shape, comparison.subject),
         figures.by_round(runs, figure, shape, rival),
     )
     if found is None:
-        return "–"
+        return NOTHING
     name = f", {rival}" if len(comparison.against) > 1 else ""
     return spread_text(found, 2) + name
 
@@ -81,12 +84,14 @@ def figure_table(
     ]
     if not shapes:
         return None
-    rows = [
-        [shape, *(cell(runs, figure, shape, mode) for mode in modes),
-         *(ratio_cell(runs, figure, shape, comparison) for comparison in comparisons)]
-        for shape in shapes
+    columns = [
+        *((mode, [cell(runs, figure, shape, mode) for shape in shapes]) for mode in modes),
+        *((c.title, [ratio_cell(runs, figure, shape, c) for shape in shapes])
+          for c in comparisons),
     ]
-    return table(["Scenario", *modes, *(c.title for c in comparisons)], rows)
+    told = [(title, cells) for title, cells in columns if any(cell != NOTHING for cell in cells)]
+    header = ["Scenario", *(title for title, _ in told)]
+    return table(header, [[*row] for row in zip(shapes, *(cells for _, cells in told))])
 
 
 def blemishes(runs: list[Run]) -> list[str]:
