@@ -5,6 +5,7 @@ import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Callable
 
 from . import relay
 from .tools import Trouble
@@ -128,7 +129,8 @@ def outcome(found: list[dict], status: int | None, said: str) -> tuple[dict, str
 
 
 def measure(
-    binary: Path, shape: Shape, at: relay.Relay, span: Span, core: str, out: Path, live: bool = False
+    binary: Path, shape: Shape, at: relay.Relay, span: Span, core: str, out: Path,
+    live: bool = False, meanwhile: Callable[[], None] = lambda: None,
 ) -> tuple[dict, str]:
     """Runs the load client. Its lines are left in `out`, what it says beside it; with `live`, its
     display and its errors are on the terminal."""
@@ -140,6 +142,7 @@ def measure(
             stdout=sink, stderr=None if live else sink,
         )
         try:
+            meanwhile()
             status = process.wait(span.limit(shape))
         except subprocess.TimeoutExpired:
             status = None
