@@ -85,6 +85,10 @@ def arguments(words: list[str]) -> argparse.Namespace:
         parser.error("--rounds, --max-rounds and --shards begin at 1")
     if chosen.relay_core == chosen.load_core:
         parser.error("the relay and the load need a core each")
+    try:
+        chosen.shapes = shapes(chosen)
+    except ValueError as error:
+        parser.error(str(error))
     return chosen
 
 
@@ -121,7 +125,7 @@ def shapes(chosen: argparse.Namespace) -> list[Shape]:
 def turns(chosen: argparse.Namespace, modes: list[Mode]) -> list[Turn]:
     """What is run, in this order in every round."""
     found = []
-    for shape in shapes(chosen):
+    for shape in chosen.shapes:
         able = [mode for mode in modes if mode.serves(shape.name)]
         if chosen.targets:
             # Goals about our own growth need nobody else; two shards are judged by chat.
@@ -143,20 +147,15 @@ def ab_modes(chosen: argparse.Namespace, cert: Path, key: Path) -> list[Mode]:
         if not os.access(binary, os.X_OK):
             raise Trouble(f"{binary} is not a program")
         words = relay.shardcast(binary.absolute(), chosen.shards, cert, key, more)
-        # More shards than cores of the relay's own share all cores with the load.
-        cores = chosen.relay_core if chosen.shards == 1 else all_cores()
-        found.append(Mode(name, binary.absolute(), words, cores))
+        found.append(Mode(name, binary.absolute(), words, relay_cores(chosen, chosen.shards)))
     return found
 
 
-def all_cores() -> str:
-    return ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
-
-
-def both_cores(chosen: argparse.Namespace) -> str:
-    """Cores for two shards: one that the load leaves alone, if there is a third."""
-    rest = sorted(os.sched_getaffinity(0) - {int(chosen.relay_core), int(chosen.load_core)})
-    return f"{chosen.relay_core},{rest[0] if rest else chosen.load_core}"
+def relay_cores(chosen: argparse.Namespace, shards: int) -> str:
+    """A core for each shard, the load's only when there is no other left."""
+    first, last = int(chosen.relay_core), int(chosen.load_core)
+    between = sorted(os.sched_getaffinity(0) - {first, last})
+    return ",".join(str(core) for core in [first, *between, last][:shards])
 
 
 def commit() -> str:
@@ -180,7 +179,7 @@ def facts(chosen: argparse.Namespace, modes: list[Mode], words: list[str]) -> li
         f"{chosen.rounds} rounds, {chosen.duration:g} s measured after {chosen.warmup:g} s; relay on"
         f" core {chosen.relay_core}, load on core {chosen.load_core}",
         f"command: `scripts/compare.sh {shlex.join(words)}`",
-        *(f"{mode.name}: `{shlex.join([mode.binary.name, *told(mode.arguments)])}`"
+        *(f"{mode.name}: `{shlex.join([str(mode.binary), *told(mode.arguments)])}`"
           for mode in modes),
         "Cells: median (least–most) of the rounds. Ratios: paired by round, against the mode with"
         " the best median of that figure, whatever it lost.",
@@ -213,7 +212,8 @@ def told_briefly(run: Run) -> str:
     for figure in figures.FIGURES:
         value = figure.of(run.total)
         if value is not None:
-            parts.append(f"{figure.title.split(',')[0]} {report.number(value, figure.digits)}")
+            name, _, unit = figure.title.partition(", ")
+            parts.append(f"{name} {report.number(value, figure.digits)} {unit}".rstrip())
     return "; ".join([*parts, *filter(None, [figures.blemish(run.total)])])
 
 
@@ -276,7 +276,8 @@ def main(words: list[str]) -> None:
         return
     cores = {int(chosen.relay_core), int(chosen.load_core)}
     if not cores <= os.sched_getaffinity(0):
-        raise Trouble(f"this process may use cores {all_cores()} only; see --relay-core, --load-core")
+        mine = ", ".join(str(core) for core in sorted(os.sched_getaffinity(0)))
+        raise Trouble(f"only cores {mine} may be used; see --relay-core and --load-core")
     tools.need("taskset", "util-linux")
     if not chosen.no_plots:
         tools.chart_python()
@@ -291,7 +292,7 @@ def main(words: list[str]) -> None:
             names = chosen.modes.split(",")
             if chosen.targets and "ours-2shards" not in names:
                 names.append("ours-2shards")
-            modes = relay.modes(names, cert, key, chosen.relay_core, both_cores(chosen))
+            modes = relay.modes(names, cert, key, chosen.relay_core, relay_cores(chosen, 2))
         plan = turns(chosen, modes)
         out.mkdir(parents=True, exist_ok=True)
         known = facts(chosen, modes, words)

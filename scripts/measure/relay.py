@@ -67,7 +67,7 @@ def shardcast(binary: Path, shards: int, cert: Path, key: Path, more: list[str])
     )
 
 
-def modes(names: list[str], cert: Path, key: Path, relay_core: str, both: str) -> list[Mode]:
+def modes(names: list[str], cert: Path, key: Path, core: str, two_cores: str) -> list[Mode]:
     """The named modes, with their programs built."""
     tls = ("--listen-tls-cert", str(cert), "--listen-tls-key", str(key))
     peer = (*tls, "--auth-public", "**")
@@ -78,14 +78,14 @@ def modes(names: list[str], cert: Path, key: Path, relay_core: str, both: str) -
         return Mode(name, binary, shardcast(binary, shards, cert, key, []), cores)
 
     known = {
-        "ours": lambda name: ours(name, 1, relay_core),
-        "ours-2shards": lambda name: ours(name, 2, both),
+        "ours": lambda name: ours(name, 1, core),
+        "ours-2shards": lambda name: ours(name, 2, two_cores),
         "ceiling": lambda name: Mode(
-            name, tools.build("shardcast-ceiling")[0], (), relay_core, FAN_OUT),
-        "peer": lambda name: Mode(name, tools.peer(), peer, relay_core),
-        "peer-workers": lambda name: Mode(name, tools.peer(), workers, relay_core),
+            name, tools.build("shardcast-ceiling")[0], (), core, FAN_OUT),
+        "peer": lambda name: Mode(name, tools.peer(), peer, core),
+        "peer-workers": lambda name: Mode(name, tools.peer(), workers, core),
         "peer-uring": lambda name: Mode(
-            name, tools.peer(), (*workers, "--runtime-io-uring"), relay_core),
+            name, tools.peer(), (*workers, "--runtime-io-uring"), core),
     }
     for name in names:
         if name not in known:

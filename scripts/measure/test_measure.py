@@ -171,13 +171,28 @@ class Goals(unittest.TestCase):
 
     def test_every_goal_is_measured_by_what_targets_runs(self):
         chosen = compare.arguments(["--targets"])
-        labels = {shape.label for shape in compare.shapes(chosen)}
+        labels = {shape.label for shape in chosen.shapes}
         for goal in goals.GOALS:
             for side in filter(None, (goal.above, goal.below)):
                 self.assertIn(side[0], labels, goal.title)
 
 
 class Turns(unittest.TestCase):
+    def mode(self, name: str) -> relay.Mode:
+        return relay.Mode(name, None, (), "0", relay.FAN_OUT if name == "ceiling" else None)
+
+    def test_targets_run_only_what_is_judged(self):
+        chosen = compare.arguments(["--targets", "--max-rounds", "1"])
+        names = ["ours", "ceiling", "peer", "ours-2shards"]
+        plan = {turn.shape.label: turn for turn in
+                compare.turns(chosen, [self.mode(name) for name in names])}
+        given = {label: [mode.name for mode in turn.modes] for label, turn in plan.items()}
+        self.assertEqual(given["chat"], names)
+        self.assertEqual(given["video"], ["ours", "ceiling", "peer"])
+        self.assertEqual(given["idle"], ["ours", "peer"])
+        self.assertEqual(given[goals.MANY], ["ours"])
+        self.assertEqual(plan[goals.SEARCH].rounds, 1)
+
     def test_everybody_is_first_once(self):
         orders = [compare.order(["a", "b", "c"], n) for n in range(3)]
         self.assertEqual([order[0] for order in orders], ["a", "b", "c"])
