@@ -70,7 +70,6 @@ def build(stacks: str) -> Path:
         env={
             "CARGO_TARGET_DIR": str(folder),
             "RUSTFLAGS": "-C force-frame-pointers=yes",
-            "CFLAGS": "-fno-omit-frame-pointer",
         },
     )
     return folder / "release/shardcast"
