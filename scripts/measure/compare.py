@@ -18,6 +18,8 @@ from .load import Run, Shape, Span
 from .relay import Mode
 from .tools import Trouble, say
 
+# Above this load average, others are at work.
+LOAD_QUIET = 0.7
 FAN_OUT = ["chat", "video", "hd", "audio", "rooms"]
 MODES = ["ours", "ceiling", *goals.PEERS]
 COMPARISONS = [
@@ -173,10 +175,13 @@ def processor() -> str:
 
 def facts(chosen: argparse.Namespace, modes: list[Mode], words: list[str]) -> list[str]:
     """What a reader of the tables must know to repeat them."""
+    busy = os.getloadavg()[0]
+    shared = [f"others used this machine when it began (load {busy:.1f}): expect noise"]
     return [
         f"{datetime.now():%Y-%m-%d %H:%M}, commit {commit()}",
+        *(shared if busy > LOAD_QUIET else []),
         f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}",
-        f"{chosen.rounds} rounds, {chosen.duration:g} s measured after {chosen.warmup:g} s; relay on"
+        f"{chosen.rounds} round{'s' * (chosen.rounds > 1)}, {chosen.duration:g} s measured after {chosen.warmup:g} s; relay on"
         f" core {chosen.relay_core}, load on core {chosen.load_core}",
         f"command: `scripts/compare.sh {shlex.join(words)}`",
         *(f"{mode.name}: `{shlex.join([str(mode.binary), *told(mode.arguments)])}`"
@@ -297,6 +302,7 @@ def main(words: list[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         known = facts(chosen, modes, words)
         (out / "facts.json").write_text(json.dumps(known))
+        say("\n".join(known))
         runs = measure(chosen, plan, out)
     if runs:
         conclude(chosen, runs, known, out)

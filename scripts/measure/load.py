@@ -122,7 +122,7 @@ def outcome(found: list[dict], status: int | None, said: str) -> tuple[dict, str
     if status is None:
         return {}, f"not finished in time: {said}"
     if status != 0:
-        return {}, said
+        return {}, said.removeprefix("shardcast-load: ")
     if not ends:
         return {}, "ended without a total"
     return ends[-1], ""

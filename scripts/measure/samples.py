@@ -25,7 +25,8 @@ def module(symbol: str, file: str) -> str:
         return "[kernel]"
     found = RUST.match(symbol)
     if found is None:
-        return file.rpartition("/")[2] or "[unknown]"
+        name = file.rpartition("/")[2]
+        return name if ".so" in name or name.startswith("[") else f"C in {name}"
     parts = found.group("path").split("::")
     return "::".join(parts[:2]) if parts[0] == "shardcast" else parts[0]
 

@@ -231,9 +231,10 @@ shard-0  123  10.8:  1001001 cpu-clock:
             ("<quinn_proto::connection::Connection>::poll", "quinn_proto"),
             ("core::ptr::drop_in_place", "core"),
             ("<alloc::vec::Vec<T> as core::ops::Drop>::drop", "alloc"),
-            ("aes_gcm_encrypt", "relay"),
+            ("aes_gcm_encrypt", "C in relay"),
         ):
             self.assertEqual(samples.module(symbol, "/x/relay"), expected)
+        self.assertEqual(samples.module("[unknown]", "[vdso]"), "[vdso]")
 
 
 if __name__ == "__main__":
