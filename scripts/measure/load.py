@@ -12,8 +12,9 @@ from .tools import Trouble
 
 # Beyond the spans that were asked for: connecting, and the last frames.
 SPARE_SECONDS = 60
-# A search tries about ten numbers of viewers.
-SEARCH_PROBES = 16
+# A search doubles the viewers and then halves the gap, with spans of its own.
+SEARCH_SECONDS = 90
+SEARCH_SECONDS_MAX = 500
 
 SPAN = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m)?$")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
@@ -63,12 +64,10 @@ class Span:
 
     def expected(self, shape: Shape) -> float:
         """Seconds of a run with its start and end."""
-        one = self.duration + self.warmup + 4
-        return one * SEARCH_PROBES / 2 if shape.search else one
+        return SEARCH_SECONDS if shape.search else self.duration + self.warmup + 4
 
     def limit(self, shape: Shape) -> float:
-        one = self.duration + self.warmup + SPARE_SECONDS
-        return one * SEARCH_PROBES if shape.search else one
+        return SEARCH_SECONDS_MAX if shape.search else self.duration + self.warmup + SPARE_SECONDS
 
 
 @dataclass
@@ -93,13 +92,13 @@ def command(
     binary: Path, shape: Shape, at: relay.Relay, span: Span, core: str, out: Path, live: bool
 ) -> list:
     """The load client and its arguments."""
-    search = ["--find-max", "--max-p99", "50ms", "--max-loss", "0"] if shape.search else []
+    spans = ["--duration", f"{span.duration:g}s", "--warmup", f"{span.warmup:g}s"]
+    bounds = ["--find-max", "--max-p99", "50ms", "--max-loss", "0"]
     watched = ["--relay-pid", at.pid] if at.pid else []
     quiet = [] if live else ["--quiet"]
     return [
-        binary, "--url", at.url, *watched, "--duration", f"{span.duration:g}s",
-        "--warmup", f"{span.warmup:g}s", "--cpu", core, "--json", out, *quiet, *search,
-        *shape.changes, shape.scenario,
+        binary, "--url", at.url, *watched, *(bounds if shape.search else spans), "--cpu", core,
+        "--json", out, *quiet, *shape.changes, shape.scenario,
     ]
 
 
