@@ -124,7 +124,12 @@ def outcome(found: list[dict], status: int | None, said: str) -> tuple[dict, str
         return {}, said.removeprefix("shardcast-load: ")
     if not ends:
         return {}, "ended without a total"
-    return ends[-1], ""
+    end = ends[-1]
+    shares = [line.get("load_cpu_share", 0) for line in found if line.get("type") == "probe"]
+    if shares:
+        # It may have been ourselves that could do no more.
+        end["load"] = {"cpu_share": max(shares)}
+    return end, ""
 
 
 def measure(

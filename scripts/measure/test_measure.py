@@ -53,6 +53,11 @@ class Outcomes(unittest.TestCase):
         found = [{"type": "start"}, {"type": "second"}, {"type": "total", "viewers": 3}]
         self.assertEqual(load.outcome(found, 0, ""), (found[-1], ""))
 
+    def test_a_search_tells_how_busy_the_client_was(self):
+        found = [{"type": "probe", "load_cpu_share": share} for share in (0.4, 0.9)]
+        end, _ = load.outcome([*found, {"type": "max", "viewers": 300}], 0, "")
+        self.assertEqual(figures.blemish(end), "the load client used 90% of its core")
+
     def test_no_total_is_no_measurement(self):
         self.assertEqual(load.outcome([{"type": "second"}], 0, "")[0], {})
         self.assertEqual(load.outcome([{"type": "total"}], 1, "refused"), ({}, "refused"))
