@@ -57,7 +57,9 @@ def shares(counts: Counter, most: int) -> list[tuple[str, float]]:
 def by_symbol(found: Counter[Place]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for place, count in found.items():
-        counts[f"{place.symbol} [{place.module}]"] += count
+        # A path of Rust says itself where it belongs.
+        where = "" if RUST.match(place.symbol) else f" ({place.module.strip('[]')})"
+        counts[place.symbol + where] += count
     return counts
 
 
