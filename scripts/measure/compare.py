@@ -173,21 +173,28 @@ def processor() -> str:
     return platform.machine()
 
 
+def noise() -> list[str]:
+    busy = os.getloadavg()[0]
+    if busy <= LOAD_QUIET:
+        return []
+    return [f"others used this machine when it began (load {busy:.1f}): expect noise"]
+
+
 def facts(chosen: argparse.Namespace, modes: list[Mode], words: list[str]) -> list[str]:
     """What a reader of the tables must know to repeat them."""
-    busy = os.getloadavg()[0]
-    shared = [f"others used this machine when it began (load {busy:.1f}): expect noise"]
+    many = "s" if chosen.rounds > 1 else ""
+    rival = "" if chosen.ab else (
+        ", against the mode with the best median of that figure, whatever it lost")
     return [
         f"{datetime.now():%Y-%m-%d %H:%M}, commit {commit()}",
-        *(shared if busy > LOAD_QUIET else []),
+        *noise(),
         f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}",
-        f"{chosen.rounds} round{'s' * (chosen.rounds > 1)}, {chosen.duration:g} s measured after {chosen.warmup:g} s; relay on"
-        f" core {chosen.relay_core}, load on core {chosen.load_core}",
+        f"{chosen.rounds} round{many}, {chosen.duration:g} s measured after {chosen.warmup:g} s;"
+        f" relay on core {chosen.relay_core}, load on core {chosen.load_core}",
         f"command: `scripts/compare.sh {shlex.join(words)}`",
         *(f"{mode.name}: `{shlex.join([str(mode.binary), *told(mode.arguments)])}`"
           for mode in modes),
-        "Cells: median (least–most) of the rounds. Ratios: paired by round, against the mode with"
-        " the best median of that figure, whatever it lost.",
+        f"Cells: median (least–most) of the rounds. Ratios: paired by round{rival}.",
     ]
 
 
@@ -302,7 +309,8 @@ def main(words: list[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         known = facts(chosen, modes, words)
         (out / "facts.json").write_text(json.dumps(known))
-        say("\n".join(known))
+        for warning in noise():
+            say(warning)
         runs = measure(chosen, plan, out)
     if runs:
         conclude(chosen, runs, known, out)
