@@ -75,7 +75,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--a-arg", action="append", default=[], metavar="ARG",
                         help="an argument for A, as in --a-arg=--linger=0 (repeatable)")
     parser.add_argument("--b-arg", action="append", default=[], metavar="ARG")
-    parser.add_argument("--shards", type=int, default=1, metavar="N", help="of A and B (default: 1)")
+    parser.add_argument("--shards", type=int, default=1, metavar="N",
+                        help="of A and B (default: 1)")
     parser.add_argument("--targets", action="store_true",
                         help="measure every figure that has a goal, and judge")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: target/compare/<date>")

@@ -44,7 +44,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--load-core", metavar="N", help="default: the last one")
     parser.add_argument("--relay-arg", action="append", default=[], metavar="ARG",
                         help="for the relay, as in --relay-arg=--linger=0 (repeatable)")
-    parser.add_argument("--url", metavar="URL", help="a relay that runs, e.g. moqt://127.0.0.1:4443")
+    parser.add_argument("--url", metavar="URL",
+                        help="a relay that runs, e.g. moqt://127.0.0.1:4443")
     parser.add_argument("--relay-pid", type=int, metavar="PID", help="its process, to measure it")
     parser.add_argument("--json", type=Path, metavar="DIR",
                         help="keep the JSON lines of every scenario there")

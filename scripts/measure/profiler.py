@@ -47,7 +47,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--cores", default="0", metavar="LIST", help="the relay's (default: 0)")
     parser.add_argument("--load-core", default="1", metavar="N", help="default: 1")
     parser.add_argument("--relay-arg", action="append", default=[], metavar="ARG")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: target/profile/<scenario>")
+    parser.add_argument("--out", type=Path, metavar="DIR",
+                        help="default: target/profile/<scenario>")
     chosen = parser.parse_args(words)
     try:
         chosen.shape = Shape.parse(chosen.scenario)

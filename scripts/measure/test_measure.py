@@ -45,7 +45,8 @@ class Shapes(unittest.TestCase):
 
     def test_lists_of_scenarios(self):
         self.assertEqual(
-            compare.listed("chat,video hd:rate=1,viewers=2"), ["chat", "video", "hd:rate=1,viewers=2"])
+            compare.listed("chat,video hd:rate=1,viewers=2"),
+            ["chat", "video", "hd:rate=1,viewers=2"])
 
 
 class Outcomes(unittest.TestCase):
