@@ -181,16 +181,21 @@ def noise() -> list[str]:
     return [f"others used this machine when it began (load {busy:.1f}): expect noise"]
 
 
-def facts(chosen: argparse.Namespace, modes: list[Mode], words: list[str]) -> list[str]:
+def facts(
+    chosen: argparse.Namespace, modes: list[Mode], plan: list[Turn], words: list[str]
+) -> list[str]:
     """What a reader of the tables must know to repeat them."""
-    many = "s" if chosen.rounds > 1 else ""
+    rounds = max(turn.rounds for turn in plan)
+    many = "s" if rounds > 1 else ""
+    searches = {turn.rounds for turn in plan if turn.shape.search} - {rounds}
+    fewer = "".join(f" ({n} of searches)" for n in searches)
     rival = "" if chosen.ab else (
         ", against the mode with the best median of that figure, whatever it lost")
     return [
         f"{datetime.now():%Y-%m-%d %H:%M}, commit {commit()}",
         *noise(),
         f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}",
-        f"{chosen.rounds} round{many}, {chosen.duration:g} s measured after {chosen.warmup:g} s;"
+        f"{rounds} round{many}{fewer}, {chosen.duration:g} s measured after {chosen.warmup:g} s;"
         f" relay on core {chosen.relay_core}, load on core {chosen.load_core}",
         f"command: `scripts/compare.sh {shlex.join(words)}`",
         *(f"{mode.name}: `{shlex.join([str(mode.binary), *told(mode.arguments)])}`"
@@ -308,7 +313,7 @@ def main(words: list[str]) -> None:
             modes = relay.modes(names, cert, key, chosen.relay_core, relay_cores(chosen, 2))
         plan = turns(chosen, modes)
         out.mkdir(parents=True, exist_ok=True)
-        known = facts(chosen, modes, words)
+        known = facts(chosen, modes, plan, words)
         (out / "facts.json").write_text(json.dumps(known))
         for warning in noise():
             say(warning)

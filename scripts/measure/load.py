@@ -154,5 +154,5 @@ def measure(
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    said = "see above" if live else relay.last_line(log)
+    said = "see above" if live else relay.last_words(log.read_text(errors="replace"))
     return outcome(lines(out), status, said)

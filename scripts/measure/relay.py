@@ -100,9 +100,11 @@ def environment() -> dict[str, str]:
     return {**kept, "NO_COLOR": "1"}
 
 
-def last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it says nothing"
+def last_words(said: str) -> str:
+    """Why a program ended: the line that it calls an error, else the last."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith("error")]
+    return [*lines[-1:], *errors[:1]][-1] if lines else "it says nothing"
 
 
 def pinned(cores: str, command: list) -> list[str]:
@@ -135,11 +137,12 @@ def running(mode: Mode, log: Path) -> Iterator[Relay]:
 def address(process: subprocess.Popen, log: Path) -> str:
     deadline = time.monotonic() + START_SECONDS
     while True:
-        found = LISTENS.search(log.read_text(errors="replace"))
+        said = log.read_text(errors="replace")
+        found = LISTENS.search(said)
         if found:
             return found.group(1)
         if process.poll() is not None:
-            raise NotStarted(f"it did not start: {last_line(log)}")
+            raise NotStarted(f"it did not start: {last_words(said)}")
         if time.monotonic() > deadline:
-            raise NotStarted(f"it does not listen after {START_SECONDS} s: {last_line(log)}")
+            raise NotStarted(f"it does not listen after {START_SECONDS} s: {last_words(said)}")
         time.sleep(0.05)

@@ -79,6 +79,14 @@ class Relays(unittest.TestCase):
         self.assertIsNone(relay.LISTENS.search("listening addr=127.0.0.1:1 kind=http"))
 
 
+    def test_the_reason_is_found(self):
+        self.assertEqual(relay.last_words("INFO a\n\nrelay: port taken\n"), "relay: port taken")
+        self.assertEqual(
+            relay.last_words("error: no option --x\n\nFor more information, try '--help'.\n"),
+            "error: no option --x")
+        self.assertEqual(relay.last_words("\n"), "it says nothing")
+
+
 class Figures(unittest.TestCase):
     def test_median_and_extremes(self):
         self.assertEqual(Spread.of([3, 1, 10]), Spread(3, 1, 10, 3))
@@ -227,7 +235,8 @@ shard-0  123  10.8:  1001001 cpu-clock:
         found = samples.leaves(self.SCRIPT.splitlines(keepends=True))
         self.assertEqual(found.total(), 4)
         self.assertEqual(samples.by_symbol(found), {
-            "shardcast::shard::turn": 2, "_raw_spin_unlock (kernel)": 1, "[unknown] (libc.so.6)": 1})
+            "shardcast::shard::turn": 2, "_raw_spin_unlock (kernel)": 1,
+            "[unknown] (libc.so.6)": 1})
         self.assertEqual(
             samples.by_module(found), {"shardcast::shard": 2, "[kernel]": 1, "libc.so.6": 1})
         self.assertEqual(samples.shares(samples.by_module(found), 1), [("shardcast::shard", 50.0)])
