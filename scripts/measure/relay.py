@@ -1,0 +1,148 @@
+"""Relays to measure: how each is started, and one that runs."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+from . import tools
+
+# From the start of the process to its line that it listens.
+START_SECONDS = 20
+STOP_SECONDS = 3
+
+LISTENS = re.compile(r'listening\b.*\baddr=(\S+).*\bkind="?quic\b')
+# What the ceiling program speaks: fan-out, and nothing else.
+FAN_OUT = frozenset({"chat", "video", "hd", "audio", "rooms"})
+
+
+class NotStarted(tools.Trouble):
+    """The relay ended, or did not listen."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to run one relay. Its arguments are all but the address to listen on."""
+
+    name: str
+    binary: Path
+    arguments: tuple[str, ...] = ()
+    # Cores that it may use.
+    cores: str = "0"
+    # The scenarios that it can serve; all when None.
+    scenarios: frozenset[str] | None = None
+
+    def serves(self, scenario: str) -> bool:
+        return self.scenarios is None or scenario in self.scenarios
+
+
+@dataclass(frozen=True)
+class Relay:
+    pid: int
+    url: str
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """One certificate for all relays: io_uring workers of moq-relay want one from a file."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [tools.need("openssl", "openssl"), "req", "-x509", "-newkey", "ec",
+         "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "10",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-keyout", key, "-out", cert],
+        check=True, capture_output=True, timeout=30,
+    )
+    return cert, key
+
+
+def shardcast(binary: Path, shards: int, cert: Path, key: Path, more: list[str]) -> tuple[str, ...]:
+    return (
+        "--shards", str(shards), "--listen-tls-cert", str(cert), "--listen-tls-key", str(key),
+        "--auth-public", "**", "--web-http-listen", "off", *more,
+    )
+
+
+def modes(names: list[str], cert: Path, key: Path, core: str, two_cores: str) -> list[Mode]:
+    """The named modes, with their programs built."""
+    tls = ("--listen-tls-cert", str(cert), "--listen-tls-key", str(key))
+    peer = (*tls, "--auth-public", "**")
+    workers = (*peer, "--runtime-workers", "1")
+
+    def ours(name: str, shards: int, cores: str) -> Mode:
+        (binary,) = tools.build("shardcast")
+        return Mode(name, binary, shardcast(binary, shards, cert, key, []), cores)
+
+    known = {
+        "ours": lambda name: ours(name, 1, core),
+        "ours-2shards": lambda name: ours(name, 2, two_cores),
+        "ceiling": lambda name: Mode(
+            name, tools.build("shardcast-ceiling")[0], (), core, FAN_OUT),
+        "peer": lambda name: Mode(name, tools.peer(), peer, core),
+        "peer-workers": lambda name: Mode(name, tools.peer(), workers, core),
+        "peer-uring": lambda name: Mode(
+            name, tools.peer(), (*workers, "--runtime-io-uring"), core),
+    }
+    for name in names:
+        if name not in known:
+            raise tools.Trouble(f"no mode {name}; there are {', '.join(known)}")
+    return [known[name](name) for name in names]
+
+
+def environment() -> dict[str, str]:
+    """Ours without what would configure a relay behind our back, or colour its log."""
+    own = ("MOQ_", "SHARDCAST_", "RUST_LOG")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    return {**kept, "NO_COLOR": "1"}
+
+
+def last_words(said: str) -> str:
+    """Why a program ended: the line that it calls an error, else the last."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith("error")]
+    return [*lines[-1:], *errors[:1]][-1] if lines else "it says nothing"
+
+
+def pinned(cores: str, command: list) -> list[str]:
+    """A command that keeps to these cores and dies with us."""
+    words = [str(word) for word in command]
+    return ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", cores, *words]
+
+
+@contextmanager
+def running(mode: Mode, log: Path) -> Iterator[Relay]:
+    """A fresh process of this relay, from the moment it listens."""
+    command = [mode.binary, "--listen", "127.0.0.1:0", *mode.arguments]
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            pinned(mode.cores, command), stdout=sink, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, env=environment(),
+        )
+    try:
+        yield Relay(process.pid, f"moqt://{address(process, log)}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            # moq-relay waits for sessions to leave, and nothing hangs on it here.
+            process.kill()
+            process.wait()
+
+
+def address(process: subprocess.Popen, log: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        said = log.read_text(errors="replace")
+        found = LISTENS.search(said)
+        if found:
+            return found.group(1)
+        if process.poll() is not None:
+            raise NotStarted(f"it did not start: {last_words(said)}")
+        if time.monotonic() > deadline:
+            raise NotStarted(f"it does not listen after {START_SECONDS} s: {last_words(said)}")
+        time.sleep(0.05)

@@ -1,0 +1,256 @@
+"""python3 -m unittest discover -s scripts/measure -t scripts"""
+
+import unittest
+
+from measure import compare, figures, goals, load, loadtest, relay, report, samples
+from measure.figures import P99, PER_COPY, VIEWERS, Spread
+from measure.load import Run, Shape
+
+
+def total(cost: float, **more) -> dict:
+    return {
+        "type": "total", "duration_s": 10.0, "offered_per_s": 4000.0, "delivered_per_s": 4000.0,
+        "lost_frames": 0, "lost_groups": 0, "latency_us": {"p50": 400, "p99": 2000},
+        "relay": {"cpu_us_per_copy": cost, "cpu_share": 0.25, "voluntary_switches": 900,
+                  "involuntary_switches": 100, "rss_kib_per_connection": 30.5},
+        **more,
+    }
+
+
+def runs(**costs: list) -> list[Run]:
+    """Of chat, one run per round and mode; a round of None failed."""
+    return [
+        Run("chat", mode, n, "" if cost else "the relay fell over", total(cost) if cost else {})
+        for mode, mine in costs.items() for n, cost in enumerate(mine, 1)
+    ]
+
+
+class Shapes(unittest.TestCase):
+    def test_a_scenario_may_be_changed(self):
+        shape = Shape.parse("chat:viewers=1000,frame-bytes=9")
+        self.assertEqual(shape.scenario, "chat")
+        self.assertEqual(shape.changes, ("--viewers", "1000", "--frame-bytes", "9"))
+        self.assertEqual(Shape.parse("bench/x/mine.toml").name, "mine")
+
+    def test_half_a_change_is_refused(self):
+        for text in ("chat:viewers", "chat:viewers="):
+            with self.assertRaises(ValueError):
+                Shape.parse(text)
+
+    def test_spans(self):
+        for text, expected in (("6s", 6), ("500ms", 0.5), ("1m", 60), ("2.5", 2.5)):
+            self.assertEqual(load.seconds(text), expected)
+        with self.assertRaises(ValueError):
+            load.seconds("soon")
+
+    def test_lists_of_scenarios(self):
+        self.assertEqual(
+            compare.listed("chat,video hd:rate=1,viewers=2"),
+            ["chat", "video", "hd:rate=1,viewers=2"])
+
+
+class Outcomes(unittest.TestCase):
+    def test_the_last_line_counts(self):
+        found = [{"type": "start"}, {"type": "second"}, {"type": "total", "viewers": 3}]
+        self.assertEqual(load.outcome(found, 0, ""), (found[-1], ""))
+
+    def test_a_search_tells_how_busy_the_client_was(self):
+        found = [{"type": "probe", "load_cpu_share": share} for share in (0.4, 0.9)]
+        end, _ = load.outcome([*found, {"type": "max", "viewers": 300}], 0, "")
+        self.assertEqual(figures.blemish(end), "the load client used 90% of its core")
+
+    def test_no_total_is_no_measurement(self):
+        self.assertEqual(load.outcome([{"type": "second"}], 0, "")[0], {})
+        self.assertEqual(load.outcome([{"type": "total"}], 1, "refused"), ({}, "refused"))
+        self.assertIn("not finished", load.outcome([], None, "")[1])
+
+    def test_runs_are_kept_as_lines(self):
+        run = Run("chat", "ours", 2, "", total(50))
+        self.assertEqual(Run.from_json(run.to_json()), run)
+
+
+class Relays(unittest.TestCase):
+    def test_every_relay_says_where_it_listens(self):
+        for line, address in (
+            ("INFO shardcast: listening addr=127.0.0.1:5301 kind=quic", "127.0.0.1:5301"),
+            ('INFO moq_relay::relay: listening addr=[::1]:4 kind="quic"', "[::1]:4"),
+        ):
+            self.assertEqual(relay.LISTENS.search(line).group(1), address)
+        self.assertIsNone(relay.LISTENS.search("listening addr=127.0.0.1:1 kind=http"))
+
+
+    def test_the_reason_is_found(self):
+        self.assertEqual(relay.last_words("INFO a\n\nrelay: port taken\n"), "relay: port taken")
+        self.assertEqual(
+            relay.last_words("error: no option --x\n\nFor more information, try '--help'.\n"),
+            "error: no option --x")
+        self.assertEqual(relay.last_words("\n"), "it says nothing")
+
+
+class Figures(unittest.TestCase):
+    def test_median_and_extremes(self):
+        self.assertEqual(Spread.of([3, 1, 10]), Spread(3, 1, 10, 3))
+        self.assertIsNone(Spread.of([]))
+
+    def test_ratios_are_paired_by_round(self):
+        # The machine was slow in round 2, for both: the ratio does not see it.
+        found = runs(A=[10, 20, 10], B=[20, 40, 20])
+        a, b = (figures.by_round(found, PER_COPY, "chat", mode) for mode in "AB")
+        self.assertEqual(figures.ratio(a, b), Spread(0.5, 0.5, 0.5, 3))
+
+    def test_a_failed_round_has_no_pair(self):
+        found = runs(A=[10, None, 10], B=[20, 40, None])
+        a, b = (figures.by_round(found, PER_COPY, "chat", mode) for mode in "AB")
+        self.assertEqual(figures.ratio(a, b), Spread(0.5, 0.5, 0.5, 1))
+
+    def test_the_best_has_the_lowest_median(self):
+        found = runs(peer=[100, 100, 10], workers=[50, 60, 70])
+        self.assertEqual(figures.best(found, PER_COPY, "chat", ("peer", "workers")), "workers")
+        self.assertIsNone(figures.best(found, PER_COPY, "video", ("peer", "workers")))
+
+    def test_most_viewers_are_best(self):
+        found = [Run("video", mode, 1, "", {"type": "max", "viewers": n})
+                 for mode, n in (("peer", 100), ("workers", 200))]
+        self.assertEqual(figures.best(found, VIEWERS, "video", ("peer", "workers")), "workers")
+
+    def test_what_cannot_be_divided_is_a_share(self):
+        self.assertIsNone(figures.SHARE.of(total(50)))
+        idle = {"type": "total", "relay": {"cpu_share": 0.08}}
+        self.assertAlmostEqual(figures.SHARE.of(idle), 8)
+        self.assertIsNone(P99.of(idle))
+
+    def test_switches(self):
+        self.assertEqual(figures.switches(total(50)), 100)
+
+    def test_blemishes(self):
+        self.assertEqual(figures.blemish(total(50)), "")
+        self.assertEqual(figures.blemish(total(50, lost_frames=3)), "lost 3 frames")
+        self.assertIn("50%", figures.blemish(total(50, delivered_per_s=2000.0)))
+        self.assertIn("load client", figures.blemish(total(50, load={"cpu_share": 0.97})))
+
+
+class Tables(unittest.TestCase):
+    def test_columns_are_aligned(self):
+        self.assertEqual(
+            report.table(["Name", "n"], [["a", "1"], ["longer", "1,000"]]),
+            "| Name   |     n |\n"
+            "|--------|------:|\n"
+            "| a      |     1 |\n"
+            "| longer | 1,000 |")
+
+    def test_a_comparison(self):
+        found = runs(ours=[10, 12, 11], peer=[100, 100, 100], workers=[50, 50, 50])
+        drawn = report.figure_table(
+            found, PER_COPY, ["ours", "peer", "workers"],
+            [report.Comparison("ours / best", "ours", ("peer", "workers"))])
+        row = [cell.strip() for cell in drawn.splitlines()[2].strip("|").split("|")]
+        self.assertEqual(row, [
+            "chat", "11.0 (10.0–12.0)", "100.0 (100.0–100.0)", "50.0 (50.0–50.0)",
+            "0.22 (0.20–0.24), workers"])
+
+    def test_failures_are_shown(self):
+        found = runs(ours=[10, 12], peer=[None, None])
+        text = report.markdown(found, ["a fact"], [])
+        self.assertIn("2 of 2 failed", text)
+        self.assertIn("* round 1, chat, peer: failed: the relay fell over", text)
+
+    def test_columns_without_content_are_left_out(self):
+        found = [*runs(ours=[10]), Run("idle", "peer", 1, "", {"relay": {"cpu_share": 0.1}})]
+        self.assertNotIn("peer", report.figure_table(found, PER_COPY, ["ours", "peer"], []))
+
+    def test_a_row_of_the_load_test(self):
+        self.assertEqual(
+            loadtest.row("chat", total(56.3)),
+            ["chat", "4,000", "4,000", "25.0", "56.3", "0.40", "2.00", "0", "30.5", "100"])
+
+
+class Goals(unittest.TestCase):
+    def verdict(self, title: str, found: list[Run]) -> str:
+        goal = next(goal for goal in goals.GOALS if goal.title.startswith(title))
+        return goals.verdict(goal, goals.reached(goal, found))
+
+    def test_verdicts(self):
+        chat = "chat: CPU per delivered frame, ours / best peer"
+        self.assertEqual(self.verdict(chat, runs(ours=[24], peer=[100])), "reached")
+        self.assertEqual(self.verdict(chat, runs(ours=[26], peer=[100])), "missed")
+        self.assertEqual(self.verdict(chat, runs(ours=[24], peer=[None])), "not measured")
+
+    def test_more_viewers_are_better(self):
+        def found(ours: int) -> list[Run]:
+            return [Run(goals.SEARCH, mode, 1, "", {"type": "max", "viewers": n})
+                    for mode, n in (("ours", ours), ("peer", 100))]
+
+        self.assertEqual(self.verdict(goals.SEARCH, found(250)), "reached")
+        self.assertEqual(self.verdict(goals.SEARCH, found(150)), "missed")
+
+    def test_every_goal_is_measured_by_what_targets_runs(self):
+        chosen = compare.arguments(["--targets"])
+        labels = {shape.label for shape in chosen.shapes}
+        for goal in goals.GOALS:
+            for side in filter(None, (goal.above, goal.below)):
+                self.assertIn(side[0], labels, goal.title)
+
+
+class Turns(unittest.TestCase):
+    def mode(self, name: str) -> relay.Mode:
+        return relay.Mode(name, None, (), "0", relay.FAN_OUT if name == "ceiling" else None)
+
+    def test_targets_run_only_what_is_judged(self):
+        chosen = compare.arguments(["--targets", "--max-rounds", "1"])
+        names = ["ours", "ceiling", "peer", "ours-2shards"]
+        plan = {turn.shape.label: turn for turn in
+                compare.turns(chosen, [self.mode(name) for name in names])}
+        given = {label: [mode.name for mode in turn.modes] for label, turn in plan.items()}
+        self.assertEqual(given["chat"], names)
+        self.assertEqual(given["video"], ["ours", "ceiling", "peer"])
+        self.assertEqual(given["idle"], ["ours", "peer"])
+        self.assertEqual(given[goals.MANY], ["ours"])
+        self.assertEqual(plan[goals.SEARCH].rounds, 1)
+
+    def test_everybody_is_first_once(self):
+        orders = [compare.order(["a", "b", "c"], n) for n in range(3)]
+        self.assertEqual([order[0] for order in orders], ["a", "b", "c"])
+        for order in orders:
+            self.assertEqual(sorted(order), ["a", "b", "c"])
+
+
+class Samples(unittest.TestCase):
+    SCRIPT = """\
+shard-0  123  10.5:  1001001 cpu-clock:
+	ffffffff811 _raw_spin_unlock+0x15 ([kernel.kallsyms])
+	    55d0c0 <shardcast::shard::Shard as core::fmt::Debug>::fmt::h0123456789abcdef+0x4 (/x/relay)
+
+shard-0  123  10.6:  1001001 cpu-clock:
+	    55d0c0 shardcast::shard::turn::h0123456789abcdef+0x4 (/x/relay)
+
+shard-0  123  10.7:  1001001 cpu-clock:
+	    55d0c0 shardcast::shard::turn::h0123456789abcdee+0x8 (/x/relay)
+
+shard-0  123  10.8:  1001001 cpu-clock:
+	    55d0c9 [unknown] (/usr/lib/libc.so.6)
+
+"""
+
+    def test_a_sample_belongs_to_its_first_frame(self):
+        found = samples.leaves(self.SCRIPT.splitlines(keepends=True))
+        self.assertEqual(found.total(), 4)
+        self.assertEqual(samples.by_symbol(found), {
+            "shardcast::shard::turn": 2, "_raw_spin_unlock (kernel)": 1,
+            "[unknown] (libc.so.6)": 1})
+        self.assertEqual(
+            samples.by_module(found), {"shardcast::shard": 2, "[kernel]": 1, "libc.so.6": 1})
+        self.assertEqual(samples.shares(samples.by_module(found), 1), [("shardcast::shard", 50.0)])
+
+    def test_modules(self):
+        for symbol, expected in (
+            ("<quinn_proto::connection::Connection>::poll", "quinn_proto"),
+            ("core::ptr::drop_in_place", "core"),
+            ("<alloc::vec::Vec<T> as core::ops::Drop>::drop", "alloc"),
+            ("aes_gcm_encrypt", "C in relay"),
+        ):
+            self.assertEqual(samples.module(symbol, "/x/relay"), expected)
+        self.assertEqual(samples.module("[unknown]", "[vdso]"), "[vdso]")
+
+
+if __name__ == "__main__":
+    unittest.main()
