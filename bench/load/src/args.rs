@@ -43,7 +43,7 @@ Exit status: 0 measured, 1 the relay could not be loaded as asked, 2 wrong usage
 /// frame was to be sent: neither a slow relay nor a slow client slows the load down or hides its
 /// delay. One thread does everything; its share of a core is reported beside the relay's.
 #[derive(Debug, Parser)]
-#[command(name = "shardcast-load", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "shardcast-load", after_help = EXAMPLES, max_term_width = 100)]
 pub struct Args {
     /// What to do: one of the names below, or the path of a TOML file
     #[arg(value_name = "SCENARIO")]

@@ -115,7 +115,7 @@ impl Publisher {
         link.send(stream, &mut [head.into(), out.into()], false);
         self.announcing.push(announcing);
         let is_covered =
-            |index| self.announcing.iter().any(|announcing| announcing.ids[index].is_some());
+            |index: usize| self.announcing.iter().any(|announcing| announcing.ids[index].is_some());
         if !self.is_asked && (0..self.is_live.len()).all(is_covered) {
             self.is_asked = true;
             shared.asked_publishers += 1;
