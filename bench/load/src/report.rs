@@ -414,8 +414,8 @@ impl<'a> Live<'a> {
             Shown::Bar => "{prefix}measuring {bar:20} {pos}/{len} s  {msg}",
         };
         let template = ProgressStyle::with_template(template).expect("a valid template");
-        self.bar.set_prefix(self.title.clone());
         self.bar.set_style(template.progress_chars("=> "));
+        self.bar.set_prefix(self.title.clone());
     }
 
     fn say(&mut self, text: String) {

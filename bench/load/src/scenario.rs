@@ -99,7 +99,7 @@ impl Default for Scenario {
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Instead of what the scenario says")]
 pub struct Overrides {
-    /// How many watch: viewers, or users, listeners or idle connections where the scenario has those
+    /// How many watch: viewers, or whichever of users, listeners and idle the scenario has
     #[arg(long, value_name = "N")]
     pub viewers: Option<u32>,
     /// Viewers that share one connection
