@@ -43,7 +43,7 @@ Exit status: 0 measured, 1 the relay could not be loaded as asked, 2 wrong usage
 /// frame was to be sent: neither a slow relay nor a slow client slows the load down or hides its
 /// delay. One thread does everything; its share of a core is reported beside the relay's.
 #[derive(Debug, Parser)]
-#[command(name = "shardcast-load", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "shardcast-load", after_help = EXAMPLES, max_term_width = 100)]
 pub struct Args {
     /// What to do: one of the names below, or the path of a TOML file
     #[arg(value_name = "SCENARIO")]
@@ -61,13 +61,26 @@ pub struct Args {
     #[arg(long, value_name = "PID")]
     pub relay_pid: Option<u32>,
 
-    /// The measured span
-    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
-    pub duration: Duration,
+    /// The measured span [default: 10s, 4s for each probe of --find-max]
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
 
-    /// What comes before it, when everybody is there; not measured
-    #[arg(long, default_value = "3s", value_parser = parse_duration, value_name = "TIME")]
-    pub warmup: Duration,
+    /// What comes before it, when everybody is there; not measured [default: 3s, or 2s]
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub warmup: Option<Duration>,
+
+    /// Search for the most viewers within the bounds, beginning with the scenario's number
+    #[arg(long)]
+    pub find_max: bool,
+
+    /// With --find-max: the 99th percentile of latency that is still good
+    #[arg(long, default_value = "50ms", value_parser = parse_duration, value_name = "TIME",
+          requires = "find_max")]
+    pub max_p99: Duration,
+
+    /// With --find-max: the share of frames that may be lost, in percent
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", requires = "find_max")]
+    pub max_loss: f64,
 
     /// Connections that are begun per second; not measured
     #[arg(long, default_value_t = 200.0, value_name = "N")]
@@ -172,6 +185,10 @@ pub enum ArgsError {
     Ramp,
     #[error("--duration must be more than 0")]
     Duration,
+    #[error("--max-loss is a share in percent, from 0 to 100")]
+    MaxLoss,
+    #[error("{0} has nothing that could be late or lost: --find-max needs a scenario with content")]
+    NothingToFind(String),
     #[error("this program may not run on core {0}, or there is none")]
     Cpu(usize),
 }
@@ -182,10 +199,26 @@ impl Args {
         if !self.ramp.is_finite() || self.ramp <= 0.0 {
             return Err(ArgsError::Ramp);
         }
-        if self.duration.is_zero() {
+        if self.duration().is_zero() {
             return Err(ArgsError::Duration);
         }
+        if !(0.0..=100.0).contains(&self.max_loss) {
+            return Err(ArgsError::MaxLoss);
+        }
         Ok(())
+    }
+
+    pub fn duration(&self) -> Duration {
+        self.duration.unwrap_or(Duration::from_secs(if self.find_max { 4 } else { 10 }))
+    }
+
+    pub fn warmup(&self) -> Duration {
+        self.warmup.unwrap_or(Duration::from_secs(if self.find_max { 2 } else { 3 }))
+    }
+
+    /// Whether stdout belongs to a program.
+    pub fn writes_to_stdout(&self) -> bool {
+        self.json.as_ref().is_some_and(|path| path.as_os_str() == "-")
     }
 
     /// The relay's address; of several an IPv4 one, which more relays listen on.

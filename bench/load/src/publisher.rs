@@ -29,6 +29,8 @@ pub struct Publisher {
     /// By broadcast of ours: whether it is live now.
     is_live: Vec<bool>,
     announcing: Vec<Announcing>,
+    /// The relay was told of every broadcast.
+    is_asked: bool,
     /// By track of ours.
     feeds: Vec<Vec<Feed>>,
     first_track: usize,
@@ -78,6 +80,7 @@ impl Publisher {
             is_live: vec![true; broadcasts.len()],
             broadcasts,
             announcing: Vec::new(),
+            is_asked: false,
             feeds: tracks.clone().map(|_| Vec::new()).collect(),
             first_track: tracks.start,
             waiting: VecDeque::new(),
@@ -110,10 +113,13 @@ impl Publisher {
         let mut head = Vec::new();
         AnnounceOk { hop: self.hop, active }.encode(&mut head);
         link.send(stream, &mut [head.into(), out.into()], false);
-        if self.announcing.is_empty() {
+        self.announcing.push(announcing);
+        let is_covered =
+            |index: usize| self.announcing.iter().any(|announcing| announcing.ids[index].is_some());
+        if !self.is_asked && (0..self.is_live.len()).all(is_covered) {
+            self.is_asked = true;
             shared.asked_publishers += 1;
         }
-        self.announcing.push(announcing);
     }
 
     /// TRACK.

@@ -76,6 +76,8 @@ pub struct Quic {
 
 struct Outlet {
     socket: Socket,
+    /// There may be something to receive.
+    is_readable: bool,
     /// The kernel's buffer was full at the last try.
     is_full: bool,
 }
@@ -130,7 +132,7 @@ impl Quic {
             let group = net::bind_group(local, 1);
             let mut group = group.map_err(|error| QuicError::Bind(error.to_string()))?;
             let socket = group.pop().expect("one socket was asked for");
-            Ok(Outlet { socket, is_full: false })
+            Ok(Outlet { socket, is_readable: false, is_full: false })
         };
         Ok(Quic {
             proto: Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None),
@@ -188,15 +190,15 @@ impl Quic {
         self.links.get_mut(slot)?.as_deref_mut()
     }
 
-    /// Takes one batch from every socket; true if more may be waiting.
+    /// Takes one batch from every socket that has something; true if more may be waiting.
     pub fn receive(&mut self, now: Instant) -> bool {
+        let Quic { proto, sockets, links, with_events, dirty, pool, .. } = self;
         let mut more = false;
-        for outlet in 0..self.sockets.len() {
-            // The socket hands datagrams to the rest of the endpoint, so it stands aside meanwhile.
-            let Quic { proto, sockets, links, with_events, dirty, pool, .. } = self;
-            more |= sockets[outlet].socket.receive(&mut |datagram| {
+        for outlet in sockets.iter_mut().filter(|outlet| outlet.is_readable) {
+            outlet.is_readable = outlet.socket.receive(&mut |datagram| {
                 receive_one(proto, links, with_events, dirty, pool, now, datagram);
             });
+            more |= outlet.is_readable;
         }
         more
     }
@@ -336,9 +338,8 @@ impl Quic {
             }
         }
         for (outlet, polled) in self.sockets.iter_mut().zip(&polled) {
-            if polled.revents & libc::POLLOUT != 0 {
-                outlet.is_full = false;
-            }
+            outlet.is_readable |= polled.revents & libc::POLLIN != 0;
+            outlet.is_full &= polled.revents & libc::POLLOUT == 0;
         }
         Ok(())
     }

@@ -12,11 +12,14 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::SECOND;
 use crate::measure::Measure;
-use crate::run::{Outcome, Settings, Stage, Used, Watch};
+use crate::run::{Outcome, RunError, Settings, Stage, Used, Watch};
 use crate::scenario::Scenario;
 
 /// From this share of its core on, the client may be what is measured.
 const BUSY_SHARE: f64 = 0.85;
+
+/// From this lag on, in microseconds, others on its core have kept it waiting.
+const LAG_US_MAX: u64 = 10_000;
 
 /// Where JSON lines go, if anywhere.
 pub struct Lines(Option<Box<dyn Write>>);
@@ -186,7 +189,69 @@ fn relay_value(settings: &Settings, outcome: &Outcome, used: &Used) -> Value {
     Value::Object(relay)
 }
 
-fn load_share(settings: &Settings, outcome: &Outcome) -> f64 {
+/// One try of a search.
+pub struct Probe {
+    pub viewers: u32,
+    pub result: Result<Verdict, RunError>,
+}
+
+/// What a try has shown.
+pub struct Verdict {
+    pub p99_us: u64,
+    pub lost: u64,
+    pub is_good: bool,
+    pub load_share: f64,
+    pub relay_share: Option<f64>,
+}
+
+impl Probe {
+    pub fn is_good(&self) -> bool {
+        self.result.as_ref().is_ok_and(|verdict| verdict.is_good)
+    }
+
+    pub fn line(&self) -> Value {
+        let mut line = json!({ "type": "probe", "viewers": self.viewers });
+        match &self.result {
+            Ok(verdict) => {
+                line["p99_us"] = verdict.p99_us.into();
+                line["lost_frames"] = verdict.lost.into();
+                line["load_cpu_share"] = rounded(verdict.load_share);
+                if let Some(share) = verdict.relay_share {
+                    line["relay_cpu_share"] = rounded(share);
+                }
+            }
+            Err(error) => line["reason"] = error.to_string().into(),
+        }
+        line["ok"] = self.is_good().into();
+        line
+    }
+
+    pub fn text(&self) -> String {
+        let viewers = self.viewers;
+        match &self.result {
+            Ok(verdict) => {
+                let end = if verdict.is_good { "good" } else { "too many" };
+                let p99 = milliseconds(verdict.p99_us);
+                let mut text = format!("{viewers:>6} viewers: p99 {p99} ms, {} lost", verdict.lost);
+                if let Some(share) = verdict.relay_share {
+                    write!(text, ", relay {:.0} %", 100.0 * share).expect("it is a string");
+                }
+                if verdict.load_share > BUSY_SHARE {
+                    let share = 100.0 * verdict.load_share;
+                    write!(text, ", this client {share:.0} %").expect("it is a string");
+                }
+                format!("{text}: {end}")
+            }
+            Err(error) => format!("{viewers:>6} viewers: {error}"),
+        }
+    }
+}
+
+pub fn max_line(viewers: u32) -> Value {
+    json!({ "type": "max", "viewers": viewers })
+}
+
+pub fn load_share(settings: &Settings, outcome: &Outcome) -> f64 {
     outcome.load_cpu.as_secs_f64() / settings.duration.as_secs_f64()
 }
 
@@ -205,7 +270,7 @@ pub fn summary(scenario: &Scenario, settings: &Settings, outcome: &Outcome) -> S
     let Outcome { measure, balance, .. } = outcome;
     let mut out = String::new();
     let mut row = |name: &str, value: String| {
-        writeln!(out, "  {name:<14}{value}").expect("a string takes everything");
+        writeln!(out, "  {name:<14}{value}").expect("it is a string");
     };
     row(
         "measured",
@@ -254,7 +319,7 @@ pub fn summary(scenario: &Scenario, settings: &Settings, outcome: &Outcome) -> S
         {
             if count > 0 {
                 let cost = cpu_s * 1e6 / count as f64;
-                write!(text, ", {cost:.2} µs per {what}").expect("a string takes everything");
+                write!(text, ", {cost:.2} µs per {what}").expect("it is a string");
             }
         }
         row("relay", text);
@@ -271,7 +336,9 @@ pub fn summary(scenario: &Scenario, settings: &Settings, outcome: &Outcome) -> S
     let lag = measure.lag.total.value_at_quantile(0.99);
     row("this client", format!("{:.1} % of a core, sent within {lag} µs (p99)", 100.0 * share));
     if share > BUSY_SHARE {
-        row("", "was itself busy: latencies and losses may be its own".to_owned());
+        row("", "it was busy itself: latencies and losses may be its own".to_owned());
+    } else if lag > LAG_US_MAX {
+        row("", "it had to wait for its core, and latencies include that".to_owned());
     }
     if measure.errors > 0 {
         row("errors", measure.errors.to_string());
@@ -305,8 +372,10 @@ pub fn milliseconds(us: u64) -> String {
 /// Shows a measurement as it goes, and writes its seconds.
 pub struct Live<'a> {
     bar: ProgressBar,
-    style: Shown,
+    shown: Option<Shown>,
     duration: Duration,
+    /// What is measured, where there are several measurements.
+    title: String,
     lines: &'a mut Lines,
     /// What the last second was like.
     last: String,
@@ -321,33 +390,32 @@ enum Shown {
 }
 
 impl<'a> Live<'a> {
-    pub fn new(is_quiet: bool, duration: Duration, lines: &'a mut Lines) -> Live<'a> {
+    pub fn new(
+        is_quiet: bool,
+        duration: Duration,
+        title: String,
+        lines: &'a mut Lines,
+    ) -> Live<'a> {
         let target = match is_quiet {
             true => ProgressDrawTarget::hidden(),
             false => ProgressDrawTarget::stderr_with_hz(10),
         };
         let bar = ProgressBar::with_draw_target(None, target);
-        let live =
-            Live { bar, style: Shown::Bar, duration, lines, last: String::new(), failed: None };
-        live.with_style(Shown::Words)
-    }
-
-    fn with_style(mut self, style: Shown) -> Live<'a> {
-        self.show(style);
-        self
+        let last = String::new();
+        Live { bar, shown: None, duration, title, lines, last, failed: None }
     }
 
     fn show(&mut self, style: Shown) {
-        if self.style == style {
+        if self.shown.replace(style) == Some(style) {
             return;
         }
-        self.style = style;
         let template = match style {
-            Shown::Words => "{spinner} {msg}",
-            Shown::Bar => "measuring {bar:20} {pos}/{len} s  {msg}",
+            Shown::Words => "{spinner} {prefix}{msg}",
+            Shown::Bar => "{prefix}measuring {bar:20} {pos}/{len} s  {msg}",
         };
         let template = ProgressStyle::with_template(template).expect("a valid template");
         self.bar.set_style(template.progress_chars("=> "));
+        self.bar.set_prefix(self.title.clone());
     }
 
     fn say(&mut self, text: String) {
@@ -400,7 +468,7 @@ impl Watch for Live<'_> {
             .collect();
         self.last = texts.join("; ");
         if let Some(share) = relay_cpu_share {
-            write!(self.last, "; relay {:.0} %", 100.0 * share).expect("a string takes everything");
+            write!(self.last, "; relay {:.0} %", 100.0 * share).expect("it is a string");
         }
     }
 }

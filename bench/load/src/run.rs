@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quinn_proto::ConnectionError;
-use shardcast::wire::{StreamCode, Version};
+use shardcast::wire::{Path, StreamCode, Version};
 
 use crate::clock::{Clock, MILLISECOND, SECOND};
 use crate::fetcher::Wanted;
@@ -19,7 +19,12 @@ use crate::shared::{Action, Shared};
 /// How long a connection may take, and how long the relay may take to let everybody in after the
 /// last one was made.
 const CONNECT_NS_MAX: u64 = 10 * SECOND;
+/// How long the very first connection may take: there is nothing else to wait for.
+const FIRST_CONNECT_NS_MAX: u64 = 5 * SECOND;
 const SETTLE_NS_MAX: u64 = 15 * SECOND;
+
+/// How long the relay may take to ask publishers what they announce.
+const ASKED_NS_MAX: u64 = 5 * SECOND;
 
 /// Nobody may have been refused for this long before content begins.
 const QUIET_NS: u64 = 300 * MILLISECOND;
@@ -80,15 +85,34 @@ pub enum RunError {
     )]
     Slow { made: usize, planned: usize, after: Duration },
     #[error(
-        "the relay never asked {0} of the publishers what they announce: may they publish there?"
+        "the relay did not ask {count} of the publishers for their broadcasts: may {path} be published \
+         there?"
     )]
-    NotAsked(usize),
+    NotAsked { count: usize, path: Path },
     #[error("{count} subscriptions were refused until we gave up; the last: {what}: {code}")]
     Refused { count: usize, what: String, code: StreamCode },
     #[error("listeners heard of {heard} of {expected} broadcasts within {} s", after.as_secs())]
     Unheard { heard: usize, expected: usize, after: Duration },
     #[error("a publisher's connection was lost: {0}")]
     PublisherLost(String),
+}
+
+impl RunError {
+    /// Whether fewer viewers could have been served.
+    pub fn is_overload(&self) -> bool {
+        match self {
+            RunError::Quic(_)
+            | RunError::Proc(_)
+            | RunError::Unreachable { .. }
+            | RunError::Version { .. }
+            | RunError::NotAsked { .. } => false,
+            RunError::Connection { .. }
+            | RunError::Slow { .. }
+            | RunError::Refused { .. }
+            | RunError::Unheard { .. }
+            | RunError::PublisherLost(_) => true,
+        }
+    }
 }
 
 /// How far a measurement is.
@@ -223,7 +247,6 @@ impl Run {
         let farewell = self.farewell();
         result?;
         farewell?;
-        let span = self.shared.measure.span();
         let relay = match (&self.usage.before, &self.usage.start, &self.usage.end) {
             (Some(before), Some(start), Some(end)) => Some(Used {
                 threads: end.since(start),
@@ -232,7 +255,6 @@ impl Run {
             }),
             _ => None,
         };
-        debug_assert!(span.start < span.end);
         Ok(Outcome {
             connections: self.peers.len(),
             balance: self.shared.measure.balance(self.shared.schedule.as_ref()),
@@ -320,10 +342,6 @@ impl Run {
         if matches!(self.part, Part::Publishers | Part::Others | Part::Settling { .. }) {
             if is_unknown_alpn(reason) {
                 return Err(RunError::Version { address, version: self.settings.version });
-            }
-            if matches!(reason, ConnectionError::TimedOut) && self.made == 0 {
-                let after = Duration::from_nanos(CONNECT_NS_MAX);
-                return Err(RunError::Unreachable { address, after });
             }
             let (made, reason) = (self.made, reason.to_string());
             return Err(RunError::Connection { address, made, planned, reason });
@@ -420,10 +438,11 @@ impl Run {
     }
 
     fn check_connecting(&self, now: u64) -> Result<(), RunError> {
-        let after = Duration::from_nanos(CONNECT_NS_MAX);
+        let patience = if self.made == 0 { FIRST_CONNECT_NS_MAX } else { CONNECT_NS_MAX };
+        let after = nanos(patience);
         let is_overdue =
-            |peer: &&Peer| peer.state == State::Connecting && now > peer.begun_at + CONNECT_NS_MAX;
-        if self.peers.iter().any(|peer| is_overdue(&peer)) {
+            |peer: &Peer| peer.state == State::Connecting && now > peer.begun_at + patience;
+        if self.peers[..self.begun].iter().any(is_overdue) {
             let (made, planned) = (self.made, self.peers.len());
             let address = self.quic.address();
             return Err(match made {
@@ -433,9 +452,10 @@ impl Run {
         }
         let publishers = self.shared.plan.publishers;
         let asked = self.shared.asked_publishers;
-        let last = self.connecting.at(publishers as u64) + CONNECT_NS_MAX;
+        let last = self.connecting.at(publishers as u64) + ASKED_NS_MAX;
         if self.part == Part::Publishers && self.made == publishers && now > last {
-            return Err(RunError::NotAsked(publishers - asked));
+            let path = self.shared.plan.paths[0].clone();
+            return Err(RunError::NotAsked { count: publishers - asked, path });
         }
         Ok(())
     }
@@ -470,7 +490,7 @@ impl Run {
         if now < since + patience {
             return Ok(false);
         }
-        let after = Duration::from_nanos(patience);
+        let after = nanos(patience);
         match (&shared.refusal, heard) {
             (Some(refusal), _) if shared.unsubscribed > 0 => Err(RunError::Refused {
                 count: shared.unsubscribed,

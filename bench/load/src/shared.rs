@@ -86,7 +86,7 @@ pub struct Shared {
     pub measure: Measure,
     /// By broadcast.
     pub changed: Vec<Changed>,
-    /// Publishers that were asked what they announce.
+    /// Publishers that were asked for all that they announce.
     pub asked_publishers: usize,
     /// Accounts without a subscription, and when that number changed last.
     pub unsubscribed: usize,
