@@ -181,7 +181,7 @@ pub const TIMER_TICK: Duration = Duration::from_millis(1);
 
 /// Packets that a client may leave unacknowledged, or for its acknowledgement delay, whichever is
 /// less. Its own default is one, and every acknowledgement costs us as much as a packet.
-pub const ACK_ELICITING_THRESHOLD: u64 = 10;
+pub const ACK_ELICITING_THRESHOLD: u64 = 5;
 
 /// Bytes read from one stream in one turn, so that a fast publisher cannot hold up its shard.
 pub const READ_BYTES_PER_TURN: usize = 256 << 10;

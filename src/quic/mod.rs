@@ -123,7 +123,7 @@ fn transport() -> TransportConfig {
         .receive_window(RECEIVE_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
         .initial_rtt(INITIAL_RTT)
-        .ack_frequency_config(Some(ack_frequency))
+        .ack_frequency_config(None)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
     transport

@@ -16,7 +16,7 @@ use crate::h3::request::{self, Asked, Request, Status};
 use crate::h3::{self, Code, Violation};
 use crate::limits::HTTP3_READ_BYTES_MAX;
 use crate::session::streams::{StreamId, WriteEnd};
-use crate::wire::{SessionCode, decode_varint};
+use crate::wire::{SessionCode, StreamCode, decode_varint};
 
 /// Above everything that a session sends.
 const PRIORITY: i32 = i32::MAX;
@@ -179,8 +179,11 @@ impl Web {
             // Also the request that waits for its answer: nobody would read it.
             self.asked.take_if(|(asked, _)| *asked == id);
             self.streams.remove(&id);
-            raw.reset(id, varint(Code::NO_ERROR.0));
-            raw.stop(id, varint(Code::NO_ERROR.0));
+            // Its first bytes may be late: as a stream of the session it needs a code of a session,
+            // and HTTP/3 takes a code that it does not know for NO_ERROR.
+            let code = varint(StreamCode::CANCEL.to_http3());
+            raw.reset(id, code);
+            raw.stop(id, code);
         } else {
             out.push_back(Event::Stopped(id));
         }

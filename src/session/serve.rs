@@ -268,9 +268,7 @@ impl Session {
             return false;
         }
         let is_parked = |cursor: &Cursor| cursor.is_parked(content);
-        has_ended
-            && served.open.is_empty()
-            && !served.cursor.as_ref().is_some_and(is_parked)
+        has_ended && served.open.is_empty() && !served.cursor.as_ref().is_some_and(is_parked)
     }
 
     /// Moves one group as far as it goes.
