@@ -111,9 +111,12 @@ impl Config {
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("ten seconds fit a varint");
-    // Asked of peers that know the extension, as every quinn does.
+    // Asked of peers that know the extension, as every quinn does. What comes out of order is
+    // acknowledged at once, as without it.
     let mut ack_frequency = AckFrequencyConfig::default();
-    ack_frequency.ack_eliciting_threshold(varint(ACK_ELICITING_THRESHOLD));
+    ack_frequency
+        .ack_eliciting_threshold(varint(ACK_ELICITING_THRESHOLD))
+        .reordering_threshold(varint(1));
     transport
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -123,7 +126,7 @@ fn transport() -> TransportConfig {
         .receive_window(RECEIVE_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
         .initial_rtt(INITIAL_RTT)
-        .ack_frequency_config(None)
+        .ack_frequency_config(Some(ack_frequency))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
     transport
