@@ -79,7 +79,7 @@ impl Play {
             id,
             broadcast: Path::parse(BROADCAST).unwrap(),
             track: "t0".to_owned(),
-            preferences: crate::server::WANTED,
+            preferences: crate::server::requests::WANTED,
         }
         .encode(version, &mut request);
         let stream = self.rig.clients[client].open(Dir::Bi, &request, false);
@@ -362,7 +362,7 @@ fn nonsense_ends_its_own_connection_only() {
         id: 0,
         broadcast: Path::parse(BROADCAST).unwrap(),
         track: "t".repeat(5000),
-        preferences: crate::server::WANTED,
+        preferences: crate::server::requests::WANTED,
     }
     .encode(version, &mut long_name);
     // On a stream of which kind; what; and whether that is more than a stream's own end.
