@@ -54,7 +54,7 @@ impl Endpoint {
     ) -> Endpoint {
         let endpoint = Arc::new(config.endpoint(shard, shards, seed));
         Endpoint {
-            proto: proto::Endpoint::new(endpoint, Some(config.server.clone()), true, None),
+            proto: proto::Endpoint::new(endpoint, Some(config.server()), true, None),
             conns: Vec::new(),
             live: 0,
             handshakes: 0,

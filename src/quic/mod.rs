@@ -94,7 +94,9 @@ impl Config {
         Ok(Config { keys, server: Arc::new(server) })
     }
 
-    fn endpoint(&self, shard: usize, shards: usize, seed: u64) -> EndpointConfig {
+    /// Public, as [`Config::server`] is, for the program that measures what this stack costs without
+    /// a relay on it: it must have the same connections.
+    pub fn endpoint(&self, shard: usize, shards: usize, seed: u64) -> EndpointConfig {
         let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &self.keys.reset);
         let mut config = EndpointConfig::new(Arc::new(reset));
         let key = self.keys.cid;
@@ -105,6 +107,10 @@ impl Config {
         rng_seed[8] = shard as u8;
         config.rng_seed(Some(rng_seed));
         config
+    }
+
+    pub fn server(&self) -> Arc<ServerConfig> {
+        self.server.clone()
     }
 }
 

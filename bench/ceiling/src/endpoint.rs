@@ -1,0 +1,294 @@
+//! All connections: which have something to do, and when. The policies are those of the relay's own
+//! `quic/endpoint.rs`, without what only a relay in the open needs.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use quinn_proto as proto;
+use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
+use shardcast::limits::{TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN};
+use shardcast::net::{Datagrams, Ecn, Received, Sent, Train};
+use shardcast::quic::Config;
+
+use crate::conn::Conn;
+use crate::limits::{CONNECTIONS_MAX, RESPONSES_MAX};
+
+/// A connection, whether or not it is still there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnRef {
+    pub slot: usize,
+    pub generation: u32,
+}
+
+pub struct Endpoint {
+    proto: proto::Endpoint,
+    /// By quinn-proto's handle.
+    conns: Vec<Option<Box<Conn>>>,
+    live: usize,
+    generation: u32,
+    with_events: Vec<usize>,
+    dirty: Vec<usize>,
+    timers: BinaryHeap<Reverse<(Instant, usize, u32)>>,
+    /// Answers that belong to no connection.
+    responses: VecDeque<(Transmit, Vec<u8>)>,
+    /// Transmit buffers between uses.
+    pool: Vec<Vec<u8>>,
+}
+
+impl Endpoint {
+    pub fn new(config: &Config, seed: u64) -> Endpoint {
+        let endpoint = Arc::new(config.endpoint(0, 1, seed));
+        Endpoint {
+            proto: proto::Endpoint::new(endpoint, Some(config.server()), true, None),
+            conns: Vec::new(),
+            live: 0,
+            generation: 0,
+            with_events: Vec::new(),
+            dirty: Vec::new(),
+            timers: BinaryHeap::new(),
+            responses: VecDeque::new(),
+            pool: Vec::new(),
+        }
+    }
+
+    /// The connection in a slot, and its name.
+    pub fn at(&mut self, slot: usize) -> Option<(ConnRef, &mut Conn)> {
+        let conn = self.conns.get_mut(slot)?.as_deref_mut()?;
+        Some((ConnRef { slot, generation: conn.generation }, conn))
+    }
+
+    /// The connection, for a write: it will be transmitted.
+    pub fn touch(&mut self, name: ConnRef) -> Option<&mut Conn> {
+        let conn = self.conns.get_mut(name.slot)?.as_deref_mut()?;
+        if conn.generation != name.generation {
+            return None;
+        }
+        if !std::mem::replace(&mut conn.is_dirty, true) {
+            self.dirty.push(name.slot);
+        }
+        Some(conn)
+    }
+
+    pub fn receive(&mut self, now: Instant, datagram: Received) {
+        let mut buf = self.pool.pop().unwrap_or_default();
+        let Received { remote, local_ip, ecn, data } = datagram;
+        let ecn = ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn.bits()));
+        let response = match self.proto.handle(now, remote, local_ip, ecn, data, &mut buf) {
+            None => None,
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some((_, conn)) = self.at(handle.0) {
+                    conn.proto.handle_event(event);
+                    self.note_events(handle.0);
+                }
+                None
+            }
+            Some(DatagramEvent::Response(transmit)) => Some(transmit),
+            Some(DatagramEvent::NewConnection(incoming)) if self.live >= CONNECTIONS_MAX => {
+                Some(self.proto.refuse(incoming, &mut buf))
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                match self.proto.accept(incoming, now, &mut buf, None) {
+                    Ok((handle, conn)) => {
+                        self.insert(handle.0, conn);
+                        None
+                    }
+                    Err(error) => error.response,
+                }
+            }
+        };
+        match response {
+            Some(transmit) if self.responses.len() < RESPONSES_MAX => {
+                self.responses.push_back((transmit, buf));
+            }
+            _ => recycle(&mut self.pool, buf),
+        }
+    }
+
+    fn insert(&mut self, slot: usize, conn: proto::Connection) {
+        if self.conns.len() <= slot {
+            self.conns.resize_with(slot + 1, || None);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        self.conns[slot] = Some(Box::new(Conn::new(conn, self.generation)));
+        self.live += 1;
+        self.note_events(slot);
+    }
+
+    fn note_events(&mut self, slot: usize) {
+        let Some(conn) = self.conns[slot].as_deref_mut() else { return };
+        if !std::mem::replace(&mut conn.has_events, true) {
+            self.with_events.push(slot);
+        }
+        if !std::mem::replace(&mut conn.is_dirty, true) {
+            self.dirty.push(slot);
+        }
+    }
+
+    /// The next connection with events; each is listed once however much happened to it.
+    pub fn next_with_events(&mut self) -> Option<usize> {
+        let slot = self.with_events.pop()?;
+        if let Some(conn) = self.conns[slot].as_deref_mut() {
+            conn.has_events = false;
+        }
+        Some(slot)
+    }
+
+    pub fn fire_timers(&mut self, now: Instant) {
+        while let Some(&Reverse((at, slot, generation))) = self.timers.peek() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(conn) = self.conns[slot].as_deref_mut() else { continue };
+            if conn.generation != generation || conn.scheduled != Some(at) {
+                continue;
+            }
+            conn.scheduled = None;
+            if conn.proto.poll_timeout().is_some_and(|deadline| deadline <= now) {
+                conn.proto.handle_timeout(now);
+                self.note_events(slot);
+            } else {
+                self.schedule(slot);
+            }
+        }
+    }
+
+    pub fn next_timer(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Enters a connection's next deadline into the heap, unless an earlier entry will look after
+    /// it anyway.
+    fn schedule(&mut self, slot: usize) {
+        let Some(conn) = self.conns[slot].as_deref_mut() else { return };
+        let Some(at) = conn.proto.poll_timeout() else { return };
+        if conn.scheduled.is_none_or(|scheduled| at < scheduled) {
+            conn.scheduled = Some(at);
+            self.timers.push(Reverse((at, slot, conn.generation)));
+        }
+    }
+
+    /// Transmits every dirty connection once. True if something had to be left for later.
+    pub fn transmit(&mut self, now: Instant, io: &mut impl Datagrams) -> bool {
+        while let Some((transmit, buf)) = self.responses.pop_front() {
+            if io.send(&train(&transmit, &buf)) == Sent::Blocked {
+                self.responses.push_front((transmit, buf));
+                return true;
+            }
+            recycle(&mut self.pool, buf);
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut done = 0;
+        for &slot in &dirty {
+            let Some(conn) = self.conns[slot].as_deref_mut() else {
+                done += 1;
+                continue;
+            };
+            conn.is_dirty = false;
+            let transmitted = transmit_one(conn, now, io, &mut self.pool);
+            // A connection that is behind a full socket keeps its place.
+            if transmitted != Transmitted::All {
+                conn.is_dirty = true;
+            }
+            if transmitted == Transmitted::More {
+                self.dirty.push(slot);
+            }
+            self.after(slot);
+            if transmitted == Transmitted::Blocked {
+                break;
+            }
+            done += 1;
+        }
+        let is_blocked = done < dirty.len();
+        dirty.drain(..done);
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+        is_blocked || !self.dirty.is_empty()
+    }
+
+    /// Lets the endpoint know what a connection has decided, and forgets it when it is done.
+    fn after(&mut self, slot: usize) {
+        while let Some(conn) = self.conns[slot].as_deref_mut() {
+            let Some(event) = conn.proto.poll_endpoint_events() else { break };
+            let is_drained = event.is_drained();
+            let answer = self.proto.handle_event(ConnectionHandle(slot), event);
+            if is_drained {
+                self.conns[slot] = None;
+                self.live -= 1;
+                return;
+            }
+            if let (Some(answer), Some(conn)) = (answer, self.conns[slot].as_deref_mut()) {
+                conn.proto.handle_event(answer);
+                self.note_events(slot);
+            }
+        }
+        self.schedule(slot);
+    }
+
+    /// Every connection there is.
+    pub fn all(&self) -> Vec<ConnRef> {
+        let conns = self.conns.iter().enumerate();
+        let named = conns.filter_map(|(slot, conn)| {
+            Some(ConnRef { slot, generation: conn.as_ref()?.generation })
+        });
+        named.collect()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transmitted {
+    All,
+    /// Its share of this turn is used up.
+    More,
+    /// The socket takes nothing.
+    Blocked,
+}
+
+fn transmit_one(
+    conn: &mut Conn,
+    now: Instant,
+    io: &mut impl Datagrams,
+    pool: &mut Vec<Vec<u8>>,
+) -> Transmitted {
+    conn.settle(now);
+    let segments = io.max_segments().min(TRAIN_SEGMENTS_MAX);
+    for _ in 0..TRAINS_PER_TURN {
+        let (transmit, buf) = match conn.unsent.take() {
+            Some(unsent) => unsent,
+            None => {
+                let mut buf = pool.pop().unwrap_or_default();
+                match conn.proto.poll_transmit(now, segments, &mut buf) {
+                    Some(transmit) => (transmit, buf),
+                    None => {
+                        pool.push(buf);
+                        return Transmitted::All;
+                    }
+                }
+            }
+        };
+        if io.send(&train(&transmit, &buf)) == Sent::Blocked {
+            conn.unsent = Some((transmit, buf));
+            return Transmitted::Blocked;
+        }
+        recycle(pool, buf);
+    }
+    Transmitted::More
+}
+
+/// Keeps a buffer for the next train, which must find it empty.
+fn recycle(pool: &mut Vec<Vec<u8>>, mut buf: Vec<u8>) {
+    buf.clear();
+    pool.push(buf);
+}
+
+fn train<'a>(transmit: &Transmit, buf: &'a [u8]) -> Train<'a> {
+    Train {
+        destination: transmit.destination,
+        source_ip: transmit.src_ip,
+        ecn: transmit.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8)),
+        contents: &buf[..transmit.size],
+        segment_size: transmit.segment_size,
+    }
+}
