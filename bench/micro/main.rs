@@ -1,6 +1,6 @@
 //! What the steps of a relay cost, each by itself: no network and a made-up clock.
 //!
-//!     cargo bench --bench micro                   all, in two minutes
+//!     cargo bench --bench micro                   all, in a minute
 //!     cargo bench --bench micro -- home_fetch     those whose name contains that
 //!
 //! Every figure is wall time of one operation, in the unit that is printed beside it; `--verbose`
