@@ -61,7 +61,7 @@ impl Play {
         let mut answer = Vec::new();
         AnnounceOk { hop: 5, active: 1 }.encode(&mut answer);
         let suffix = Path::parse(BROADCAST).unwrap();
-        Announce::Start { suffix, hops: Hops::from_slice(&[5]).unwrap(), cost: Cost::ZERO }
+        Announce::Start { suffix, hops: Hops::new(), cost: Cost::ZERO }
             .encode(version, &mut answer);
         // In pieces, as a network may.
         let (first, rest) = answer.split_at(4);
