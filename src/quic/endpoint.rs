@@ -10,7 +10,9 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
 use super::conn::Conn;
 use super::timers::Timers;
 use super::{Config, Event};
-use crate::limits::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN};
+use crate::limits::{
+    HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, TIMER_SLACK, TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN,
+};
 use crate::net::{Datagrams, Ecn, Received, Sent, Train};
 
 /// What a datagram brought.
@@ -195,8 +197,9 @@ impl Endpoint {
         self.due = due;
     }
 
+    /// When to look at the timers, if nothing else happens before.
     pub fn next_timer(&self) -> Option<Instant> {
-        self.timers.next()
+        self.timers.next().map(|at| at + TIMER_SLACK)
     }
 
     /// Sets when a connection is to be looked at next.

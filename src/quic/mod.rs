@@ -19,6 +19,7 @@ use quinn_proto::{
 
 pub use conn::{ALPN_HTTP3, Conn};
 pub use endpoint::{Arrival, Endpoint};
+pub use timers::Timers;
 
 use crate::h3::request::Request;
 use crate::limits::*;

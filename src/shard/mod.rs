@@ -23,7 +23,7 @@ use rustc_hash::FxHashMap;
 use crate::h3::request::{Request, Status};
 use crate::limits::{
     CLOSE_GRACE_MIN, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
-    ROOT_BYTES_MAX, TIMER_SLACK,
+    ROOT_BYTES_MAX,
 };
 use crate::net::{Datagrams, Received, steer};
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
@@ -201,8 +201,7 @@ impl Shard {
         }
         // Nobody tells when a full socket or lane drains.
         let retry = (unsent || unposted).then(|| now + RETRY_AFTER);
-        let conns = self.endpoint.next_timer().map(|at| at + TIMER_SLACK);
-        let timers = [retry, conns, self.tracks.next_timer(), self.ends_at];
+        let timers = [retry, self.endpoint.next_timer(), self.tracks.next_timer(), self.ends_at];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 

@@ -21,8 +21,6 @@ pub struct Conn {
     pub has_events: bool,
     /// On the list of connections that may have something to send.
     pub is_dirty: bool,
-    /// The earliest entry in the timer heap.
-    pub scheduled: Option<Instant>,
     /// A train that the socket would not take yet.
     pub unsent: Option<(proto::Transmit, Vec<u8>)>,
     /// Why it is to be closed.
@@ -80,7 +78,6 @@ impl Conn {
             generation,
             has_events: false,
             is_dirty: false,
-            scheduled: None,
             unsent: None,
             closes: None,
             is_established: false,

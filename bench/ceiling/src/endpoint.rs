@@ -1,16 +1,15 @@
 //! All connections: which have something to do, and when. The policies are those of the relay's own
 //! `quic/endpoint.rs`, without what only a relay in the open needs.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use quinn_proto as proto;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
-use shardcast::limits::{TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN};
+use shardcast::limits::{TIMER_SLACK, TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN};
 use shardcast::net::{Datagrams, Ecn, Received, Sent, Train};
-use shardcast::quic::Config;
+use shardcast::quic::{Config, Timers};
 
 use crate::conn::Conn;
 use crate::limits::{CONNECTIONS_MAX, RESPONSES_MAX};
@@ -30,7 +29,9 @@ pub struct Endpoint {
     generation: u32,
     with_events: Vec<usize>,
     dirty: Vec<usize>,
-    timers: BinaryHeap<Reverse<(Instant, usize, u32)>>,
+    timers: Timers,
+    /// Empty; keeps its memory.
+    due: Vec<usize>,
     /// Answers that belong to no connection.
     responses: VecDeque<(Transmit, Vec<u8>)>,
     /// Transmit buffers between uses.
@@ -47,7 +48,8 @@ impl Endpoint {
             generation: 0,
             with_events: Vec::new(),
             dirty: Vec::new(),
-            timers: BinaryHeap::new(),
+            timers: Timers::new(Instant::now()),
+            due: Vec::new(),
             responses: VecDeque::new(),
             pool: Vec::new(),
         }
@@ -136,16 +138,10 @@ impl Endpoint {
     }
 
     pub fn fire_timers(&mut self, now: Instant) {
-        while let Some(&Reverse((at, slot, generation))) = self.timers.peek() {
-            if at > now {
-                return;
-            }
-            self.timers.pop();
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.take_due(now, &mut due);
+        for slot in due.drain(..) {
             let Some(conn) = self.conns[slot].as_deref_mut() else { continue };
-            if conn.generation != generation || conn.scheduled != Some(at) {
-                continue;
-            }
-            conn.scheduled = None;
             if conn.proto.poll_timeout().is_some_and(|deadline| deadline <= now) {
                 conn.proto.handle_timeout(now);
                 self.note_events(slot);
@@ -153,21 +149,16 @@ impl Endpoint {
                 self.schedule(slot);
             }
         }
+        self.due = due;
     }
 
     pub fn next_timer(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, ..))| *at)
+        self.timers.next().map(|at| at + TIMER_SLACK)
     }
 
-    /// Enters a connection's next deadline into the heap, unless an earlier entry will look after
-    /// it anyway.
     fn schedule(&mut self, slot: usize) {
         let Some(conn) = self.conns[slot].as_deref_mut() else { return };
-        let Some(at) = conn.proto.poll_timeout() else { return };
-        if conn.scheduled.is_none_or(|scheduled| at < scheduled) {
-            conn.scheduled = Some(at);
-            self.timers.push(Reverse((at, slot, conn.generation)));
-        }
+        self.timers.set(slot, conn.proto.poll_timeout());
     }
 
     /// Transmits every dirty connection once. True if something had to be left for later.
@@ -217,6 +208,7 @@ impl Endpoint {
             if is_drained {
                 self.conns[slot] = None;
                 self.live -= 1;
+                self.timers.set(slot, None);
                 return;
             }
             if let (Some(answer), Some(conn)) = (answer, self.conns[slot].as_deref_mut()) {

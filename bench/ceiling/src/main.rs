@@ -33,6 +33,9 @@ use shardcast::wire::Version;
 
 use server::{Server, Stop};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const EXIT_FAILED: u8 = 1;
 
 /// A bare fan-out on shardcast's own stack, to compare the relay with.
@@ -105,8 +108,7 @@ async fn serve(quic: Config, post: Post<Stop>, mut socket: Socket) {
             let _ = writeln!(io::stderr(), "{:?} {:?}", server.counters(), socket.counts());
         }
         next
-    })
-    .await;
+    });
 }
 
 fn block_signals() -> io::Result<libc::sigset_t> {
