@@ -80,7 +80,7 @@ encode() {
 start_relay() {
     local binary="$root/target/release/shardcast" deadline
     say 'building the relay (minutes the first time)'
-    cargo build --release --manifest-path "$root/Cargo.toml" >&2
+    cargo build --release --workspace --bins --manifest-path "$root/Cargo.toml" >&2
     deadline=$((SECONDS + PATIENCE_SECONDS))
     "$binary" --listen 127.0.0.1:0 --shards "$shards" --listen-tls-generate localhost \
         --auth-public '**' --log-level info >"$work/relay.log" 2>&1 &

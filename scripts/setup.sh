@@ -39,11 +39,15 @@ NEEDS=(
 )
 #   chromium, node   run the pages that publish and watch; npm brings their client
 #   curl             asks the relay's HTTP server
+#   valgrind         counts the instructions of the hot path
+#   openssl          makes the certificate of relays that are measured
 [[ -n $minimal ]] || NEEDS+=(
     "chromium chromium"
     "node nodejs"
     "npm npm"
     "curl curl"
+    "valgrind valgrind"
+    "openssl openssl"
 )
 
 packages=()

@@ -26,7 +26,7 @@ summary() {
         awk '/^test result:/ { passed += $4; ignored += $8 }
              END { printf "%d passed, %d ignored", passed, ignored }' "$logs/test.log"
         ;;
-    setup | video) tail -n 1 "$logs/$1.log" ;;
+    setup | measure | video) tail -n 1 "$logs/$1.log" ;;
     esac
 }
 
@@ -34,6 +34,7 @@ step setup scripts/setup.sh
 step fmt cargo fmt --all --check
 step clippy cargo clippy --workspace --all-targets -- -D warnings
 step test cargo test --workspace
+step measure python3 -m unittest discover -s scripts/measure -t scripts
 step video scripts/demo-video.sh
 echo "all passed in $SECONDS s"
 awk '/^test result:/ { passed += $4; failed += $6 }

@@ -72,8 +72,9 @@ def build(*packages: str) -> list[Path]:
     missing = [package for package in packages if given(OURS[package]) is None]
     if missing:
         say(f"building {', '.join(missing)} (minutes the first time)")
-        chosen = [part for package in missing for part in ("-p", package)]
-        run(["cargo", "build", "--release", *chosen], "the build")
+        # All together: chosen alone, each would have its dependencies with other features, and
+        # they would be built again.
+        run(["cargo", "build", "--release", "--workspace", "--bins"], "the build")
     return [given(OURS[package]) or TARGET / "release" / package for package in packages]
 
 
