@@ -223,7 +223,7 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
                 "shard ended"
             );
         }
-        next
+        (next, shard.pace(now))
     });
 }
 

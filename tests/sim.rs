@@ -15,9 +15,10 @@ mod support {
 }
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use quinn_proto::Dir;
-use shardcast::limits::{LINGER_DEFAULT, SETUP_TIMEOUT};
+use shardcast::limits::{LINGER_DEFAULT, SETUP_TIMEOUT, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET};
 use shardcast::shard::{CacheBounds, Held};
 use shardcast::wire::*;
 use support::network::{Random, Weather};
@@ -71,6 +72,28 @@ fn a_group_reaches_a_viewer_wherever_publisher_home_and_viewer_live() {
             w.end();
         }
     }
+}
+
+/// Pings and their acknowledgements may wait for each other; a handshake and content do not.
+#[test]
+fn shards_that_hear_nothing_take_their_time() {
+    const QUIET: [Duration; 2] = [TURN_INTERVAL_QUIET; 2];
+    const BRISK: [Duration; 2] = [TURN_INTERVAL_MIN; 2];
+    let mut w = world(2);
+    assert_eq!(w.paces(), QUIET);
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    let ann = w.viewer(Lite06, 1);
+    let sub = w.subscribe(ann, PATH, TRACK, live());
+    w.run(ms(200));
+    w.all_settled();
+    assert_eq!(w.paces(), BRISK);
+    // Everybody pings several times.
+    w.run(ms(9000));
+    assert_eq!(w.paces(), QUIET);
+    w.group(cam, 0, &[100]);
+    w.run(ms(100));
+    assert_eq!((w.got(sub).len(), w.paces()), (1, BRISK.to_vec()));
+    w.end();
 }
 
 #[test]

@@ -78,6 +78,11 @@ impl Endpoint {
         self.live
     }
 
+    /// Handshakes in progress.
+    pub fn handshakes(&self) -> usize {
+        self.handshakes
+    }
+
     pub fn receive(&mut self, now: Instant, datagram: Received) -> Arrival {
         let mut buf = self.pool.pop().unwrap_or_default();
         let Received { remote, local_ip, ecn, data } = datagram;

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 
@@ -125,15 +125,16 @@ pub enum Next {
     Stop,
 }
 
-/// Turns a shard until it stops: in place while there is work, asleep while there is none. Keeps
-/// the thread to itself.
-pub fn pump(mut parking: Parking, mut turn: impl FnMut(Instant) -> Next) {
+/// Turns a shard until it stops: in place while there is work, asleep while there is none. Beside
+/// what it wants next a turn says how long the next one should wait for company, if something comes
+/// soon. Keeps the thread to itself.
+pub fn pump(mut parking: Parking, mut turn: impl FnMut(Instant) -> (Next, Duration)) {
     loop {
         match turn(Instant::now()) {
-            Next::Stop => return,
-            Next::More => {}
-            Next::Until(deadline) => parking.park(Some(deadline)),
-            Next::Idle => parking.park(None),
+            (Next::Stop, _) => return,
+            (Next::More, _) => {}
+            (Next::Until(deadline), pace) => parking.park(Some(deadline), pace),
+            (Next::Idle, pace) => parking.park(None, pace),
         }
     }
 }
@@ -147,12 +148,12 @@ mod tests {
             Arc,
             atomic::{AtomicUsize, Ordering},
         },
-        time::Duration,
     };
 
     use super::*;
     use crate::{
         host::allowed_cores,
+        limits::TURN_INTERVAL_MIN,
         net::{Datagrams, Socket, bind_group},
         shard::mailbox::{Outside, Post, mesh},
     };
@@ -177,7 +178,7 @@ mod tests {
         spawn_on(allowed_cores()[0], "shard", move || async move {
             let parking = Parking::new(&socket, post.waker()).unwrap();
             let (mut socket, mut post, mut turn) = (socket, post, turn);
-            pump(parking, move |now| turn(now, &mut socket, &mut post));
+            pump(parking, move |now| (turn(now, &mut socket, &mut post), TURN_INTERVAL_MIN));
         })
         .unwrap()
     }

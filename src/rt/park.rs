@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, opcode, types};
 
-use crate::limits::TURN_INTERVAL_MIN;
 use crate::shard::mailbox::Parked;
 
 /// Two operations are in the ring at most.
@@ -76,9 +75,9 @@ impl Parking {
     /// Returns when the socket is readable, mail waits, or the deadline has passed. May return
     /// early for no reason.
     ///
-    /// Whatever comes within [`TURN_INTERVAL_MIN`] of the last turn waits for the rest of it: a
-    /// hundred acknowledgements that trickle in cost a few turns and not a hundred.
-    pub fn park(&mut self, deadline: Option<Instant>) {
+    /// What comes within `pace` of now waits for the rest of it: a hundred acknowledgements that
+    /// trickle in cost a few turns and not a hundred.
+    pub fn park(&mut self, deadline: Option<Instant>, pace: Duration) {
         let span = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
             Some(Duration::ZERO) => return,
             span => span.unwrap_or(SLEEP_MAX).min(SLEEP_MAX),
@@ -87,7 +86,7 @@ impl Parking {
         if self.parked.park(&self.waker) {
             self.watch();
             // An error is a wait that was cut short, which the caller cannot tell from a wake.
-            let _ = self.wait(span);
+            let _ = self.wait(span, pace);
             self.reap();
         }
         self.parked.unpark();
@@ -109,9 +108,9 @@ impl Parking {
         }
     }
 
-    fn wait(&mut self, span: Duration) -> io::Result<usize> {
+    fn wait(&mut self, span: Duration, pace: Duration) -> io::Result<usize> {
         let timespec = types::Timespec::from(span);
-        let min_wait = if self.has_min_wait { TURN_INTERVAL_MIN.min(span) } else { Duration::ZERO };
+        let min_wait = if self.has_min_wait { pace.min(span) } else { Duration::ZERO };
         let wait = Wait {
             sigmask: 0,
             sigmask_bytes: 0,

@@ -23,7 +23,7 @@ use rustc_hash::FxHashMap;
 use crate::h3::request::{Request, Status};
 use crate::limits::{
     CLOSE_GRACE_MIN, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
-    ROOT_BYTES_MAX,
+    QUIET_AFTER, ROOT_BYTES_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET,
 };
 use crate::net::{Datagrams, Received, steer};
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
@@ -139,6 +139,8 @@ pub struct Shard {
     /// Subscriptions and fetches that can make progress.
     unblocked: Vec<(usize, u32, StreamId)>,
     counters: Counters,
+    /// When a session last heard something.
+    heard_at: Option<Instant>,
     /// When this shard is over, whoever is still there.
     ends_at: Option<Instant>,
 }
@@ -168,6 +170,7 @@ impl Shard {
             unread: Vec::new(),
             unblocked: Vec::new(),
             counters: Counters::default(),
+            heard_at: None,
             ends_at: None,
         }
     }
@@ -205,6 +208,15 @@ impl Shard {
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
+    /// How long the next turn may wait for company.
+    pub fn pace(&self, now: Instant) -> Duration {
+        let is_quiet = self.heard_at.is_none_or(|at| at + QUIET_AFTER <= now);
+        match is_quiet && self.endpoint.handshakes() == 0 && self.ends_at.is_none() {
+            true => TURN_INTERVAL_QUIET,
+            false => TURN_INTERVAL_MIN,
+        }
+    }
+
     pub fn counters(&self) -> Counters {
         Counters { full_lanes_total: self.post.lane_full_total(), ..self.counters }
     }
@@ -222,6 +234,7 @@ impl Shard {
         let mut inbox = std::mem::take(&mut self.inbox);
         let more = self.post.take(MAIL_PER_TURN, &mut inbox);
         for (_, mail) in inbox.drain(..) {
+            self.heard_at = Some(now);
             self.handle_mail(now, mail);
             self.settle(now);
         }
@@ -328,6 +341,7 @@ impl Shard {
         }
         while let Some(slot) = self.endpoint.next_with_events() {
             while let Some(event) = self.endpoint.poll(slot) {
+                self.heard_at = Some(now);
                 self.handle_event(now, slot, event);
                 self.settle(now);
             }

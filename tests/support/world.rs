@@ -515,6 +515,11 @@ impl World {
         self.cores[shard].shard.counters()
     }
 
+    /// How long each shard's next turn may wait for company.
+    pub fn paces(&self) -> Vec<Duration> {
+        self.cores.iter().map(|core| core.shard.pace(self.now)).collect()
+    }
+
     pub fn held(&self) -> Vec<Held> {
         self.cores.iter().map(|core| core.shard.held()).collect()
     }

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use shardcast::config::IdentitySource;
 use shardcast::host;
+use shardcast::limits::TURN_INTERVAL_MIN;
 use shardcast::net::{Socket, bind_group};
 use shardcast::quic::{Config, Keys};
 use shardcast::rt::{self, Next, Parking};
@@ -107,7 +108,7 @@ async fn serve(quic: Config, post: Post<Stop>, mut socket: Socket) {
         if next == Next::Stop {
             let _ = writeln!(io::stderr(), "{:?} {:?}", server.counters(), socket.counts());
         }
-        next
+        (next, TURN_INTERVAL_MIN)
     });
 }
 
