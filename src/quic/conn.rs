@@ -8,6 +8,7 @@ use quinn_proto as proto;
 use quinn_proto::{Dir, VarInt};
 
 use super::streams::{RawEnd, RawStreams};
+use super::trains::Unsent;
 use super::web::Web;
 use super::{Event, INITIAL_RTT, varint};
 use crate::h3::request::Status;
@@ -33,8 +34,7 @@ pub struct Conn {
     is_touched: bool,
     /// When the session wants to be woken.
     pub(super) session_deadline: Option<Instant>,
-    /// A train that the socket would not take yet.
-    pub(super) unsent: Option<(proto::Transmit, Vec<u8>)>,
+    pub(super) unsent: Unsent,
     /// Streams of the peer that are known to the session; those open count towards the credit.
     credit: [u64; 2],
     pub(super) close: Option<(SessionCode, &'static str)>,

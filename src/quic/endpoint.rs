@@ -9,11 +9,10 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
 
 use super::conn::Conn;
 use super::timers::Timers;
+use super::trains::{self, Transmitted, recycle, train};
 use super::{Config, Event};
-use crate::limits::{
-    HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, TIMER_SLACK, TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN,
-};
-use crate::net::{Datagrams, Ecn, Received, Sent, Train};
+use crate::limits::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, TIMER_SLACK};
+use crate::net::{Datagrams, Received, Sent};
 
 /// What a datagram brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,7 +228,8 @@ impl Endpoint {
         for (index, &slot) in dirty.iter().enumerate() {
             let Some(conn) = self.conns[slot].as_deref_mut() else { continue };
             conn.is_dirty = false;
-            match transmit_one(conn, now, io, &mut self.pool) {
+            conn.settle(now);
+            match trains::transmit(&mut conn.proto, &mut conn.unsent, now, io, &mut self.pool) {
                 Transmitted::All => {}
                 Transmitted::More => {
                     left = true;
@@ -303,60 +303,5 @@ impl Endpoint {
                 self.note_events(slot);
             }
         }
-    }
-}
-
-enum Transmitted {
-    All,
-    /// Its share of this turn is used up.
-    More,
-    /// The socket takes nothing.
-    Blocked,
-}
-
-fn transmit_one(
-    conn: &mut Conn,
-    now: Instant,
-    io: &mut impl Datagrams,
-    pool: &mut Vec<Vec<u8>>,
-) -> Transmitted {
-    conn.settle(now);
-    let segments = io.max_segments().min(TRAIN_SEGMENTS_MAX);
-    for _ in 0..TRAINS_PER_TURN {
-        let (transmit, buf) = match conn.unsent.take() {
-            Some(unsent) => unsent,
-            None => {
-                let mut buf = pool.pop().unwrap_or_default();
-                match conn.proto.poll_transmit(now, segments, &mut buf) {
-                    Some(transmit) => (transmit, buf),
-                    None => {
-                        pool.push(buf);
-                        return Transmitted::All;
-                    }
-                }
-            }
-        };
-        if io.send(&train(&transmit, &buf)) == Sent::Blocked {
-            conn.unsent = Some((transmit, buf));
-            return Transmitted::Blocked;
-        }
-        recycle(pool, buf);
-    }
-    Transmitted::More
-}
-
-/// Keeps a buffer for the next train, which must find it empty.
-fn recycle(pool: &mut Vec<Vec<u8>>, mut buf: Vec<u8>) {
-    buf.clear();
-    pool.push(buf);
-}
-
-fn train<'a>(transmit: &Transmit, buf: &'a [u8]) -> Train<'a> {
-    Train {
-        destination: transmit.destination,
-        source_ip: transmit.src_ip,
-        ecn: transmit.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8)),
-        contents: &buf[..transmit.size],
-        segment_size: transmit.segment_size,
     }
 }

@@ -7,6 +7,7 @@ mod conn;
 mod endpoint;
 mod streams;
 mod timers;
+pub mod trains;
 mod web;
 
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use quinn_proto as proto;
 use quinn_proto::{Dir, StreamId, VarInt};
 use rustc_hash::FxHashMap;
 use shardcast::limits::{READ_BYTES_PER_TURN, STREAMS_MAX, STREAMS_UNI_PUBLISHER};
+use shardcast::quic::trains::Unsent;
 use shardcast::wire::{SessionCode, StreamCode};
 use slab::Slab;
 
@@ -21,8 +22,7 @@ pub struct Conn {
     pub has_events: bool,
     /// On the list of connections that may have something to send.
     pub is_dirty: bool,
-    /// A train that the socket would not take yet.
-    pub unsent: Option<(proto::Transmit, Vec<u8>)>,
+    pub unsent: Unsent,
     /// Why it is to be closed.
     closes: Option<(SessionCode, &'static str)>,
     is_established: bool,

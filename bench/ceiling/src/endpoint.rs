@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use quinn_proto as proto;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
-use shardcast::limits::{TIMER_SLACK, TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN};
-use shardcast::net::{Datagrams, Ecn, Received, Sent, Train};
+use shardcast::limits::TIMER_SLACK;
+use shardcast::net::{Datagrams, Received, Sent};
+use shardcast::quic::trains::{self, Transmitted, recycle, train};
 use shardcast::quic::{Config, Timers};
 
 use crate::conn::Conn;
@@ -178,7 +179,9 @@ impl Endpoint {
                 continue;
             };
             conn.is_dirty = false;
-            let transmitted = transmit_one(conn, now, io, &mut self.pool);
+            conn.settle(now);
+            let transmitted =
+                trains::transmit(&mut conn.proto, &mut conn.unsent, now, io, &mut self.pool);
             // A connection that is behind a full socket keeps its place.
             if transmitted != Transmitted::All {
                 conn.is_dirty = true;
@@ -226,61 +229,5 @@ impl Endpoint {
             Some(ConnRef { slot, generation: conn.as_ref()?.generation })
         });
         named.collect()
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Transmitted {
-    All,
-    /// Its share of this turn is used up.
-    More,
-    /// The socket takes nothing.
-    Blocked,
-}
-
-fn transmit_one(
-    conn: &mut Conn,
-    now: Instant,
-    io: &mut impl Datagrams,
-    pool: &mut Vec<Vec<u8>>,
-) -> Transmitted {
-    conn.settle(now);
-    let segments = io.max_segments().min(TRAIN_SEGMENTS_MAX);
-    for _ in 0..TRAINS_PER_TURN {
-        let (transmit, buf) = match conn.unsent.take() {
-            Some(unsent) => unsent,
-            None => {
-                let mut buf = pool.pop().unwrap_or_default();
-                match conn.proto.poll_transmit(now, segments, &mut buf) {
-                    Some(transmit) => (transmit, buf),
-                    None => {
-                        pool.push(buf);
-                        return Transmitted::All;
-                    }
-                }
-            }
-        };
-        if io.send(&train(&transmit, &buf)) == Sent::Blocked {
-            conn.unsent = Some((transmit, buf));
-            return Transmitted::Blocked;
-        }
-        recycle(pool, buf);
-    }
-    Transmitted::More
-}
-
-/// Keeps a buffer for the next train, which must find it empty.
-fn recycle(pool: &mut Vec<Vec<u8>>, mut buf: Vec<u8>) {
-    buf.clear();
-    pool.push(buf);
-}
-
-fn train<'a>(transmit: &Transmit, buf: &'a [u8]) -> Train<'a> {
-    Train {
-        destination: transmit.destination,
-        source_ip: transmit.src_ip,
-        ecn: transmit.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8)),
-        contents: &buf[..transmit.size],
-        segment_size: transmit.segment_size,
     }
 }

@@ -13,11 +13,12 @@ use bytes::Bytes;
 use quinn_proto::crypto::rustls::QuicClientConfig;
 use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, EcnCodepoint,
-    Endpoint, EndpointConfig, Event, FinishError, ReadError, StreamId, Transmit, TransportConfig,
-    VarInt, WriteError,
+    Endpoint, EndpointConfig, Event, FinishError, ReadError, StreamId, TransportConfig, VarInt,
+    WriteError,
 };
 use rustc_hash::FxHashMap;
-use shardcast::net::{self, Datagrams, Ecn, Received, Sent, Socket, Train};
+use shardcast::net::{self, Datagrams, Received, Socket};
+use shardcast::quic::trains::{self, Transmitted, Unsent, recycle};
 
 /// Idle timeout and pings of released clients.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,12 +28,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// none but a SETUP. quinn-proto allocates a slot for each.
 const STREAMS_WANTED: u32 = 1024;
 const STREAMS_UNWANTED: u32 = 8;
-
-/// UDP segments in one train: what fits 64 KiB.
-const TRAIN_SEGMENTS_MAX: usize = 44;
-
-/// Trains one connection may send before the next one has its chance.
-const TRAINS_PER_TURN: usize = 8;
 
 /// What a kind of connection wants of its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +87,7 @@ pub struct Link {
     has_events: bool,
     is_dirty: bool,
     scheduled: Option<Instant>,
-    unsent: Option<(Transmit, Vec<u8>)>,
+    unsent: Unsent,
     /// What flow control did not take yet.
     backlogs: FxHashMap<StreamId, Backlog>,
 }
@@ -511,14 +506,6 @@ fn note_dirty(link: &mut Link, slot: usize, dirty: &mut VecDeque<usize>) {
     }
 }
 
-enum Transmitted {
-    All,
-    /// Its share of this turn is used up.
-    More,
-    /// The socket takes nothing.
-    Blocked,
-}
-
 fn transmit_one(
     link: &mut Link,
     now: Instant,
@@ -528,42 +515,10 @@ fn transmit_one(
     if outlet.is_full {
         return Transmitted::Blocked;
     }
-    let segments = outlet.socket.max_segments().min(TRAIN_SEGMENTS_MAX);
-    for _ in 0..TRAINS_PER_TURN {
-        let (transmit, buf) = match link.unsent.take() {
-            Some(unsent) => unsent,
-            None => {
-                let mut buf = pool.pop().unwrap_or_default();
-                match link.proto.poll_transmit(now, segments, &mut buf) {
-                    Some(transmit) => (transmit, buf),
-                    None => {
-                        pool.push(buf);
-                        return Transmitted::All;
-                    }
-                }
-            }
-        };
-        let train = Train {
-            destination: transmit.destination,
-            source_ip: transmit.src_ip,
-            ecn: transmit.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8)),
-            contents: &buf[..transmit.size],
-            segment_size: transmit.segment_size,
-        };
-        if outlet.socket.send(&train) == Sent::Blocked {
-            outlet.is_full = true;
-            link.unsent = Some((transmit, buf));
-            return Transmitted::Blocked;
-        }
-        recycle(pool, buf);
-    }
-    Transmitted::More
-}
-
-/// Keeps a buffer for the next train, which must find it empty.
-fn recycle(pool: &mut Vec<Vec<u8>>, mut buf: Vec<u8>) {
-    buf.clear();
-    pool.push(buf);
+    let transmitted =
+        trains::transmit(&mut link.proto, &mut link.unsent, now, &mut outlet.socket, pool);
+    outlet.is_full = transmitted == Transmitted::Blocked;
+    transmitted
 }
 
 /// Like a released client: quinn-proto's ACK behaviour, windows and first round trip, and no MTU
