@@ -188,6 +188,10 @@ pub const TIMER_TICK: Duration = Duration::from_millis(1);
 /// is then taken along with what comes meanwhile.
 pub const TIMER_SLACK: Duration = Duration::from_millis(2);
 
+/// How long an acknowledgement of ours waits for more to acknowledge: what RFC 9000 §18.2 has for
+/// those who do not say, and quinn-proto does not.
+pub const ACK_DELAY: Duration = Duration::from_millis(25);
+
 /// Packets that a client may leave unacknowledged, for its acknowledgement delay at most. Its own
 /// default is one, and an acknowledgement costs us as much as a packet. With more than three, what
 /// is lost on a narrow link is missed too late (`docs/PERFORMANCE.md`).

@@ -1266,6 +1266,32 @@ fn either_side_ends_a_session() {
     }
 }
 
+/// Data that the network cannot take yet does not keep a session's end from the client.
+#[test]
+fn a_viewer_that_is_behind_hears_why_it_is_sent_away() {
+    // In WebTransport the data may go first, for a while.
+    for (is_web, grace) in [(false, ms(500)), (true, ms(2500))] {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let weather = Weather { latency: ms(200), ..Weather::FAIR };
+        let spec = Spec { weather, ..Spec::new(Lite06, 1) };
+        let far = w.join(if is_web { spec.web() } else { spec });
+        w.subscribe(far, PATH, TRACK, live());
+        w.run(ms(3000));
+        w.all_settled();
+        // A second SETUP gets there when the relay has sent as much as it may, with more to send.
+        w.raw(far, Dir::Uni, b"\x01\x01\x00", true);
+        w.run(ms(100));
+        w.group(cam, 0, &[500_000]);
+        w.run(grace);
+        let code = Some(SessionCode::PROTOCOL_VIOLATION.0);
+        let state = &w.peers[far].state;
+        let is_told = |what: &str| what.contains("second SETUP");
+        assert!(matches!(state, State::Over(what, heard) if is_told(what) && *heard == code));
+        w.end();
+    }
+}
+
 fn owned(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_proto as proto;
-use quinn_proto::{Dir, VarInt};
+use quinn_proto::{ConnectionEvent, Dir, VarInt};
 
 use super::streams::{RawEnd, RawStreams};
 use super::trains::Unsent;
 use super::web::Web;
-use super::{Event, INITIAL_RTT, varint};
+use super::{Event, INITIAL_RTT, congestion, varint};
 use crate::h3::request::Status;
 use crate::h3::{self, Code};
 use crate::limits::{
-    CLOSE_GRACE_MAX, CLOSE_GRACE_MIN, SETUP_TIMEOUT, STREAMS_MAX, STREAMS_UNI_PUBLISHER,
+    ACK_DELAY, CLOSE_GRACE_MAX, CLOSE_GRACE_MIN, SETUP_TIMEOUT, STREAMS_MAX, STREAMS_UNI_PUBLISHER,
 };
 use crate::session::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
 use crate::wire::{SessionCode, StreamCode};
@@ -35,6 +35,8 @@ pub struct Conn {
     /// When the session wants to be woken.
     pub(super) session_deadline: Option<Instant>,
     pub(super) unsent: Unsent,
+    /// When the last datagram came.
+    heard_at: Instant,
     /// Streams of the peer that are known to the session; those open count towards the credit.
     credit: [u64; 2],
     pub(super) close: Option<(SessionCode, &'static str)>,
@@ -63,7 +65,7 @@ enum Binding {
 }
 
 impl Conn {
-    pub(super) fn new(proto: proto::Connection, generation: u32) -> Conn {
+    pub(super) fn new(proto: proto::Connection, generation: u32, now: Instant) -> Conn {
         let credit = [Dir::Bi, Dir::Uni].map(|dir| proto.max_concurrent_streams(dir));
         Conn {
             proto,
@@ -73,6 +75,7 @@ impl Conn {
             is_touched: false,
             session_deadline: None,
             unsent: None,
+            heard_at: now,
             credit,
             close: None,
             is_established: false,
@@ -100,6 +103,21 @@ impl Conn {
     /// When the session wants [`crate::session::Session::timeout`] to be called.
     pub fn set_session_deadline(&mut self, deadline: Option<Instant>) {
         self.session_deadline = deadline;
+    }
+
+    /// Takes what a datagram brought.
+    ///
+    /// What comes alone is acknowledged in the same turn, while the connection is in the cache, and
+    /// not by a timer that has to fetch it once more. A peer that sends often will send again
+    /// before that timer, and one acknowledgement will do for several packets.
+    pub(super) fn receive(&mut self, now: Instant, event: ConnectionEvent) {
+        let comes_alone = now - std::mem::replace(&mut self.heard_at, now) >= ACK_DELAY;
+        self.proto.handle_event(event);
+        let ack_at = now + ACK_DELAY;
+        // No other timer is due at that very time, so no other believes that it is that late.
+        if comes_alone && self.proto.poll_timeout() == Some(ack_at) {
+            self.proto.handle_timeout(ack_at);
+        }
     }
 
     /// The next thing that happened, as far as it concerns a session.
@@ -154,6 +172,8 @@ impl Conn {
                     Event::Connected { alpn: data.and_then(|d| d.protocol).unwrap_or_default() }
                 }
                 proto::Event::ConnectionLost { reason } => {
+                    // The client may have to be told of a fault that quinn-proto has found.
+                    congestion::yield_to_last_word(&self.proto);
                     Event::Lost { reason: reason.to_string() }
                 }
                 proto::Event::Stream(event) => match event {
@@ -204,13 +224,12 @@ impl Conn {
         let close = self.close.take();
         let Binding::Web(web) = &mut self.binding else {
             if let Some((code, reason)) = close {
-                self.proto.close(now, varint(code.0), Bytes::from_static(reason.as_bytes()));
+                self.close_connection(now, varint(code.0), reason);
             }
             return;
         };
         if let Some(violation) = web.take_violation() {
-            let reason = Bytes::from_static(violation.reason.as_bytes());
-            return self.proto.close(now, varint(violation.code.0), reason);
+            return self.close_connection(now, varint(violation.code.0), violation.reason);
         }
         if let Some((code, reason)) = close {
             web.close(&mut RawStreams(&mut self.proto), code, reason);
@@ -236,8 +255,13 @@ impl Conn {
     /// Ends the connection if its time has come.
     pub(super) fn expire(&mut self, now: Instant) {
         if let Some((_, code, reason)) = self.ends.take_if(|(at, ..)| *at <= now) {
-            self.proto.close(now, code, Bytes::from_static(reason.as_bytes()));
+            self.close_connection(now, code, reason);
         }
+    }
+
+    fn close_connection(&mut self, now: Instant, code: VarInt, reason: &'static str) {
+        congestion::yield_to_last_word(&self.proto);
+        self.proto.close(now, code, Bytes::from_static(reason.as_bytes()));
     }
 
     /// Ends the session, as a relay does that ends. In WebTransport that is not yet the end of the
@@ -257,7 +281,7 @@ impl Conn {
             Binding::Quic { .. } => SessionCode::NO_ERROR.0,
             Binding::Web(_) => SessionCode::NO_ERROR.to_http3(),
         };
-        self.proto.close(now, varint(code), Bytes::from_static(reason.as_bytes()));
+        self.close_connection(now, varint(code), reason);
     }
 
     /// Doubles the streams that the peer may have open once half of them are.

@@ -91,7 +91,7 @@ impl Endpoint {
             None => None,
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(conn) = self.conn(handle.0) {
-                    conn.proto.handle_event(event);
+                    conn.receive(now, event);
                     self.note_events(handle.0);
                 }
                 None
@@ -107,7 +107,7 @@ impl Endpoint {
                     match self.proto.accept(incoming, now, &mut buf, None) {
                         Ok((handle, conn)) => {
                             recycle(&mut self.pool, buf);
-                            self.insert(handle.0, conn);
+                            self.insert(now, handle.0, conn);
                             return Arrival::New(handle.0);
                         }
                         Err(error) => error.response,
@@ -124,12 +124,12 @@ impl Endpoint {
         Arrival::Nothing
     }
 
-    fn insert(&mut self, slot: usize, conn: proto::Connection) {
+    fn insert(&mut self, now: Instant, slot: usize, conn: proto::Connection) {
         if self.conns.len() <= slot {
             self.conns.resize_with(slot + 1, || None);
         }
         self.generation = self.generation.wrapping_add(1);
-        self.conns[slot] = Some(Box::new(Conn::new(conn, self.generation)));
+        self.conns[slot] = Some(Box::new(Conn::new(conn, self.generation, now)));
         self.live += 1;
         self.handshakes += 1;
         self.note_events(slot);

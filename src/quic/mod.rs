@@ -3,6 +3,7 @@
 //! session. The only folder that names quinn-proto.
 
 pub mod cid;
+mod congestion;
 mod conn;
 mod endpoint;
 mod streams;
@@ -26,6 +27,7 @@ use crate::h3::request::Request;
 use crate::limits::*;
 use crate::session::streams::StreamId;
 use cid::ShardCids;
+use congestion::Congestion;
 
 /// The round trip that is assumed before it is measured.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
@@ -134,6 +136,7 @@ fn transport() -> TransportConfig {
         .receive_window(RECEIVE_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
         .initial_rtt(INITIAL_RTT)
+        .congestion_controller_factory(Arc::new(Congestion::default()))
         .ack_frequency_config(Some(ack_frequency))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
