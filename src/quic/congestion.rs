@@ -4,17 +4,30 @@
 //! fallen behind would never hear why it is sent away, and wait until it times out.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{
     Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig,
 };
-use quinn_proto::{Connection, RttEstimator};
 
 /// Wide enough that nothing is paced either.
 const NO_LIMIT: u64 = u64::MAX;
+
+thread_local! {
+    /// A controller is out of reach within its connection, but asked in the course of a call.
+    static YIELDS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lets a connection send what it likes in the course of this call.
+pub fn without_limit<T>(send: impl FnOnce() -> T) -> T {
+    YIELDS.set(true);
+    let sent = send();
+    YIELDS.set(false);
+    sent
+}
 
 #[derive(Debug, Default)]
 pub struct Congestion {
@@ -23,25 +36,12 @@ pub struct Congestion {
 
 impl ControllerFactory for Congestion {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let cubic = Cubic::new(self.cubic.clone(), now, current_mtu);
-        Box::new(Yielding { cubic, yields: Arc::default() })
-    }
-}
-
-/// From now on nothing holds back what this connection sends, which is little: it is to be closed.
-pub fn yield_to_last_word(connection: &Connection) {
-    let copy = connection.congestion_state().clone_box().into_any();
-    if let Ok(controller) = copy.downcast::<Yielding>() {
-        controller.yields.store(true, Ordering::Relaxed);
+        Box::new(Yielding(Cubic::new(self.cubic.clone(), now, current_mtu)))
     }
 }
 
 #[derive(Clone)]
-struct Yielding {
-    cubic: Cubic,
-    /// Shared by all copies, because a connection hands out nothing else.
-    yields: Arc<AtomicBool>,
-}
+struct Yielding(Cubic);
 
 impl Controller for Yielding {
     fn on_ack(
@@ -52,7 +52,7 @@ impl Controller for Yielding {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
+        self.0.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
     fn on_congestion_event(
@@ -62,22 +62,22 @@ impl Controller for Yielding {
         is_persistent_congestion: bool,
         lost_bytes: u64,
     ) {
-        self.cubic.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+        self.0.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.cubic.on_mtu_update(new_mtu);
+        self.0.on_mtu_update(new_mtu);
     }
 
     fn window(&self) -> u64 {
-        match self.yields.load(Ordering::Relaxed) {
+        match YIELDS.get() {
             true => NO_LIMIT,
-            false => self.cubic.window(),
+            false => self.0.window(),
         }
     }
 
     fn metrics(&self) -> ControllerMetrics {
-        self.cubic.metrics()
+        self.0.metrics()
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -85,7 +85,7 @@ impl Controller for Yielding {
     }
 
     fn initial_window(&self) -> u64 {
-        self.cubic.initial_window()
+        self.0.initial_window()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

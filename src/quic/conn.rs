@@ -10,7 +10,7 @@ use quinn_proto::{ConnectionEvent, Dir, VarInt};
 use super::streams::{RawEnd, RawStreams};
 use super::trains::Unsent;
 use super::web::Web;
-use super::{Event, INITIAL_RTT, congestion, varint};
+use super::{Event, INITIAL_RTT, varint};
 use crate::h3::request::Status;
 use crate::h3::{self, Code};
 use crate::limits::{
@@ -172,8 +172,6 @@ impl Conn {
                     Event::Connected { alpn: data.and_then(|d| d.protocol).unwrap_or_default() }
                 }
                 proto::Event::ConnectionLost { reason } => {
-                    // The client may have to be told of a fault that quinn-proto has found.
-                    congestion::yield_to_last_word(&self.proto);
                     Event::Lost { reason: reason.to_string() }
                 }
                 proto::Event::Stream(event) => match event {
@@ -260,7 +258,6 @@ impl Conn {
     }
 
     fn close_connection(&mut self, now: Instant, code: VarInt, reason: &'static str) {
-        congestion::yield_to_last_word(&self.proto);
         self.proto.close(now, code, Bytes::from_static(reason.as_bytes()));
     }
 
