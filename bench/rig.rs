@@ -56,7 +56,7 @@ impl Datagrams for Link {
         }
         let segment = train.segment_size.unwrap_or(train.contents.len());
         self.sent.push((train.destination, train.contents.to_vec(), segment));
-        Sent::Done
+        Sent::Taken
     }
 
     fn max_segments(&self) -> usize {

@@ -253,7 +253,7 @@ impl Datagrams for Port {
 
     fn send(&mut self, _train: &Train<'_>) -> Sent {
         self.sent += 1;
-        Sent::Done
+        Sent::Taken
     }
 
     fn max_segments(&self) -> usize {

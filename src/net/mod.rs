@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 
+mod batch;
 pub mod socket;
 pub mod steer;
 
@@ -15,8 +16,13 @@ pub trait Datagrams {
     /// Hands over a bounded batch of received datagrams; true if more may be waiting.
     fn receive(&mut self, deliver: &mut dyn FnMut(Received)) -> bool;
 
-    /// Sends one train.
+    /// Takes one train to send, with the next flush at the latest.
     fn send(&mut self, train: &Train<'_>) -> Sent;
+
+    /// Sends what was taken; true if some of it has to wait. Whoever sends at once needs none.
+    fn flush(&mut self) -> bool {
+        false
+    }
 
     /// How many datagrams one train may hold. May fall at run time, never rises above its
     /// first value.
@@ -48,10 +54,10 @@ pub struct Train<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Sent {
-    Done,
-    /// The socket's buffer is full: keep the train and try again.
+    Taken,
+    /// There is no room: keep the train and try again.
     Blocked,
-    /// Refused by the host or the network, and counted; QUIC will recover.
+    /// Nothing that can be sent, and counted; QUIC will recover.
     Lost,
 }
 

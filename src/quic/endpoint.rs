@@ -255,7 +255,7 @@ impl Endpoint {
             dirty.clear();
             self.dirty = dirty;
         }
-        left || !self.dirty.is_empty()
+        io.flush() || left || !self.dirty.is_empty()
     }
 
     /// Lets the endpoint know what a connection has decided, and forgets it when it is done.

@@ -248,6 +248,7 @@ mod tests {
                 };
                 let _ = socket.send(&answer);
             }
+            socket.flush();
             match (taken.is_empty(), more) {
                 (false, _) => Next::Stop,
                 (true, true) => Next::More,

@@ -286,7 +286,7 @@ impl Datagrams for Port {
         for datagram in train.contents.chunks(segment) {
             self.sent.push((train.destination, datagram.to_vec()));
         }
-        Sent::Done
+        Sent::Taken
     }
 
     fn max_segments(&self) -> usize {

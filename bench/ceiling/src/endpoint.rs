@@ -199,7 +199,7 @@ impl Endpoint {
         dirty.drain(..done);
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
-        is_blocked || !self.dirty.is_empty()
+        io.flush() || is_blocked || !self.dirty.is_empty()
     }
 
     /// Lets the endpoint know what a connection has decided, and forgets it when it is done.

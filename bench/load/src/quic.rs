@@ -277,6 +277,9 @@ impl Quic {
             }
             self.after(slot);
         }
+        for outlet in &mut self.sockets {
+            outlet.is_full = outlet.is_full || outlet.socket.flush();
+        }
         more
     }
 
