@@ -203,6 +203,10 @@ pub const READ_BYTES_PER_TURN: usize = 256 << 10;
 /// UDP segments in one train: what fits 64 KiB at an Ethernet's size, and what kernels take.
 pub const TRAIN_SEGMENTS_MAX: usize = 44;
 
+/// Connections that send in one turn: what comes meanwhile, from clients or from other shards, waits
+/// for about half a millisecond and not for a whole audience.
+pub const SENDERS_PER_TURN: usize = 32;
+
 /// Trains one connection may send in one turn before the next one has its chance.
 pub const TRAINS_PER_TURN: usize = 8;
 

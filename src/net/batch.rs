@@ -106,9 +106,8 @@ impl Batch {
         }
         // SAFETY: as many messages as there are trains were written, and all that they point to
         // lives until the call returns.
-        let taken = unsafe {
-            libc::sendmmsg(socket, messages.as_mut_ptr().cast(), trains.len() as u32, 0)
-        };
+        let taken =
+            unsafe { libc::sendmmsg(socket, messages.as_mut_ptr().cast(), trains.len() as u32, 0) };
         if taken < 0 { Err(io::Error::last_os_error()) } else { Ok(taken as usize) }
     }
 }

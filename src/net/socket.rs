@@ -398,7 +398,8 @@ mod tests {
         assert_eq!(sender.counts().sent_trains_total, 100);
         for (at, receiver) in receivers.iter_mut().enumerate() {
             let mut got = Vec::new();
-            while receiver.receive(&mut |received| got.push((received.data[0], received.data.len())))
+            while receiver
+                .receive(&mut |received| got.push((received.data[0], received.data.len())))
             {
             }
             let mine = (0..100u8).filter(|n| usize::from(*n) % 7 % 2 == at);

@@ -11,7 +11,7 @@ use super::conn::Conn;
 use super::timers::Timers;
 use super::trains::{self, Transmitted, recycle, train};
 use super::{Config, Event};
-use crate::limits::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, TIMER_SLACK};
+use crate::limits::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, SENDERS_PER_TURN, TIMER_SLACK};
 use crate::net::{Datagrams, Received, Sent};
 
 /// What a datagram brought.
@@ -30,7 +30,7 @@ pub struct Endpoint {
     handshakes: usize,
     generation: u32,
     with_events: Vec<usize>,
-    dirty: Vec<usize>,
+    dirty: VecDeque<usize>,
     timers: Timers,
     /// Empty; keeps its memory.
     due: Vec<usize>,
@@ -61,7 +61,7 @@ impl Endpoint {
             handshakes: 0,
             generation: 0,
             with_events: Vec::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             timers: Timers::new(started),
             due: Vec::new(),
             responses: VecDeque::new(),
@@ -150,7 +150,7 @@ impl Endpoint {
         if let Some(conn) = self.conns[slot].as_deref_mut()
             && !std::mem::replace(&mut conn.is_dirty, true)
         {
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
     }
 
@@ -213,49 +213,41 @@ impl Endpoint {
         self.timers.set(slot, deadlines.into_iter().flatten().min());
     }
 
-    /// Transmits every dirty connection once. True if something had to be left for later.
-    pub fn transmit(&mut self, now: Instant, io: &mut impl Datagrams) -> bool {
-        let mut left = false;
+    /// Transmits dirty connections, the first ones first, each once and only so many.
+    pub fn transmit(&mut self, now: Instant, io: &mut impl Datagrams) -> Transmitted {
         while let Some((transmit, buf)) = self.responses.pop_front() {
             if io.send(&train(&transmit, &buf)) == Sent::Blocked {
                 self.responses.push_front((transmit, buf));
-                return true;
+                return Transmitted::Blocked;
             }
             recycle(&mut self.pool, buf);
         }
-        let mut dirty = std::mem::take(&mut self.dirty);
-        let mut blocked = dirty.len();
-        for (index, &slot) in dirty.iter().enumerate() {
+        let mut is_blocked = false;
+        for _ in 0..self.dirty.len().min(SENDERS_PER_TURN) {
+            let Some(slot) = self.dirty.pop_front() else { break };
             let Some(conn) = self.conns[slot].as_deref_mut() else { continue };
             conn.is_dirty = false;
             conn.settle(now);
             match trains::transmit(&mut conn.proto, &mut conn.unsent, now, io, &mut self.pool) {
                 Transmitted::All => {}
-                Transmitted::More => {
-                    left = true;
-                    self.note_dirty(slot);
-                }
+                Transmitted::More => self.note_dirty(slot),
+                // It keeps its place, so that nobody is starved.
                 Transmitted::Blocked => {
+                    is_blocked = true;
                     conn.is_dirty = true;
-                    blocked = index;
-                    left = true;
+                    self.dirty.push_front(slot);
                 }
             }
             self.after(slot);
-            if blocked == index {
+            if is_blocked {
                 break;
             }
         }
-        // Behind a full socket the rest keep their places, so that nobody is starved.
-        if blocked < dirty.len() {
-            dirty.drain(..blocked);
-            dirty.append(&mut self.dirty);
-            self.dirty = dirty;
-        } else if self.dirty.is_empty() {
-            dirty.clear();
-            self.dirty = dirty;
+        match io.flush() || is_blocked {
+            true => Transmitted::Blocked,
+            false if self.dirty.is_empty() => Transmitted::All,
+            false => Transmitted::More,
         }
-        io.flush() || left || !self.dirty.is_empty()
     }
 
     /// Lets the endpoint know what a connection has decided, and forgets it when it is done.

@@ -26,6 +26,7 @@ use crate::limits::{
     QUIET_AFTER, ROOT_BYTES_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET,
 };
 use crate::net::{Datagrams, Received, steer};
+use crate::quic::trains::Transmitted;
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
 use crate::route::{Directory, Route, RouteId, SessionRef};
 use crate::session::streams::{StreamId, Streams};
@@ -187,23 +188,26 @@ impl Shard {
         self.follow_guests(now);
         self.announce(now);
         self.settle(now);
-        let unsent = self.endpoint.transmit(now, io);
+        // Before what takes long: other shards need not wait for that.
+        let unposted = self.post.flush() == Flush::Held;
+        let transmitted = self.endpoint.transmit(now, io);
         if self.ends_at.is_some_and(|at| at <= now || !self.endpoint.is_parting()) {
             self.endpoint.close_all(now);
-            self.endpoint.transmit(now, io);
+            while self.endpoint.transmit(now, io) == Transmitted::More {}
             return Next::Stop;
         }
-        let unposted = self.post.flush() == Flush::Held;
         let is_behind = !self.unread.is_empty()
             || !self.unblocked.is_empty()
             || !self.changed_paths.is_empty()
             || self.guests.have_changed()
             || self.tracks.has_changed();
-        if more_mail || more_datagrams || is_behind {
+        let unsent = transmitted == Transmitted::More;
+        if more_mail || more_datagrams || is_behind || unsent {
             return Next::More;
         }
         // Nobody tells when a full socket or lane drains.
-        let retry = (unsent || unposted).then(|| now + RETRY_AFTER);
+        let is_blocked = transmitted == Transmitted::Blocked;
+        let retry = (is_blocked || unposted).then(|| now + RETRY_AFTER);
         let timers = [retry, self.endpoint.next_timer(), self.tracks.next_timer(), self.ends_at];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
