@@ -176,9 +176,10 @@ pub const OUTBOX_DATAGRAM_MAX: usize = OUTBOX_LIVE_MAX / 4;
 /// together: acknowledgements of many viewers, frames of many publishers.
 pub const TURN_INTERVAL_MIN: Duration = Duration::from_micros(250);
 
-/// The same while for [`QUIET_AFTER`] no session has heard anything: what comes are pings and their
-/// acknowledgements.
-pub const TURN_INTERVAL_QUIET: Duration = Duration::from_millis(10);
+/// The same for each connection, up to so much, while for [`QUIET_AFTER`] no session has heard
+/// anything: what comes are pings and their acknowledgements, the more the more clients there are.
+pub const TURN_INTERVAL_QUIET: Duration = Duration::from_micros(20);
+pub const TURN_INTERVAL_QUIET_MAX: Duration = Duration::from_millis(20);
 pub const QUIET_AFTER: Duration = Duration::from_secs(1);
 
 /// Timers of connections are this coarse, and never early: QUIC's own granularity.

@@ -23,7 +23,7 @@ use rustc_hash::FxHashMap;
 use crate::h3::request::{Request, Status};
 use crate::limits::{
     CLOSE_GRACE_MIN, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
-    QUIET_AFTER, ROOT_BYTES_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET,
+    QUIET_AFTER, ROOT_BYTES_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
 use crate::net::{Datagrams, Received, steer};
 use crate::quic::trains::Transmitted;
@@ -191,7 +191,9 @@ impl Shard {
         // Before what takes long: other shards need not wait for that.
         let unposted = self.post.flush() == Flush::Held;
         let transmitted = self.endpoint.transmit(now, io);
-        if self.ends_at.is_some_and(|at| at <= now || !self.endpoint.is_parting()) {
+        // Everybody has been told, or had the time to be.
+        let is_told = transmitted == Transmitted::All && !self.endpoint.is_parting();
+        if self.ends_at.is_some_and(|at| at <= now || is_told) {
             self.endpoint.close_all(now);
             while self.endpoint.transmit(now, io) == Transmitted::More {}
             return Next::Stop;
@@ -215,10 +217,11 @@ impl Shard {
     /// How long the next turn may wait for company.
     pub fn pace(&self, now: Instant) -> Duration {
         let is_quiet = self.heard_at.is_none_or(|at| at + QUIET_AFTER <= now);
-        match is_quiet && self.endpoint.handshakes() == 0 && self.ends_at.is_none() {
-            true => TURN_INTERVAL_QUIET,
-            false => TURN_INTERVAL_MIN,
+        if !is_quiet || self.endpoint.handshakes() > 0 || self.ends_at.is_some() {
+            return TURN_INTERVAL_MIN;
         }
+        let quiet = TURN_INTERVAL_QUIET.saturating_mul(self.endpoint.live() as u32);
+        quiet.clamp(TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET_MAX)
     }
 
     pub fn counters(&self) -> Counters {
