@@ -189,8 +189,8 @@ pub const TIMER_TICK: Duration = Duration::from_millis(1);
 /// is then taken along with what comes meanwhile.
 pub const TIMER_SLACK: Duration = Duration::from_millis(2);
 
-/// How long an acknowledgement of ours waits for more to acknowledge: what RFC 9000 §18.2 has for
-/// those who do not say, and quinn-proto does not.
+/// How long an acknowledgement may wait for more to acknowledge: what RFC 9000 §18.2 has for those who
+/// say nothing else, as quinn-proto does on our side.
 pub const ACK_DELAY: Duration = Duration::from_millis(25);
 
 /// Packets that a client may leave unacknowledged, for its acknowledgement delay at most. Its own

@@ -21,9 +21,9 @@ thread_local! {
     static YIELDS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Lets a connection send what it likes in the course of this call.
-pub fn without_limit<T>(send: impl FnOnce() -> T) -> T {
-    YIELDS.set(true);
+/// Lets a connection send what it likes in the course of this call, if it `is_closing`.
+pub fn yielding<T>(is_closing: bool, send: impl FnOnce() -> T) -> T {
+    YIELDS.set(is_closing);
     let sent = send();
     YIELDS.set(false);
     sent

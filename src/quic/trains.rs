@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use quinn_proto::{Connection, Transmit};
 
-use super::congestion::without_limit;
+use super::congestion::yielding;
 use crate::limits::{TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN};
 use crate::net::{Datagrams, Ecn, Sent, Train};
 
@@ -35,11 +35,8 @@ pub fn transmit(
             Some(unsent) => unsent,
             None => {
                 let mut buf = pool.pop().unwrap_or_default();
-                let next = match proto.is_closed() {
-                    true => without_limit(|| proto.poll_transmit(now, segments, &mut buf)),
-                    false => proto.poll_transmit(now, segments, &mut buf),
-                };
-                match next {
+                let is_closing = proto.is_closed();
+                match yielding(is_closing, || proto.poll_transmit(now, segments, &mut buf)) {
                     Some(transmit) => (transmit, buf),
                     None => {
                         pool.push(buf);

@@ -1,14 +1,14 @@
 //! Serving subscriptions of the peer: which groups go out, on which streams, how urgently, and
 //! how each of them ends (spec §4.7, §4.9 to §4.11).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 
 use super::outflow::{Flow, Outflow};
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session, Step, Use};
-use crate::limits::{OPEN_GROUPS_MAX, OPEN_GROUPS_PER_PEER_MAX};
+use crate::limits::{ACK_DELAY, OPEN_GROUPS_MAX, OPEN_GROUPS_PER_PEER_MAX};
 use crate::track::content::{Content, Outcome};
 use crate::track::cursor::{Cursor, Pick};
 use crate::track::group::Form;
@@ -19,10 +19,6 @@ use crate::wire::{
 
 /// Ranks within one track priority; older groups share the last.
 pub(super) const RANKS: i32 = 256;
-
-/// On top of two round trips, how long an acknowledgement may take before a stream counts as
-/// stuck: QUIC's largest default acknowledgement delay.
-const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 
 /// One subscription of the peer.
 #[derive(Debug)]
@@ -285,7 +281,7 @@ impl Session {
         if let Some(since) = group.finished {
             // Only a stream that is stuck is given up for its age (spec §4.10); one whose
             // acknowledgement is merely under way is not.
-            if cx.now > since + 2 * cx.streams.rtt() + ACK_DELAY_MAX && is_old(content) {
+            if cx.now > since + 2 * cx.streams.rtt() + ACK_DELAY && is_old(content) {
                 self.close_group(group, StreamCode::OLD, cx);
                 return Progress::Closed;
             }
