@@ -191,9 +191,7 @@ impl Shard {
         // Before what takes long: other shards need not wait for that.
         let unposted = self.post.flush() == Flush::Held;
         let transmitted = self.endpoint.transmit(now, io);
-        // Everybody has been told, or had the time to be.
-        let is_told = transmitted == Transmitted::All && !self.endpoint.is_parting();
-        if self.ends_at.is_some_and(|at| at <= now || is_told) {
+        if self.ends_at.is_some_and(|at| at <= now || self.has_told_all(transmitted)) {
             self.endpoint.close_all(now);
             while self.endpoint.transmit(now, io) == Transmitted::More {}
             return Next::Stop;
@@ -212,6 +210,11 @@ impl Shard {
         let retry = (is_blocked || unposted).then(|| now + RETRY_AFTER);
         let timers = [retry, self.endpoint.next_timer(), self.tracks.next_timer(), self.ends_at];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
+    }
+
+    /// Whether everybody has heard that the relay ends. It looks at every connection.
+    fn has_told_all(&self, transmitted: Transmitted) -> bool {
+        transmitted == Transmitted::All && !self.endpoint.is_parting()
     }
 
     /// How long the next turn may wait for company.
