@@ -208,6 +208,10 @@ pub const TRAIN_SEGMENTS_MAX: usize = 44;
 /// for about half a millisecond and not for a whole audience.
 pub const SENDERS_PER_TURN: usize = 32;
 
+/// Subscriptions and fetches that are served in one turn what is new of their tracks: as many as then
+/// send it, while what was touched is still in the processor's caches.
+pub const READERS_PER_TURN: usize = SENDERS_PER_TURN;
+
 /// Trains one connection may send in one turn before the next one has its chance.
 pub const TRAINS_PER_TURN: usize = 8;
 

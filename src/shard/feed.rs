@@ -9,15 +9,16 @@ use smallvec::smallvec;
 use super::cache::Entry;
 use super::mailbox::Post;
 use super::message::{ToShard, TrackKey};
-use super::tracks::{At, Change, Mirror, Place, Purpose, Reader, Wants, Who, patience};
+use super::tracks::{At, Change, Mirror, Place, Purpose, Reader, Round, Wants, Who, patience};
 use super::{Counters, Shard};
+use crate::limits::READERS_PER_TURN;
 use crate::route::{Route, SessionRef};
 use crate::session::Service;
 use crate::session::streams::StreamId;
 use crate::track::content::{Applied, Evicted, Outcome};
 use crate::track::demand::Demand;
 use crate::track::serve::{Act, Need, PullCommand};
-use crate::track::{Feed, PullRef, TrackRef};
+use crate::track::{Datagram, Feed, PullRef, TrackRef};
 use crate::wire::{Path, Preferences, StreamCode};
 
 impl Shard {
@@ -341,7 +342,7 @@ impl Shard {
             }
         }
         let is_plain = matches!(applied, Applied::Grew(_) | Applied::Datagram);
-        self.tracks.note_changed(slot, if is_plain { Change::Live } else { Change::Lost });
+        self.tracks.note_changed(slot, if is_plain { Change::Live } else { Change::All });
         if let Applied::Grew(arrival) = applied {
             self.tracks.note_grown(slot, arrival);
         }
@@ -399,54 +400,96 @@ impl Shard {
         self.steer(now, slot);
     }
 
-    /// Serves every reader of every track that has changed in this turn.
+    /// Serves the readers of tracks that have changed, as many as one turn may.
     pub(super) fn serve_tracks(&mut self, now: Instant) {
         for slot in std::mem::take(&mut self.tracks.changed) {
-            let Some(track) = self.tracks.slab.get_mut(slot) else { continue };
-            let Some(change) = track.changed.take() else { continue };
-            let grown = std::mem::take(&mut track.grown);
-            let is_served = |at: At| match at {
-                At::Reading { arrival, .. } => change == Change::Lost || grown.contains(&arrival),
-                At::Newest | At::Waiting(_) => false,
-            };
-            let subscribers = track.readers.iter().filter(|reader| !reader.is_question());
-            let subscribers = subscribers.map(|reader| (reader.conn, reader.key));
-            let fetchers = track.fetchers.iter().filter(|fetcher| is_served(fetcher.at));
-            let fetchers = fetchers.filter_map(|fetcher| match fetcher.who {
-                Who::Peer { conn, key } => Some((conn, key)),
-                Who::Mirror { .. } | Who::Guest(_) => None,
-            });
-            let who: Vec<_> = match change {
-                Change::Fetched => fetchers.collect(),
-                Change::Live | Change::Lost => subscribers.chain(fetchers).collect(),
-            };
-            if change == Change::Lost {
-                self.report_lost_groups(now, slot);
-            }
-            // Nobody subscribes any more to a track that has ended, once all is served.
-            let has_ended = self.tracks.slab[slot].content.outcome.is_some();
-            if has_ended {
-                self.send_datagrams(now, slot);
-            }
-            self.serve(now, slot, &who);
-            if !has_ended {
-                self.send_datagrams(now, slot);
+            self.begin_round(now, slot);
+        }
+        let mut left = READERS_PER_TURN;
+        while left > 0
+            && let Some(mut round) = self.tracks.rounds.pop_front()
+        {
+            left -= self.serve_round(now, &mut round, left);
+            if round.done < round.who.len() {
+                self.tracks.rounds.push_front(round);
+            } else if let Some(slot) = self.tracks.slot(round.track) {
+                self.tracks.slab[slot].is_in_round = false;
             }
         }
     }
 
-    /// Passes on the datagrams that have come in this turn, after the groups: a burst of those
-    /// must not hold these up.
-    fn send_datagrams(&mut self, now: Instant, slot: usize) {
+    /// Finds out who is to be served what has changed about a track.
+    fn begin_round(&mut self, now: Instant, slot: usize) {
         let Some(track) = self.tracks.slab.get_mut(slot) else { return };
-        let mut datagrams = track.content.take_datagrams();
+        if track.is_in_round && track.changed < Some(Change::Evicted) {
+            return self.tracks.changed.push(slot);
+        }
+        let Some(change) = track.changed.take() else { return };
+        let grown = std::mem::take(&mut track.grown);
+        let is_served = |at: At| match at {
+            At::Reading { arrival, .. } => change >= Change::All || grown.contains(&arrival),
+            At::Newest | At::Waiting(_) => false,
+        };
+        let subscribers = track.readers.iter().filter(|reader| !reader.is_question());
+        let subscribers = subscribers.map(|reader| (reader.conn, reader.key));
+        let fetchers = track.fetchers.iter().filter(|fetcher| is_served(fetcher.at));
+        let fetchers = fetchers.filter_map(|fetcher| match fetcher.who {
+            Who::Peer { conn, key } => Some((conn, key)),
+            Who::Mirror { .. } | Who::Guest(_) => None,
+        });
+        let who = match change {
+            Change::Fetched => fetchers.collect(),
+            Change::Live | Change::All | Change::Evicted => subscribers.chain(fetchers).collect(),
+        };
+        let datagrams = track.content.take_datagrams();
+        let mut round = Round { track: self.tracks.name(slot), who, done: 0, datagrams };
+        if change >= Change::All {
+            self.report_lost_groups(now, slot);
+        }
+        if change == Change::Evicted {
+            self.serve_round(now, &mut round, usize::MAX);
+        } else {
+            self.tracks.slab[slot].is_in_round = true;
+            self.tracks.rounds.push_back(round);
+        }
+    }
+
+    /// Serves up to `most` readers of a round, and says how many that were.
+    fn serve_round(&mut self, now: Instant, round: &mut Round, most: usize) -> usize {
+        let first = round.done;
+        round.done = round.who.len().min(first.saturating_add(most));
+        let Some(slot) = self.tracks.slot(round.track) else {
+            round.done = round.who.len();
+            return 0;
+        };
+        // Some may have left since, or have been moved to another copy.
+        let who = round.who[first..round.done].iter().copied();
+        let who: Vec<_> =
+            who.filter(|(conn, key)| self.attached(*conn, *key) == Some(slot)).collect();
+        let datagrams = round.datagrams.make_contiguous();
+        // Nobody subscribes any more to a track that has ended, once all is served.
+        let has_ended = self.tracks.slab[slot].content.outcome.is_some();
+        if has_ended {
+            self.send_datagrams(now, &who, datagrams);
+        }
+        self.serve(now, slot, &who);
+        if !has_ended {
+            self.send_datagrams(now, &who, datagrams);
+        }
+        round.done - first
+    }
+
+    /// Passes datagrams on, after the groups: a burst of those must not hold these up.
+    fn send_datagrams(
+        &mut self,
+        now: Instant,
+        who: &[(usize, StreamId)],
+        datagrams: &[Datagram],
+    ) {
         if datagrams.is_empty() {
             return;
         }
-        let datagrams = datagrams.make_contiguous();
-        let subscribers = track.readers.iter().filter(|reader| !reader.is_question());
-        let who: Vec<_> = subscribers.map(|reader| (reader.conn, reader.key)).collect();
-        for (conn, key) in who {
+        for &(conn, key) in who {
             self.with_session(now, conn, |session, cx| session.send_datagrams(key, datagrams, cx));
         }
     }
@@ -549,7 +592,7 @@ impl Shard {
         self.counters.evicted_groups_total += 1;
         if evicted == Evicted::Marked {
             marked.push(entry);
-            self.tracks.note_changed(slot, Change::Lost);
+            self.tracks.note_changed(slot, Change::Evicted);
         }
     }
 

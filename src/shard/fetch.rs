@@ -349,7 +349,7 @@ impl Shard {
         if let Stage::Open(arrival) = fetch.stage {
             track.content.abort(arrival, code);
             self.end_fetch(slot, id);
-            return self.tracks.note_changed(slot, Change::Lost);
+            return self.tracks.note_changed(slot, Change::All);
         }
         track.fetches.remove(id);
         let waits = |fetcher: &mut Fetcher| fetcher.at == At::Waiting(id);

@@ -200,7 +200,7 @@ impl Shard {
             || !self.unblocked.is_empty()
             || !self.changed_paths.is_empty()
             || self.guests.have_changed()
-            || self.tracks.has_changed();
+            || self.tracks.are_unserved();
         let unsent = transmitted == Transmitted::More;
         if more_mail || more_datagrams || is_behind || unsent {
             return Next::More;

@@ -3,7 +3,7 @@
 //! `fetch`.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use crate::track::content::{Content, Outcome};
 use crate::track::demand::Demand;
 use crate::track::fetch::{FetchId, Fetches};
 use crate::track::serve::{Need, ServeLoop};
-use crate::track::{Feed, TrackRef};
+use crate::track::{Datagram, Feed, TrackRef};
 use crate::wire::Preferences;
 
 /// Somebody on this shard who asks about a track or subscribes to it.
@@ -128,6 +128,8 @@ pub(super) struct Track {
     pub changed: Option<Change>,
     /// The groups that have grown since.
     pub grown: SmallVec<[u64; 4]>,
+    /// Its readers are being served: what changes meanwhile is for the next round.
+    pub is_in_round: bool,
     /// When nobody needed it any more.
     pub idle_since: Option<Instant>,
     /// When it is next to be looked at.
@@ -141,8 +143,21 @@ pub(super) enum Change {
     Fetched,
     /// Subscribers too.
     Live,
-    /// Everybody: some groups may be lost.
-    Lost,
+    /// Everybody: some groups may be gone.
+    All,
+    /// Everybody, and before the next turn: by then word of why groups are gone is gone too.
+    Evicted,
+}
+
+/// Those who are served what has changed about a track, some in each turn.
+#[derive(Debug)]
+pub(super) struct Round {
+    pub track: TrackRef,
+    pub who: Vec<(usize, StreamId)>,
+    /// So many of them have had their turn.
+    pub done: usize,
+    /// What they are sent beside groups.
+    pub datagrams: VecDeque<Datagram>,
 }
 
 /// What a new reader wants of a copy.
@@ -165,6 +180,8 @@ pub(super) struct Tracks {
     by_mirror: FxHashMap<TrackRef, usize>,
     generation: u32,
     pub changed: Vec<usize>,
+    /// The first one goes on first; a track has one at most.
+    pub rounds: VecDeque<Round>,
     /// When tracks are to be looked at; all but a track's earliest are void.
     timers: BinaryHeap<Reverse<(Instant, TrackRef)>>,
     pub cache: Cache,
@@ -181,6 +198,7 @@ impl Tracks {
             by_mirror: FxHashMap::default(),
             generation: 0,
             changed: Vec::new(),
+            rounds: VecDeque::new(),
             timers: BinaryHeap::new(),
             cache: Cache::new(setting.cache),
         }
@@ -192,8 +210,9 @@ impl Tracks {
         Held { tracks: self.slab.len(), fetches, cache_bytes: self.cache.held, ..held }
     }
 
-    pub fn has_changed(&self) -> bool {
-        !self.changed.is_empty()
+    /// Whether readers are to be served in the next turn.
+    pub fn are_unserved(&self) -> bool {
+        !self.changed.is_empty() || !self.rounds.is_empty()
     }
 
     /// The slot of a track that is still the one meant.
@@ -269,6 +288,7 @@ impl Tracks {
             place,
             changed: None,
             grown: SmallVec::new(),
+            is_in_round: false,
             idle_since: None,
             due: None,
         });
