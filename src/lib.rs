@@ -14,13 +14,14 @@
 //! * [`web`]: HTTP on a thread of its own. Asks shards by mail; knows no session and no QUIC.
 //! * [`rt`]: glommio behind a handful of functions. Knows turns, not what they do.
 //! * [`relay`], [`config`], [`tls`], [`host`]: start-up.
-//! * [`limits`]: every bound by name.
+//! * [`limits`]: every bound by name. `prefetch`: telling the processor what is needed next.
 
 pub mod config;
 pub mod h3;
 pub mod host;
 pub mod limits;
 pub mod net;
+mod prefetch;
 pub mod quic;
 pub mod relay;
 pub mod route;

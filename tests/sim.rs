@@ -18,7 +18,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use quinn_proto::Dir;
-use shardcast::limits::{LINGER_DEFAULT, SETUP_TIMEOUT, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET};
+use shardcast::limits::{
+    LINGER_DEFAULT, READERS_PER_TURN, SETUP_TIMEOUT, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET,
+};
 use shardcast::shard::{CacheBounds, Held};
 use shardcast::wire::*;
 use support::network::{Random, Weather};
@@ -1131,6 +1133,65 @@ fn peers_move_to_another_port_in_mid_play() {
     }
     w.run(ms(5000));
     assert_eq!(w.got_sorted(sub), (0..12).collect::<Vec<_>>());
+    w.end();
+}
+
+/// A publisher on the only shard, and an audience that takes several turns to serve.
+fn crowd(w: &mut World) -> (Track, Vec<Sub>) {
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    let subs = (0..5 * READERS_PER_TURN)
+        .map(|at| {
+            let viewer = w.viewer(VERSIONS[2 + at % 4], 0);
+            w.subscribe(viewer, PATH, TRACK, live())
+        })
+        .collect();
+    w.run(ms(300));
+    w.all_settled();
+    (cam, subs)
+}
+
+/// Whoever else wants something of the shard waits for a part of an audience and not for all of it.
+#[test]
+fn an_audience_is_served_over_several_turns() {
+    let mut w = world(1);
+    let (cam, subs) = crowd(&mut w);
+    // Nothing leaves: turns that want another one at once have somebody left to serve.
+    w.block(0, true);
+    w.run(ms(300));
+    let before = w.busy_turns(0);
+    w.group(cam, 0, &[100]);
+    w.run(ms(200));
+    assert_eq!(w.busy_turns(0) - before, 4);
+    w.block(0, false);
+    w.run(ms(2000));
+    for sub in subs {
+        assert_eq!(w.got(sub), [0]);
+    }
+    w.end();
+}
+
+/// The group comes first, and the shard hears of those who leave between the turns that serve it.
+#[test]
+fn viewers_leave_while_others_are_served() {
+    let mut w = world(1);
+    let (cam, subs) = crowd(&mut w);
+    w.stall(0, ms(50));
+    w.group(cam, 0, &[100]);
+    w.run(ms(20));
+    let stay = |at: usize| at % 3 == 2;
+    for (at, sub) in subs.iter().enumerate() {
+        match at % 3 {
+            0 => w.leave(*sub),
+            1 => w.close(sub.peer),
+            _ => {}
+        }
+    }
+    w.run(ms(1000));
+    w.group(cam, 1, &[100]);
+    w.run(ms(1000));
+    for (_, sub) in subs.iter().enumerate().filter(|(at, _)| stay(*at)) {
+        assert_eq!(w.got(*sub), [0, 1]);
+    }
     w.end();
 }
 

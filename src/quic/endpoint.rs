@@ -13,6 +13,7 @@ use super::trains::{self, Transmitted, recycle, train};
 use super::{Config, Event};
 use crate::limits::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, SENDERS_PER_TURN, TIMER_SLACK};
 use crate::net::{Datagrams, Received, Sent};
+use crate::prefetch::prefetch;
 
 /// What a datagram brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Endpoint {
     generation: u32,
     with_events: Vec<usize>,
     dirty: VecDeque<usize>,
+    /// What has come for connections and not been given to them.
+    arrived: Vec<(usize, proto::ConnectionEvent)>,
     timers: Timers,
     /// Empty; keeps its memory.
     due: Vec<usize>,
@@ -62,6 +65,7 @@ impl Endpoint {
             generation: 0,
             with_events: Vec::new(),
             dirty: VecDeque::new(),
+            arrived: Vec::new(),
             timers: Timers::new(started),
             due: Vec::new(),
             responses: VecDeque::new(),
@@ -73,6 +77,13 @@ impl Endpoint {
         self.conns.get_mut(slot)?.as_deref_mut()
     }
 
+    /// Has a connection brought into the caches, for what is done next.
+    pub fn prefetch(&self, slot: usize) {
+        if let Some(Some(conn)) = self.conns.get(slot) {
+            prefetch(&**conn);
+        }
+    }
+
     pub fn live(&self) -> usize {
         self.live
     }
@@ -82,6 +93,7 @@ impl Endpoint {
         self.handshakes
     }
 
+    /// Finds out whom a datagram is for. A connection has it with the next [`Endpoint::deliver`].
     pub fn receive(&mut self, now: Instant, datagram: Received) -> Arrival {
         let mut buf = self.pool.pop().unwrap_or_default();
         let Received { remote, local_ip, ecn, data } = datagram;
@@ -90,10 +102,8 @@ impl Endpoint {
         let response = match event {
             None => None,
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(conn) = self.conn(handle.0) {
-                    conn.receive(now, event);
-                    self.note_events(handle.0);
-                }
+                self.prefetch(handle.0);
+                self.arrived.push((handle.0, event));
                 None
             }
             Some(DatagramEvent::Response(transmit)) => Some(transmit),
@@ -122,6 +132,18 @@ impl Endpoint {
             _ => recycle(&mut self.pool, buf),
         }
         Arrival::Nothing
+    }
+
+    /// Gives connections what has come for them.
+    pub fn deliver(&mut self, now: Instant) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        for (slot, event) in arrived.drain(..) {
+            if let Some(conn) = self.conn(slot) {
+                conn.receive(now, event);
+                self.note_events(slot);
+            }
+        }
+        self.arrived = arrived;
     }
 
     fn insert(&mut self, now: Instant, slot: usize, conn: proto::Connection) {
@@ -225,6 +247,9 @@ impl Endpoint {
         let mut is_blocked = false;
         for _ in 0..self.dirty.len().min(SENDERS_PER_TURN) {
             let Some(slot) = self.dirty.pop_front() else { break };
+            if let Some(next) = self.dirty.front() {
+                self.prefetch(*next);
+            }
             let Some(conn) = self.conns[slot].as_deref_mut() else { continue };
             conn.is_dirty = false;
             conn.settle(now);

@@ -480,12 +480,7 @@ impl Shard {
     }
 
     /// Passes datagrams on, after the groups: a burst of those must not hold these up.
-    fn send_datagrams(
-        &mut self,
-        now: Instant,
-        who: &[(usize, StreamId)],
-        datagrams: &[Datagram],
-    ) {
+    fn send_datagrams(&mut self, now: Instant, who: &[(usize, StreamId)], datagrams: &[Datagram]) {
         if datagrams.is_empty() {
             return;
         }
@@ -518,7 +513,10 @@ impl Shard {
         let mut content = std::mem::take(&mut self.tracks.slab[slot].content);
         let before = content.held_bytes();
         let mut over = Vec::new();
-        for &(conn, key) in who {
+        for (at, &(conn, key)) in who.iter().enumerate() {
+            if let Some((next, _)) = who.get(at + 1) {
+                self.prefetch(*next);
+            }
             let mut service = Service::Continues;
             self.with_session(now, conn, |session, cx| {
                 service = session.serve(key, &mut content, cx);

@@ -26,6 +26,7 @@ use crate::limits::{
     QUIET_AFTER, ROOT_BYTES_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
 use crate::net::{Datagrams, Received, steer};
+use crate::prefetch::prefetch;
 use crate::quic::trains::Transmitted;
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
 use crate::route::{Directory, Route, RouteId, SessionRef};
@@ -317,6 +318,7 @@ impl Shard {
                 _ => self.arrived(now, datagram),
             }
         }
+        self.endpoint.deliver(now);
         more
     }
 
@@ -326,6 +328,14 @@ impl Shard {
         {
             self.peers.resize_with(slot + 1, || None);
         }
+    }
+
+    /// Has a connection and its session brought into the caches, for what is done next.
+    fn prefetch(&self, slot: usize) {
+        if let Some(peer) = self.peers[slot].as_deref() {
+            prefetch(peer);
+        }
+        self.endpoint.prefetch(slot);
     }
 
     fn fire_timers(&mut self, now: Instant) {

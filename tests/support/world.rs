@@ -114,6 +114,8 @@ struct Core {
     wakes_at: Option<Instant>,
     /// The host gives it no time before.
     stalled_until: Instant,
+    /// Turns after which it wanted another one at once.
+    busy_turns: u64,
 }
 
 #[derive(Default)]
@@ -308,6 +310,7 @@ impl World {
                 is_runnable: true,
                 wakes_at: None,
                 stalled_until: started,
+                busy_turns: 0,
             }
         });
         let cores = cores.collect();
@@ -486,6 +489,7 @@ impl World {
             has_run = true;
             core.parked.unpark();
             let next = core.shard.turn(self.now, &mut core.port);
+            core.busy_turns += u64::from(next == Next::More);
             core.wakes_at = match next {
                 Next::Until(at) => Some(at),
                 _ => None,
@@ -509,6 +513,16 @@ impl World {
     /// A shard gets no time for a while.
     pub fn stall(&mut self, shard: usize, time: Duration) {
         self.cores[shard].stalled_until = self.now + time;
+    }
+
+    /// A shard's socket takes nothing, or everything again.
+    pub fn block(&mut self, shard: usize, is_blocked: bool) {
+        self.cores[shard].port.blocked = if is_blocked { 1000 } else { 0 };
+    }
+
+    /// Turns of a shard after which it wanted another one at once.
+    pub fn busy_turns(&self, shard: usize) -> u64 {
+        self.cores[shard].busy_turns
     }
 
     pub fn counters(&self, shard: usize) -> Counters {
