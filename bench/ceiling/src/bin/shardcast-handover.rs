@@ -31,8 +31,8 @@ struct Args {
     duration: u64,
 }
 
-/// Lengths of a turn, in microseconds. Those of the relay that send last half a millisecond at most
-/// (`SENDERS_PER_TURN`), and those that also serve a large audience about one.
+/// Lengths of a turn, in microseconds. Those of a busy relay last half a millisecond
+/// (`READERS_PER_TURN`, `SENDERS_PER_TURN`).
 const TURNS_US: [u64; 5] = [100, 250, 500, 1000, 2000];
 
 fn main() -> ExitCode {
