@@ -14,7 +14,8 @@
 //! * [`web`]: HTTP on a thread of its own. Asks shards by mail; knows no session and no QUIC.
 //! * [`rt`]: glommio behind a handful of functions. Knows turns, not what they do.
 //! * [`relay`], [`config`], [`tls`], [`host`]: start-up.
-//! * [`limits`]: every bound by name. `prefetch`: telling the processor what is needed next.
+//! * `prefetch`: telling the processor what is needed next.
+//! * [`limits`]: every bound by name.
 
 pub mod config;
 pub mod h3;

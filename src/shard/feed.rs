@@ -410,10 +410,11 @@ impl Shard {
             && let Some(mut round) = self.tracks.rounds.pop_front()
         {
             left -= self.serve_round(now, &mut round, left);
-            if round.done < round.who.len() {
-                self.tracks.rounds.push_front(round);
-            } else if let Some(slot) = self.tracks.slot(round.track) {
+            let Some(slot) = self.tracks.slot(round.track) else { continue };
+            if round.who.is_empty() {
                 self.tracks.slab[slot].is_in_round = false;
+            } else {
+                self.tracks.rounds.push_front(round);
             }
         }
     }
@@ -442,7 +443,7 @@ impl Shard {
             Change::Live | Change::All | Change::Evicted => subscribers.chain(fetchers).collect(),
         };
         let datagrams = track.content.take_datagrams();
-        let mut round = Round { track: self.tracks.name(slot), who, done: 0, datagrams };
+        let mut round = Round { track: self.tracks.name(slot), who, datagrams };
         if change >= Change::All {
             self.report_lost_groups(now, slot);
         }
@@ -456,14 +457,10 @@ impl Shard {
 
     /// Serves up to `most` readers of a round, and says how many that were.
     fn serve_round(&mut self, now: Instant, round: &mut Round, most: usize) -> usize {
-        let first = round.done;
-        round.done = round.who.len().min(first.saturating_add(most));
-        let Some(slot) = self.tracks.slot(round.track) else {
-            round.done = round.who.len();
-            return 0;
-        };
+        let Some(slot) = self.tracks.slot(round.track) else { return 0 };
+        let count = round.who.len().min(most);
+        let who = round.who.drain(..count);
         // Some may have left since, or have been moved to another copy.
-        let who = round.who[first..round.done].iter().copied();
         let who: Vec<_> =
             who.filter(|(conn, key)| self.attached(*conn, *key) == Some(slot)).collect();
         let datagrams = round.datagrams.make_contiguous();
@@ -476,7 +473,7 @@ impl Shard {
         if !has_ended {
             self.send_datagrams(now, &who, datagrams);
         }
-        round.done - first
+        count
     }
 
     /// Passes datagrams on, after the groups: a burst of those must not hold these up.

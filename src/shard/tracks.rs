@@ -153,9 +153,8 @@ pub(super) enum Change {
 #[derive(Debug)]
 pub(super) struct Round {
     pub track: TrackRef,
-    pub who: Vec<(usize, StreamId)>,
-    /// So many of them have had their turn.
-    pub done: usize,
+    /// Those whose turn is still to come.
+    pub who: VecDeque<(usize, StreamId)>,
     /// What they are sent beside groups.
     pub datagrams: VecDeque<Datagram>,
 }
