@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use quinn_proto::{Dir, StreamId};
 use shardcast::config::IdentitySource;
 use shardcast::limits::{LANE_MESSAGES, LINGER_DEFAULT};
-use shardcast::quic::{Config as QuicConfig, Keys};
+use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::rt::Next;
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::mesh;
@@ -179,7 +179,8 @@ fn shard() -> Shard {
     let setting = Setting {
         shard: 0,
         shards: 1,
-        quic: QuicConfig::new(tls, keys).expect("a QUIC configuration"),
+        quic: QuicConfig::new(tls, keys, CongestionControl::default())
+            .expect("a QUIC configuration"),
         policy: Arc::new(Policy { hop: 7, public: vec![Path::root()] }),
         seed: 1,
         started: Instant::now(),

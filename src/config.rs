@@ -19,6 +19,7 @@ use rustls::pki_types::ServerName;
 use crate::limits::{
     CACHE_DURATION_DEFAULT, CACHE_MEMORY_PERCENT_DEFAULT, LINGER_DEFAULT, SETTING_DURATION_MAX,
 };
+use crate::quic::CongestionControl;
 use crate::quic::cid::SHARDS_MAX;
 
 /// moq-lite refuses deeper broadcast paths, so a deeper pattern could match nothing.
@@ -39,6 +40,7 @@ pub struct Config {
     /// How long an upstream subscription that nobody needs is kept; zero closes it at once.
     pub linger: Duration,
     pub cache: CacheConfig,
+    pub congestion_control: CongestionControl,
     /// None: one shard per core this process may use.
     pub shards: Option<NonZeroUsize>,
     pub log_level: tracing::Level,
@@ -181,6 +183,18 @@ struct Args {
         help_heading = "Network"
     )]
     web_http_listen: Option<Web>,
+
+    /// What a connection takes for a sign that its path is full: `loss` is CUBIC; `delay` is BBR,
+    /// experimental, which bears links that lose packets at random (1 % and more) far better
+    #[arg(
+        long,
+        env = "MOQ_QUIC_CONGESTION_CONTROL",
+        value_name = "FAMILY",
+        default_value = CongestionControl::default().name(),
+        value_parser = congestion_parser(),
+        help_heading = "Network"
+    )]
+    quic_congestion_control: CongestionControl,
 
     /// Certificate chain, PEM, the server's own certificate first; needs --listen-tls-key
     #[arg(long, env = "MOQ_LISTEN_TLS_CERT", value_name = "FILE", help_heading = "Certificate")]
@@ -331,6 +345,7 @@ impl Args {
                 capacity: self.cache_capacity,
                 duration: self.cache_duration.into(),
             },
+            congestion_control: self.quic_congestion_control,
             shards: self.shards,
             log_level: self.log_level,
         })
@@ -418,6 +433,13 @@ fn parse_duration(text: &str) -> Result<humantime::Duration, String> {
         return Err(format!("longer than {most} (m is minutes, M is months)"));
     }
     Ok(duration)
+}
+
+fn congestion_parser() -> impl TypedValueParser<Value = CongestionControl> {
+    PossibleValuesParser::new(CongestionControl::ALL.map(CongestionControl::name)).map(|name| {
+        let named = CongestionControl::ALL.into_iter().find(|control| control.name() == name);
+        named.expect("one of the names")
+    })
 }
 
 fn level_parser() -> impl TypedValueParser<Value = tracing::Level> {
@@ -928,6 +950,23 @@ mod tests {
         check("--cache-capacity 8PB", Err(&["'8PB'", "\"PB\" is not a unit", "GiB"]));
         check("--cache-capacity 101%", Err(&["'101%'", "write 1% to 100%"]));
         check("--cache-capacity lots", Err(&["'lots'", "not a size; write 8GiB"]));
+    }
+
+    #[test]
+    fn congestion_control() {
+        for (args, expect) in [
+            ("", CongestionControl::Loss),
+            ("--quic-congestion-control loss", CongestionControl::Loss),
+            ("--quic-congestion-control=delay", CongestionControl::Delay),
+        ] {
+            let words = ["shardcast"].into_iter().chain(args.split_whitespace());
+            let Ok(Request::Run(config)) = Config::parse(words.map(OsString::from), []) else {
+                panic!("{args:?} is refused");
+            };
+            assert_eq!(config.congestion_control, expect, "{args:?}");
+        }
+        let named = ["'bbr'", "--quic-congestion-control", "loss, delay"];
+        check("--quic-congestion-control bbr", Err(&named));
     }
 
     #[test]

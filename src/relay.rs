@@ -87,8 +87,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let report = host::check(cores.len())?;
     let share = CacheShare::of(config.cache.capacity, report.memory_bytes, cores.len())?;
     let identity = Identity::load(&config.identity, &alpn())?;
-    let quic =
-        QuicConfig::new(identity.config.clone(), Keys::random()).map_err(StartError::Quic)?;
+    let quic = QuicConfig::new(identity.config.clone(), Keys::random(), config.congestion_control)
+        .map_err(StartError::Quic)?;
     let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random).expect("the system has entropy at start-up");
     let (hop, seed) =

@@ -19,7 +19,7 @@ use rustls::quic;
 use shardcast::limits::{
     CACHE_DURATION_DEFAULT, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, IDLE_TIMEOUT, LINGER_DEFAULT,
 };
-use shardcast::quic::{Config as QuicConfig, Keys};
+use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::mesh;
 use shardcast::shard::{CacheBounds, Held, Next, Setting, Shard};
@@ -90,7 +90,8 @@ impl Relay {
         client_tls.resumption = rustls::client::Resumption::disabled();
 
         let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
-        let quic = QuicConfig::new(Arc::new(server_tls), keys).expect("a suitable configuration");
+        let quic = QuicConfig::new(Arc::new(server_tls), keys, CongestionControl::default())
+            .expect("a suitable configuration");
         let policy = Arc::new(Policy { hop: 1000, public: vec![Path::root()] });
         let now = Instant::now();
         let setting = Setting {

@@ -21,6 +21,7 @@ use quinn_proto::Dir;
 use shardcast::limits::{
     LINGER_DEFAULT, READERS_PER_TURN, SETUP_TIMEOUT, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET,
 };
+use shardcast::quic::CongestionControl;
 use shardcast::shard::{CacheBounds, Held};
 use shardcast::wire::*;
 use support::network::{Random, Weather};
@@ -1511,6 +1512,46 @@ fn a_flood_of_datagrams_starves_no_group() {
     }
 }
 
+/// On a link that loses 2 % although it is not full, control by loss holds back what would fit:
+/// groups come too late to be wanted. Control by delay has every frame there in time.
+#[test]
+fn delay_is_not_misled_by_random_loss() {
+    let lossy = Weather {
+        latency: ms(40),
+        jitter: ms(10),
+        lost_down: 20,
+        lost_up: 20,
+        down_bytes_per_second: Some(1_000_000),
+        ..Weather::FAIR
+    };
+    let slowest = |congestion_control| {
+        let mut w = World::new(Stage { congestion_control, ..Stage::new(3, 1) });
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let ann = w.join(Spec { weather: lossy, ..Spec::new(Lite06, 0) });
+        let sub = w.subscribe(ann, PATH, TRACK, live());
+        w.run(ms(1000));
+        let mut sent = Vec::new();
+        for group in 0..8 {
+            w.open_group(cam, group);
+            for frame in 0..60 {
+                w.frame(cam, group, 4096);
+                sent.push((group, frame, w.now));
+                w.run(Duration::from_secs(1) / 60);
+            }
+            w.end_group(cam, group, End::Finished);
+        }
+        w.run(ms(4000));
+        let groups = &w.sub(sub).groups;
+        let came = |(group, frame, sent): &(u64, usize, _)| {
+            groups.get(group)?.came.get(*frame).map(|came| came.duration_since(*sent))
+        };
+        sent.iter().map(|sent| came(sent).unwrap_or(Duration::MAX)).max().expect("some were sent")
+    };
+    let (loss, delay) = (slowest(CongestionControl::Loss), slowest(CongestionControl::Delay));
+    assert!(delay < ms(500), "{delay:?}");
+    assert!(loss > ms(1000), "{loss:?}: the link is too good for this play");
+}
+
 // ---- the random play ----
 
 /// What random peers do to each other under random faults. They do not move to other ports:
@@ -1531,6 +1572,8 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
             bytes: r.pick(&[CACHE_BYTES, CACHE_BYTES, CACHE_BYTES, 100_000]),
             duration: ms(r.pick(&[100_000, 100_000, 100_000, 2000])),
         },
+        // The other one draws numbers that no seed decides.
+        congestion_control: CongestionControl::Loss,
     };
     let (tracks, ways, next) = (Vec::new(), Vec::new(), Vec::new());
     let mut play = Troupe { w: World::new(stage), r, tracks, ways, next };

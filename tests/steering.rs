@@ -24,7 +24,7 @@ use bytes::BytesMut;
 use shardcast::config::IdentitySource;
 use shardcast::limits::{CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, LANE_MESSAGES, LINGER_DEFAULT};
 use shardcast::net::{Datagrams, Received, Sent, Train, steer};
-use shardcast::quic::{Config as QuicConfig, Keys};
+use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::mesh;
 use shardcast::shard::{CacheBounds, Setting, Shard};
@@ -203,7 +203,8 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
     let alpn = Version::Lite06.alpn().as_bytes();
     let identity = Identity::load(&source, &[alpn]).expect("an identity");
     let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
-    let quic = QuicConfig::new(identity.config, keys).expect("a QUIC configuration");
+    let quic = QuicConfig::new(identity.config, keys, CongestionControl::default())
+        .expect("a QUIC configuration");
     let policy = Arc::new(Policy { hop: 7, public: vec![Path::root()] });
     let posts = mesh(count, LANE_MESSAGES);
     let setting = |shard| Setting {

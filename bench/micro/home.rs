@@ -9,7 +9,7 @@ use criterion::Criterion;
 use shardcast::config::IdentitySource;
 use shardcast::limits::{LANE_MESSAGES, LINGER_DEFAULT, MAIL_PER_TURN};
 use shardcast::net::{Datagrams, Received, Sent, Train};
-use shardcast::quic::{Config as QuicConfig, Keys};
+use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::route::{Route, RouteId, SessionRef};
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::{Flush, Post, mesh};
@@ -77,7 +77,8 @@ impl Home {
         let setting = Setting {
             shard: 0,
             shards: 2,
-            quic: QuicConfig::new(identity.config, keys).expect("a QUIC configuration"),
+            quic: QuicConfig::new(identity.config, keys, CongestionControl::default())
+                .expect("a QUIC configuration"),
             policy: Arc::new(Policy { hop: 7, public: vec![Path::root()] }),
             seed: 1,
             started: now,

@@ -25,6 +25,8 @@ MODES = ["ours", "ceiling", *goals.PEERS]
 COMPARISONS = [
     report.Comparison("ours / best peer", "ours", goals.PEERS),
     report.Comparison("ours / ceiling", "ours", goals.CEILING),
+    report.Comparison("PGO / ours", "ours-pgo", goals.OURS),
+    report.Comparison("PGO / best peer", "ours-pgo", goals.PEERS),
     report.Comparison("2 shards / 1", "ours-2shards", goals.OURS),
 ]
 AB = [report.Comparison("A / B", "A", ("B",))]
@@ -34,8 +36,9 @@ Measures the relay, the ceiling program and moq-relay in turns: every round runs
 once per scenario, each with a fresh process on a core of its own and the load on another.
 Medians over the rounds, and ratios paired by round with their least and most.
 
-  modes      ours, ours-2shards, ceiling, peer (moq-relay as it comes), peer-workers
-             (--runtime-workers 1), peer-uring (that and --runtime-io-uring)
+  modes      ours, ours-pgo (as scripts/pgo.sh builds it), ours-2shards, ceiling, peer (moq-relay
+             as it comes), peer-workers (--runtime-workers 1), peer-uring (that and
+             --runtime-io-uring)
   scenarios  chat video hd audio rooms announce fetch idle, or changed: chat:viewers=400,rate=10
 """
 EPILOG = """\
@@ -45,8 +48,8 @@ examples:
   scripts/compare.sh --targets                          every figure with a goal, and the verdicts
   scripts/compare.sh --from target/compare/DATE --targets   the tables of an earlier comparison
 
-environment: SHARDCAST_BIN, LOAD_BIN, CEILING_BIN, PEER_RELAY name finished programs to use
-instead of building them. Exit status: 0 measured, 1 something is missing or failed.
+environment: SHARDCAST_BIN, SHARDCAST_PGO_BIN, LOAD_BIN, CEILING_BIN, PEER_RELAY name finished
+programs to use instead of building them. Exit status: 0 measured, 1 something is missing or failed.
 """
 
 

@@ -80,6 +80,8 @@ def modes(names: list[str], cert: Path, key: Path, core: str, two_cores: str) ->
 
     known = {
         "ours": lambda name: ours(name, 1, core),
+        "ours-pgo": lambda name: Mode(
+            name, tools.guided(), shardcast(tools.guided(), 1, cert, key, []), core),
         "ours-2shards": lambda name: ours(name, 2, two_cores),
         "ceiling": lambda name: Mode(
             name, tools.build("shardcast-ceiling")[0], (), core, FAN_OUT),

@@ -1,8 +1,10 @@
 """python3 -m unittest discover -s scripts/measure -t scripts"""
 
+import tempfile
 import unittest
+from pathlib import Path
 
-from measure import compare, figures, goals, load, loadtest, relay, report, samples
+from measure import compare, figures, goals, load, loadtest, pgo, relay, report, samples, tools
 from measure.figures import P99, PER_COPY, VIEWERS, Spread
 from measure.load import Run, Shape
 
@@ -47,6 +49,25 @@ class Shapes(unittest.TestCase):
         self.assertEqual(
             compare.listed("chat,video hd:rate=1,viewers=2"),
             ["chat", "video", "hd:rate=1,viewers=2"])
+
+
+class Guided(unittest.TestCase):
+    def test_the_target_is_the_host(self):
+        said = "rustc 1.95.0\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0"
+        self.assertEqual(pgo.host(said), "x86_64-unknown-linux-gnu")
+        with self.assertRaises(tools.Trouble):
+            pgo.host("rustc 1.95.0")
+
+    def test_a_relay_that_left_no_profile(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaisesRegex(tools.Trouble, "left no profile"):
+                pgo.merge("false", Path(folder), Path(folder) / "merged")
+
+    def test_a_profile_of_another_version(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "1.profraw").touch()
+            with self.assertRaisesRegex(tools.Trouble, "does not read the profile.*llvm-tools"):
+                pgo.merge("false", Path(folder), Path(folder) / "merged")
 
 
 class Outcomes(unittest.TestCase):

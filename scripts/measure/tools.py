@@ -8,6 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute()
+# What pgo.sh works in, and leaves its program in.
+PGO = TARGET / "pgo"
 # Builds from nothing on two slow cores take a quarter of an hour, the other relay's two.
 BUILD_SECONDS = 3600
 
@@ -76,6 +78,14 @@ def build(*packages: str) -> list[Path]:
         # they would be built again.
         run(["cargo", "build", "--release", "--workspace", "--bins"], "the build")
     return [given(OURS[package]) or TARGET / "release" / package for package in packages]
+
+
+def guided() -> Path:
+    """The relay that pgo.sh has built."""
+    path = given("SHARDCAST_PGO_BIN") or PGO / "shardcast"
+    if not path.exists():
+        raise Trouble(f"there is no {path}; run scripts/pgo.sh, which takes a quarter of an hour")
+    return path
 
 
 def installed(crate: str, version: str) -> bool:

@@ -1,4 +1,4 @@
-//! Congestion control: cubic, and a way around it for a connection's last word.
+//! Congestion control: cubic or BBR, and a way around either for a connection's last word.
 //!
 //! To quinn-proto a CONNECTION_CLOSE that data waits in front of is itself data. A client that has
 //! fallen behind would never hear why it is sent away, and wait until it times out.
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{
-    Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig,
+    Bbr, BbrConfig, Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig,
 };
 
 /// Wide enough that nothing is paced either.
@@ -29,21 +29,61 @@ pub fn yielding<T>(is_closing: bool, send: impl FnOnce() -> T) -> T {
     sent
 }
 
+/// What a connection takes for a sign that its path is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CongestionControl {
+    /// Lost packets: cubic (RFC 9438).
+    #[default]
+    Loss,
+    /// How fast packets arrive, and after what time: quinn-proto's BBR.
+    Delay,
+}
+
+impl CongestionControl {
+    pub const ALL: [CongestionControl; 2] = [CongestionControl::Loss, CongestionControl::Delay];
+
+    /// As operators write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            CongestionControl::Loss => "loss",
+            CongestionControl::Delay => "delay",
+        }
+    }
+}
+
+/// Makes the controllers of connections.
 #[derive(Debug, Default)]
 pub struct Congestion {
+    control: CongestionControl,
     cubic: Arc<CubicConfig>,
+    bbr: Arc<BbrConfig>,
+}
+
+impl Congestion {
+    pub fn new(control: CongestionControl) -> Congestion {
+        Congestion { control, ..Congestion::default() }
+    }
 }
 
 impl ControllerFactory for Congestion {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Yielding(Cubic::new(self.cubic.clone(), now, current_mtu)))
+        match self.control {
+            CongestionControl::Loss => {
+                Box::new(Yielding(Cubic::new(self.cubic.clone(), now, current_mtu)))
+            }
+            CongestionControl::Delay => Box::new(Yielding(Bbr::new(self.bbr.clone(), current_mtu))),
+        }
     }
 }
 
 #[derive(Clone)]
-struct Yielding(Cubic);
+struct Yielding<C>(C);
 
-impl Controller for Yielding {
+impl<C: Controller + Clone + 'static> Controller for Yielding<C> {
+    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.0.on_sent(now, bytes, last_packet_number);
+    }
+
     fn on_ack(
         &mut self,
         now: Instant,
@@ -53,6 +93,16 @@ impl Controller for Yielding {
         rtt: &RttEstimator,
     ) {
         self.0.on_ack(now, sent, bytes, app_limited, rtt);
+    }
+
+    fn on_end_acks(
+        &mut self,
+        now: Instant,
+        in_flight: u64,
+        app_limited: bool,
+        largest_packet_num_acked: Option<u64>,
+    ) {
+        self.0.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
 
     fn on_congestion_event(
@@ -90,5 +140,71 @@ impl Controller for Yielding {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Notes which of its functions were called.
+    #[derive(Clone, Default)]
+    struct Witness {
+        seen: Vec<&'static str>,
+    }
+
+    impl Controller for Witness {
+        fn on_sent(&mut self, _: Instant, _: u64, _: u64) {
+            self.seen.push("sent");
+        }
+
+        fn on_ack(&mut self, _: Instant, _: Instant, _: u64, _: bool, _: &RttEstimator) {
+            self.seen.push("ack");
+        }
+
+        fn on_end_acks(&mut self, _: Instant, _: u64, _: bool, _: Option<u64>) {
+            self.seen.push("end of acks");
+        }
+
+        fn on_congestion_event(&mut self, _: Instant, _: Instant, _: bool, _: u64) {
+            self.seen.push("congestion");
+        }
+
+        fn on_mtu_update(&mut self, _: u16) {
+            self.seen.push("mtu");
+        }
+
+        fn window(&self) -> u64 {
+            7
+        }
+
+        fn clone_box(&self) -> Box<dyn Controller> {
+            Box::new(self.clone())
+        }
+
+        fn initial_window(&self) -> u64 {
+            9
+        }
+
+        fn into_any(self: Box<Self>) -> Box<dyn Any> {
+            self
+        }
+    }
+
+    /// A controller that is not told of what was sent, or of the end of acknowledgements, never
+    /// changes its window. (Of an acknowledgement only a connection can tell: nobody else can make
+    /// an estimate of the round trip.)
+    #[test]
+    fn controllers_hear_of_everything() {
+        let now = Instant::now();
+        let mut yielding = Yielding(Witness::default());
+        yielding.on_sent(now, 1, 2);
+        yielding.on_end_acks(now, 3, false, None);
+        yielding.on_congestion_event(now, now, false, 0);
+        yielding.on_mtu_update(1400);
+        assert_eq!(yielding.0.seen, ["sent", "end of acks", "congestion", "mtu"]);
+        assert_eq!((yielding.window(), yielding.initial_window()), (7, 9));
+        assert_eq!(super::yielding(true, || yielding.window()), NO_LIMIT);
+        assert_eq!(yielding.window(), 7);
     }
 }

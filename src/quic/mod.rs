@@ -19,6 +19,7 @@ use quinn_proto::{
     AckFrequencyConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
 };
 
+pub use congestion::CongestionControl;
 pub use conn::{ALPN_HTTP3, Conn};
 pub use endpoint::{Arrival, Endpoint};
 pub use timers::Timers;
@@ -84,13 +85,17 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn new(tls: Arc<rustls::ServerConfig>, keys: Keys) -> Result<Config, String> {
+    pub fn new(
+        tls: Arc<rustls::ServerConfig>,
+        keys: Keys,
+        congestion_control: CongestionControl,
+    ) -> Result<Config, String> {
         let crypto = quinn_proto::crypto::rustls::QuicServerConfig::try_from(tls)
             .map_err(|error| format!("the TLS configuration does not suit QUIC: {error}"))?;
         let master = aws_lc_rs::hkdf::Salt::new(aws_lc_rs::hkdf::HKDF_SHA256, &[]);
         let token_key = master.extract(&keys.token);
         let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
-        server.transport_config(Arc::new(transport()));
+        server.transport_config(Arc::new(transport(congestion_control)));
         server.max_incoming(HANDSHAKES_MAX);
         // Packets that wait for their connection to be accepted: ours are accepted at once.
         server.incoming_buffer_size(0);
@@ -118,7 +123,7 @@ impl Config {
     }
 }
 
-fn transport() -> TransportConfig {
+fn transport(congestion_control: CongestionControl) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("ten seconds fit a varint");
     // Asked of peers that know the extension, as every quinn does. What comes out of order is
@@ -136,7 +141,7 @@ fn transport() -> TransportConfig {
         .receive_window(RECEIVE_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
         .initial_rtt(INITIAL_RTT)
-        .congestion_controller_factory(Arc::new(Congestion::default()))
+        .congestion_controller_factory(Arc::new(Congestion::new(congestion_control)))
         .ack_frequency_config(Some(ack_frequency))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);

@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use shardcast::limits::{
     ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
 };
-use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, Keys};
+use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, CongestionControl, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::guest::{GuestId, Line, Parcel, Unread};
 use shardcast::shard::mailbox::{Outside, Parked, mesh};
@@ -70,13 +70,23 @@ pub struct Stage {
     pub refused: u64,
     pub linger: Duration,
     pub cache: CacheBounds,
+    pub congestion_control: CongestionControl,
 }
 
 impl Stage {
     pub fn new(seed: u64, shards: usize) -> Stage {
         let cache = CacheBounds { bytes: CACHE_BYTES, duration: CACHE_DURATION_DEFAULT };
-        let linger = LINGER_DEFAULT;
-        Stage { seed, shards, lanes: 1024, strays: 0, blocked: 0, refused: 0, linger, cache }
+        Stage {
+            seed,
+            shards,
+            lanes: 1024,
+            strays: 0,
+            blocked: 0,
+            refused: 0,
+            linger: LINGER_DEFAULT,
+            cache,
+            congestion_control: CongestionControl::default(),
+        }
     }
 
     /// Between the network and a session nothing is lost.
@@ -282,7 +292,8 @@ impl World {
         let mut random = Random::new(stage.seed);
         let started = Instant::now();
         let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
-        let quic = QuicConfig::new(server_tls(), keys).expect("a suitable TLS configuration");
+        let quic = QuicConfig::new(server_tls(), keys, stage.congestion_control)
+            .expect("a suitable TLS configuration");
         let policy = Arc::new(Policy { hop: HOP, public: vec![Path::root()] });
         let mut network = Network::new(random.next(), stage.shards);
         network.strays = stage.strays;

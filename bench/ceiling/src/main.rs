@@ -26,7 +26,7 @@ use shardcast::config::IdentitySource;
 use shardcast::host;
 use shardcast::limits::TURN_INTERVAL_MIN;
 use shardcast::net::{Socket, bind_group};
-use shardcast::quic::{Config, Keys};
+use shardcast::quic::{Config, CongestionControl, Keys};
 use shardcast::rt::{self, Next, Parking};
 use shardcast::shard::mailbox::{Post, mesh};
 use shardcast::tls::Identity;
@@ -89,7 +89,7 @@ fn quic_config() -> Result<Config, Box<dyn std::error::Error>> {
     let source = IdentitySource::Generated { hosts: vec!["localhost".try_into()?] };
     let alpn = [Version::Lite06, Version::Lite05].map(|version| version.alpn().as_bytes());
     let identity = Identity::load(&source, &alpn)?;
-    Ok(Config::new(identity.config, Keys::random())?)
+    Ok(Config::new(identity.config, Keys::random(), CongestionControl::default())?)
 }
 
 async fn serve(quic: Config, post: Post<Stop>, mut socket: Socket) {
