@@ -48,6 +48,11 @@ def arguments(words: list[str]) -> argparse.Namespace:
         chosen.shapes = [Shape.parse(text) for text in chosen.scenario]
     except ValueError as error:
         parser.error(str(error))
+    # The load client would say so after the first build.
+    for shape in chosen.shapes:
+        known = tools.ROOT / f"bench/scenarios/{shape.scenario}.toml"
+        if not known.exists() and not Path(shape.scenario).exists():
+            parser.error(f"there is no scenario {shape.scenario}")
     return chosen
 
 
