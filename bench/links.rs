@@ -14,8 +14,7 @@ mod support {
     pub mod world;
 }
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shardcast::quic::CongestionControl;
 use shardcast::wire::Version;
@@ -115,17 +114,17 @@ fn play(seed: u64, weather: Weather, track: &Track, control: CongestionControl) 
     let camera = world.publisher(Version::Lite06, 0, "live/cam", "video");
     let started = world.now;
     let gap = Duration::from_secs(1) / track.frames_per_second;
-    let mut sent = BTreeMap::new();
+    let mut sent = Vec::new();
     let mut asked = None;
     for n in 0..(PLAYED.as_secs() as u32 * track.frames_per_second) {
-        let at = (u64::from(n / track.frames_per_group), (n % track.frames_per_group) as usize);
-        if at.1 == 0 {
-            world.open_group(camera, at.0);
+        let (group, frame) = (u64::from(n / track.frames_per_group), n % track.frames_per_group);
+        if frame == 0 {
+            world.open_group(camera, group);
         }
-        world.frame(camera, at.0, track.frame_bytes);
-        sent.insert(at, world.now);
-        if at.1 as u32 + 1 == track.frames_per_group {
-            world.end_group(camera, at.0, End::Finished);
+        world.frame(camera, group, track.frame_bytes);
+        sent.push((group, frame as usize, world.now));
+        if frame + 1 == track.frames_per_group {
+            world.end_group(camera, group, End::Finished);
         }
         if asked.is_none() && world.now >= started + JOINED_AFTER {
             let viewer = world.join(Spec { weather, ..Spec::new(Version::Lite06, 0) });
@@ -136,12 +135,10 @@ fn play(seed: u64, weather: Weather, track: &Track, control: CongestionControl) 
     world.run(PATIENCE);
 
     let (joined, subscription) = asked.expect("the play is longer than that");
-    let groups = &world.sub(subscription).groups;
-    let came = |(group, frame): (u64, usize)| groups.get(&group)?.came.get(frame).copied();
-    let late = |from, to: std::time::Instant| to.duration_since(from).as_secs_f64() * 1e3;
+    let late = |from, to: Instant| to.duration_since(from).as_secs_f64() * 1e3;
     let mut seen = Seen { latencies: Vec::new(), missing: 0, first: f64::INFINITY };
-    for (at, sent) in sent {
-        let came = came(at);
+    for (group, frame, sent) in sent {
+        let came = world.came(subscription, group, frame);
         if let Some(came) = came {
             seen.first = seen.first.min(late(joined, came));
         }

@@ -909,10 +909,16 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_cache(args: &str, linger_ms: u64, capacity: Capacity, duration_ms: u64) {
+    fn parsed(args: &str) -> Config {
         let args = ["shardcast"].into_iter().chain(args.split_whitespace());
         let request = Config::parse(args.map(OsString::from), []);
         let Ok(Request::Run(config)) = request else { panic!("got {request:?}") };
+        config
+    }
+
+    #[track_caller]
+    fn check_cache(args: &str, linger_ms: u64, capacity: Capacity, duration_ms: u64) {
+        let config = parsed(args);
         assert_eq!(config.linger, Duration::from_millis(linger_ms));
         let duration = Duration::from_millis(duration_ms);
         assert_eq!(config.cache, CacheConfig { capacity, duration });
@@ -959,11 +965,7 @@ mod tests {
             ("--quic-congestion-control loss", CongestionControl::Loss),
             ("--quic-congestion-control=delay", CongestionControl::Delay),
         ] {
-            let words = ["shardcast"].into_iter().chain(args.split_whitespace());
-            let Ok(Request::Run(config)) = Config::parse(words.map(OsString::from), []) else {
-                panic!("{args:?} is refused");
-            };
-            assert_eq!(config.congestion_control, expect, "{args:?}");
+            assert_eq!(parsed(args).congestion_control, expect, "{args:?}");
         }
         let named = ["'bbr'", "--quic-congestion-control", "loss, delay"];
         check("--quic-congestion-control bbr", Err(&named));

@@ -1541,11 +1541,11 @@ fn delay_is_not_misled_by_random_loss() {
             w.end_group(cam, group, End::Finished);
         }
         w.run(ms(4000));
-        let groups = &w.sub(sub).groups;
-        let came = |(group, frame, sent): &(u64, usize, _)| {
-            groups.get(group)?.came.get(*frame).map(|came| came.duration_since(*sent))
+        let late = |(group, frame, sent)| match w.came(sub, group, frame) {
+            Some(came) => came.duration_since(sent),
+            None => Duration::MAX,
         };
-        sent.iter().map(|sent| came(sent).unwrap_or(Duration::MAX)).max().expect("some were sent")
+        sent.into_iter().map(late).max().expect("some were sent")
     };
     let (loss, delay) = (slowest(CongestionControl::Loss), slowest(CongestionControl::Delay));
     assert!(delay < ms(500), "{delay:?}");

@@ -152,7 +152,7 @@ def ab_modes(chosen: argparse.Namespace, cert: Path, key: Path) -> list[Mode]:
     for name, binary, more in zip("AB", chosen.ab, (chosen.a_arg, chosen.b_arg)):
         if not os.access(binary, os.X_OK):
             raise Trouble(f"{binary} is not a program")
-        words = relay.shardcast(binary.absolute(), chosen.shards, cert, key, more)
+        words = relay.shardcast(chosen.shards, cert, key, more)
         found.append(Mode(name, binary.absolute(), words, relay_cores(chosen, chosen.shards)))
     return found
 

@@ -1,5 +1,6 @@
 """One run of the load client against one relay, and what came of it."""
 
+import argparse
 import json
 import re
 import subprocess
@@ -53,6 +54,14 @@ class Shape:
     @property
     def name(self) -> str:
         return Path(self.scenario).stem
+
+
+def shapes(parser: argparse.ArgumentParser, texts: list[str]) -> list[Shape]:
+    """The scenarios of a command line; a wrong one ends the program with its usage."""
+    try:
+        return [Shape.parse(text) for text in texts]
+    except ValueError as error:
+        parser.error(str(error))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from . import figures, load, plots_data, relay, terminal, tools
-from .load import Shape, Span
+from .load import Span
 from .relay import Relay
 from .report import NOTHING, number, table
 from .tools import Trouble, say
@@ -56,10 +56,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
         parser.error("--relay-pid belongs to --url")
     if chosen.shards < 1:
         parser.error("--shards begins at 1")
-    try:
-        chosen.shapes = [Shape.parse(text) for text in chosen.scenario]
-    except ValueError as error:
-        parser.error(str(error))
+    chosen.shapes = load.shapes(parser, chosen.scenario)
     return chosen
 
 
@@ -120,9 +117,7 @@ def main(words: list[str]) -> None:
         kept = chosen.json or Path(folder)
         kept.mkdir(parents=True, exist_ok=True)
         if not chosen.url:
-            cert, key = relay.certificate(Path(folder))
-            words = relay.shardcast(binary, chosen.shards, cert, key, chosen.relay_arg)
-            mode = relay.Mode("ours", binary, words, cores)
+            mode = relay.ours(binary, Path(folder), chosen.shards, cores, chosen.relay_arg)
         for shape in chosen.shapes:
             say(f"{shape.label}: about {terminal.minutes(span.expected(shape))}")
             name = shape.label.replace("/", "_")

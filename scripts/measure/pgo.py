@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from . import load, relay, terminal, tools
-from .load import Shape, Span
+from .load import Span
 from .tools import Trouble, say
 
 DESCRIPTION = """\
@@ -44,10 +43,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--relay-core", default="0", metavar="N", help="default: 0")
     parser.add_argument("--load-core", default="1", metavar="N", help="default: 1")
     chosen = parser.parse_args(words)
-    try:
-        chosen.shapes = [Shape.parse(text) for text in chosen.scenario]
-    except ValueError as error:
-        parser.error(str(error))
+    chosen.shapes = load.shapes(parser, chosen.scenario)
     # The load client would say so after the first build.
     for shape in chosen.shapes:
         known = tools.ROOT / f"bench/scenarios/{shape.scenario}.toml"
@@ -61,14 +57,6 @@ def asked(*command: str) -> str:
     if done.returncode != 0:
         raise Trouble(f"{' '.join(command)} failed: {done.stderr.strip()}")
     return done.stdout.strip()
-
-
-def host(version: str) -> str:
-    """The target that `rustc -vV` builds for by itself."""
-    found = re.search(r"^host: (\S+)$", version, re.MULTILINE)
-    if found is None:
-        raise Trouble("rustc does not say what it builds for")
-    return found.group(1)
 
 
 def profdata() -> str:
@@ -102,9 +90,7 @@ def train(binary: Path, chosen: argparse.Namespace, logs: Path) -> None:
     (client,) = tools.build("shardcast-load")
     span = Span(chosen.duration, 1.0)
     with tempfile.TemporaryDirectory() as folder:
-        cert, key = relay.certificate(Path(folder))
-        words = relay.shardcast(binary, 1, cert, key, [])
-        mode = relay.Mode("ours", binary, words, chosen.relay_core)
+        mode = relay.ours(binary, Path(folder), 1, chosen.relay_core, [])
         for shape in chosen.shapes:
             say(f"training with {shape.label}")
             name = shape.label.replace("/", "_")
@@ -132,7 +118,7 @@ def main(words: list[str]) -> None:
     chosen = arguments(words)
     tools.need("taskset", "util-linux")
     tool = profdata()
-    target = host(asked("rustc", "-vV"))
+    target = asked("rustc", "--print", "host-tuple")
     folder = tools.PGO
     raw, profile, logs = folder / "raw", folder / "shardcast.profdata", folder / "logs"
     shutil.rmtree(raw, ignore_errors=True)

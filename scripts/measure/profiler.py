@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from . import figures, load, relay, samples, terminal, tools
-from .load import Shape, Span
+from .load import Span
 from .report import number, table
 from .tools import Trouble, say
 
@@ -50,10 +50,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR",
                         help="default: target/profile/<scenario>")
     chosen = parser.parse_args(words)
-    try:
-        chosen.shape = Shape.parse(chosen.scenario)
-    except ValueError as error:
-        parser.error(str(error))
+    (chosen.shape,) = load.shapes(parser, [chosen.scenario])
     return chosen
 
 
@@ -144,9 +141,8 @@ def main(words: list[str]) -> None:
     lines.unlink(missing_ok=True)
     span = Span(chosen.duration + MARGIN_SECONDS, chosen.warmup)
     with tempfile.TemporaryDirectory() as folder:
-        cert, key = relay.certificate(Path(folder))
-        more = relay.shardcast(binary, chosen.shards, cert, key, chosen.relay_arg)
-        mode = relay.Mode("ours", binary, more, chosen.cores)
+        mode = relay.ours(
+            binary, Path(folder), chosen.shards, chosen.cores, chosen.relay_arg)
         say(f"loading the relay with {chosen.shape.label}")
         with relay.running(mode, out / "relay.log") as at:
             total, failure = load.measure(

@@ -61,11 +61,16 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return cert, key
 
 
-def shardcast(binary: Path, shards: int, cert: Path, key: Path, more: list[str]) -> tuple[str, ...]:
+def shardcast(shards: int, cert: Path, key: Path, more: list[str]) -> tuple[str, ...]:
     return (
         "--shards", str(shards), "--listen-tls-cert", str(cert), "--listen-tls-key", str(key),
         "--auth-public", "**", "--web-http-listen", "off", *more,
     )
+
+
+def ours(binary: Path, folder: Path, shards: int, cores: str, more: list[str]) -> Mode:
+    """Our relay by itself, with a certificate that lives as long as this folder."""
+    return Mode("ours", binary, shardcast(shards, *certificate(folder), more), cores)
 
 
 def modes(names: list[str], cert: Path, key: Path, core: str, two_cores: str) -> list[Mode]:
@@ -74,15 +79,13 @@ def modes(names: list[str], cert: Path, key: Path, core: str, two_cores: str) ->
     peer = (*tls, "--auth-public", "**")
     workers = (*peer, "--runtime-workers", "1")
 
-    def ours(name: str, shards: int, cores: str) -> Mode:
-        (binary,) = tools.build("shardcast")
-        return Mode(name, binary, shardcast(binary, shards, cert, key, []), cores)
+    def own(name: str, binary: Path, shards: int, cores: str) -> Mode:
+        return Mode(name, binary, shardcast(shards, cert, key, []), cores)
 
     known = {
-        "ours": lambda name: ours(name, 1, core),
-        "ours-pgo": lambda name: Mode(
-            name, tools.guided(), shardcast(tools.guided(), 1, cert, key, []), core),
-        "ours-2shards": lambda name: ours(name, 2, two_cores),
+        "ours": lambda name: own(name, tools.build("shardcast")[0], 1, core),
+        "ours-pgo": lambda name: own(name, tools.guided(), 1, core),
+        "ours-2shards": lambda name: own(name, tools.build("shardcast")[0], 2, two_cores),
         "ceiling": lambda name: Mode(
             name, tools.build("shardcast-ceiling")[0], (), core, FAN_OUT),
         "peer": lambda name: Mode(name, tools.peer(), peer, core),

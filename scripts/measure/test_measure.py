@@ -53,10 +53,10 @@ class Shapes(unittest.TestCase):
 
 class Guided(unittest.TestCase):
     def test_the_target_is_the_host(self):
-        said = "rustc 1.95.0\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0"
-        self.assertEqual(pgo.host(said), "x86_64-unknown-linux-gnu")
-        with self.assertRaises(tools.Trouble):
-            pgo.host("rustc 1.95.0")
+        target = pgo.asked("rustc", "--print", "host-tuple")
+        self.assertIn(f"\nhost: {target}\n", pgo.asked("rustc", "-vV"))
+        with self.assertRaisesRegex(tools.Trouble, "rustc --print nonsense failed"):
+            pgo.asked("rustc", "--print", "nonsense")
 
     def test_a_relay_that_left_no_profile(self):
         with tempfile.TemporaryDirectory() as folder:

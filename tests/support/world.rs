@@ -819,6 +819,11 @@ impl World {
         &self.peers[sub.peer].subscriptions[sub.index]
     }
 
+    /// When a subscription had a frame, which is counted within its group.
+    pub fn came(&self, sub: Sub, group: u64, frame: usize) -> Option<Instant> {
+        self.sub(sub).groups.get(&group)?.came.get(frame).copied()
+    }
+
     pub fn update(&mut self, sub: Sub, wanted: Preferences) {
         self.peers[sub.peer].update(sub.index, wanted);
     }
