@@ -37,6 +37,17 @@ pub const TAIL_WAIT_MIN: Duration = Duration::from_secs(1);
 /// The longest a publisher's stated max age may make us wait for a promised group.
 pub const TAIL_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// The same where the publisher cannot say how much it owes (lite-04 and older), once no group is
+/// under way.
+pub const TAIL_GRACE: Duration = Duration::from_millis(500);
+
+/// A track that its publisher has ended is asked for anew when somebody subscribes. How long the
+/// publisher may take to say what the track is like, and then to bring some of it, before what the
+/// relay holds of the old one is served as all there is. A camera that is switched on again takes
+/// up to three and a half seconds.
+pub const REVIVAL_ANSWER_GRACE: Duration = Duration::from_secs(2);
+pub const REVIVAL_GRACE: Duration = Duration::from_secs(5);
+
 /// How long an upstream subscription that nobody needs is kept, unless the operator says otherwise
 /// (spec §5.1): a viewer that comes back within it finds everything in place.
 pub const LINGER_DEFAULT: Duration = Duration::from_secs(5);
@@ -66,6 +77,11 @@ pub const TRACK_LINGER: Duration = Duration::from_secs(5);
 /// these bounds (spec §5.4).
 pub const MISSING_GRACE_MIN: Duration = Duration::from_secs(1);
 pub const MISSING_GRACE_MAX: Duration = Duration::from_secs(10);
+
+/// How long a publisher that takes over may bring nothing of what it is asked for before it is asked
+/// where it is instead: a process that has begun anew counts from below, and viewers see nothing
+/// meanwhile. Longer than a round trip and what is lost in it.
+pub const RESUME_GRACE: Duration = Duration::from_secs(1);
 
 /// Groups that one subscription has on their way. A viewer that lags does so by at most these and
 /// what expires or is evicted meanwhile; each costs a stream's state.

@@ -48,6 +48,13 @@ impl Route {
         self.via == identity || self.hops.contains(identity)
     }
 
+    /// The peer that announced it is the one that announced `other`, in a new session: of the old one
+    /// nothing more is to be expected.
+    pub fn returns(&self, other: &Route) -> bool {
+        let announcer = self.hops.last().filter(|hop| *hop != 0);
+        self.session != other.session && announcer.is_some() && announcer == other.hops.last()
+    }
+
     /// Its session leaves, here or at the relay that announced it: anything else wins over it, yet
     /// it can be used (spec §4.16).
     fn is_leaving(&self) -> bool {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session};
 use crate::limits::DATAGRAM_BURST_BYTES;
+use crate::track::content::Run;
 use crate::track::{Datagram, Feed};
 use crate::wire::{self, VARINT_MAX, Version, encode_varint};
 
@@ -68,14 +69,16 @@ impl Session {
         cx.effects.push(Effect::Fed { pull: pull.name, feed });
     }
 
-    /// Sends datagrams of a track to one subscription, as far as the peer's transport takes any.
+    /// Sends datagrams of a run of a track to one subscription, as far as the peer's transport takes any.
     pub fn send_datagrams<S: Streams>(
         &mut self,
         key: StreamId,
+        run: Run,
         datagrams: &[Datagram],
         cx: &mut Context<'_, S>,
     ) {
         let Some(served) = self.served.get(&key) else { return };
+        let shift = served.shift(run);
         if self.version < Version::Lite05 {
             return;
         }
@@ -83,10 +86,11 @@ impl Session {
         let bitrate = cx.streams.estimate().bitrate;
         let (is_alone, bitrate) = (is_idle || bitrate.is_none(), bitrate.unwrap_or(0));
         let mut head = Vec::with_capacity(24);
-        for datagram in datagrams.iter().filter(|datagram| served.wants(datagram.sequence)) {
+        let wanted = datagrams.iter().map(|datagram| (datagram.sequence + shift, datagram));
+        for (number, datagram) in wanted.filter(|(number, _)| served.wants(*number)) {
             head.clear();
             encode_varint(served.id, &mut head);
-            encode_varint(datagram.sequence, &mut head);
+            encode_varint(number, &mut head);
             encode_varint(datagram.timestamp, &mut head);
             let size = head.len() + datagram.payload.len();
             if is_alone || self.allowance.take(size, bitrate, cx.now) {

@@ -86,9 +86,9 @@ pub enum Effect {
         track: Arc<str>,
         wanted: Preferences,
     },
+    /// A subscription has other bounds.
     SubscriptionUpdated {
         key: StreamId,
-        wanted: Preferences,
     },
     /// The peer asks for one group.
     FetchWanted {

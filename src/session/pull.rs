@@ -10,7 +10,7 @@ use super::fetch_in::PullFetch;
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Step, Stream, Use};
 use crate::limits::{
-    ANSWER_TIMEOUT, CONTROL_BACKLOG_BYTES_MAX, PRIORITY_DEFAULT, READ_BYTES_PER_TURN,
+    ANSWER_TIMEOUT, CONTROL_BACKLOG_BYTES_MAX, PRIORITY_DEFAULT, READ_BYTES_PER_TURN, TAIL_GRACE,
     TAIL_WAIT_MAX, TAIL_WAIT_MIN, TIMESCALE_DEFAULT, TRACK_MAX_AGE_MS_DEFAULT,
 };
 use crate::track::group::{GroupEnd, Marks, Opening, Piece};
@@ -556,9 +556,21 @@ impl Session {
             return self.pull_failed(key, reason(end), cx);
         }
         // Our own FIN would cancel the groups that are still on their way (spec §4.8).
-        subscription.tail = Some(cx.now + tail_wait(pull.max_age_ms));
-        self.note_deadline(key);
+        subscription.tail = Some(cx.now);
+        cx.effects.push(Effect::Fed { pull: pull.name, feed: Feed::Ending });
+        self.prolong_tail(key, cx.now);
         self.end_tail(key, cx);
+    }
+
+    /// What a finished subscription still waits for may take as long again, from now on.
+    fn prolong_tail(&mut self, key: usize, now: Instant) {
+        let Some(pull) = self.pulls.get_mut(key) else { return };
+        let Some(subscription) = &mut pull.subscription else { return };
+        if let Some(tail) = &mut subscription.tail {
+            let owes_unknown = self.version <= Version::Lite04 && subscription.open.is_empty();
+            *tail = now + if owes_unknown { TAIL_GRACE } else { tail_wait(pull.max_age_ms) };
+            self.note_deadline(key);
+        }
     }
 
     /// Gives up on publishers that have not answered, and on groups that will not come.
@@ -662,12 +674,6 @@ impl Session {
             let is_bounded = pull.subscription.as_ref().is_some_and(bounds);
             Opening { frame_start, is_bounded }
         });
-        // A group that flows is not one that will not come.
-        if let Some(subscription) = &mut pull.subscription
-            && let Some(tail) = &mut subscription.tail
-        {
-            *tail = cx.now + tail_wait(pull.max_age_ms);
-        }
         let mut ends = read.ends;
         if let (Some(GroupEnd::Finished), Some(subscription)) = (ends, &pull.subscription) {
             let last = (frame_start + u64::from(group.scanner.frames())).checked_sub(1);
@@ -679,6 +685,15 @@ impl Session {
             let piece = Piece { sequence, opens, bytes: read.bytes, marks: read.marks, ends };
             cx.effects.push(Effect::Fed { pull: pull.name, feed: Feed::Piece(piece) });
         }
+        let key = group.pull;
+        if ends.is_some()
+            && let Some(subscription) = &mut pull.subscription
+        {
+            debug_assert_eq!(subscription.id, subscribe_id);
+            subscription.open.retain(|open| *open != id);
+        }
+        // A group that flows is not one that will not come.
+        self.prolong_tail(key, cx.now);
         if ends.is_none() {
             if read.has_more {
                 cx.effects.push(Effect::Unread { stream: id });
@@ -686,11 +701,7 @@ impl Session {
             let purpose = Use::GroupIn(group);
             self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
         } else {
-            if let Some(subscription) = &mut pull.subscription {
-                debug_assert_eq!(subscription.id, subscribe_id);
-                subscription.open.retain(|open| *open != id);
-            }
-            self.end_tail(group.pull, cx);
+            self.end_tail(key, cx);
         }
     }
 

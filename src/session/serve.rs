@@ -9,8 +9,9 @@ use super::outflow::{Flow, Outflow};
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session, Step, Use};
 use crate::limits::{ACK_DELAY, OPEN_GROUPS_MAX, OPEN_GROUPS_PER_PEER_MAX};
-use crate::track::content::{Content, Outcome};
+use crate::track::content::{Content, Outcome, Run};
 use crate::track::cursor::{Cursor, Pick};
+use crate::track::demand::Demand;
 use crate::track::group::Form;
 use crate::wire::{
     CONTROL_MESSAGE_BYTES_MAX, GroupHeader, Preferences, StreamCode, Subscribe, SubscribeResponse,
@@ -30,7 +31,8 @@ pub(super) struct Served {
     /// OK was sent (lite-04 and older).
     is_accepted: bool,
     open: Vec<GroupOut>,
-    end_sent: bool,
+    /// The run of the track whose end it was told.
+    end_sent: Option<Run>,
     /// Another group may start, or the subscription end, when one of those open is done.
     is_waiting: bool,
     /// The priorities of its groups are to be worked out again.
@@ -40,7 +42,10 @@ pub(super) struct Served {
 /// One group on its way to the peer.
 #[derive(Debug)]
 struct GroupOut {
+    /// As the track counts it, and as this viewer does.
     sequence: u64,
+    run: Run,
+    number: u64,
     flow: Outflow,
     /// None while the peer grants no stream.
     stream: Option<StreamId>,
@@ -50,11 +55,15 @@ struct GroupOut {
 }
 
 impl Served {
-    /// Whether a group of this number is asked for.
-    pub fn wants(&self, sequence: u64) -> bool {
+    /// How much higher than in this run of the track the peer counts.
+    pub fn shift(&self, run: Run) -> u64 {
+        self.cursor.as_ref().map_or(0, |cursor| cursor.shift(run))
+    }
+
+    /// Whether a group is asked for that this viewer knows by this number.
+    pub fn wants(&self, number: u64) -> bool {
         let Preferences { group_start, group_end, .. } = self.wanted;
-        group_start.is_none_or(|start| start <= sequence)
-            && group_end.is_none_or(|end| sequence <= end)
+        group_start.is_none_or(|start| start <= number) && group_end.is_none_or(|end| number <= end)
     }
 }
 
@@ -88,7 +97,7 @@ impl Session {
                 cursor: None,
                 is_accepted: false,
                 open: Vec::new(),
-                end_sent: false,
+                end_sent: None,
                 is_waiting: false,
                 is_reordered: false,
             },
@@ -126,12 +135,10 @@ impl Session {
         if let Some(served) = self.served.get_mut(&id) {
             served.wanted = wanted;
             // Of several at once the last one counts.
-            let last = cx.effects.last_mut();
-            match last {
-                Some(Effect::SubscriptionUpdated { key, wanted: last }) if *key == id => {
-                    *last = wanted;
-                }
-                _ => cx.effects.push(Effect::SubscriptionUpdated { key: id, wanted }),
+            let is_last =
+                |last: &Effect| matches!(last, Effect::SubscriptionUpdated { key } if *key == id);
+            if !cx.effects.last().is_some_and(is_last) {
+                cx.effects.push(Effect::SubscriptionUpdated { key: id });
             }
         }
         Step::Again
@@ -163,6 +170,15 @@ impl Session {
         let Some(served) = self.served.get_mut(&key) else { return };
         if served.cursor.is_none() {
             served.cursor = Some(Cursor::join(content, self.version, served.wanted));
+        }
+    }
+
+    /// What a subscription wants of its track as that is numbered now.
+    pub fn demand(&self, key: StreamId, content: &Content) -> Option<Demand> {
+        let served = self.served.get(&key)?;
+        match &served.cursor {
+            Some(cursor) => cursor.demand(content),
+            None => Demand::of(&served.wanted),
         }
     }
 
@@ -223,10 +239,13 @@ impl Session {
         }
         let room = OPEN_GROUPS_PER_PEER_MAX.saturating_sub(self.open_groups);
         let most = room.clamp(1, OPEN_GROUPS_MAX);
+        // Who was told the end of an earlier run has had all that there is.
+        let is_past = served.end_sent.is_some_and(|run| run != content.run());
         while served.open.len() < most
+            && !is_past
             && let Some(pick) = cursor.pick(content)
         {
-            if let Some(group) = cursor.start(content, pick.sequence)
+            if let Some(group) = cursor.start(content, pick.number)
                 && emits_range
             {
                 SubscribeResponse::Start { group }.encode(self.version, &mut responses);
@@ -237,10 +256,11 @@ impl Session {
         let is_full = served.open.len() >= most;
         self.crowded |= is_full && most < OPEN_GROUPS_MAX;
         if emits_range
-            && !served.end_sent
+            && served.end_sent.is_none()
             && let Some(group) = content.end
         {
-            served.end_sent = true;
+            served.end_sent = Some(content.run());
+            let group = group + cursor.shift(content.run());
             SubscribeResponse::End { group }.encode(self.version, &mut responses);
         }
         if !responses.is_empty() {
@@ -256,7 +276,7 @@ impl Session {
             matches!(progress, Progress::Open)
         });
         served.open = open;
-        let has_ended = content.outcome == Some(Outcome::Ended);
+        let has_ended = is_past || content.outcome == Some(Outcome::Ended);
         served.is_waiting = has_ended || served.open.len() >= most;
         if is_full && served.open.len() < most {
             // There is room for those that waited.
@@ -276,8 +296,8 @@ impl Session {
         content: &mut Content,
         cx: &mut Context<'_, S>,
     ) -> Progress {
-        let sequence = group.sequence;
-        let is_old = |content: &Content| content.expired(sequence, max_age_ms);
+        let (run, sequence) = (group.run, group.sequence);
+        let is_old = |content: &Content| content.expired(run, sequence, max_age_ms);
         if let Some(since) = group.finished {
             // Only a stream that is stuck is given up for its age (spec §4.10); one whose
             // acknowledgement is merely under way is not.
@@ -393,20 +413,20 @@ impl Session {
 
 impl GroupOut {
     fn new(pick: Pick, subscribe_id: u64, version: Version) -> GroupOut {
-        let Pick { arrival, sequence, frame_start, frame_end } = pick;
+        let Pick { arrival, sequence, number, run, frame_start, frame_end } = pick;
         let mut head = Vec::with_capacity(16);
         encode_varint(UniType::Group as u64, &mut head);
-        GroupHeader { subscribe_id, sequence, frame_start }.encode(version, &mut head);
+        GroupHeader { subscribe_id, sequence: number, frame_start }.encode(version, &mut head);
         let form = Form::of(version);
         let flow = Outflow::new(form, arrival, frame_start, frame_end, head.into());
-        GroupOut { sequence, flow, stream: None, finished: None, priority: 0 }
+        GroupOut { sequence, run, number, flow, stream: None, finished: None, priority: 0 }
     }
 }
 
 /// Newest group first within a track, tracks by their priority (spec §4.11). Subscriptions of
 /// equal priority take turns.
 fn rank<S: Streams>(served: &mut Served, cx: &mut Context<'_, S>) {
-    served.open.sort_unstable_by_key(|group| std::cmp::Reverse(group.sequence));
+    served.open.sort_unstable_by_key(|group| std::cmp::Reverse(group.number));
     for (rank, group) in served.open.iter_mut().enumerate() {
         let below_newest = (rank as i32).min(RANKS - 1);
         let priority = i32::from(served.wanted.priority) * RANKS + RANKS - 1 - below_newest;

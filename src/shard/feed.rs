@@ -11,7 +11,7 @@ use super::mailbox::Post;
 use super::message::{ToShard, TrackKey};
 use super::tracks::{At, Change, Mirror, Place, Purpose, Reader, Round, Wants, Who, patience};
 use super::{Counters, Shard};
-use crate::limits::READERS_PER_TURN;
+use crate::limits::{READERS_PER_TURN, REVIVAL_ANSWER_GRACE, REVIVAL_GRACE, TAIL_GRACE};
 use crate::route::{Route, SessionRef};
 use crate::session::Service;
 use crate::session::streams::StreamId;
@@ -19,7 +19,7 @@ use crate::track::content::{Applied, Evicted, Outcome};
 use crate::track::demand::Demand;
 use crate::track::serve::{Act, Need, PullCommand};
 use crate::track::{Datagram, Feed, PullRef, TrackRef};
-use crate::wire::{Path, Preferences, StreamCode};
+use crate::wire::{BidiType, Path, Preferences, StreamCode};
 
 impl Shard {
     /// Attaches a subscription, or a question where `wanted` is none, to its track.
@@ -166,6 +166,7 @@ impl Shard {
                 })
             }
         };
+        self.expect_revival(now, slot);
         self.act(now, name, acts);
         if let Some(slot) = self.tracks.slot(name) {
             self.send_fetches(slot);
@@ -183,6 +184,7 @@ impl Shard {
                 }
                 Act::CloseFeed(code) => self.feed(now, slot, Feed::Closed(code)),
                 Act::FailFetch(fetch, code) => self.fail_fetch(now, slot, fetch, code),
+                Act::Fail(_) if self.fall_back(now, slot) => {}
                 Act::Fail(code) => {
                     self.fail_fetches(now, slot, code);
                     if let Some(slot) = self.tracks.slot(name) {
@@ -190,6 +192,61 @@ impl Shard {
                     }
                 }
             }
+        }
+    }
+
+    /// The publisher of a track that had ended is asked anew, and is given some time.
+    fn expect_revival(&mut self, now: Instant, slot: usize) {
+        let track = &mut self.tracks.slab[slot];
+        if let (Some(before), Place::Home { serve, .. }) = (&mut track.before, &track.place)
+            && serve.is_open()
+        {
+            let is_asked = BidiType::Track.supported(track.route.version);
+            let grace = if is_asked { REVIVAL_ANSWER_GRACE } else { REVIVAL_GRACE };
+            before.until.get_or_insert(now + grace);
+        }
+    }
+
+    /// Where nothing new comes of a track that had ended, what is held of it is all there is. False
+    /// if nothing is.
+    fn fall_back(&mut self, now: Instant, slot: usize) -> bool {
+        let name = self.tracks.name(slot);
+        let Some(before) = &mut self.tracks.slab[slot].before else { return false };
+        let track = before.track;
+        before.until = Some(now + TAIL_GRACE);
+        let old = self.tracks.slot(track).map(|old| &self.tracks.slab[old].content);
+        let feeds: Vec<Feed> = match old {
+            // Some of it may still come.
+            Some(content) if content.outcome.is_none() => return true,
+            Some(content) if content.outcome == Some(Outcome::Ended) => {
+                let feeds = content.replay().filter(|feed| !matches!(feed, Feed::Synced));
+                feeds.chain(content.facts()).collect()
+            }
+            _ => Vec::new(),
+        };
+        self.tracks.slab[slot].before = None;
+        if feeds.is_empty() {
+            return false;
+        }
+        tracing::debug!(shard = self.me, track = ?self.tracks.slab[slot].key, "nothing new");
+        if let Place::Home { serve, .. } = &mut self.tracks.slab[slot].place
+            && let Some((session, command)) = serve.release()
+        {
+            self.command(now, session, command);
+        }
+        for feed in feeds {
+            if let Some(slot) = self.tracks.slot(name) {
+                self.feed(now, slot, feed);
+            }
+        }
+        true
+    }
+
+    /// Something new has come of a track that had ended.
+    fn is_revived(&mut self, slot: usize) {
+        let track = &mut self.tracks.slab[slot];
+        if track.before.take().is_some() {
+            track.content.forget_fetched();
         }
     }
 
@@ -219,6 +276,11 @@ impl Shard {
     /// the track for a while.
     pub(super) fn look_at(&mut self, now: Instant, slot: usize) {
         let name = self.tracks.name(slot);
+        let before = self.tracks.slab[slot].before;
+        if before.and_then(|before| before.until).is_some_and(|until| until <= now) {
+            self.fall_back(now, slot);
+        }
+        let Some(slot) = self.tracks.slot(name) else { return };
         let track = &mut self.tracks.slab[slot];
         let Place::Home { serve, .. } = &mut track.place else { return };
         let Some(since) = track.idle_since else { return self.steer(now, slot) };
@@ -252,9 +314,18 @@ impl Shard {
     pub(super) fn pulled(&mut self, now: Instant, pull: PullRef, feed: Feed) {
         let Some(slot) = self.current(pull) else { return };
         let name = self.tracks.name(slot);
-        if let Feed::Failed(code) = feed {
-            return self.publisher_failed(now, slot, code);
-        }
+        let track = &mut self.tracks.slab[slot];
+        let Place::Home { serve, .. } = &mut track.place else { return };
+        let feed = match feed {
+            Feed::Failed(_) if serve.ends_if_lost() => Feed::Ended,
+            Feed::Failed(code) => return self.publisher_failed(now, slot, code),
+            Feed::Start(_) | Feed::Piece(_) | Feed::Datagram(_) => {
+                self.is_revived(slot);
+                feed
+            }
+            Feed::Ended if track.before.is_some() && self.fall_back(now, slot) => return,
+            feed => feed,
+        };
         let track = &mut self.tracks.slab[slot];
         let Place::Home { serve, .. } = &mut track.place else { return };
         if let (Feed::Info(info), Some(settled)) = (&feed, &track.content.info)
@@ -265,14 +336,20 @@ impl Shard {
             tracing::warn!(shard, ?track, from, to, "converting timestamps");
         }
         let is_info = matches!(feed, Feed::Info(_));
-        for feed in serve.admit(now, feed, &track.content) {
+        if let Some(before) = track.before.as_mut().filter(|_| is_info) {
+            before.until = Some(now + REVIVAL_GRACE);
+        }
+        let was_lifted = serve.is_lifted();
+        let told = serve.admit(now, feed, &track.content);
+        let has_proven = was_lifted && !serve.is_lifted();
+        for feed in told {
             if let Some(slot) = self.tracks.slot(name) {
                 self.feed(now, slot, feed);
             }
         }
         match self.tracks.slot(name) {
             // Of an ended track it is no news, and yet what its fetches wait for.
-            Some(slot) if is_info => self.steer(now, slot),
+            Some(slot) if is_info || has_proven => self.steer(now, slot),
             Some(slot) => self.tracks.arm(slot),
             None => {}
         }
@@ -309,6 +386,7 @@ impl Shard {
         let name = self.tracks.name(slot);
         let is_info = matches!(feed, Feed::Info(_));
         let is_synced = matches!(feed, Feed::Synced);
+        let is_new_run = matches!(feed, Feed::NewRun(_));
         let is_over = feed.is_over();
         self.counters.frames_total += match &feed {
             Feed::Piece(piece) => piece.marks.len() as u64,
@@ -331,6 +409,14 @@ impl Shard {
         if let Place::Home { mirrors, .. } = &mut track.place {
             for mirror in mirrors.iter_mut() {
                 tell_mirror(mirror, &feed, &mut self.post, &mut self.counters);
+            }
+        }
+        if is_new_run {
+            for reader in track.readers.iter_mut().filter(|reader| !reader.is_question()) {
+                if let Some(peer) = &self.peers[reader.conn] {
+                    let demand = peer.session.demand(reader.key, &track.content);
+                    reader.wants = Wants::Groups(demand);
+                }
             }
         }
         if is_synced {
@@ -368,7 +454,10 @@ impl Shard {
         }
         // What the feed has brought may show that it will not bring what a fetch waits for.
         if let Some(slot) = self.tracks.slot(name)
-            && (is_info || is_over || self.tracks.slab[slot].fetches.unsent().next().is_some())
+            && (is_info
+                || is_over
+                || is_new_run
+                || self.tracks.slab[slot].fetches.unsent().next().is_some())
         {
             self.steer(now, slot);
         }
@@ -467,22 +556,32 @@ impl Shard {
         // Nobody subscribes any more to a track that has ended, once all is served.
         let has_ended = self.tracks.slab[slot].content.outcome.is_some();
         if has_ended {
-            self.send_datagrams(now, &who, datagrams);
+            self.send_datagrams(now, slot, &who, datagrams);
         }
         self.serve(now, slot, &who);
         if !has_ended {
-            self.send_datagrams(now, &who, datagrams);
+            self.send_datagrams(now, slot, &who, datagrams);
         }
         count
     }
 
     /// Passes datagrams on, after the groups: a burst of those must not hold these up.
-    fn send_datagrams(&mut self, now: Instant, who: &[(usize, StreamId)], datagrams: &[Datagram]) {
+    fn send_datagrams(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        who: &[(usize, StreamId)],
+        datagrams: &[Datagram],
+    ) {
         if datagrams.is_empty() {
             return;
         }
+        let Some(track) = self.tracks.slab.get(slot) else { return };
+        let run = track.content.run();
         for &(conn, key) in who {
-            self.with_session(now, conn, |session, cx| session.send_datagrams(key, datagrams, cx));
+            self.with_session(now, conn, |session, cx| {
+                session.send_datagrams(key, run, datagrams, cx);
+            });
         }
     }
 

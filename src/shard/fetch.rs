@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Shard;
 use super::message::{ToShard, TrackKey};
-use super::tracks::{At, Change, Fetcher, Place, Purpose, Who};
+use super::tracks::{At, Change, Fetcher, Place, Purpose, Track, Who};
 use crate::limits::OUTBOX_FETCH_MAX;
 use crate::route::Route;
 use crate::session::streams::StreamId;
@@ -49,6 +49,7 @@ impl Shard {
     /// Answers from what is here, or asks for it.
     pub(super) fn fetch(&mut self, now: Instant, slot: usize, who: Who, ask: Ask) {
         let name = self.tracks.name(slot);
+        self.inherit(now, slot, &ask);
         let track = &mut self.tracks.slab[slot];
         if let Some(arrival) = track.content.get_group(ask.group, ask.frame_start) {
             track.content.touch(arrival, now);
@@ -70,6 +71,32 @@ impl Shard {
         }
         track.fetchers.push(Fetcher { who, at: At::Waiting(fetch) });
         self.steer(now, slot);
+    }
+
+    /// As long as nothing new has come of a track that had ended, groups of the old one are given.
+    fn inherit(&mut self, now: Instant, slot: usize, ask: &Ask) {
+        let Track { before, content, .. } = &self.tracks.slab[slot];
+        let Some(before) = before else { return };
+        if content.get_group(ask.group, ask.frame_start).is_some() {
+            return;
+        }
+        let Some(old) = self.tracks.slot(before.track) else { return };
+        let old = &self.tracks.slab[old].content;
+        let arrival = old.get_group(ask.group, ask.frame_start);
+        let group = arrival.and_then(|arrival| old.group(arrival));
+        let Some(group) = group.filter(|group| group.end == Some(GroupEnd::Finished)) else {
+            return;
+        };
+        let pieces: Vec<Piece> = group.replay().collect();
+        let Some(opening) = pieces.first().and_then(|piece| piece.opens) else { return };
+        let arrival = self.tracks.with_content(slot, |content| {
+            let arrival = content.open_fetched(ask.group, opening, now);
+            for piece in pieces {
+                content.append(arrival, piece, now);
+            }
+            arrival
+        });
+        self.tracks.note_group(slot, arrival, now);
     }
 
     /// Somebody reads a group that is here, and what a fetch still brings of it.

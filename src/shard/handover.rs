@@ -1,5 +1,6 @@
-//! Publishers that leave: whatever else there is wins over what they announced, and what they bring
-//! moves to another way to the same broadcast as soon as there is one (spec §4.16).
+//! Tracks that another publisher goes on with before theirs fails: theirs leaves, and there is another
+//! way to the same broadcast (spec §4.16); or it is back in a new session, and the old one is dead
+//! and nobody has noticed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use super::tracks::Place;
 use crate::route::Route;
 use crate::track::TrackRef;
 use crate::track::serve::PullCommand;
-use crate::wire::{Cost, StreamCode};
+use crate::wire::{Cost, Path, StreamCode};
 
 impl Shard {
     /// A peer of this shard leaves.
@@ -26,14 +27,11 @@ impl Shard {
         }
     }
 
-    /// Moves every track at home here that has another way by now. Called once a turn, when routes
-    /// have changed in it.
-    pub(super) fn move_tracks(&mut self, now: Instant) {
-        if !self.directory.has_leaving() {
-            return;
-        }
-        let slots = self.tracks.slab.iter().map(|(slot, _)| slot);
-        let moving = slots.filter(|slot| self.is_to_move(*slot));
+    /// Moves the tracks at home here that others are to go on with, of broadcasts at paths of which
+    /// the routes have changed.
+    pub(super) fn move_tracks(&mut self, now: Instant, changed: &[Path]) {
+        let covered = changed.iter().flat_map(|path| self.tracks.covered_by(path));
+        let moving = covered.filter(|slot| self.is_to_move(*slot));
         let moving: Vec<TrackRef> = moving.map(|slot| self.tracks.name(slot)).collect();
         for track in moving {
             if let Some(slot) = self.tracks.slot(track) {
@@ -42,18 +40,23 @@ impl Shard {
         }
     }
 
-    /// Whether the publisher of a track at home here leaves and another one, that has not failed
-    /// before, can go on. Fetches that have begun cannot move: they are waited for.
+    /// Whether another publisher, that has not failed before, is to go on with a track at home here.
     pub(super) fn is_to_move(&self, slot: usize) -> bool {
         let track = &self.tracks.slab[slot];
         let Place::Home { serve, .. } = &track.place else { return false };
-        let leaves = serve.route().is_some_and(|route| self.directory.is_leaving(route.id));
-        if !serve.is_open() || !leaves || track.fetches.has_open() {
-            return false;
-        }
+        let Some(source) = serve.route().filter(|_| serve.is_open()) else { return false };
         let TrackKey { broadcast, origin, avoid, .. } = &*track.key;
-        let failed = serve.failed();
-        self.directory.resolve_staying(broadcast, *origin, *avoid, &failed).is_some()
+        if self.directory.is_leaving(source.id) {
+            let failed = serve.failed();
+            let other = self.directory.resolve_staying(broadcast, *origin, *avoid, &failed);
+            // Fetches that have begun cannot move: they are waited for.
+            return other.is_some() && !track.fetches.has_open();
+        }
+        let best = self.directory.resolve_origin(broadcast, *origin, *avoid, &[]);
+        let is_over = track.content.is_ending || track.content.outcome.is_some();
+        best.is_some_and(|best| best.returns(source))
+            && !is_over
+            && !serve.failed().iter().any(|failed| best.is_some_and(|best| best.id == *failed))
     }
 
     /// Lets the publisher of a track go, so that another one goes on where it stops.
@@ -61,8 +64,10 @@ impl Shard {
         let Place::Home { serve, .. } = &self.tracks.slab[slot].place else { return };
         if let Some(route) = serve.route() {
             let (session, pull) = (route.session, serve.pull());
+            let leaves = self.directory.is_leaving(route.id);
+            let code = if leaves { StreamCode::GOING_AWAY } else { StreamCode::SESSION_CLOSED };
             self.command(now, session, PullCommand::Release { pull });
+            self.publisher_failed(now, slot, code);
         }
-        self.publisher_failed(now, slot, StreamCode::GOING_AWAY);
     }
 }

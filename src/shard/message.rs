@@ -13,7 +13,7 @@ use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wire::Path;
 
 /// Which content a track copy holds.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct TrackKey {
     pub broadcast: Path,
     pub name: Arc<str>,

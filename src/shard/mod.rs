@@ -588,11 +588,13 @@ impl Shard {
             Effect::Subscribed { key, broadcast, track, wanted } => {
                 self.attach(now, slot, key, broadcast, track, Some(wanted));
             }
-            Effect::SubscriptionUpdated { key, wanted } => {
+            Effect::SubscriptionUpdated { key } => {
                 let Some(track) = self.attached(slot, key) else { return };
-                self.tracks.set_wanted(track, slot, key, wanted);
                 if let Some(peer) = &mut self.peers[slot] {
-                    peer.session.reposition(key, &self.tracks.slab[track].content);
+                    let content = &self.tracks.slab[track].content;
+                    peer.session.reposition(key, content);
+                    let demand = peer.session.demand(key, content);
+                    self.tracks.set_demand(track, slot, key, demand);
                 }
                 let name = self.tracks.name(track);
                 self.steer(now, track);
@@ -653,9 +655,9 @@ impl Shard {
         if changed.is_empty() {
             return;
         }
-        self.move_tracks(now);
         changed.sort_unstable();
         changed.dedup();
+        self.move_tracks(now, &changed);
         let listeners = std::mem::take(&mut self.listeners);
         for &slot in &listeners {
             if let Some(peer) = &mut self.peers[slot] {
@@ -762,6 +764,10 @@ impl Skips {
             Feed::Datagram(_) if waiting > OUTBOX_DATAGRAM_MAX => {
                 counters.dropped_groups_total += 1;
                 return None;
+            }
+            Feed::NewRun(_) => {
+                self.sequences.clear();
+                return Some(feed);
             }
             feed => return Some(feed),
         };

@@ -3,7 +3,7 @@
 //! `fetch`.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use crate::track::demand::Demand;
 use crate::track::fetch::{FetchId, Fetches};
 use crate::track::serve::{Need, ServeLoop};
 use crate::track::{Datagram, Feed, TrackRef};
-use crate::wire::Preferences;
+use crate::wire::Path;
 
 /// Somebody on this shard who asks about a track or subscribes to it.
 #[derive(Debug)]
@@ -41,6 +41,15 @@ pub(super) enum Wants {
     Info,
     /// Groups; an empty range is no demand.
     Groups(Option<Demand>),
+}
+
+/// The copy of a track that its publisher has ended, for one that was made when somebody subscribed
+/// after that: what it holds is served as all there is if nothing new comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Predecessor {
+    pub track: TrackRef,
+    /// When nothing new is taken to come; none before the publisher is asked.
+    pub until: Option<Instant>,
 }
 
 impl Reader {
@@ -124,6 +133,8 @@ pub(super) struct Track {
     pub fetchers: Vec<Fetcher>,
     pub fetches: Fetches,
     pub place: Place,
+    /// At home, until something new has come.
+    pub before: Option<Predecessor>,
     /// On the list of tracks that have changed.
     pub changed: Option<Change>,
     /// The groups that have grown since.
@@ -174,7 +185,7 @@ pub(super) struct Tracks {
     pub linger: Duration,
     pub slab: Slab<Track>,
     /// The copy that new readers of a content are attached to.
-    by_key: FxHashMap<Arc<TrackKey>, usize>,
+    by_key: BTreeMap<Arc<TrackKey>, usize>,
     /// The track at home here that each mirror belongs to.
     by_mirror: FxHashMap<TrackRef, usize>,
     generation: u32,
@@ -193,7 +204,7 @@ impl Tracks {
             shards: setting.shards,
             linger: setting.linger,
             slab: Slab::new(),
-            by_key: FxHashMap::default(),
+            by_key: BTreeMap::new(),
             by_mirror: FxHashMap::default(),
             generation: 0,
             changed: Vec::new(),
@@ -249,6 +260,7 @@ impl Tracks {
         directory: &Directory,
         purpose: Purpose,
     ) -> usize {
+        let mut before = None;
         if let Some(&slot) = self.by_key.get(key) {
             let held = &self.slab[slot];
             // A broadcast that is announced again is another one, even from the same publisher.
@@ -256,13 +268,15 @@ impl Tracks {
             let is_another = source.id != route.id
                 && (source.session == route.session || !directory.has(source));
             // Readers of an old copy keep what they have; nobody joins them.
-            let is_open = match held.content.outcome {
-                None => true,
-                Some(Outcome::Ended) => purpose == Purpose::Other,
-                Some(Outcome::Failed(_)) => false,
-            };
+            let has_ended = held.content.is_ending || held.content.outcome.is_some();
+            let has_failed = matches!(held.content.outcome, Some(Outcome::Failed(_)));
+            let is_open = !has_failed && (!has_ended || purpose == Purpose::Other);
             if is_open && !is_another {
                 return slot;
+            }
+            if !has_failed && !is_another {
+                let track = self.name(slot);
+                before = Some(Predecessor { track, until: None });
             }
         }
         let home = home_of(key.broadcast.as_str(), &key.name, self.shards);
@@ -275,7 +289,11 @@ impl Tracks {
         } else {
             Place::Mirror { home, told: Need::default() }
         };
-        let content = Content::new(home == self.me);
+        let mut content = Content::new(home == self.me);
+        let before = before.filter(|_| home == self.me);
+        if let Some(slot) = before.and_then(|before| self.slot(before.track)) {
+            content.info = self.slab[slot].content.info;
+        }
         self.slab.insert(Track {
             key: key.clone(),
             generation,
@@ -285,6 +303,7 @@ impl Tracks {
             fetchers: Vec::new(),
             fetches: Fetches::default(),
             place,
+            before,
             changed: None,
             grown: SmallVec::new(),
             is_in_round: false,
@@ -293,6 +312,16 @@ impl Tracks {
         });
         self.by_key.insert(key.clone(), slot);
         slot
+    }
+
+    /// The copies that new readers are attached to, of broadcasts that this path covers.
+    pub fn covered_by<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = usize> + 'a {
+        let first = TrackKey { broadcast: path.clone(), name: "".into(), origin: 0, avoid: None };
+        self.by_key
+            .range(Arc::new(first)..)
+            .take_while(|(key, _)| key.broadcast.as_str().starts_with(path.as_str()))
+            .filter(|(key, _)| key.broadcast.has_prefix(path))
+            .map(|(_, slot)| *slot)
     }
 
     /// The home of a mirror, which is made known to it if it is new: then with what it must hear
@@ -332,10 +361,10 @@ impl Tracks {
         Some(slot)
     }
 
-    pub fn set_wanted(&mut self, slot: usize, conn: usize, key: StreamId, wanted: Preferences) {
+    pub fn set_demand(&mut self, slot: usize, conn: usize, key: StreamId, demand: Option<Demand>) {
         let readers = &mut self.slab[slot].readers;
         if let Some(reader) = readers.iter_mut().find(|r| r.conn == conn && r.key == key) {
-            reader.wants = Wants::Groups(Demand::of(&wanted));
+            reader.wants = Wants::Groups(demand);
         }
     }
 
@@ -367,7 +396,8 @@ impl Tracks {
         let idle = track.idle_since.map(|since| since + patience);
         // What has to be done for nobody can wait until somebody comes, or for the release.
         let deadline = serve.deadline(&track.fetches).filter(|_| idle.is_none());
-        let Some(at) = idle.into_iter().chain(deadline).min() else { return };
+        let until = track.before.and_then(|before| before.until);
+        let Some(at) = idle.into_iter().chain(deadline).chain(until).min() else { return };
         if track.due.is_none_or(|due| at < due) {
             track.due = Some(at);
             self.timers.push(Reverse((at, name)));

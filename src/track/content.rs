@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Instant;
 
-use super::group::{Group, GroupEnd, Opening, Piece};
+use super::group::{Group, GroupEnd, Likeness, Opening, Piece};
 use super::{Datagram, Feed};
 use crate::limits::{DATAGRAMS_PER_TURN_MAX, UNFINISHED_MAX_AGE_MS};
 use crate::wire::{StreamCode, TrackInfo};
@@ -22,6 +22,10 @@ pub enum Outcome {
 /// Arrival order is what viewers are served in: a burst may arrive slightly reordered, and a
 /// cursor by sequence would skip what comes late for good (spec §4.7). Fetched groups take part
 /// in no delivery but answer other fetches (spec §4.13).
+///
+/// A publisher that is asked anew may number its groups from the beginning again: that is another
+/// *run* of the track. Only groups of the present run have a sequence here. Those of earlier runs
+/// are left to whoever reads them already, by arrival number, until the cache lets go of them.
 #[derive(Debug, Default)]
 pub struct Content {
     pub info: Option<TrackInfo>,
@@ -31,16 +35,29 @@ pub struct Content {
     pub end: Option<u64>,
     /// Whether this copy holds all that its home does, so that a viewer can find its place.
     pub is_synced: bool,
+    /// The publisher has ended the track, and what it owes may still come.
+    pub is_ending: bool,
     pub outcome: Option<Outcome>,
     /// Datagrams that viewers have not been sent yet; few, and not for long.
     datagrams: VecDeque<Datagram>,
     live: Shelf,
     fetched: Shelf,
-    /// One past the highest sequence that the live feed has brought.
+    /// One past the highest sequence that the live feed has brought in this run.
     arrived_end: u64,
+    run: Run,
     /// The arrival number of the next group, of either kind.
     next_arrival: u64,
     held_bytes: u64,
+}
+
+/// One stretch of a track in which no number names two groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// How many numbers earlier runs have used, which tells runs apart: for a viewer that has seen
+    /// those, numbers go on from there.
+    pub base: u64,
+    /// The arrival number from which on groups belong to it.
+    begins: u64,
 }
 
 /// Groups that are looked at for their age when a new one arrives. More than one leaves for each
@@ -91,6 +108,11 @@ impl Shelf {
         Some(group)
     }
 
+    /// From now on no sequence names a group that is here.
+    fn forget_sequences(&mut self) {
+        self.by_sequence.clear();
+    }
+
     /// Cuts off what still grows.
     fn abort_unfinished(&mut self, code: StreamCode) {
         for group in self.groups.values_mut() {
@@ -124,6 +146,8 @@ impl Content {
                 self.live.abort_unfinished(code);
                 self.feed_start = None;
             }
+            Feed::NewRun(code) => self.begin_run(code),
+            Feed::Ending => self.is_ending = true,
             Feed::Synced => self.is_synced = true,
             Feed::Ended => {
                 self.outcome = Some(Outcome::Ended);
@@ -139,6 +163,18 @@ impl Content {
             }
         }
         Applied::Changed
+    }
+
+    /// What comes now has nothing to do with what came before.
+    fn begin_run(&mut self, code: StreamCode) {
+        self.live.abort_unfinished(code);
+        self.live.forget_sequences();
+        self.fetched.forget_sequences();
+        let used = self.arrived_end.max(self.end.unwrap_or(0));
+        self.run = Run { base: self.run.base + used, begins: self.next_arrival };
+        self.arrived_end = 0;
+        self.feed_start = None;
+        self.end = None;
     }
 
     fn apply_datagram(&mut self, datagram: Datagram) -> Applied {
@@ -236,14 +272,30 @@ impl Content {
         usable(&self.live).or_else(|| usable(&self.fetched))
     }
 
-    /// The live groups that are held, by arrival number.
+    /// The live groups of this run that are held, by arrival number.
     pub fn groups(&self) -> impl Iterator<Item = (u64, &Group)> {
-        self.live.groups.iter().map(|(arrival, group)| (*arrival, group))
+        self.live.groups.range(self.run.begins..).map(|(arrival, group)| (*arrival, group))
     }
 
-    /// The first live group that arrived at or after `arrival`.
+    /// The first of them that arrived at or after `arrival`.
     pub fn next_group(&self, arrival: u64) -> Option<(u64, &Group)> {
-        self.live.groups.range(arrival..).next().map(|(arrival, group)| (*arrival, group))
+        let from = arrival.max(self.run.begins);
+        self.live.groups.range(from..).next().map(|(arrival, group)| (*arrival, group))
+    }
+
+    pub fn run(&self) -> Run {
+        self.run
+    }
+
+    /// What a group that begins with this piece has in common with the one that is held.
+    pub fn likeness(&self, piece: &Piece, are_timed: bool) -> Likeness {
+        let held = self.live.of_sequence(piece.sequence);
+        held.map_or(Likeness::Unknown, |(_, group)| group.likeness(piece, are_timed))
+    }
+
+    /// Fetches are answered from here no more, but by whoever is asked.
+    pub fn forget_fetched(&mut self) {
+        self.fetched.forget_sequences();
     }
 
     /// A group of either kind.
@@ -302,8 +354,11 @@ impl Content {
         self.live.groups.is_empty() && self.fetched.groups.is_empty()
     }
 
-    /// Whether a group is old enough to be dropped where it is stuck (spec §4.10).
-    pub fn expired(&self, sequence: u64, max_age_ms: u64) -> bool {
+    /// Whether a group of some run is old enough to be dropped where it is stuck (spec §4.10).
+    pub fn expired(&self, run: Run, sequence: u64, max_age_ms: u64) -> bool {
+        if run != self.run {
+            return true;
+        }
         let kept_ms = self.info.as_ref().map_or(u64::MAX, |info| info.max_age_ms);
         self.is_older(sequence, max_age_ms.min(kept_ms))
     }
@@ -326,7 +381,7 @@ impl Content {
     /// groups stay: whoever asks for one gets it then.
     pub fn replay(&self) -> impl Iterator<Item = Feed> + '_ {
         let start = self.feed_start.map(Feed::Start);
-        let pieces = self.live.groups.values().flat_map(Group::replay).map(Feed::Piece);
+        let pieces = self.groups().flat_map(|(_, group)| group.replay()).map(Feed::Piece);
         start.into_iter().chain(pieces).chain([Feed::Synced])
     }
 
@@ -337,7 +392,8 @@ impl Content {
             Outcome::Failed(code) => Feed::Failed(code),
         });
         let info = self.info.map(Feed::Info);
-        info.into_iter().chain(self.end.map(Feed::Final)).chain(outcome)
+        let ending = self.is_ending.then_some(Feed::Ending);
+        info.into_iter().chain(self.end.map(Feed::Final)).chain(ending).chain(outcome)
     }
 
     /// Live groups leave when they are older than the track keeps them. Readers of such a group
@@ -346,7 +402,8 @@ impl Content {
         let Some(newest) = self.newest() else { return };
         let max_age_ms = self.info.as_ref().map_or(u64::MAX, |info| info.max_age_ms);
         let mut gone = Vec::new();
-        for (arrival, group) in self.live.groups.iter().take(EXPIRED_AT_ONCE_MAX) {
+        let groups = self.live.groups.range(self.run.begins..);
+        for (arrival, group) in groups.take(EXPIRED_AT_ONCE_MAX) {
             // A group that still grows is given time to, however little the track keeps.
             let grace = if group.end.is_none() { UNFINISHED_MAX_AGE_MS } else { 0 };
             if group.sequence == newest {

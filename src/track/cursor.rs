@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::content::Content;
+use super::content::{Content, Run};
+use super::demand::Demand;
 use super::group::GroupEnd;
 use crate::wire::{Preferences, Version};
 
@@ -11,17 +12,25 @@ use crate::wire::{Preferences, Version};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
     pub arrival: u64,
+    /// Its number in its run, and the one that this viewer knows it by.
     pub sequence: u64,
+    pub number: u64,
+    pub run: Run,
     /// First frame to send, counted from the group's frame 0.
     pub frame_start: u64,
     /// Last frame to send, where this viewer asked for an end within this group.
     pub frame_end: Option<u64>,
 }
 
+/// Once delivery has begun, numbers only go on: a viewer that has seen an earlier run of the track
+/// knows a group by its sequence and what earlier runs have used since. Bounds are in its numbers.
 #[derive(Debug)]
 pub struct Cursor {
     version: Version,
     wanted: Preferences,
+    /// The run that it joined, and the one that it is in.
+    joined: Run,
+    run: Run,
     /// Groups below are not served.
     floor: u64,
     /// Groups that are due before anything newer.
@@ -46,6 +55,8 @@ impl Cursor {
             version,
             floor: floor_of(content, version, &wanted),
             wanted,
+            joined: content.run(),
+            run: content.run(),
             due: VecDeque::new(),
             next: content.next_arrival(),
             passed: content.groups().map(|(arrival, _)| arrival).collect(),
@@ -61,10 +72,36 @@ impl Cursor {
         cursor
     }
 
+    /// How much higher this viewer counts than the present run does.
+    pub fn shift(&self, run: Run) -> u64 {
+        if self.started { run.base - self.joined.base } else { 0 }
+    }
+
+    /// What this viewer wants of the present run.
+    pub fn demand(&self, content: &Content) -> Option<Demand> {
+        Demand::of(&self.wanted)?.after(self.shift(content.run()))
+    }
+
+    /// Leaves what is left of an earlier run behind.
+    fn enter_run(&mut self, content: &Content) {
+        if !self.started {
+            // It was told of nothing, and so begins with this one.
+            *self = Cursor::join(content, self.version, self.wanted);
+            return;
+        }
+        self.run = content.run();
+        self.due.clear();
+        self.passed.clear();
+    }
+
     /// The next group to serve, if one is ready.
     pub fn pick(&mut self, content: &Content) -> Option<Pick> {
+        if self.run != content.run() {
+            self.enter_run(content);
+        }
         // START must not name a group above one that this relay's own feed will still bring.
         let feed_start = content.feed_start?;
+        let shift = self.shift(content.run());
         loop {
             let arrival = match self.due.pop_front() {
                 Some(arrival) => arrival,
@@ -77,7 +114,8 @@ impl Cursor {
             let Some(group) = content.group(arrival) else { continue };
             // What an earlier feed has left is for those who ask for it.
             let is_left_over = group.sequence < feed_start && self.wanted.group_start.is_none();
-            if !self.covers(group.sequence) || is_left_over {
+            let number = group.sequence + shift;
+            if !self.covers(number) || is_left_over {
                 self.pass(content, arrival);
                 continue;
             }
@@ -85,7 +123,7 @@ impl Cursor {
                 continue;
             }
             let frame_start = match self.wanted.group_start {
-                Some(first) if first == group.sequence => self.wanted.frame_start,
+                Some(first) if first == number => self.wanted.frame_start,
                 _ => 0,
             };
             if group.frame_start > frame_start {
@@ -98,10 +136,11 @@ impl Cursor {
                 continue;
             }
             let frame_end = match self.wanted.group_end {
-                Some(last) if last == group.sequence => self.wanted.frame_end,
+                Some(last) if last == number => self.wanted.frame_end,
                 _ => None,
             };
-            return Some(Pick { arrival, sequence: group.sequence, frame_start, frame_end });
+            let (sequence, run) = (group.sequence, self.run);
+            return Some(Pick { arrival, sequence, number, run, frame_start, frame_end });
         }
     }
 
@@ -121,11 +160,17 @@ impl Cursor {
     /// New bounds. Groups that were passed over and now lie within them are served after all;
     /// none is served twice.
     pub fn update(&mut self, content: &Content, wanted: Preferences) {
+        if self.run != content.run() {
+            self.enter_run(content);
+        }
         let named = self.wanted.group_start.is_some() || wanted.group_start.is_some();
+        self.wanted = wanted;
         if named {
             self.floor = floor_of(content, self.version, &wanted);
+            if wanted.group_start.is_none() {
+                self.floor += self.shift(content.run());
+            }
         }
-        self.wanted = wanted;
         self.passed.extend(self.due.drain(..));
         self.passed.sort_unstable();
         self.revisit(content);
@@ -138,11 +183,11 @@ impl Cursor {
         self.passed
             .iter()
             .filter_map(|arrival| content.group(*arrival))
-            .any(|group| group.sequence > last)
+            .any(|group| group.sequence + self.shift(content.run()) > last)
     }
 
-    fn covers(&self, sequence: u64) -> bool {
-        sequence >= self.floor && self.wanted.group_end.is_none_or(|last| sequence <= last)
+    fn covers(&self, number: u64) -> bool {
+        number >= self.floor && self.wanted.group_end.is_none_or(|last| number <= last)
     }
 
     /// Moves what is now wanted from `passed` to `due`.
@@ -152,8 +197,8 @@ impl Cursor {
             // Only lite-06 lets the age decide where to begin; elsewhere it acts on stuck
             // streams alone (spec §4.7, §4.10).
             let stale = self.version >= Version::Lite06
-                && content.expired(group.sequence, self.wanted.max_age_ms);
-            if self.covers(group.sequence) && !stale {
+                && content.expired(self.run, group.sequence, self.wanted.max_age_ms);
+            if self.covers(group.sequence + self.shift(content.run())) && !stale {
                 self.due.push_back(arrival);
             } else {
                 self.passed.push(arrival);

@@ -39,6 +39,18 @@ impl Demand {
         })
     }
 
+    /// The same in numbers that are lower by `shift`: what came before them is past, and so is who
+    /// wants nothing else.
+    pub fn after(self, shift: u64) -> Option<Demand> {
+        let lower = |group: u64| group.checked_sub(shift);
+        let start = self.start.and_then(|(group, frame)| Some((lower(group)?, frame)));
+        let end = match self.end {
+            Some((group, frame)) => Some((lower(group)?, frame)),
+            None => None,
+        };
+        Some(Demand { start, end, ..self })
+    }
+
     pub fn merge(self, other: Demand) -> Demand {
         Demand {
             priority: self.priority.max(other.priority),

@@ -63,6 +63,17 @@ impl Opening {
     }
 }
 
+/// What a group that comes has in common with the one that is held under its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Likeness {
+    /// None is held.
+    Unknown,
+    /// One of them has shown too little.
+    Unclear,
+    Same,
+    Differs,
+}
+
 /// How far a viewer may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Available {
@@ -247,6 +258,32 @@ impl Group {
             Some(end) => end == GroupEnd::Finished,
         };
         is_usable && self.frame_start <= frame
+    }
+
+    /// What a group that begins with this piece has in common with this one: their first frames,
+    /// as far as both have come.
+    pub fn likeness(&self, piece: &Piece, are_timed: bool) -> Likeness {
+        let differs = |differs| if differs { Likeness::Differs } else { Likeness::Same };
+        self.differs(piece, are_timed).map_or(Likeness::Unclear, differs)
+    }
+
+    fn differs(&self, piece: &Piece, are_timed: bool) -> Option<bool> {
+        let theirs = piece.marks.first()?;
+        let index = piece.opens?.frame_start.checked_sub(self.frame_start)?;
+        let ours = self.marks.get(usize::try_from(index).ok()?)?;
+        if are_timed && ours.timestamp != theirs.timestamp {
+            return Some(true);
+        }
+        let size_at = |mark: &FrameMark| u64::from(mark.start) + u64::from(mark.delta_len);
+        let mut held = Vec::new();
+        self.timed.slice(size_at(ours), self.timed.len(), &mut held, 1);
+        let held = held.first()?;
+        let shown = piece.bytes.get(size_at(theirs) as usize..)?;
+        // Size and payload; what follows the frame is told by the size.
+        let (size, used) = decode_varint(shown)?;
+        let frame = (used as u64).saturating_add(size);
+        let both = frame.min(held.len() as u64).min(shown.len() as u64) as usize;
+        Some(held[..both] != shown[..both])
     }
 
     /// Gives its bytes back, and leaves word of why to those who read it.

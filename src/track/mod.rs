@@ -47,6 +47,12 @@ pub enum Feed {
     /// The live feed was closed for this reason; a later one may begin anywhere. What it brought
     /// stays, but nobody completes what it left unfinished.
     Closed(StreamCode),
+    /// The publisher numbers its groups anew: those that come are none that came before. Nobody
+    /// completes what was left unfinished, for this reason.
+    NewRun(StreamCode),
+    /// The publisher has ended the track. What it owes may still come, and who wants more than
+    /// that is not served from here.
+    Ending,
     /// A mirror has now been told all that its home knew when the mirror was made.
     Synced,
     /// All groups that will come have come.

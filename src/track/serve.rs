@@ -14,11 +14,11 @@ use smallvec::{SmallVec, smallvec};
 use super::content::{Content, Outcome};
 use super::demand::{Demand, Position};
 use super::fetch::{Ask, FetchId, Fetches, Stage};
-use super::group::Piece;
+use super::group::{Likeness, Piece};
 use super::seen::Seen;
 use super::splice::Splice;
 use super::{Feed, PullRef, TrackRef};
-use crate::limits::{MISSING_GRACE_MAX, MISSING_GRACE_MIN};
+use crate::limits::{MISSING_GRACE_MAX, MISSING_GRACE_MIN, RESUME_GRACE};
 use crate::route::{Route, RouteId, SessionRef};
 use crate::wire::{BidiType, Path, Preferences, StreamCode, Version};
 
@@ -105,6 +105,8 @@ enum Upstream {
     Active(Preferences),
     /// The same with nobody interested; the stream is kept for those who return.
     Paused,
+    /// The publisher has ended the track, and may still owe some of it.
+    Ending,
     /// The publisher has finished the track. Its groups can still be fetched.
     Finished,
 }
@@ -121,6 +123,47 @@ struct Resume {
     from: Position,
     /// How the first publisher failed: for groups that nobody completes.
     code: StreamCode,
+    /// When a publisher that has brought nothing is asked where it is instead: it may have begun
+    /// another run, which is still far from there.
+    lift_at: Option<Instant>,
+    is_lifted: bool,
+}
+
+/// A subscription that was opened anew on a track of which groups are known: does it go on with
+/// those, or does its publisher number its groups anew?
+#[derive(Debug)]
+struct Trial {
+    /// One past the highest group known.
+    known_end: u64,
+    /// Groups from here on were asked for, known or not.
+    asked_from: u64,
+    /// The newest group that is known, which a publisher that goes on may begin with.
+    newest: Option<u64>,
+    /// Readers are in the middle of the run that is known, and so a publisher that brings the same
+    /// groups goes on with it. With nobody there it is as well to begin with whatever comes.
+    is_read: bool,
+    /// What has come belongs to the run that is known, as far as that can be told.
+    is_proven: bool,
+    /// Where the feed starts. Readers are told when it is known of which run.
+    start: Option<u64>,
+}
+
+impl Trial {
+    /// Whether a group that comes begins another run, by what it has in common with the one that is
+    /// held under its number.
+    fn is_another(&self, sequence: u64, likeness: Likeness) -> bool {
+        if sequence >= self.known_end {
+            return false;
+        }
+        if sequence >= self.asked_from || self.is_proven {
+            return likeness == Likeness::Differs;
+        }
+        match likeness {
+            Likeness::Same => !self.is_read && self.newest != Some(sequence),
+            Likeness::Unclear => !self.is_read,
+            Likeness::Differs | Likeness::Unknown => true,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -138,6 +181,12 @@ pub struct ServeLoop {
     /// Why, in the most definite words so far.
     refusal: Option<StreamCode>,
     resume: Option<Resume>,
+    trial: Option<Trial>,
+    /// Whether all publishers of this run have told when its frames are, in the same units: then a
+    /// frame is known by its timestamp too.
+    are_timed: bool,
+    /// Whether the present one does.
+    is_timed: bool,
     /// Groups that this feed has brought, whichever publisher it was.
     seen: Seen,
     /// Groups that the present publisher has to complete.
@@ -158,6 +207,9 @@ impl ServeLoop {
             forgiven: Vec::new(),
             refusal: None,
             resume: None,
+            trial: None,
+            are_timed: true,
+            is_timed: true,
             seen: Seen::default(),
             splices: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -200,13 +252,35 @@ impl ServeLoop {
     pub fn deadline(&self, fetches: &Fetches) -> Option<Instant> {
         let held = self.held.iter().filter(|(id, _)| fetches.is_unsent(**id));
         let splices = self.splices.values().filter_map(|splice| splice.begin_by);
-        held.map(|(_, deadline)| *deadline).chain(splices).min()
+        let lift_at = self.resume.as_ref().and_then(|resume| resume.lift_at);
+        held.map(|(_, deadline)| *deadline).chain(splices).chain(lift_at).min()
+    }
+
+    /// Whether the publisher is asked where it is, and not to go on where another one stopped.
+    pub fn is_lifted(&self) -> bool {
+        self.resume.as_ref().is_some_and(|resume| resume.is_lifted)
+    }
+
+    /// Whether all has come that will where the publisher is lost now: it had said its last word,
+    /// in versions that have none about what that was.
+    pub fn ends_if_lost(&self) -> bool {
+        let version = self.route.as_ref().map(|route| route.version);
+        self.upstream == Upstream::Ending && version <= Some(Version::Lite04)
     }
 
     /// Takes note of news of the feed, and gives what is to be told to readers.
     pub fn admit(&mut self, now: Instant, feed: Feed, content: &Content) -> SmallVec<[Feed; 1]> {
         match feed {
-            Feed::Info(_) if self.upstream == Upstream::Asked => self.upstream = Upstream::Known,
+            Feed::Info(info) if self.upstream == Upstream::Asked => {
+                self.upstream = Upstream::Known;
+                let has_times = self.route.as_ref().is_some_and(|r| r.version >= Version::Lite05);
+                let settled = content.info.map_or(info.timescale, |info| info.timescale);
+                self.is_timed = has_times && settled == info.timescale;
+                self.are_timed &= self.is_timed;
+            }
+            Feed::Ending if matches!(self.upstream, Upstream::Active(_) | Upstream::Paused) => {
+                self.upstream = Upstream::Ending;
+            }
             Feed::Ended => {
                 self.upstream = Upstream::Finished;
                 // Older publishers do not say where; a mirror may not have seen it.
@@ -215,27 +289,82 @@ impl ServeLoop {
             }
             Feed::Piece(piece) => {
                 self.forgive();
-                if piece.opens.is_some() {
-                    self.hurry_below(piece.sequence, now + grace(content));
+                if piece.opens.is_none() {
+                    return self.splice(piece);
                 }
-                return self.splice(piece);
-            }
-            Feed::Datagram(datagram) => {
-                self.seen.insert(datagram.sequence);
-                return smallvec![Feed::Datagram(datagram)];
-            }
-            Feed::Start(start) if self.resume.is_some() => {
-                self.forgive();
-                let mut told = self.give_up_below(start);
-                // Readers began long ago; only what reaches further back is news to them.
-                if content.feed_start.is_none_or(|known| start < known) {
-                    told.push(feed);
-                }
+                let likeness = match self.trial {
+                    Some(_) => content.likeness(&piece, self.are_timed),
+                    None => Likeness::Unknown,
+                };
+                let mut told = self.try_group(piece.sequence, likeness, content);
+                self.hurry_below(piece.sequence, now + grace(content));
+                told.extend(self.splice(piece));
                 return told;
             }
+            Feed::Datagram(datagram) => {
+                let mut told = self.try_group(datagram.sequence, Likeness::Unclear, content);
+                self.seen.insert(datagram.sequence);
+                told.push(Feed::Datagram(datagram));
+                return told;
+            }
+            Feed::Start(start) => return self.start(start, content),
             _ => {}
         }
         smallvec![feed]
+    }
+
+    /// The publisher has said where its feed starts.
+    fn start(&mut self, start: u64, content: &Content) -> SmallVec<[Feed; 1]> {
+        if let Some(trial) = &mut self.trial
+            && !trial.is_proven
+        {
+            if start < trial.asked_from {
+                trial.start = Some(start);
+                return SmallVec::new();
+            }
+            self.go_on();
+        }
+        if self.resume.is_none() {
+            return smallvec![Feed::Start(start)];
+        }
+        self.forgive();
+        let mut told = self.give_up_below(start);
+        // Readers began long ago; only what reaches further back is news to them.
+        if content.feed_start.is_none_or(|known| start < known) {
+            told.push(Feed::Start(start));
+        }
+        told
+    }
+
+    /// The run that is known goes on.
+    fn go_on(&mut self) {
+        if let Some(trial) = &mut self.trial {
+            trial.is_proven = true;
+        }
+        if let Some(resume) = &mut self.resume {
+            (resume.lift_at, resume.is_lifted) = (None, false);
+        }
+    }
+
+    /// A group begins to come: what readers are to be told before it, now that this shows of which
+    /// run it is.
+    fn try_group(
+        &mut self,
+        sequence: u64,
+        likeness: Likeness,
+        content: &Content,
+    ) -> SmallVec<[Feed; 1]> {
+        let Some(trial) = &mut self.trial else { return SmallVec::new() };
+        let start = trial.start.take();
+        if !trial.is_another(sequence, likeness) {
+            self.go_on();
+            return start.map_or_else(SmallVec::new, |start| self.start(start, content));
+        }
+        let code = self.abort_code();
+        self.end_feed();
+        self.are_timed = self.is_timed;
+        let start = start.map_or(sequence, |start| start.min(sequence));
+        smallvec![Feed::NewRun(code), Feed::Start(start)]
     }
 
     /// The track goes on. Whoever failed it before may be asked again when this publisher fails.
@@ -313,6 +442,7 @@ impl ServeLoop {
             }
         }
         self.upstream = Upstream::None;
+        self.trial = None;
         self.splices.clear();
         self.held.clear();
         if let Some(route) = &self.route {
@@ -340,7 +470,13 @@ impl ServeLoop {
                         (next > 0).then_some((next.max(wanted), 0))
                     }
                 };
-                self.resume = from.map(|from| Resume { start: demand.start, from, code });
+                self.resume = from.map(|from| Resume {
+                    start: demand.start,
+                    from,
+                    code,
+                    lift_at: None,
+                    is_lifted: false,
+                });
             }
             None => {
                 self.end_feed();
@@ -389,7 +525,7 @@ impl ServeLoop {
         }
         let Some(route) = self.route.clone() else { return acts };
         if self.upstream != Upstream::Asked {
-            acts.extend(self.steer_subscription(demand, content, &route));
+            acts.extend(self.steer_subscription(now, demand, content, &route));
             self.steer_fetches(now, content, fetches, &route, &mut acts);
         }
         acts
@@ -397,15 +533,24 @@ impl ServeLoop {
 
     fn steer_subscription(
         &mut self,
+        now: Instant,
         demand: Option<Demand>,
         content: &Content,
         route: &Route,
     ) -> Vec<Act> {
         let pull = self.pull();
+        self.lift_due(now, demand);
         let wanted = demand.and_then(|demand| self.wanted(demand, content, route.version));
         let (next, command) = match (&self.upstream, wanted) {
             (Upstream::Active(sent), Some(wanted)) if *sent == wanted => return Vec::new(),
-            (Upstream::Known | Upstream::Active(_) | Upstream::Paused, Some(wanted)) => {
+            (Upstream::Known, Some(wanted)) => {
+                self.begin_trial(now, content);
+                (Upstream::Active(wanted), PullCommand::Want { pull, wanted })
+            }
+            (Upstream::Active(_) | Upstream::Paused, Some(wanted)) => {
+                if let (Some(trial), Some(start)) = (&mut self.trial, wanted.group_start) {
+                    trial.asked_from = trial.asked_from.min(start);
+                }
                 (Upstream::Active(wanted), PullCommand::Want { pull, wanted })
             }
             (Upstream::Active(sent), None) if route.version >= Version::Lite03 => {
@@ -432,6 +577,36 @@ impl ServeLoop {
         vec![Act::Command(route.session, command)]
     }
 
+    /// A subscription is opened anew.
+    fn begin_trial(&mut self, now: Instant, content: &Content) {
+        let known_end = content.arrived_end();
+        let asked_from = self.resume.as_ref().map_or(known_end, |resume| resume.from.0);
+        self.trial = (known_end > 0).then_some(Trial {
+            known_end,
+            asked_from,
+            newest: content.newest(),
+            is_read: self.resume.is_some(),
+            is_proven: false,
+            start: None,
+        });
+        if let Some(resume) = &mut self.resume {
+            resume.lift_at = Some(now + RESUME_GRACE);
+        }
+    }
+
+    /// A publisher that was asked to go on has brought nothing so far: where is it? Readers who
+    /// named a start do not want to know.
+    fn lift_due(&mut self, now: Instant, demand: Option<Demand>) {
+        let Some(resume) = &mut self.resume else { return };
+        if resume.lift_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        resume.is_lifted = demand.is_some_and(|demand| demand.start.is_none());
+        if let Some(trial) = self.trial.as_mut().filter(|_| resume.is_lifted) {
+            trial.asked_from = trial.known_end;
+        }
+    }
+
     /// Nobody is interested any more in what another publisher was to complete.
     fn forget_splices(&mut self) -> Vec<Act> {
         let Some(resume) = self.resume.take_if(|_| !self.splices.is_empty()) else {
@@ -445,6 +620,10 @@ impl ServeLoop {
     fn wanted(&self, demand: Demand, content: &Content, version: Version) -> Option<Preferences> {
         let max_age_ms = content.info.map_or(0, |info| info.max_age_ms);
         let mut wanted = demand.upstream(max_age_ms, version);
+        if self.is_lifted() {
+            // Its newest group tells.
+            return Some(Preferences { max_age_ms: 0, ..wanted });
+        }
         if let Some(resume) = self.resume.as_ref().filter(|r| r.start == demand.start) {
             let (group, frame) = resume.from;
             wanted.group_start = Some(group);
@@ -485,7 +664,7 @@ impl ServeLoop {
     /// Whether the live feed can still bring a group that its publisher cannot be asked for.
     fn may_come(&mut self, now: Instant, fetch: FetchId, group: u64, content: &Content) -> bool {
         let is_behind = content.feed_start.is_some_and(|start| group < start);
-        if !matches!(self.upstream, Upstream::Active(_)) || is_behind {
+        if !matches!(self.upstream, Upstream::Active(_) | Upstream::Ending) || is_behind {
             return false;
         }
         if content.newest().is_none_or(|newest| newest < group) {
@@ -498,6 +677,7 @@ impl ServeLoop {
     /// A later feed has nothing to do with this one.
     fn end_feed(&mut self) {
         self.resume = None;
+        self.trial = None;
         self.splices.clear();
         self.held.clear();
         self.seen = Seen::default();

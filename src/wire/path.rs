@@ -190,6 +190,11 @@ impl Hops {
         self.0.first().copied()
     }
 
+    /// Whoever passed it on last.
+    pub fn last(&self) -> Option<u64> {
+        self.0.last().copied()
+    }
+
     /// Whether `hop` is in the chain. 0 is nobody, so it never is.
     pub fn contains(&self, hop: u64) -> bool {
         hop != 0 && self.0.contains(&hop)

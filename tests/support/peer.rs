@@ -1979,6 +1979,10 @@ impl Source {
     /// Spec §4.10: how far the newest timestamp is ahead of the group right after this one.
     pub fn is_old(&self, sequence: u64, max_age_ms: u64) -> bool {
         let Some((_, next)) = self.groups.range(sequence + 1..).next() else { return false };
+        // That means none but the newest (spec §4.7).
+        if max_age_ms == 0 {
+            return true;
+        }
         let newest = self.groups.values().next_back().expect("there is a next one");
         let (Some(begins), Some(newest)) =
             (next.frames.first(), newest.frames.iter().map(|frame| frame.timestamp).max())
