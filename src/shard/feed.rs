@@ -229,9 +229,13 @@ impl Shard {
             return false;
         }
         tracing::debug!(shard = self.me, track = ?self.tracks.slab[slot].key, "nothing new");
-        if let Place::Home { serve, .. } = &mut self.tracks.slab[slot].place
-            && let Some((session, command)) = serve.release()
-        {
+        // What of it is held was given to those who fetch.
+        self.fail_fetches(now, slot, StreamCode::NOT_FOUND);
+        let release = match self.tracks.slot(name).map(|slot| &mut self.tracks.slab[slot].place) {
+            Some(Place::Home { serve, .. }) => serve.conclude(),
+            _ => None,
+        };
+        if let Some((session, command)) = release {
             self.command(now, session, command);
         }
         for feed in feeds {

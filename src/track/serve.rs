@@ -109,6 +109,8 @@ enum Upstream {
     Ending,
     /// The publisher has finished the track. Its groups can still be fetched.
     Finished,
+    /// The track has ended, and its publisher gives no more of it.
+    Concluded,
 }
 
 /// Routes that are remembered to have failed once.
@@ -233,7 +235,7 @@ impl ServeLoop {
 
     /// Whether anything is open upstream.
     pub fn is_open(&self) -> bool {
-        self.upstream != Upstream::None
+        !matches!(self.upstream, Upstream::None | Upstream::Concluded)
     }
 
     /// Whether a subscription is.
@@ -501,6 +503,11 @@ impl ServeLoop {
             return Vec::new();
         }
         let mut acts = self.give_up_due(now);
+        if self.upstream == Upstream::Concluded {
+            let unsent = fetches.unsent().map(|(id, _)| id);
+            acts.extend(unsent.map(|id| Act::FailFetch(id, StreamCode::NOT_FOUND)));
+            return acts;
+        }
         let is_ended = content.outcome.is_some();
         let demand = need.demand.filter(|_| !is_ended);
         let is_wanted = need.info || demand.is_some() || !fetches.is_empty();
@@ -683,11 +690,19 @@ impl ServeLoop {
         self.seen = Seen::default();
     }
 
+    /// What is known of the track is all there is, and nobody is asked for more of it.
+    pub fn conclude(&mut self) -> Option<(SessionRef, PullCommand)> {
+        let release = self.release();
+        self.upstream = Upstream::Concluded;
+        release
+    }
+
     /// The upstream is given up; what is to be told to the session, if anything is open there.
     pub fn release(&mut self) -> Option<(SessionRef, PullCommand)> {
-        if std::mem::replace(&mut self.upstream, Upstream::None) == Upstream::None {
+        if !self.is_open() {
             return None;
         }
+        self.upstream = Upstream::None;
         self.end_feed();
         let session = self.route.as_ref()?.session;
         Some((session, PullCommand::Release { pull: self.pull() }))

@@ -128,6 +128,8 @@ pub struct Source {
     pub never_answers: Option<BidiType>,
     /// Of each fetched group it gives this many frames, and no end; all of it if None.
     pub fetch_pace: Option<usize>,
+    /// Takes nothing but priorities from updates, as the released players do.
+    pub heeds_no_update: bool,
     pub groups: BTreeMap<u64, Group>,
     /// In the order in which the groups were opened.
     pub order: Vec<u64>,
@@ -574,6 +576,7 @@ impl Peer {
             refuses_fetch: None,
             never_answers: None,
             fetch_pace: None,
+            heeds_no_update: false,
             groups: BTreeMap::new(),
             order: Vec::new(),
             datagrams: Vec::new(),
@@ -1434,7 +1437,8 @@ impl Peer {
 
     fn source_of(&self, path: &Path, track: &str) -> Option<usize> {
         let is_meant = |source: &Source| source.path == path.as_str() && source.track == track;
-        self.sources.iter().position(is_meant)
+        // The last run is the present one.
+        self.sources.iter().rposition(is_meant)
     }
 
     fn told(&mut self, asked: Asked) {
@@ -1549,7 +1553,9 @@ impl Peer {
             Ok(wanted) => {
                 self.log.push(format!("UPDATE {wanted:?}"));
                 self.told(Asked::Update(wanted));
-                if let Some(upstream) = self.upstreams.get_mut(&id) {
+                let upstream = self.upstreams.get_mut(&id);
+                let heeds = |source: usize| !self.sources[source].heeds_no_update;
+                if let Some(upstream) = upstream.filter(|upstream| heeds(upstream.source)) {
                     let had_start = upstream.wanted.group_start.is_some();
                     let before = std::mem::replace(&mut upstream.wanted, wanted);
                     let source = &mut self.sources[upstream.source];

@@ -596,6 +596,16 @@ impl World {
         Track { peer, source: self.peers[peer].add_source(film, path, track) }
     }
 
+    /// The publisher begins another run of a track, as the released players do for each
+    /// subscription: subscriptions from now on get groups of that alone, whatever their numbers.
+    pub fn rerun(&mut self, track: Track) -> Track {
+        let Source { path, track: name, .. } = &self.peers[track.peer].sources[track.source];
+        let (path, name) = (path.clone(), name.clone());
+        self.note(track.peer, "begins another run");
+        self.unsettle(track.peer);
+        self.track(track.peer, &path, &name)
+    }
+
     /// Another way to the publisher of a broadcast, one hop longer: whatever is made for the one is
     /// there at the other. The same track of it.
     pub fn second_way(&mut self, track: Track, spec: Spec) -> Track {
@@ -979,21 +989,33 @@ impl World {
     fn judge_group(&self, peer: usize, index: usize, sequence: u64) -> Result<(), String> {
         let known = &self.peers[peer].subscriptions[index];
         let sources = self.sources(peer, &known.path, &known.track);
-        let compare = |(at, source)| self.compare(peer, known, sequence, at, source);
-        one_holds(sources.into_iter().map(compare))
+        let compare = |&(at, source): &(usize, &Source)| {
+            self.compare(peer, known, (sequence, sequence), at, source)
+        };
+        let verdict = one_holds(sources.iter().map(compare));
+        // Numbers of later runs go on for a viewer that has seen earlier ones.
+        let have_runs = sources.iter().any(|(_, other)| other.film != sources[0].1.film);
+        if verdict.is_ok() || !have_runs {
+            return verdict;
+        }
+        let shifted = sources.iter().flat_map(|&(at, source)| {
+            let lower = source.groups.range(..sequence).map(|(sequence, _)| *sequence);
+            lower.map(move |its| self.compare(peer, known, (sequence, its), at, source))
+        });
+        one_holds(shifted)
     }
 
     fn compare(
         &self,
         peer: usize,
         known: &Subscription,
-        sequence: u64,
+        (sequence, its): (u64, u64),
         publisher: usize,
         source: &Source,
     ) -> Result<(), String> {
         let (viewer, publisher) = (&self.peers[peer], &self.peers[publisher]);
         let seen = &known.groups[&sequence];
-        let group = source.groups.get(&sequence).ok_or("no such group was published")?;
+        let group = source.groups.get(&its).ok_or("no such group was published")?;
         let is_timed = viewer.version.min(publisher.version) >= Version::Lite05;
         let skipped = seen.frame_start as usize;
         let wanted_first = match known.wanted.group_start {
@@ -1039,8 +1061,8 @@ impl World {
                 let is_away =
                     self.groups_expire && publisher.is_leaving && code == StreamCode::GOING_AWAY.0;
                 // The rest of it is nowhere to be had.
-                let is_capped = source.capped.contains(&sequence)
-                    || source.once_capped.contains(&(sequence, group.frames.len()));
+                let is_capped = source.capped.contains(&its)
+                    || source.once_capped.contains(&(its, group.frames.len()));
                 let is_capped = is_capped && code == StreamCode::TOO_FAR_BEHIND.0;
                 let is_excused = is_theirs || is_lost || is_broken || is_old || is_late;
                 if is_excused || is_away || is_capped || self.evicts(code) {
