@@ -400,7 +400,7 @@ impl ServeLoop {
     fn hurry_below(&mut self, sequence: u64, deadline: Instant) {
         for splice in self.splices.range_mut(..sequence).map(|(_, splice)| splice) {
             if !splice.has_begun {
-                splice.begin_by.get_or_insert(deadline);
+                splice.begin_by = splice.begin_by.min(Some(deadline)).or(Some(deadline));
             }
         }
     }
@@ -599,6 +599,10 @@ impl ServeLoop {
         if let Some(resume) = &mut self.resume {
             resume.lift_at = Some(now + RESUME_GRACE);
         }
+        // Where nothing later comes, nothing else shows that they do not.
+        for splice in self.splices.values_mut() {
+            splice.begin_by = Some(now + MISSING_GRACE_MAX);
+        }
     }
 
     /// A publisher that was asked to go on has brought nothing so far: where is it? Readers who
@@ -719,12 +723,33 @@ fn grace(content: &Content) -> Duration {
 mod tests {
     use super::*;
     use crate::route::RouteId;
-    use crate::track::group::{GroupEnd, Marks, Opening};
+    use crate::track::group::{FrameMark, GroupEnd, Marks, Opening};
     use crate::wire::{Cost, Hops, TrackInfo};
     use bytes::Bytes;
 
     const TRACK: TrackRef = TrackRef { shard: 0, slot: 4, generation: 5 };
     const LINK_LOST: StreamCode = StreamCode::SESSION_CLOSED;
+
+    /// A group of one empty frame, finished or not.
+    fn piece(sequence: u64, timestamp: u64, ends: Option<GroupEnd>) -> Piece {
+        let mark = FrameMark { start: 0, delta_len: 1, timestamp };
+        Piece {
+            sequence,
+            opens: Some(Opening::at(0)),
+            bytes: Bytes::from_static(b"\x00\x00"),
+            marks: Marks::from_slice(&[mark]),
+            ends,
+        }
+    }
+
+    fn word(feed: &Feed) -> &'static str {
+        match feed {
+            Feed::NewRun(_) => "run",
+            Feed::Start(_) => "start",
+            Feed::Piece(_) => "piece",
+            _ => "else",
+        }
+    }
 
     /// A serve loop with its publishers, which speak these versions, and the words it has for them.
     struct Play {
@@ -734,6 +759,8 @@ mod tests {
         routes: Vec<Arc<Route>>,
         now: Instant,
         need: Need,
+        /// The one to be asked for, which is no longer than the track keeps groups.
+        max_age_ms: u64,
     }
 
     impl Play {
@@ -756,6 +783,7 @@ mod tests {
                 routes: versions.iter().enumerate().map(route).collect(),
                 now: Instant::now(),
                 need: Need::default(),
+                max_age_ms: 100,
             }
         }
 
@@ -797,16 +825,18 @@ mod tests {
             count
         }
 
-        /// A group of one empty frame, finished or not.
+        /// The same, in words.
+        fn told(&mut self, feed: Feed) -> String {
+            let told = self.serve.admit(self.now, feed, &self.content);
+            let words: Vec<&str> = told.iter().map(word).collect();
+            for feed in told {
+                self.content.apply(feed, self.now);
+            }
+            words.join(", ")
+        }
+
         fn group(&mut self, sequence: u64, ends: Option<GroupEnd>) {
-            let mark = super::super::group::FrameMark { start: 0, delta_len: 1, timestamp: 0 };
-            self.news(Feed::Piece(Piece {
-                sequence,
-                opens: Some(Opening::at(0)),
-                bytes: Bytes::from_static(b"\x00\x00"),
-                marks: Marks::from_slice(&[mark]),
-                ends,
-            }));
+            self.news(Feed::Piece(piece(sequence, 0, ends)));
         }
 
         #[track_caller]
@@ -848,7 +878,7 @@ mod tests {
             let words = match command {
                 PullCommand::Ask { .. } => "ask".into(),
                 PullCommand::Want { wanted, .. } => {
-                    assert_eq!(wanted.max_age_ms, 100, "no longer than the track keeps");
+                    assert_eq!(wanted.max_age_ms, self.max_age_ms);
                     let start = wanted.group_start.map(|group| (group, wanted.frame_start));
                     format!("want {} {start:?}", wanted.priority)
                 }
@@ -1008,6 +1038,93 @@ mod tests {
         play.now = play.serve.deadline(&play.fetches).unwrap();
         play.check(&format!("cut off 1 {LINK_LOST}"));
         assert_eq!(play.serve.deadline(&play.fetches), None);
+    }
+
+    #[test]
+    fn a_group_that_nobody_goes_on_with_is_given_up_in_any_case() {
+        let mut play = Play::active(&[Lite05, Lite05], 1);
+        play.group(1, None);
+        play.lost(LINK_LOST, "");
+        play.check("1 ask");
+        play.know();
+        play.check("1 want 1 Some((1, 0))");
+        play.now += RESUME_GRACE;
+        play.max_age_ms = 0;
+        play.check("1 want 1 None");
+        play.now = play.serve.deadline(&play.fetches).unwrap();
+        play.check(&format!("cut off 1 {LINK_LOST}"));
+        assert_eq!(play.serve.deadline(&play.fetches), None);
+    }
+
+    /// What is told of a group that comes to a subscription opened anew on groups 0 to 4.
+    #[track_caller]
+    fn reopened(sequence: u64, timestamp: u64, expect: &str) {
+        let mut play = Play::active(&[Lite05], 1);
+        play.news(Feed::Start(0));
+        (0..5).for_each(|sequence| play.group(sequence, WHOLE));
+        assert!(play.serve.release().is_some());
+        play.content.apply(Feed::Closed(StreamCode::CANCEL), play.now);
+        play.check("0 ask");
+        play.know();
+        play.check("0 want 1 None");
+        assert_eq!(play.told(Feed::Start(sequence)), if sequence < 5 { "" } else { "start" });
+        assert_eq!(play.told(Feed::Piece(piece(sequence, timestamp, WHOLE))), expect);
+        // Whatever it was, it is settled.
+        assert_eq!(play.told(Feed::Piece(piece(sequence + 1, 9, WHOLE))), "piece");
+    }
+
+    #[test]
+    fn a_subscription_that_is_opened_anew_may_bring_another_run() {
+        reopened(0, 0, "run, start, piece");
+        reopened(3, 0, "run, start, piece");
+        // The newest again, or another one under its number.
+        reopened(4, 0, "start, piece");
+        reopened(4, 77, "run, start, piece");
+        reopened(5, 77, "piece");
+        reopened(9, 77, "piece");
+    }
+
+    #[test]
+    fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
+        let resumed = || {
+            let mut play = Play::active(&[Lite06, Lite06], 1);
+            (100..103).for_each(|sequence| play.group(sequence, WHOLE));
+            play.lost(LINK_LOST, "");
+            play.check("1 ask");
+            play.know();
+            play.check("1 want 1 Some((103, 0))");
+            play
+        };
+        let mut play = resumed();
+        play.now = play.serve.deadline(&play.fetches).unwrap();
+        play.max_age_ms = 0;
+        play.check("1 want 1 None");
+        assert_eq!(play.told(Feed::Piece(piece(2, 0, WHOLE))), "run, start, piece");
+        play.max_age_ms = 100;
+        play.check("1 want 1 None");
+        assert_eq!(play.told(Feed::Piece(piece(3, 0, WHOLE))), "piece");
+        // One that only has nothing new shows its newest, and is asked to go on.
+        let mut play = resumed();
+        play.now = play.serve.deadline(&play.fetches).unwrap();
+        play.max_age_ms = 0;
+        play.check("1 want 1 None");
+        play.told(Feed::Piece(piece(102, 0, WHOLE)));
+        play.max_age_ms = 100;
+        play.check("1 want 1 Some((103, 0))");
+        // One that goes on is not asked.
+        let mut play = resumed();
+        assert_eq!(play.told(Feed::Piece(piece(103, 0, WHOLE))), "piece");
+        assert_eq!(play.serve.deadline(&play.fetches), None);
+        play.check("");
+        // Those that it was asked for are the same ones, or another run.
+        let mut play = Play::active(&[Lite06, Lite06], 1);
+        play.group(100, None);
+        play.group(101, WHOLE);
+        play.lost(LINK_LOST, "");
+        play.check("1 ask");
+        play.know();
+        play.check("1 want 1 Some((100, 1))");
+        assert_eq!(play.told(Feed::Piece(piece(101, 5, WHOLE))), "run, start, piece");
     }
 
     #[test]
