@@ -49,6 +49,9 @@ pub struct Spec {
     pub is_hasty: bool,
     /// Writes what comes to its mind; nobody looks at what it gets.
     pub is_rude: bool,
+    /// As a publisher: does as the released players do. Every subscription is a run of its own, with
+    /// numbers from 0, and of updates nothing but the priority is heeded.
+    pub is_player: bool,
 }
 
 impl Spec {
@@ -66,6 +69,7 @@ impl Spec {
             is_swift: false,
             is_hasty: false,
             is_rude: false,
+            is_player: false,
         }
     }
 
@@ -589,6 +593,21 @@ impl Peer {
             failed: BTreeSet::new(),
         });
         self.sources.len() - 1
+    }
+
+    /// The run of a track that a player gives to a new subscription: another one, unless it has been
+    /// given to nobody.
+    fn player_source(&mut self, last: usize) -> usize {
+        let Source { film, path, track, was_subscribed, end, .. } = &self.sources[last];
+        if !was_subscribed && end.is_none() {
+            self.sources[last].heeds_no_update = true;
+            return last;
+        }
+        let film = film >> 48 << 48 | (self.sources.len() as u64) << 40;
+        let (path, track) = (path.clone(), track.clone());
+        let source = self.add_source(film, &path, &track);
+        self.sources[source].heeds_no_update = true;
+        source
     }
 
     /// Gives up what it owes to subscriptions of a source: resets them, or says FIN without END.
@@ -1476,7 +1495,10 @@ impl Peer {
         if !self.upstream_ids.insert(subscribe_id) {
             return Err(format!("subscribe id {subscribe_id} used again"));
         }
-        let source = self.source_of(&broadcast, &track);
+        let mut source = self.source_of(&broadcast, &track);
+        if let Some(last) = source.filter(|_| self.spec.is_player) {
+            source = Some(self.player_source(last));
+        }
         let refusal = source.map_or(Some(StreamCode::NOT_FOUND.0), |s| self.sources[s].refuses);
         let (None, Some(source)) = (refusal, source) else {
             self.refuse(id, refusal.unwrap_or_default());
