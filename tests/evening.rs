@@ -26,9 +26,9 @@ use support::world::*;
 
 const SHARDS: usize = 3;
 
-/// Evenings of two minutes in the ordinary run, and the long one.
-const SEEDS: u64 = 16;
-const SHORT: Duration = Duration::from_secs(120);
+/// Evenings of a minute in the ordinary run, and the long one.
+const SEEDS: u64 = 200;
+const SHORT: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(600);
 
 const NAMES: [&str; 2] = ["den", "porch"];
@@ -401,7 +401,7 @@ fn everybody_sees_what_is_on() {
     }
     println!("{seen} times somebody saw something new");
     assert!(failed.is_empty(), "seeds {failed:?} failed");
-    assert!(seen > 200 * (seeds.end - seeds.start), "too little happened");
+    assert!(seen > 100 * (seeds.end - seeds.start), "too little happened");
 }
 
 #[test]

@@ -122,6 +122,8 @@ pub struct Source {
     /// Publishers of one film have the same frames.
     pub film: u64,
     pub path: String,
+    /// From the root of the relay.
+    pub absolute: Path,
     pub track: String,
     pub info: TrackInfo,
     /// Answers every request with this code.
@@ -571,9 +573,11 @@ impl Peer {
     }
 
     pub fn add_source(&mut self, film: u64, path: &str, track: &str) -> usize {
+        let absolute = self.absolute(path);
         self.sources.push(Source {
             film,
             path: path.to_owned(),
+            absolute,
             track: track.to_owned(),
             info: TrackInfo { priority: 9, max_age_ms: AGES, timescale: 1000 },
             refuses: None,

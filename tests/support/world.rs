@@ -921,7 +921,7 @@ impl World {
         let mut found = Vec::new();
         for (index, publisher) in self.peers.iter().enumerate() {
             for source in &publisher.sources {
-                if source.track == track && publisher.absolute(&source.path) == path {
+                if source.track == track && source.absolute == path {
                     found.push((index, source));
                 }
             }
@@ -969,6 +969,9 @@ impl World {
         let viewer = &self.peers[peer];
         let known = &viewer.subscriptions[index];
         let count = known.datagrams.len();
+        if known.datagrams_judged == count {
+            return;
+        }
         let sources = self.sources(peer, &known.path, &known.track);
         for at in known.datagrams_judged..count {
             let heard = &known.datagrams[at];
