@@ -166,6 +166,10 @@ pub const CLOSE_REASON_BYTES_MAX: usize = 1024;
 pub const CLOSE_GRACE_MIN: Duration = Duration::from_millis(100);
 pub const CLOSE_GRACE_MAX: Duration = Duration::from_secs(2);
 
+/// How long a relay that ends tries to tell its clients while the kernel takes no datagrams: a full
+/// socket drains in less, and nobody waits longer for a relay to go.
+pub const LAST_WORDS_GRACE: Duration = Duration::from_millis(100);
+
 /// Handshakes in progress on one shard before new clients must prove their address (Retry), and
 /// before they are refused.
 pub const HANDSHAKES_BEFORE_RETRY: usize = 256;

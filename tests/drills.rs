@@ -263,7 +263,10 @@ async fn the_relay_leaves_while_fifty_watch() {
     const NOTICE_MAX: Duration = Duration::from_secs(1);
     println!("seed {SEED:#x}");
     let relay = Relay::start(2).await;
-    let viewers = (0..VIEWERS).map(|number| (VERSIONS[number % VERSIONS.len()], relay.clone()));
+    let viewers = (0..VIEWERS).map(|number| {
+        let way = if number < VIEWERS / 2 { relay.clone() } else { relay.web() };
+        (VERSIONS[number % VERSIONS.len()], way)
+    });
     let mut show = Show::with_viewers(&relay, "live/cam", viewers).await;
     show.flow.more(10).await;
 

@@ -136,6 +136,18 @@ async fn plain_routes_and_methods() {
     assert_eq!(preflight.header("access-control-allow-methods"), Some("GET, HEAD"));
     assert_eq!(preflight.header("access-control-allow-headers"), Some("x-thing"));
 
+    // Clients without WebTransport try WebSocket, at the path that they were given.
+    let wish = "Connection: Upgrade\r\nUpgrade: h2c, WebSocket\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                Sec-WebSocket-Protocol: qmux-01.moq-lite-05, webtransport\r\n";
+    for target in ["/", "/anon/room?jwt=x", "/health", "/announced", "/fetch/a/b", "/nothing"] {
+        ask(address, "GET", target, wish).await.refuses(400, "there are no WebSockets here");
+    }
+    // Another protocol may be offered, and need not be taken.
+    ask(address, "GET", "/health", "Connection: Upgrade\r\nUpgrade: h2c\r\n")
+        .await
+        .expect(200, "ok\n");
+
     // Whatever a client makes up, it hears what was wrong with it or is cut off, and nobody else
     // notices.
     let long = format!("X-Long: {}\r\n", "x".repeat(100_000));

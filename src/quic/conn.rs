@@ -261,18 +261,7 @@ impl Conn {
         self.proto.close(now, code, Bytes::from_static(reason.as_bytes()));
     }
 
-    /// Ends the session, as a relay does that ends. In WebTransport that is not yet the end of the
-    /// connection: browsers miss why, if that comes at once.
-    pub(super) fn say_goodbye(&mut self, reason: &'static str) {
-        self.close(SessionCode::NO_ERROR, reason);
-    }
-
-    /// Whether the client has not answered that with the end of the connection.
-    pub(super) fn is_parting(&self) -> bool {
-        matches!(self.binding, Binding::Web(_)) && !self.proto.is_closed()
-    }
-
-    /// Ends the connection at once.
+    /// Ends the connection at once, and with it a session that is told nothing of its own.
     pub(super) fn close_now(&mut self, now: Instant, reason: &'static str) {
         let code = match self.binding {
             Binding::Quic { .. } => SessionCode::NO_ERROR.0,

@@ -298,26 +298,13 @@ impl Endpoint {
         self.schedule(slot);
     }
 
-    /// Ends every session, as a relay does that ends.
-    pub fn say_goodbye(&mut self) {
-        self.for_all(|conn| conn.say_goodbye(GOODBYE));
-    }
-
-    /// Whether some client has still to hear why its session ends.
-    pub fn is_parting(&self) -> bool {
-        self.conns.iter().flatten().any(|conn| conn.is_parting())
-    }
-
-    /// Closes every connection.
+    /// Closes every connection, as a relay does that ends. To a browser that is a loss: it hears of
+    /// it at once, and clients that take a session's proper end for a wish dial again.
     pub fn close_all(&mut self, now: Instant) {
-        self.for_all(|conn| conn.close_now(now, GOODBYE));
-    }
-
-    fn for_all(&mut self, act: impl Fn(&mut Conn)) {
         for slot in 0..self.conns.len() {
             if let Some(conn) = self.conns[slot].as_deref_mut() {
-                act(conn);
-                self.note_events(slot);
+                conn.close_now(now, GOODBYE);
+                self.note_dirty(slot);
             }
         }
     }

@@ -22,7 +22,7 @@ use rustc_hash::FxHashMap;
 
 use crate::h3::request::{Request, Status};
 use crate::limits::{
-    CLOSE_GRACE_MIN, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
+    LAST_WORDS_GRACE, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
     QUIET_AFTER, ROOT_BYTES_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
 use crate::net::{Datagrams, Received, steer};
@@ -191,12 +191,10 @@ impl Shard {
         self.settle(now);
         // Before what takes long: other shards need not wait for that.
         let unposted = self.post.flush() == Flush::Held;
-        let transmitted = self.endpoint.transmit(now, io);
-        if self.ends_at.is_some_and(|at| at <= now || self.has_told_all(transmitted)) {
-            self.endpoint.close_all(now);
-            while self.endpoint.transmit(now, io) == Transmitted::More {}
-            return Next::Stop;
+        if let Some(ends_at) = self.ends_at {
+            return self.say_goodbye(now, ends_at, io);
         }
+        let transmitted = self.endpoint.transmit(now, io);
         let is_behind = !self.unread.is_empty()
             || !self.unblocked.is_empty()
             || !self.changed_paths.is_empty()
@@ -209,13 +207,21 @@ impl Shard {
         // Nobody tells when a full socket or lane drains.
         let is_blocked = transmitted == Transmitted::Blocked;
         let retry = (is_blocked || unposted).then(|| now + RETRY_AFTER);
-        let timers = [retry, self.endpoint.next_timer(), self.tracks.next_timer(), self.ends_at];
+        let timers = [retry, self.endpoint.next_timer(), self.tracks.next_timer()];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
-    /// Whether everybody has heard that the relay ends. It looks at every connection.
-    fn has_told_all(&self, transmitted: Transmitted) -> bool {
-        transmitted == Transmitted::All && !self.endpoint.is_parting()
+    /// Closes every connection, also what has come since the relay was to end, and is done when the
+    /// last words have left or there was time enough for them.
+    fn say_goodbye(&mut self, now: Instant, ends_at: Instant, io: &mut impl Datagrams) -> Next {
+        self.endpoint.close_all(now);
+        loop {
+            match self.endpoint.transmit(now, io) {
+                Transmitted::More => {}
+                Transmitted::Blocked if now < ends_at => return Next::Until(now + RETRY_AFTER),
+                Transmitted::All | Transmitted::Blocked => return Next::Stop,
+            }
+        }
     }
 
     /// How long the next turn may wait for company.
@@ -296,8 +302,7 @@ impl Shard {
                 page.answer(self.directory.paths_after(after.as_ref()))
             }
             ToShard::Stop => {
-                self.endpoint.say_goodbye();
-                self.ends_at.get_or_insert(now + CLOSE_GRACE_MIN);
+                self.ends_at.get_or_insert(now + LAST_WORDS_GRACE);
             }
         }
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -185,6 +185,10 @@ async fn rules(request: Request, next: Next) -> Response {
     let asked_for = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let asked_to = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
     let mut response = match *request.method() {
+        // A client that looks for another way to the relay is told at once that this is none.
+        _ if wants_websocket(request.headers()) => {
+            refusal(StatusCode::BAD_REQUEST, "there are no WebSockets here")
+        }
         Method::GET | Method::HEAD => next.run(request).await,
         // A page of another origin asks whether it may.
         Method::OPTIONS if asked_to.is_some() => StatusCode::NO_CONTENT.into_response(),
@@ -208,6 +212,14 @@ async fn rules(request: Request, next: Next) -> Response {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked_for);
     }
     response
+}
+
+/// Whether a request asks for another protocol than HTTP, and that is WebSocket.
+fn wants_websocket(headers: &HeaderMap) -> bool {
+    let upgrades = headers.get_all(header::UPGRADE).into_iter();
+    let protocols =
+        upgrades.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
+    protocols.map(str::trim).any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
 }
 
 async fn health() -> &'static str {

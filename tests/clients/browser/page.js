@@ -32,7 +32,7 @@ async function connect(url, sha256, protocol) {
     return `${connection.transport} ${connection.version}`;
 }
 
-// Resolves when the session is over, whoever ended it.
+// Resolves when the session is over, whoever ended it; rejects when the connection is lost.
 async function closed() {
     await connection.closed;
     return "closed";
