@@ -6,7 +6,7 @@ set -euo pipefail
 RUST_MIN=1.95
 NODE_MIN=18
 # Released clients that tests/browser.rs and tests/foreign.rs act with; those of the browser are in
-# tests/clients/browser/package-lock.json.
+# the package-lock.json of tests/clients/browser and tests/clients/restart.
 PYTHON_CLIENT=moq-rs==0.5.1
 CLOCK_VERSION=0.10.21
 
@@ -96,15 +96,15 @@ done
 
 # What only the plays with foreign clients need; it stays in this folder.
 
-browser_client() {
-    local here=$root/tests/clients/browser
+browser_clients() {
+    local here=$root/tests/clients/$1
     local node
     node=$(node --version)
     [[ $(printf '%s\n' "v$NODE_MIN" "$node" | sort -V | head -1) == "v$NODE_MIN" ]] ||
         fail "node $node is older than $NODE_MIN; install a newer one"
     # npm writes the second of them last.
     [[ $here/node_modules/.package-lock.json -nt $here/package-lock.json ]] && return
-    echo "setup: installing the browser's client"
+    echo "setup: installing the clients of $1"
     (cd "$here" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error) >/dev/null ||
         fail "npm ci in $here failed"
     touch "$here/node_modules/.package-lock.json"
@@ -131,7 +131,8 @@ clock_client() {
 }
 
 if [[ -z $minimal ]]; then
-    browser_client
+    browser_clients browser
+    browser_clients restart
     python_client
     clock_client
 fi

@@ -1,5 +1,6 @@
 //! A client in another language as a play sees it. It can be asked to call the functions of
-//! `tests/clients/browser/page.js` or `tests/clients/actor.py`, whose names and words are the same.
+//! `tests/clients/browser/page.js` or `tests/clients/actor.py`, whose names and words are the same,
+//! or those of the pages in `tests/clients/restart`.
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
@@ -18,11 +19,12 @@ use super::program::{Lines, Program, shown};
 use crate::support::client::{Frames, Script, ScriptedGroup};
 use crate::support::relay::Relay;
 
-const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/browser");
+const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/demo-venv/bin/python");
 const PYTHON_ACTOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/actor.py");
 
-/// The browser of all plays. It is never dropped: it ends when its standard input does, with us.
+/// The browser of all plays, with pages of one folder. It is never dropped: it ends when its standard
+/// input does, with us.
 static DRIVER: OnceCell<Driver> = OnceCell::const_new();
 
 /// Numbers for calls and pages.
@@ -46,7 +48,12 @@ enum Means {
 impl Actor {
     /// A page of its own in the browser.
     pub async fn page() -> Actor {
-        let driver = DRIVER.get_or_init(start_browser).await;
+        Actor::page_of("browser").await
+    }
+
+    /// The same of a folder, which all pages of one process have in common.
+    pub async fn page_of(folder: &str) -> Actor {
+        let driver = DRIVER.get_or_init(|| start_browser(folder)).await;
         let name = format!("page{}", NEXT.fetch_add(1, Ordering::Relaxed));
         Actor { name, driver: Means::Shared(driver) }
     }
@@ -176,12 +183,13 @@ impl Driver {
     }
 }
 
-async fn start_browser() -> Driver {
-    for needed in ["/usr/bin/chromium", &format!("{BROWSER}/node_modules/@moq/net")] {
+async fn start_browser(folder: &str) -> Driver {
+    let modules = ["browser", folder].map(|of| format!("{CLIENTS}/{of}/node_modules"));
+    for needed in ["/usr/bin/chromium", &modules[0], &modules[1]] {
         assert!(Path::new(needed).exists(), "no {needed}; run scripts/setup.sh");
     }
     let mut command = Command::new("node");
-    command.arg(format!("{BROWSER}/driver.mjs"));
+    command.args([format!("{CLIENTS}/browser/driver.mjs"), format!("{CLIENTS}/{folder}")]);
     let driver = Driver::start("browser", command);
     driver.answers.find(0, "the browser to start", |line| line.starts_with("0 ok")).await;
     driver

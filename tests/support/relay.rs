@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,8 @@ pub struct Relay {
 
 struct Running {
     process: Mutex<Child>,
+    /// By the play, so that its end is none of a relay's.
+    is_killed: AtomicBool,
     id: libc::pid_t,
     log: Log,
     shards: usize,
@@ -64,8 +67,15 @@ impl Relay {
 
     /// One that has its certificate from files.
     pub async fn certified(cert: &Path, key: &Path) -> Relay {
+        Relay::certified_at(SocketAddr::from(([127, 0, 0, 1], 0)), cert, key).await
+    }
+
+    /// The same at an address, where another one may have been before.
+    pub async fn certified_at(address: SocketAddr, cert: &Path, key: &Path) -> Relay {
         let files = [cert, key].map(|file| file.to_str().expect("a path of ours"));
-        let more = ["--listen-tls-cert", files[0], "--listen-tls-key", files[1]];
+        let tls = ["--listen-tls-cert", files[0], "--listen-tls-key", files[1]];
+        let address = address.to_string();
+        let more = [&["--listen", &address][..], &tls].concat();
         Relay::start_with(2, "**", &more).await
     }
 
@@ -80,7 +90,10 @@ impl Relay {
             }
         }
         let mut process = command
-            .args(["--listen", "127.0.0.1:0"])
+            .args(match more.contains(&"--listen") {
+                true => &[][..],
+                false => &["--listen", "127.0.0.1:0"],
+            })
             .args(["--shards", &shards.to_string()])
             .args(match more.contains(&"--listen-tls-cert") {
                 true => &[][..],
@@ -109,7 +122,8 @@ impl Relay {
 
         let id = process.id() as libc::pid_t;
         let process = Mutex::new(process);
-        let running = Arc::new(Running { process, id, log, shards, _stage: stage });
+        let is_killed = AtomicBool::new(false);
+        let running = Arc::new(Running { process, is_killed, id, log, shards, _stage: stage });
         let is_listening =
             |line: &str| line.contains("listening") && field(line, "kind") == Some("quic");
         let line = running.log.wait_from(0, "the relay to listen", is_listening).await;
@@ -196,6 +210,14 @@ impl Relay {
         let status = self.running.process.lock().expect("process").wait().expect("our own child");
         Ended { status, took, log: self.running.log.lines() }
     }
+
+    /// Ends it without a word to anybody, and waits until it is gone.
+    pub async fn kill(self) {
+        self.running.is_killed.store(true, Ordering::Relaxed);
+        self.running.process.lock().expect("process").kill().expect("our own child");
+        self.running.log.ended().await;
+        self.running.process.lock().expect("process").wait().expect("our own child");
+    }
 }
 
 impl Drop for Running {
@@ -219,7 +241,8 @@ impl Drop for Running {
             let _ = process.kill();
             let _ = process.wait();
         }
-        let proper = status.is_some_and(|status| status.success());
+        let is_killed = self.is_killed.load(Ordering::Relaxed);
+        let proper = is_killed || status.is_some_and(|status| status.success());
         if std::thread::panicking() || !proper {
             self.log.show_tail();
         }

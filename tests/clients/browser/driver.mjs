@@ -1,16 +1,15 @@
-// Runs pages in a real browser for tests/browser.rs. A line on standard input is a number, the name
-// of a page and a call of one of its functions; the answer is a line with the same number, `ok` or
-// `error`, and what it came to. A page begins when it is first named. The end of standard input
-// ends everything.
+// Runs pages in a real browser, those of the folder that it is given. A line on standard input is a
+// number, the name of a page and a call of one of its functions; the answer is a line with the same
+// number, `ok` or `error`, and what it came to. A page begins when it is first named. The end of
+// standard input ends everything.
 
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
-import { dirname, extname, join, normalize } from "node:path";
+import { extname, join, normalize } from "node:path";
 import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
-const ROOT = dirname(fileURLToPath(import.meta.url));
+const ROOT = process.argv[2];
 const EXECUTABLE = "/usr/bin/chromium";
 const ARGS = [
     "--no-sandbox",
