@@ -102,6 +102,8 @@ fn evening(seed: u64, length: Duration) -> u64 {
         known_at: None,
     });
     let mut play = Evening { w: World::new(stage), r, names, seats: Vec::new(), step: 0, seen: 0 };
+    // Players want nothing but the newest, and a link that loses may be too late for it.
+    play.w.groups_expire = true;
     for name in 0..NAMES.len() {
         play.publish(name);
         for _ in 0..2 {
@@ -149,7 +151,9 @@ impl Evening {
     fn publish(&mut self, name: usize) {
         let version = self.r.pick(self.names[name].versions);
         let hop = 1000 + self.w.peers.len() as u64;
-        let spec = Spec { version, is_player: true, is_hasty: true, ..self.spec() }.hop(hop);
+        let mut spec = Spec { version, is_player: true, is_hasty: true, ..self.spec() }.hop(hop);
+        // Its last word is not lost: who closes is noticed at once.
+        spec.weather.lost_up = 0;
         let peer = self.w.arrive(spec);
         self.w.peers[peer].announce(NAMES[name], &[], Cost::ZERO);
         for track in TRACKS {

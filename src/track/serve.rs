@@ -151,6 +151,11 @@ struct Trial {
 }
 
 impl Trial {
+    /// Whether the run that is known cannot have this end.
+    fn ends_below(&self, end: u64) -> bool {
+        !self.is_proven && end < self.known_end
+    }
+
     /// Whether a group that comes begins another run, by what it has in common with the one that is
     /// held under its number.
     fn is_another(&self, sequence: u64, likeness: Likeness) -> bool {
@@ -310,6 +315,12 @@ impl ServeLoop {
                 return told;
             }
             Feed::Start(start) => return self.start(start, content),
+            // It ends below what is known, and so is another run without a group.
+            Feed::Final(end) if self.trial.as_ref().is_some_and(|trial| trial.ends_below(end)) => {
+                let code = self.abort_code();
+                self.end_feed();
+                return [Feed::NewRun(code), feed].into_iter().collect();
+            }
             _ => {}
         }
         smallvec![feed]
@@ -1082,6 +1093,19 @@ mod tests {
         reopened(4, 77, "run, start, piece");
         reopened(5, 77, "piece");
         reopened(9, 77, "piece");
+    }
+
+    #[test]
+    fn an_end_below_what_is_known_is_that_of_another_run() {
+        for (end, expect) in [(0, "run, else"), (4, "run, else"), (5, "else")] {
+            let mut play = Play::active(&[Lite05], 1);
+            (0..5).for_each(|sequence| play.group(sequence, WHOLE));
+            assert!(play.serve.release().is_some());
+            play.check("0 ask");
+            play.know();
+            play.check("0 want 1 None");
+            assert_eq!(play.told(Feed::Final(end)), expect, "{end}");
+        }
     }
 
     #[test]

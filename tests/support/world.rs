@@ -1015,7 +1015,7 @@ impl World {
             let lower = source.groups.range(..sequence).map(|(sequence, _)| *sequence);
             lower.map(move |its| self.compare(peer, known, (sequence, its), at, source))
         });
-        one_holds(shifted)
+        one_holds(shifted).or(verdict)
     }
 
     fn compare(
