@@ -180,9 +180,8 @@ impl Evening {
     /// Somebody does something.
     fn act(&mut self) {
         let name = self.r.below(NAMES.len() as u64) as usize;
-        let later = |evening: &mut Evening, most: u64| {
-            evening.now() + ms(300 + evening.r.below(most))
-        };
+        let later =
+            |evening: &mut Evening, most: u64| evening.now() + ms(300 + evening.r.below(most));
         let newest = self.names[name].on_air.last().copied();
         let is_busy = self.names[name].crashed.is_some() || self.names[name].is_joining;
         match self.r.below(12) {
@@ -240,7 +239,10 @@ impl Evening {
             }
             // Somebody else takes the name, or gives it back.
             10 if !is_busy && self.names[name].on_air.len() < 3 => self.publish(name),
-            11 if !is_busy && self.names[name].haunted.is_none() && self.names[name].on_air.len() > 1 => {
+            11 if !is_busy
+                && self.names[name].haunted.is_none()
+                && self.names[name].on_air.len() > 1 =>
+            {
                 if let Some(newest) = self.names[name].on_air.pop() {
                     self.w.close(newest);
                     self.names[name].muted = [None, None];
@@ -260,8 +262,7 @@ impl Evening {
                 self.has_changed(name);
             }
             self.names[name].haunted.take_if(is_due);
-            let is_asked =
-                |peer: &usize| !self.w.peers[*peer].announce_streams().is_empty();
+            let is_asked = |peer: &usize| !self.w.peers[*peer].announce_streams().is_empty();
             let is_here = self.names[name].on_air.last().is_some_and(is_asked);
             if self.names[name].is_joining && is_here {
                 self.names[name].is_joining = false;

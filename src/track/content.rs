@@ -45,20 +45,17 @@ pub struct Content {
     /// One past the highest sequence that the live feed has brought in this run.
     arrived_end: u64,
     run: Run,
+    /// The arrival number from which on groups belong to it.
+    run_begins: u64,
     /// The arrival number of the next group, of either kind.
     next_arrival: u64,
     held_bytes: u64,
 }
 
-/// One stretch of a track in which no number names two groups.
+/// Names a run of a track by how many numbers earlier ones have used: for a viewer that has seen
+/// those, numbers go on from there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Run {
-    /// How many numbers earlier runs have used, which tells runs apart: for a viewer that has seen
-    /// those, numbers go on from there.
-    pub base: u64,
-    /// The arrival number from which on groups belong to it.
-    begins: u64,
-}
+pub struct Run(pub u64);
 
 /// Groups that are looked at for their age when a new one arrives. More than one leaves for each
 /// that comes, so none is kept for long for want of a look.
@@ -171,7 +168,8 @@ impl Content {
         self.live.forget_sequences();
         self.fetched.forget_sequences();
         let used = self.arrived_end.max(self.end.unwrap_or(0));
-        self.run = Run { base: self.run.base + used, begins: self.next_arrival };
+        self.run = Run(self.run.0 + used);
+        self.run_begins = self.next_arrival;
         self.arrived_end = 0;
         self.feed_start = None;
         self.end = None;
@@ -274,13 +272,17 @@ impl Content {
 
     /// The live groups of this run that are held, by arrival number.
     pub fn groups(&self) -> impl Iterator<Item = (u64, &Group)> {
-        self.live.groups.range(self.run.begins..).map(|(arrival, group)| (*arrival, group))
+        self.live.groups.range(self.run_begins..).map(|(arrival, group)| (*arrival, group))
     }
 
-    /// The first of them that arrived at or after `arrival`.
+    /// The first live group that arrived at or after `arrival`.
     pub fn next_group(&self, arrival: u64) -> Option<(u64, &Group)> {
-        let from = arrival.max(self.run.begins);
-        self.live.groups.range(from..).next().map(|(arrival, group)| (*arrival, group))
+        self.live.groups.range(arrival..).next().map(|(arrival, group)| (*arrival, group))
+    }
+
+    /// The arrival number of the first group of this run, or of the next one to come.
+    pub fn run_begins(&self) -> u64 {
+        self.run_begins
     }
 
     pub fn run(&self) -> Run {
@@ -402,7 +404,7 @@ impl Content {
         let Some(newest) = self.newest() else { return };
         let max_age_ms = self.info.as_ref().map_or(u64::MAX, |info| info.max_age_ms);
         let mut gone = Vec::new();
-        let groups = self.live.groups.range(self.run.begins..);
+        let groups = self.live.groups.range(self.run_begins..);
         for (arrival, group) in groups.take(EXPIRED_AT_ONCE_MAX) {
             // A group that still grows is given time to, however little the track keeps.
             let grace = if group.end.is_none() { UNFINISHED_MAX_AGE_MS } else { 0 };

@@ -28,9 +28,9 @@ pub struct Pick {
 pub struct Cursor {
     version: Version,
     wanted: Preferences,
-    /// The run that it joined, and the one that it is in.
-    joined: Run,
+    /// The run that it is in, and how much higher it counts than that does.
     run: Run,
+    shift: u64,
     /// Groups below are not served.
     floor: u64,
     /// Groups that are due before anything newer.
@@ -55,8 +55,8 @@ impl Cursor {
             version,
             floor: floor_of(content, version, &wanted),
             wanted,
-            joined: content.run(),
             run: content.run(),
+            shift: 0,
             due: VecDeque::new(),
             next: content.next_arrival(),
             passed: content.groups().map(|(arrival, _)| arrival).collect(),
@@ -72,9 +72,9 @@ impl Cursor {
         cursor
     }
 
-    /// How much higher this viewer counts than the present run does.
+    /// How much higher this viewer counts than this run does, which it is in or comes to next.
     pub fn shift(&self, run: Run) -> u64 {
-        if self.started { run.base - self.joined.base } else { 0 }
+        if self.started { self.shift + (run.0 - self.run.0) } else { 0 }
     }
 
     /// What this viewer wants of the present run.
@@ -89,7 +89,9 @@ impl Cursor {
             *self = Cursor::join(content, self.version, self.wanted);
             return;
         }
+        self.shift = self.shift(content.run());
         self.run = content.run();
+        self.next = content.run_begins();
         self.due.clear();
         self.passed.clear();
     }
@@ -101,7 +103,6 @@ impl Cursor {
         }
         // START must not name a group above one that this relay's own feed will still bring.
         let feed_start = content.feed_start?;
-        let shift = self.shift(content.run());
         loop {
             let arrival = match self.due.pop_front() {
                 Some(arrival) => arrival,
@@ -114,7 +115,7 @@ impl Cursor {
             let Some(group) = content.group(arrival) else { continue };
             // What an earlier feed has left is for those who ask for it.
             let is_left_over = group.sequence < feed_start && self.wanted.group_start.is_none();
-            let number = group.sequence + shift;
+            let number = group.sequence + self.shift;
             if !self.covers(number) || is_left_over {
                 self.pass(content, arrival);
                 continue;
@@ -168,7 +169,7 @@ impl Cursor {
         if named {
             self.floor = floor_of(content, self.version, &wanted);
             if wanted.group_start.is_none() {
-                self.floor += self.shift(content.run());
+                self.floor += self.shift;
             }
         }
         self.passed.extend(self.due.drain(..));
@@ -183,7 +184,7 @@ impl Cursor {
         self.passed
             .iter()
             .filter_map(|arrival| content.group(*arrival))
-            .any(|group| group.sequence + self.shift(content.run()) > last)
+            .any(|group| group.sequence + self.shift > last)
     }
 
     fn covers(&self, number: u64) -> bool {
@@ -198,7 +199,7 @@ impl Cursor {
             // streams alone (spec §4.7, §4.10).
             let stale = self.version >= Version::Lite06
                 && content.expired(self.run, group.sequence, self.wanted.max_age_ms);
-            if self.covers(group.sequence + self.shift(content.run())) && !stale {
+            if self.covers(group.sequence + self.shift) && !stale {
                 self.due.push_back(arrival);
             } else {
                 self.passed.push(arrival);
