@@ -125,6 +125,11 @@ pub const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 4 << 20;
 pub const ANNOUNCE_STREAMS_PER_PEER_MAX: usize = 64;
 pub const ANNOUNCE_CHANGES_MAX: usize = 1 << 16;
 
+/// How long two routes of one origin must have stood beside each other before the end of one of them
+/// is nothing to tell listeners of: by then every shard knows both. Where one shard has heard of the
+/// end before the other route, the tracks that are at home there have ended.
+pub const ROUTES_BESIDE_MIN: Duration = Duration::from_millis(100);
+
 /// Probe streams that one peer may have open: one is of use, and the next may be there before the
 /// end of the last was noticed.
 pub const PROBE_STREAMS_PER_PEER_MAX: usize = 4;

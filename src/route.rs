@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Instant;
 
+use crate::limits::ROUTES_BESIDE_MIN;
 use crate::wire::{Cost, Hops, Path, Version};
 
 /// A session, wherever it lives. The generation tells a slot's tenants apart.
@@ -43,6 +45,11 @@ impl Route {
         self.hops.first().unwrap_or(0)
     }
 
+    /// Identity of the peer that announced it, on the wire; 0 if that has none there.
+    fn announcer(&self) -> u64 {
+        self.hops.last().unwrap_or(0)
+    }
+
     /// Split horizon: a peer is not told of, nor served from, what flows through itself.
     pub fn passes(&self, identity: u64) -> bool {
         self.via == identity || self.hops.contains(identity)
@@ -51,8 +58,8 @@ impl Route {
     /// The peer that announced it is the one that announced `other`, in a new session: of the old one
     /// nothing more is to be expected.
     pub fn returns(&self, other: &Route) -> bool {
-        let announcer = self.hops.last().filter(|hop| *hop != 0);
-        self.session != other.session && announcer.is_some() && announcer == other.hops.last()
+        let is_named = self.announcer() != 0;
+        self.session != other.session && is_named && self.announcer() == other.announcer()
     }
 
     /// Its session leaves, here or at the relay that announced it: anything else wins over it, yet
@@ -69,50 +76,116 @@ impl Route {
     }
 }
 
+/// One broadcast at one path, from the first route of its origin to the last: routes of one origin
+/// that stand beside each other are ways to the same one. Numbers mean nothing outside of the
+/// directory that gave them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Instance(u64);
+
+/// A route in the directory.
+#[derive(Debug)]
+pub struct Entry {
+    pub route: Arc<Route>,
+    pub instance: Instance,
+    since: Instant,
+    /// A peer on its way has ended the path since: its own end is to be expected, and what is
+    /// announced meanwhile is something else.
+    is_stale: bool,
+}
+
+/// How a route came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gone {
+    /// The peer that announced it says so.
+    Withdrawn,
+    /// With its session.
+    Lost,
+}
+
 #[derive(Debug, Default)]
 pub struct Directory {
     /// The routes of each announced path, best first.
-    paths: BTreeMap<Path, Vec<Arc<Route>>>,
+    paths: BTreeMap<Path, Vec<Entry>>,
     /// Those of them that leave.
     leaving: BTreeSet<RouteId>,
+    /// How many there were.
+    instances: u64,
+}
+
+impl Entry {
+    /// Whether it is a way to the broadcast that an origin has here now.
+    fn leads_to(&self, origin: u64) -> bool {
+        self.route.origin() == origin && !self.is_stale
+    }
 }
 
 impl Directory {
     /// Adds a route, or replaces the one with its id.
-    pub fn insert(&mut self, route: Arc<Route>) {
-        let routes = self.paths.entry(route.path.clone()).or_default();
-        routes.retain(|other| other.id != route.id);
+    pub fn insert(&mut self, route: Arc<Route>, now: Instant) {
+        let before = self.at(&route.path).find(|entry| entry.route.id == route.id);
+        let since = match before.map(|before| (before.leads_to(route.origin()), before.since)) {
+            Some((true, since)) => since,
+            Some((false, _)) => {
+                self.remove(&route.path, route.id, Gone::Lost, now);
+                now
+            }
+            None => now,
+        };
         match route.is_leaving() {
             true => self.leaving.insert(route.id),
             false => self.leaving.remove(&route.id),
         };
-        let at = routes.partition_point(|other| other.rank() < route.rank());
-        routes.insert(at, route);
+        let entries = self.paths.entry(route.path.clone()).or_default();
+        let same = entries.iter().find(|entry| entry.leads_to(route.origin()));
+        let instance = match same {
+            Some(entry) => entry.instance,
+            None => next_instance(&mut self.instances),
+        };
+        entries.retain(|entry| entry.route.id != route.id);
+        let at = entries.partition_point(|other| other.route.rank() < route.rank());
+        entries.insert(at, Entry { route, instance, since, is_stale: false });
     }
 
-    pub fn remove(&mut self, path: &Path, id: RouteId) {
+    /// Forgets a route. Its instance goes on if a way to it is left.
+    pub fn remove(&mut self, path: &Path, id: RouteId, gone: Gone, now: Instant) {
         self.leaving.remove(&id);
-        if let Some(routes) = self.paths.get_mut(path) {
-            routes.retain(|route| route.id != id);
-            if routes.is_empty() {
-                self.paths.remove(path);
-            }
+        let Some(entries) = self.paths.get_mut(path) else { return };
+        let Some(at) = entries.iter().position(|entry| entry.route.id == id) else { return };
+        let ended = entries.remove(at);
+        let is_way = |entry: &Entry| entry.instance == ended.instance && !entry.is_stale;
+        let peer = ended.route.announcer();
+        let is_elsewhere = |entry: &Entry| is_way(entry) && entry.route.announcer() == peer;
+        if gone == Gone::Withdrawn && !entries.iter().any(is_elsewhere) {
+            let passes = |entry: &&mut Entry| is_way(entry) && entry.route.hops.contains(peer);
+            entries.iter_mut().filter(passes).for_each(|entry| entry.is_stale = true);
+        }
+        // Elsewhere this news may have come before that of a younger route, and tracks ended for
+        // want of a way.
+        let is_known =
+            |entry: &Entry| entry.since <= ended.since || entry.since + ROUTES_BESIDE_MIN <= now;
+        if !entries.iter().any(|entry| is_way(entry) && is_known(entry)) {
+            let instance = next_instance(&mut self.instances);
+            let left = entries.iter_mut().filter(|entry| is_way(entry));
+            left.for_each(|entry| entry.instance = instance);
+        }
+        if entries.is_empty() {
+            self.paths.remove(path);
         }
     }
 
     /// Whether a route is still announced.
     pub fn has(&self, route: &Route) -> bool {
-        self.at(&route.path).any(|held| held.id == route.id)
+        self.at(&route.path).any(|entry| entry.route.id == route.id)
     }
 
     /// Routes announced for exactly this path, best first.
-    pub fn at(&self, path: &Path) -> impl Iterator<Item = &Arc<Route>> {
+    pub fn at(&self, path: &Path) -> impl Iterator<Item = &Entry> {
         self.paths.get(path).into_iter().flatten()
     }
 
     /// The route that a request takes: of the longest covering path, the best.
     pub fn resolve(&self, path: &Path, identity: u64) -> Option<&Arc<Route>> {
-        self.covering(path).find(|route| !route.passes(identity))
+        self.routes_covering(path).find(|route| !route.passes(identity))
     }
 
     /// The same among the routes that carry one content, without those that were tried.
@@ -144,7 +217,7 @@ impl Directory {
         avoid: Option<u64>,
         tried: &[RouteId],
     ) -> impl Iterator<Item = &'a Arc<Route>> {
-        self.covering(path)
+        self.routes_covering(path)
             .filter(move |route| route.origin() == origin && !tried.contains(&route.id))
             .filter(move |route| avoid.is_none_or(|identity| !route.passes(identity)))
     }
@@ -161,12 +234,19 @@ impl Directory {
     /// Whether any route to this content passes through a peer, so that the peer needs a copy
     /// that avoids itself.
     pub fn any_passes(&self, path: &Path, origin: u64, identity: u64) -> bool {
-        self.covering(path).any(|route| route.origin() == origin && route.passes(identity))
+        self.routes_covering(path).any(|route| route.origin() == origin && route.passes(identity))
     }
 
     /// Routes whose path covers `path`, longest first, then best first.
-    pub fn covering<'a>(&'a self, path: &Path) -> impl Iterator<Item = &'a Arc<Route>> + use<'a> {
+    pub fn covering<'a>(&'a self, path: &Path) -> impl Iterator<Item = &'a Entry> + use<'a> {
         path.ancestors().filter_map(|prefix| self.paths.get(&prefix)).flatten()
+    }
+
+    fn routes_covering<'a>(
+        &'a self,
+        path: &Path,
+    ) -> impl Iterator<Item = &'a Arc<Route>> + use<'a> {
+        self.covering(path).map(|entry| &entry.route)
     }
 
     /// Every announced path that `prefix` covers, or that covers `prefix`.
@@ -195,8 +275,15 @@ impl Directory {
     }
 }
 
+fn next_instance(instances: &mut u64) -> Instance {
+    *instances += 1;
+    Instance(*instances)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn path(text: &str) -> Path {
@@ -218,8 +305,9 @@ mod tests {
 
     fn directory(routes: &[Arc<Route>]) -> Directory {
         let mut directory = Directory::default();
+        let now = Instant::now();
         for route in routes {
-            directory.insert(route.clone());
+            directory.insert(route.clone(), now);
         }
         directory
     }
@@ -289,25 +377,213 @@ mod tests {
         assert_eq!(staying(&directory, &[]), Some(1));
         assert_eq!(staying(&directory, &[RouteId(1)]), None);
         assert!(!directory.is_leaving(RouteId(1)) && directory.is_leaving(RouteId(2)));
-        directory.insert(leaving(1, &[7]));
+        let now = Instant::now();
+        directory.insert(leaving(1, &[7]), now);
         assert_eq!(staying(&directory, &[]), None);
         assert!(directory.is_leaving(RouteId(1)));
-        directory.insert(route(1, "a", &[7], 3));
-        directory.remove(&path("a"), RouteId(2));
+        directory.insert(route(1, "a", &[7], 3), now);
+        directory.remove(&path("a"), RouteId(2), Gone::Lost, now);
         assert!(!directory.has_leaving());
     }
 
     #[test]
     fn a_change_replaces_and_a_removal_removes() {
         let mut directory = directory(&[route(1, "a", &[7], 0), route(2, "a", &[8], 5)]);
-        directory.insert(route(1, "a", &[7], 9));
+        let now = Instant::now();
+        directory.insert(route(1, "a", &[7], 9), now);
         let best = |directory: &Directory| directory.resolve(&path("a"), 5).map(|route| route.id.0);
         assert_eq!((best(&directory), directory.len()), (Some(2), 2));
-        directory.remove(&path("a"), RouteId(2));
+        directory.remove(&path("a"), RouteId(2), Gone::Withdrawn, now);
         assert!(!directory.has(&route(2, "a", &[8], 5)) && directory.has(&route(1, "a", &[7], 9)));
-        directory.remove(&path("a"), RouteId(1));
-        directory.remove(&path("a"), RouteId(1));
+        directory.remove(&path("a"), RouteId(1), Gone::Withdrawn, now);
+        directory.remove(&path("a"), RouteId(1), Gone::Withdrawn, now);
         assert!(directory.is_empty());
+    }
+
+    /// Of the routes at one path, what each belongs to: `7` for the first instance of origin 7,
+    /// `7'` for the next one.
+    struct Watch {
+        directory: Directory,
+        now: Instant,
+        seen: Vec<(u64, Instance)>,
+    }
+
+    impl Watch {
+        fn new() -> Watch {
+            Watch { directory: Directory::default(), now: Instant::now(), seen: Vec::new() }
+        }
+
+        fn up(&mut self, id: u64, hops: &[u64]) {
+            self.up_at(id, hops, 0);
+        }
+
+        fn up_at(&mut self, id: u64, hops: &[u64], cost: u64) {
+            self.directory.insert(route(id, "a", hops, cost), self.now);
+        }
+
+        fn down(&mut self, id: u64, gone: Gone) {
+            self.directory.remove(&path("a"), RouteId(id), gone, self.now);
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+        }
+
+        /// By the numbers of the routes.
+        #[track_caller]
+        fn check(&mut self, expect: &[(u64, &str)]) {
+            let mut shown = Vec::new();
+            for entry in self.directory.at(&path("a")) {
+                let name = (entry.route.origin(), entry.instance);
+                if !self.seen.contains(&name) {
+                    self.seen.push(name);
+                }
+                let older = self.seen.iter().take_while(|seen| **seen != name);
+                let count = older.filter(|(origin, _)| *origin == name.0).count();
+                shown.push((entry.route.id.0, format!("{}{}", name.0, "'".repeat(count))));
+            }
+            shown.sort();
+            let expect: Vec<_> = expect.iter().map(|(id, name)| (*id, name.to_string())).collect();
+            assert_eq!(shown, expect);
+        }
+    }
+
+    #[test]
+    fn routes_of_one_origin_that_stand_beside_each_other_lead_to_one_broadcast() {
+        for gone in [Gone::Withdrawn, Gone::Lost] {
+            let mut w = Watch::new();
+            w.up(1, &[7]);
+            w.up(2, &[8]);
+            w.check(&[(1, "7"), (2, "8")]);
+            // Over two relays, and the publisher's own session again.
+            w.up(3, &[7, 9]);
+            w.up(4, &[7, 10]);
+            w.pass(ROUTES_BESIDE_MIN);
+            w.down(3, gone);
+            w.up(5, &[7]);
+            w.check(&[(1, "7"), (2, "8"), (4, "7"), (5, "7")]);
+            w.pass(ROUTES_BESIDE_MIN);
+            w.down(1, gone);
+            w.check(&[(2, "8"), (4, "7"), (5, "7")]);
+            w.down(4, gone);
+            w.check(&[(2, "8"), (5, "7")]);
+            w.down(5, gone);
+            w.down(5, gone);
+            w.check(&[(2, "8")]);
+            assert_eq!(w.directory.len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_is_announced_after_the_last_route_of_its_origin_is_another_broadcast() {
+        for gone in [Gone::Withdrawn, Gone::Lost] {
+            let mut w = Watch::new();
+            w.up(1, &[7]);
+            w.up(2, &[8]);
+            w.check(&[(1, "7"), (2, "8")]);
+            w.down(1, gone);
+            w.up(3, &[7]);
+            w.check(&[(2, "8"), (3, "7'")]);
+            w.down(2, gone);
+            w.down(3, gone);
+            w.check(&[]);
+            w.up(3, &[7]);
+            w.up(4, &[8, 7]);
+            w.check(&[(3, "7''"), (4, "8'")]);
+        }
+    }
+
+    #[test]
+    fn a_route_that_changes_is_the_same_unless_its_origin_changes() {
+        let mut w = Watch::new();
+        w.up(1, &[7]);
+        w.up_at(1, &[7, 9], 5);
+        w.check(&[(1, "7")]);
+        w.up_at(1, &[7, 9], Cost::MAX.warm);
+        w.check(&[(1, "7")]);
+        w.up(1, &[8]);
+        w.check(&[(1, "8")]);
+        w.up(1, &[7]);
+        w.check(&[(1, "7'")]);
+        w.up(2, &[8]);
+        w.up(1, &[8]);
+        w.check(&[(1, "8'"), (2, "8'")]);
+    }
+
+    /// Where the first one's end was heard of before the second one, nothing led on.
+    #[test]
+    fn a_way_that_may_not_have_been_known_everywhere_is_not_the_same_broadcast() {
+        let brief = ROUTES_BESIDE_MIN - Duration::from_millis(1);
+        for (beside, expect) in [(Duration::ZERO, "7'"), (brief, "7'"), (ROUTES_BESIDE_MIN, "7")] {
+            let mut w = Watch::new();
+            w.up(1, &[7]);
+            w.check(&[(1, "7")]);
+            w.pass(ROUTES_BESIDE_MIN);
+            w.up(2, &[7, 9]);
+            w.up(3, &[7, 10]);
+            w.pass(beside);
+            // A change does not make it younger.
+            w.up(2, &[7, 11]);
+            w.down(1, Gone::Lost);
+            w.check(&[(2, expect), (3, expect)]);
+        }
+        // The older one of two was there first in any case.
+        let mut w = Watch::new();
+        w.up(1, &[7]);
+        w.check(&[(1, "7")]);
+        w.pass(brief);
+        w.up(2, &[7, 9]);
+        w.down(2, Gone::Lost);
+        w.check(&[(1, "7")]);
+    }
+
+    #[test]
+    fn what_a_peer_has_ended_is_over_on_every_way_through_it() {
+        let scene = || {
+            let mut w = Watch::new();
+            w.up(1, &[7]);
+            w.up(2, &[7, 9]);
+            w.up(3, &[7, 10]);
+            w.check(&[(1, "7"), (2, "7"), (3, "7")]);
+            w.pass(ROUTES_BESIDE_MIN);
+            w
+        };
+        // The publisher: whatever the relays show is its last broadcast, until they say otherwise.
+        let mut w = scene();
+        w.down(1, Gone::Withdrawn);
+        w.check(&[(2, "7"), (3, "7")]);
+        w.up(4, &[7]);
+        w.check(&[(2, "7"), (3, "7"), (4, "7'")]);
+        w.down(2, Gone::Withdrawn);
+        w.up(5, &[7, 9]);
+        w.up(3, &[7, 10]);
+        w.check(&[(3, "7'"), (4, "7'"), (5, "7'")]);
+        w.pass(ROUTES_BESIDE_MIN);
+        w.down(4, Gone::Lost);
+        w.check(&[(3, "7'"), (5, "7'")]);
+        // A session that is lost, or of which the peer has another one, ends nothing.
+        let mut w = scene();
+        w.down(1, Gone::Lost);
+        w.up(4, &[7]);
+        w.check(&[(2, "7"), (3, "7"), (4, "7")]);
+        w.up(5, &[7]);
+        w.down(4, Gone::Withdrawn);
+        w.up(6, &[7]);
+        w.check(&[(2, "7"), (3, "7"), (5, "7"), (6, "7")]);
+        // One of the relays: the others go on.
+        let mut w = scene();
+        w.down(2, Gone::Withdrawn);
+        w.up(4, &[7, 9]);
+        w.check(&[(1, "7"), (3, "7"), (4, "7")]);
+        // Nobody is a hop of everybody.
+        let mut w = Watch::new();
+        w.up(1, &[7, 0]);
+        w.up(2, &[7, 0, 0]);
+        w.check(&[(1, "7"), (2, "7")]);
+        w.pass(ROUTES_BESIDE_MIN);
+        w.down(1, Gone::Withdrawn);
+        w.up(3, &[7, 0]);
+        w.check(&[(2, "7"), (3, "7")]);
     }
 
     #[test]

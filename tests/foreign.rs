@@ -33,6 +33,9 @@ const SIZES: [usize; 6] = [0, 1, 300, 4096, 64 << 10, 1 << 20];
 
 const MOQ_CLOCK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/bin/moq-clock");
 
+/// Each ends, and the next one begins at once.
+const SHOWS: u64 = 5;
+
 /// Seconds of the publisher's clock that the other one must print.
 const CLOCK_LINES: usize = 3;
 
@@ -115,6 +118,38 @@ async fn python_to_python() {
         assert_eq!(viewer.tell("group()").await, "end");
         publisher.tell("leave()").await;
         assert_eq!(viewer.tell("hear()").await, format!("{PATH} down"));
+    }
+}
+
+/// Who follows the announcements hears of every show of a name, however soon it begins.
+#[tokio::test]
+async fn python_hears_that_one_show_ends_and_the_next_begins() {
+    let raw = Relay::start(SHARDS).await;
+    for relay in [raw.clone(), raw.web()] {
+        println!("{}", relay.url());
+        let (publisher, listener) = (Actor::python(), Actor::python());
+        publisher.connect(&relay, "").await.expect("a session");
+        listener.connect(&relay, "").await.expect("a session");
+        publisher.tell(format!("announce('{PATH}','{TRACK}')")).await;
+        let (up, down) = (format!("{PATH} up"), format!("{PATH} down"));
+        assert_eq!(listener.tell("hear()").await, up);
+        for show in 0..SHOWS {
+            let script = Script::new(SEED + show, 0, 1, &SIZES);
+            publisher.publish(TRACK, &script).await;
+            // A client that has watched the last show may take this one for more of it.
+            let viewer = Actor::python();
+            viewer.connect(&relay, "").await.expect("a session");
+            assert_eq!(viewer.tell("hear()").await, up, "show {show}");
+            viewer.tell(format!("subscribe('{PATH}','{TRACK}')")).await;
+            viewer.expect(&script, true).await;
+            publisher.tell(format!("replace('{PATH}','{TRACK}')")).await;
+            // The client may make one word of both.
+            let mut told = listener.tell("hear()").await;
+            if told == down {
+                told = listener.tell("hear()").await;
+            }
+            assert_eq!(told, up, "show {show}");
+        }
     }
 }
 

@@ -1577,7 +1577,19 @@ fn listeners_hear_of_what_wins_over_one_that_leaves() {
             ]
             .to_vec(),
         ),
-        (Lite03, [format!("+{PATH}"), "+late".to_owned()].to_vec()),
+        // Where there are no restarts, another broadcast begins when the one before it ends.
+        (
+            Lite03,
+            [
+                format!("+{PATH}"),
+                "+late".to_owned(),
+                format!("-{PATH}"),
+                format!("+{PATH}"),
+                "-late".to_owned(),
+                "+late".to_owned(),
+            ]
+            .to_vec(),
+        ),
     ];
     for (version, expect) in expect {
         for place in PLACES {

@@ -535,15 +535,18 @@ fn a_listener_hears_the_present_and_then_every_change() {
         (Lite01, &["+a", "+b/c", ".", "-a", "+a", "-b/c", "-a"]),
         (Lite02, &["+a", "+b/c", ".", "-a", "+a", "-b/c", "-a"]),
         (Lite03, &["+a", "+b/c", "-a", "+a", "-b/c", "-a"]),
-        (Lite04, &["+a [7, 1000]", "+b/c [7, 1000]", "-a", "+a [7, 1000]", "-b/c", "-a"]),
-        (Lite05, &["+a [7]", "+b/c [7]", ".", "-a", "+a [7]", "~b/c [3, 7]", "-b/c", "-a"]),
-        (Lite06, &["+a [7] 1", "+b/c [7] 1", ".", "-a", "+a [7] 1", "~b/c [3, 7] 5", "-b/c", "-a"]),
+        (Lite04, &["+a [7, 1000]", "+b/c [3, 7, 1000]", "-a", "+a [7, 1000]", "-b/c", "-a"]),
+        (Lite05, &["+a [7]", "+b/c [3, 7]", ".", "-a", "+a [7]", "~b/c [3, 4, 7]", "-b/c", "-a"]),
+        (
+            Lite06,
+            &["+a [7] 1", "+b/c [3, 7] 1", ".", "-a", "+a [7] 1", "~b/c [3, 4, 7] 5", "-b/c", "-a"],
+        ),
     ];
     for (version, expect) in table {
         let mut w = world(2);
         let cam = w.join(Spec::new(Lite06, 0).hop(7));
         w.peers[cam].announce("a", &[], Cost::ZERO);
-        w.peers[cam].announce("b/c", &[], Cost::ZERO);
+        w.peers[cam].announce("b/c", &[3], Cost::ZERO);
         w.run(ms(100));
         let ann = w.viewer(version, 1);
         let listen = w.peers[ann].listen("", 0);
@@ -552,7 +555,7 @@ fn a_listener_hears_the_present_and_then_every_change() {
         w.run(ms(1000));
         w.peers[cam].announce("a", &[], Cost::ZERO);
         w.run(ms(1000));
-        w.peers[cam].announce("b/c", &[3], Cost { warm: 4, cold: 4 });
+        w.peers[cam].announce("b/c", &[3, 4], Cost { warm: 4, cold: 4 });
         w.run(ms(1000));
         w.peers[cam].unannounce("b/c");
         w.run(ms(1000));

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
 use super::{Context, Effect, Names, Policy, RouteIds, Session};
 use crate::route::SessionRef;
-use crate::wire::{Path, Protocol, SessionCode, StreamCode, Version};
+use crate::wire::{Path, Protocol, SessionCode, StreamCode, UniType, Version};
 
 #[derive(Default)]
 pub(super) struct Link {
@@ -79,7 +79,7 @@ impl Streams for Link {
     }
 }
 
-/// A lite-04 session, which has begun.
+/// A session that has begun, with a peer that has no name.
 pub(super) struct Play {
     pub session: Session,
     pub link: Link,
@@ -87,15 +87,23 @@ pub(super) struct Play {
 }
 
 impl Play {
+    /// Speaks lite-04.
     pub fn new() -> Play {
+        Play::speaking(Version::Lite04)
+    }
+
+    pub fn speaking(version: Version) -> Play {
         let now = Instant::now();
         let me = SessionRef { shard: 0, slot: 0, generation: 0 };
         let policy = Arc::new(Policy { hop: 7, public: vec![Path::root()] });
-        let protocol = Protocol::Version(Version::Lite04);
+        let protocol = Protocol::Version(version);
         let names = Names { identity: 1, stamp: 2 };
         let session = Session::new(protocol, Path::root(), me, policy, now, names);
         let mut play = Play { session, link: Link::default(), now };
         play.with(|session, cx| session.start(cx));
+        if version >= Version::Lite05 {
+            play.opens(2, &[UniType::Setup as u8, 1, 0]);
+        }
         play
     }
 

@@ -15,15 +15,15 @@ use crate::wire::{Cost, Path, StreamCode};
 
 impl Shard {
     /// A peer of this shard leaves.
-    pub(super) fn peer_leaves(&mut self, slot: usize) {
+    pub(super) fn peer_leaves(&mut self, now: Instant, slot: usize) {
         let Some(peer) = &self.peers[slot] else { return };
         let announced = peer.routes.iter().filter_map(|(id, path)| {
-            let route = self.directory.at(path).find(|route| route.id == *id)?;
-            Some(Arc::new(Route { cost: Cost::MAX, ..(**route).clone() }))
+            let entry = self.directory.at(path).find(|entry| entry.route.id == *id)?;
+            Some(Arc::new(Route { cost: Cost::MAX, ..(*entry.route).clone() }))
         });
         for route in announced.collect::<Vec<_>>() {
             self.tell_all(|| ToShard::RouteUp(route.clone()));
-            self.route_up(route);
+            self.route_up(now, route);
         }
     }
 

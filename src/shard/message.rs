@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::guest::{GuestId, Line, PageLine};
 use crate::net::Received;
-use crate::route::{Route, RouteId, SessionRef};
+use crate::route::{Gone, Route, RouteId, SessionRef};
 use crate::track::fetch::{Ask, FetchId};
 use crate::track::serve::{Need, PullCommand};
 use crate::track::{Feed, Fetched, PullRef, TrackRef};
@@ -32,6 +32,7 @@ pub enum ToShard {
     RouteDown {
         path: Path,
         id: RouteId,
+        gone: Gone,
     },
     /// Mirror → home: what the readers there need. `route` is the one that they resolved, for a
     /// home that has not heard of it yet.

@@ -29,7 +29,7 @@ use crate::net::{Datagrams, Received, steer};
 use crate::prefetch::prefetch;
 use crate::quic::trains::Transmitted;
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
-use crate::route::{Directory, Route, RouteId, SessionRef};
+use crate::route::{Directory, Gone, Route, RouteId, SessionRef};
 use crate::session::streams::{StreamId, Streams};
 use crate::session::{Context, Effect, Names, Policy, RouteIds, Session};
 use crate::track::fetch::FetchId;
@@ -262,8 +262,8 @@ impl Shard {
     fn handle_mail(&mut self, now: Instant, mail: ToShard) {
         match mail {
             ToShard::Datagram(datagram) => self.arrived(now, datagram),
-            ToShard::RouteUp(route) => self.route_up(route),
-            ToShard::RouteDown { path, id } => self.route_down(path, id),
+            ToShard::RouteUp(route) => self.route_up(now, route),
+            ToShard::RouteDown { path, id, gone } => self.route_down(now, path, id, gone),
             ToShard::Need { key, route, mirror, need } => {
                 self.need_changed(now, &key, &route, mirror, need);
             }
@@ -488,8 +488,9 @@ impl Shard {
         self.listeners.retain(|listener| *listener != slot);
         // Routes first, so that no home asks this session again.
         for (id, path) in peer.routes {
-            self.tell_all(|| ToShard::RouteDown { path: path.clone(), id });
-            self.route_down(path, id);
+            let gone = Gone::Lost;
+            self.tell_all(|| ToShard::RouteDown { path: path.clone(), id, gone });
+            self.route_down(now, path, id, gone);
         }
         for pull in peer.session.pull_names() {
             self.post_pulled(now, pull, Feed::Failed(StreamCode::SESSION_CLOSED));
@@ -567,19 +568,20 @@ impl Shard {
                 }
                 tracing::debug!(shard = self.me, conn = slot, path = %route.path, "announced");
                 self.tell_all(|| ToShard::RouteUp(route.clone()));
-                self.route_up(route);
+                self.route_up(now, route);
             }
             Effect::RouteDown { path, id } => {
                 if let Some(peer) = &mut self.peers[slot] {
                     peer.routes.remove(&id);
                 }
                 tracing::debug!(shard = self.me, conn = slot, path = %path, "unannounced");
-                self.tell_all(|| ToShard::RouteDown { path: path.clone(), id });
-                self.route_down(path, id);
+                let gone = Gone::Withdrawn;
+                self.tell_all(|| ToShard::RouteDown { path: path.clone(), id, gone });
+                self.route_down(now, path, id, gone);
             }
             Effect::Leaving => {
                 tracing::debug!(shard = self.me, conn = slot, "going away");
-                self.peer_leaves(slot);
+                self.peer_leaves(now, slot);
             }
             Effect::Listening => {
                 if !self.listeners.contains(&slot) {
@@ -644,13 +646,13 @@ impl Shard {
         }
     }
 
-    fn route_up(&mut self, route: Arc<Route>) {
+    fn route_up(&mut self, now: Instant, route: Arc<Route>) {
         self.changed_paths.push(route.path.clone());
-        self.directory.insert(route);
+        self.directory.insert(route, now);
     }
 
-    fn route_down(&mut self, path: Path, id: RouteId) {
-        self.directory.remove(&path, id);
+    fn route_down(&mut self, now: Instant, path: Path, id: RouteId, gone: Gone) {
+        self.directory.remove(&path, id, gone, now);
         self.changed_paths.push(path);
     }
 

@@ -64,6 +64,12 @@ class Actor:
         broadcast.announce()
         self.broadcasts[path] = broadcast
 
+    async def replace(self, path: str, name: str) -> None:
+        """A broadcast ends, and the next one of its name begins at once."""
+        self.tracks[name].finish()
+        self.broadcasts[path].close()
+        await self.announce(path, name)
+
     async def write(self, name: str, sequence: int, frames: list[tuple[int, str]]) -> None:
         group = self.tracks[name].create_group(sequence)
         for ticks, payload in frames:
