@@ -6,7 +6,7 @@ set -euo pipefail
 RUST_MIN=1.95
 NODE_MIN=18
 # Released clients that tests/browser.rs and tests/foreign.rs act with; those of the browser are in
-# the package-lock.json of tests/clients/browser and tests/clients/restart.
+# the package-lock.json of each folder in tests/clients.
 PYTHON_CLIENT=moq-rs==0.5.1
 CLOCK_VERSION=0.10.21
 
@@ -37,7 +37,7 @@ NEEDS=(
     "python3 python3"
     "setpriv util-linux"
 )
-#   chromium, node   run the pages that publish and watch; npm brings their client
+#   chromium, node   run the pages that publish and watch; npm brings their clients
 #   curl             asks the relay's HTTP server
 #   valgrind         counts the instructions of the hot path
 #   openssl          makes the certificate of relays that are measured
@@ -132,6 +132,7 @@ clock_client() {
 
 if [[ -z $minimal ]]; then
     browser_clients browser
+    browser_clients player
     browser_clients restart
     python_client
     clock_client

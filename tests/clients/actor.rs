@@ -1,6 +1,6 @@
 //! A client in another language as a play sees it. It can be asked to call the functions of
 //! `tests/clients/browser/page.js` or `tests/clients/actor.py`, whose names and words are the same,
-//! or those of the pages in `tests/clients/restart`.
+//! or those of the pages in `tests/clients/restart` and `tests/clients/player`.
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
@@ -56,6 +56,13 @@ impl Actor {
         let driver = DRIVER.get_or_init(|| start_browser(folder)).await;
         let name = format!("page{}", NEXT.fetch_add(1, Ordering::Relaxed));
         Actor { name, driver: Means::Shared(driver) }
+    }
+
+    /// The same in a window of its own; the query tells the page what it is.
+    pub async fn window_of(folder: &str, query: &str) -> Actor {
+        let window = Actor::page_of(folder).await;
+        window.tell(format!("window ?{query}")).await;
+        window
     }
 
     /// A Python process.

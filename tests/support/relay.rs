@@ -14,6 +14,10 @@ use tokio::sync::{MutexGuard, watch};
 /// How long the relay may take to say anything that it is expected to say.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long it may take to notice a peer that died in silence: the idle timeout, our own ping, which
+/// restarts it once, and some more.
+const DEATH: Duration = Duration::from_secs(16);
+
 /// Lines of the relay's log that a failed drill shows.
 const LOG_TAIL_LINES: usize = 60;
 
@@ -38,8 +42,11 @@ struct Running {
     id: libc::pid_t,
     log: Log,
     shards: usize,
-    _stage: MutexGuard<'static, ()>,
+    stage: Stage,
 }
+
+/// While somebody has it no other relay starts.
+type Stage = Arc<MutexGuard<'static, ()>>;
 
 /// How the relay ended.
 pub struct Ended {
@@ -81,7 +88,11 @@ impl Relay {
 
     /// With more arguments than every relay of a play has.
     async fn start_with(shards: usize, public: &str, more: &[&str]) -> Relay {
-        let stage = STAGE.lock().await;
+        let stage = Arc::new(STAGE.lock().await);
+        Relay::launch(stage, shards, public, more).await
+    }
+
+    async fn launch(stage: Stage, shards: usize, public: &str, more: &[&str]) -> Relay {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -123,7 +134,7 @@ impl Relay {
         let id = process.id() as libc::pid_t;
         let process = Mutex::new(process);
         let is_killed = AtomicBool::new(false);
-        let running = Arc::new(Running { process, is_killed, id, log, shards, _stage: stage });
+        let running = Arc::new(Running { process, is_killed, id, log, shards, stage });
         let is_listening =
             |line: &str| line.contains("listening") && field(line, "kind") == Some("quic");
         let line = running.log.wait_from(0, "the relay to listen", is_listening).await;
@@ -187,16 +198,39 @@ impl Relay {
         lines.iter().filter(|line| line.split_whitespace().any(|found| found == word)).count()
     }
 
+    /// How many of them it has seen end.
+    pub fn departures(&self) -> usize {
+        self.count("closed")
+    }
+
     /// Waits until it has seen every session end.
     pub async fn deserted(&self) {
+        self.sees(PATIENCE, || self.departures() >= self.sessions()).await;
+    }
+
+    /// Waits until it has seen one more session end than so many, which may have died in silence.
+    pub async fn notices_departure(&self, before: usize) {
+        self.sees(DEATH, || self.departures() > before).await;
+    }
+
+    async fn sees(&self, patience: Duration, it: impl Fn() -> bool) {
         let mut grown = self.running.log.grown.subscribe();
         let search = async {
-            while self.count("closed") < self.sessions() {
+            while !it() {
                 grown.changed().await.expect("the log outlives its readers");
             }
         };
-        let deserted = tokio::time::timeout(PATIENCE, search).await;
-        deserted.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for every session to end"));
+        let seen = tokio::time::timeout(patience, search).await;
+        seen.unwrap_or_else(|_| panic!("waited {patience:?} for sessions to end"));
+    }
+
+    /// Asks it to leave, and starts another one at its address so long after it has.
+    pub async fn restart(self, away: Duration) -> Relay {
+        let stage = self.running.stage.clone();
+        let (address, shards) = (self.dialled.to_string(), self.running.shards);
+        self.stop().await.expect_success();
+        tokio::time::sleep(away).await;
+        Relay::launch(stage, shards, "**", &["--listen", &address]).await
     }
 
     /// Asks it to leave, and waits until it has.
