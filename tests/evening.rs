@@ -318,7 +318,7 @@ impl Evening {
                 continue;
             }
             let Some(&newest) = stage.on_air.last() else { continue };
-            for track in 0..TRACKS.len() {
+            for (track, track_name) in TRACKS.into_iter().enumerate() {
                 let is_off = self.names[name].muted[track].is_some();
                 let watching = &mut self.seats[at].watching[track];
                 let is_right = |watch: &Watch| {
@@ -335,7 +335,7 @@ impl Evening {
                     continue;
                 }
                 let wanted = Preferences { max_age_ms: 0, ..live() };
-                let sub = self.w.subscribe(peer, NAMES[name], TRACKS[track], wanted);
+                let sub = self.w.subscribe(peer, NAMES[name], track_name, wanted);
                 self.seats[at].watching[track] = Some(Watch { sub, publisher: newest, since: now });
             }
         }
