@@ -108,7 +108,7 @@ pub struct Directory {
     paths: BTreeMap<Path, Vec<Entry>>,
     /// Those of them that leave.
     leaving: BTreeSet<RouteId>,
-    /// How many there were.
+    /// Instances that there have been.
     instances: u64,
 }
 
