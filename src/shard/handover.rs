@@ -31,32 +31,45 @@ impl Shard {
     /// the routes have changed.
     pub(super) fn move_tracks(&mut self, now: Instant, changed: &[Path]) {
         let covered = changed.iter().flat_map(|path| self.tracks.covered_by(path));
-        let moving = covered.filter(|slot| self.is_to_move(*slot));
+        let moving = covered.filter(|slot| self.is_to_move(*slot) || self.is_outdone(*slot));
         let moving: Vec<TrackRef> = moving.map(|slot| self.tracks.name(slot)).collect();
         for track in moving {
-            if let Some(slot) = self.tracks.slot(track) {
-                self.steer(now, slot);
+            // Two paths may cover it; it moves once.
+            if let Some(slot) = self.tracks.slot(track)
+                && (self.is_to_move(slot) || self.is_outdone(slot))
+            {
+                self.move_track(now, slot);
             }
         }
     }
 
-    /// Whether another publisher, that has not failed before, is to go on with a track at home here.
+    /// Whether the publisher of a track at home here leaves and another one, that has not failed
+    /// before, can go on. Fetches that have begun cannot move: they are waited for.
     pub(super) fn is_to_move(&self, slot: usize) -> bool {
+        let track = &self.tracks.slab[slot];
+        let Place::Home { serve, .. } = &track.place else { return false };
+        let leaves = serve.route().is_some_and(|route| self.directory.is_leaving(route.id));
+        if !serve.is_open() || !leaves || track.fetches.has_open() {
+            return false;
+        }
+        let TrackKey { broadcast, origin, avoid, .. } = &*track.key;
+        let failed = serve.failed();
+        self.directory.resolve_staying(broadcast, *origin, *avoid, &failed).is_some()
+    }
+
+    /// Whether the publisher of a track at home here is back in another session, that has not failed
+    /// before. Only news of routes can make it so.
+    fn is_outdone(&self, slot: usize) -> bool {
         let track = &self.tracks.slab[slot];
         let Place::Home { serve, .. } = &track.place else { return false };
         let Some(source) = serve.route().filter(|_| serve.is_open()) else { return false };
         let TrackKey { broadcast, origin, avoid, .. } = &*track.key;
-        if self.directory.is_leaving(source.id) {
-            let failed = serve.failed();
-            let other = self.directory.resolve_staying(broadcast, *origin, *avoid, &failed);
-            // Fetches that have begun cannot move: they are waited for.
-            return other.is_some() && !track.fetches.has_open();
+        let is_over = track.content.is_ending || track.content.outcome.is_some();
+        if is_over || self.directory.is_leaving(source.id) {
+            return false;
         }
         let best = self.directory.resolve_origin(broadcast, *origin, *avoid, &[]);
-        let is_over = track.content.is_ending || track.content.outcome.is_some();
-        best.is_some_and(|best| best.returns(source))
-            && !is_over
-            && !serve.failed().iter().any(|failed| best.is_some_and(|best| best.id == *failed))
+        best.is_some_and(|best| best.returns(source) && !serve.failed().contains(&best.id))
     }
 
     /// Lets the publisher of a track go, so that another one goes on where it stops.
