@@ -222,10 +222,6 @@ impl Directory {
             .filter(move |route| avoid.is_none_or(|identity| !route.passes(identity)))
     }
 
-    pub fn has_leaving(&self) -> bool {
-        !self.leaving.is_empty()
-    }
-
     /// Whether a route is one that leaves, by the latest news of it.
     pub fn is_leaving(&self, id: RouteId) -> bool {
         self.leaving.contains(&id)
@@ -281,17 +277,17 @@ fn next_instance(instances: &mut u64) -> Instance {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
 
-    fn path(text: &str) -> Path {
+    pub(crate) fn path(text: &str) -> Path {
         Path::parse(text).unwrap()
     }
 
     /// A route with number `id`, through the session with the same number.
-    fn route(id: u64, at: &str, hops: &[u64], warm: u64) -> Arc<Route> {
+    pub(crate) fn route(id: u64, at: &str, hops: &[u64], warm: u64) -> Arc<Route> {
         Arc::new(Route {
             id: RouteId(id),
             path: path(at),
@@ -383,7 +379,7 @@ mod tests {
         assert!(directory.is_leaving(RouteId(1)));
         directory.insert(route(1, "a", &[7], 3), now);
         directory.remove(&path("a"), RouteId(2), Gone::Lost, now);
-        assert!(!directory.has_leaving());
+        assert!(directory.leaving.is_empty());
     }
 
     #[test]

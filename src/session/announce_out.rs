@@ -211,31 +211,15 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Instant;
 
     use super::super::fake::Play;
     use super::*;
-    use crate::route::{Gone, Route, RouteId, SessionRef};
+    use crate::route::tests::{path, route};
+    use crate::route::{Gone, RouteId};
     use crate::wire::BidiType;
 
     const ROUTES: u64 = 2000;
-
-    fn path(text: &str) -> Path {
-        Path::parse(text).unwrap()
-    }
-
-    fn route(id: u64, at: &str, hops: &[u64], warm: u64) -> Arc<Route> {
-        Arc::new(Route {
-            id: RouteId(id),
-            path: path(at),
-            hops: Hops::from_slice(hops).unwrap(),
-            cost: Cost { warm, cold: warm },
-            via: 2000,
-            session: SessionRef { shard: 0, slot: 9, generation: 1 },
-            version: Version::Lite06,
-        })
-    }
 
     fn directory() -> Directory {
         let mut directory = Directory::default();

@@ -247,7 +247,7 @@ impl Shard {
     }
 
     /// Something new has come of a track that had ended.
-    fn is_revived(&mut self, slot: usize) {
+    fn note_revived(&mut self, slot: usize) {
         let track = &mut self.tracks.slab[slot];
         if track.before.take().is_some() {
             track.content.forget_fetched();
@@ -324,7 +324,7 @@ impl Shard {
             Feed::Failed(_) if serve.ends_if_lost() => Feed::Ended,
             Feed::Failed(code) => return self.publisher_failed(now, slot, code),
             Feed::Start(_) | Feed::Piece(_) | Feed::Datagram(_) => {
-                self.is_revived(slot);
+                self.note_revived(slot);
                 feed
             }
             Feed::Ended if track.before.is_some() && self.fall_back(now, slot) => return,

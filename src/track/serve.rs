@@ -317,9 +317,7 @@ impl ServeLoop {
             Feed::Start(start) => return self.start(start, content),
             // It ends below what is known, and so is another run without a group.
             Feed::Final(end) if self.trial.as_ref().is_some_and(|trial| trial.ends_below(end)) => {
-                let code = self.abort_code();
-                self.end_feed();
-                return [Feed::NewRun(code), feed].into_iter().collect();
+                return [self.begin_run(), feed].into_iter().collect();
             }
             _ => {}
         }
@@ -373,11 +371,16 @@ impl ServeLoop {
             self.go_on();
             return start.map_or_else(SmallVec::new, |start| self.start(start, content));
         }
+        let start = start.map_or(sequence, |start| start.min(sequence));
+        [self.begin_run(), Feed::Start(start)].into_iter().collect()
+    }
+
+    /// The publisher begins another run.
+    fn begin_run(&mut self) -> Feed {
         let code = self.abort_code();
         self.end_feed();
         self.are_timed = self.is_timed;
-        let start = start.map_or(sequence, |start| start.min(sequence));
-        smallvec![Feed::NewRun(code), Feed::Start(start)]
+        Feed::NewRun(code)
     }
 
     /// The track goes on. Whoever failed it before may be asked again when this publisher fails.
@@ -411,7 +414,7 @@ impl ServeLoop {
     fn hurry_below(&mut self, sequence: u64, deadline: Instant) {
         for splice in self.splices.range_mut(..sequence).map(|(_, splice)| splice) {
             if !splice.has_begun {
-                splice.begin_by = splice.begin_by.min(Some(deadline)).or(Some(deadline));
+                splice.begin_by = Some(splice.begin_by.map_or(deadline, |by| by.min(deadline)));
             }
         }
     }

@@ -604,14 +604,11 @@ impl Peer {
     fn player_source(&mut self, last: usize) -> usize {
         let Source { film, path, track, was_subscribed, end, .. } = &self.sources[last];
         if !was_subscribed && end.is_none() {
-            self.sources[last].heeds_no_update = true;
             return last;
         }
         let film = film >> 48 << 48 | (self.sources.len() as u64) << 40;
         let (path, track) = (path.clone(), track.clone());
-        let source = self.add_source(film, &path, &track);
-        self.sources[source].heeds_no_update = true;
-        source
+        self.add_source(film, &path, &track)
     }
 
     /// Gives up what it owes to subscriptions of a source: resets them, or says FIN without END.
@@ -1580,7 +1577,8 @@ impl Peer {
                 self.log.push(format!("UPDATE {wanted:?}"));
                 self.told(Asked::Update(wanted));
                 let upstream = self.upstreams.get_mut(&id);
-                let heeds = |source: usize| !self.sources[source].heeds_no_update;
+                let is_player = self.spec.is_player;
+                let heeds = |source: usize| !is_player && !self.sources[source].heeds_no_update;
                 if let Some(upstream) = upstream.filter(|upstream| heeds(upstream.source)) {
                     let had_start = upstream.wanted.group_start.is_some();
                     let before = std::mem::replace(&mut upstream.wanted, wanted);
