@@ -90,6 +90,10 @@ pub const OPEN_GROUPS_MAX: usize = 256;
 /// The same for all subscriptions of one peer together; each may have one in any case.
 pub const OPEN_GROUPS_PER_PEER_MAX: usize = 4096;
 
+/// How much the groups before it may delay the newest one of a subscription where all leave in sequence
+/// order, and not newest first: two frames of a video.
+pub const IN_SEQUENCE_DELAY: Duration = Duration::from_millis(50);
+
 /// Streams of each kind that a new peer may have open. quinn-proto allocates a slot for each.
 pub const STREAMS_BIDI_START: u64 = 16;
 pub const STREAMS_UNI_START: u64 = 8;

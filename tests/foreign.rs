@@ -33,6 +33,10 @@ const SIZES: [usize; 6] = [0, 1, 300, 4096, 64 << 10, 1 << 20];
 
 const MOQ_CLOCK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/bin/moq-clock");
 
+/// Ten groups of these fit the window of a connection that is new.
+const SMALL_SIZES: [usize; 3] = [0, 1, 300];
+const LATE_VIEWERS: usize = 4;
+
 /// Each ends, and the next one begins at once.
 const SHOWS: u64 = 5;
 
@@ -118,6 +122,43 @@ async fn python_to_python() {
         assert_eq!(viewer.tell("group()").await, "end");
         publisher.tell("leave()").await;
         assert_eq!(viewer.tell("hear()").await, format!("{PATH} down"));
+    }
+}
+
+/// Who joins late and asks for the past gets all of it, reading in sequence order.
+#[tokio::test]
+async fn python_reads_the_past_in_sequence_order() {
+    let raw = Relay::start(SHARDS).await;
+    let plays = [raw.clone(), raw.web()].map(|relay| [(relay.clone(), false), (relay, true)]);
+    for (relay, has_ended) in plays.into_iter().flatten() {
+        println!("{}, ended: {has_ended}", relay.url());
+        let (publisher, early) = (Actor::python(), Actor::python());
+        publisher.connect(&relay, "").await.expect("a session");
+        early.connect(&relay, "").await.expect("a session");
+        publisher.tell(format!("announce('{PATH}','{TRACK}')")).await;
+        assert_eq!(early.tell("hear()").await, format!("{PATH} up"));
+        early.tell(format!("subscribe('{PATH}','{TRACK}')")).await;
+        let past = Script::new(SEED, 0, 10, &SMALL_SIZES);
+        publisher.publish(TRACK, &past).await;
+        // Thus the relay holds it.
+        early.expect(&past, true).await;
+        if has_ended {
+            publisher.tell(format!("finish('{TRACK}')")).await;
+            assert_eq!(early.tell("group()").await, "end");
+        }
+        // They are at either shard.
+        for _ in 0..LATE_VIEWERS {
+            let late = Actor::python();
+            late.connect(&relay, "").await.expect("a session");
+            assert_eq!(late.tell("hear()").await, format!("{PATH} up"));
+            late.tell(format!("subscribePast('{PATH}','{TRACK}')")).await;
+            for group in &past.groups {
+                let (sequence, frames) = parse_group(&late.tell("next()").await);
+                assert_eq!(sequence, group.sequence);
+                past.compare_from("late", sequence, 0, &frames, true);
+            }
+            late.tell("leave()").await;
+        }
     }
 }
 

@@ -15,7 +15,7 @@ mod support {
 }
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn_proto::Dir;
 use shardcast::limits::{
@@ -1240,6 +1240,169 @@ fn datagrams_that_reach_the_wrong_shard_are_passed_on() {
     let misrouted: u64 = (0..4).map(|shard| w.counters(shard).misrouted_datagrams_total).sum();
     assert!(misrouted > 10);
     w.end();
+}
+
+// ---- in which order ----
+
+/// A link without loss, on which a window is soon through.
+fn clear(random: &mut Random) -> Weather {
+    let down_bytes_per_second = Some(random.pick(&[500_000, 2_000_000, 50_000_000]));
+    Weather { latency: ms(random.pick(&[1, 5, 20, 60])), down_bytes_per_second, ..Weather::FAIR }
+}
+
+/// Whoever joins late and reads in sequence order must not be given the newest group first.
+#[test]
+fn the_past_comes_in_sequence_order() {
+    for seed in 0..200 {
+        let mut random = Random::new(seed);
+        let shards = 1 + random.below(3) as usize;
+        let mut w = World::new(Stage::new(seed, shards));
+        let [home, source, at] = [(); 3].map(|()| random.below(shards as u64) as usize);
+        let track = homed(PATH, home, shards);
+        let version = VERSIONS[2 + seed as usize % 4];
+        let (web, has_ended) = (random.pick(&TRANSPORTS), random.one_in(2));
+        let cam = w.publisher(Lite06, source, PATH, &track);
+        // Otherwise the publisher is asked for the past.
+        if !random.one_in(4) {
+            let ann = w.viewer(Lite06, random.below(shards as u64) as usize);
+            w.subscribe(ann, PATH, &track, live());
+            w.run(ms(200));
+        }
+        let size = random.pick(&[5, 300, 1000]);
+        for first in (0..10).step_by(2) {
+            let is_ordered = first == 0 || random.one_in(2);
+            let pair = if is_ordered { [first, first + 1] } else { [first + 1, first] };
+            for sequence in pair {
+                w.group(cam, sequence, &[1, size]);
+                w.run(ms(random.pick(&[0, 20])));
+            }
+        }
+        if has_ended {
+            w.finish(cam, 10);
+        }
+        w.run(ms(500));
+        let weather = clear(&mut random);
+        let bob = w.join(Spec { web, weather, ..Spec::new(version, at) });
+        let sub = w.subscribe(bob, PATH, &track, range(0, None));
+        let what = format!("seed {seed}: {version} {web:?}, ended: {has_ended}, {weather:?}");
+        assert!(w.run_until(ms(3000), |w| w.got(sub).len() == 10), "{what}: {:?}", w.got(sub));
+        assert_eq!(w.sub(sub).arrivals, (0..10).collect::<Vec<_>>(), "{what}");
+        w.end();
+    }
+}
+
+/// A track that a link does not carry: the newest group goes first, and what is too old is given up.
+#[test]
+fn on_a_narrow_link_the_newest_group_goes_first() {
+    let narrow = Weather { latency: ms(20), down_bytes_per_second: Some(100_000), ..Weather::FAIR };
+    for version in [Lite03, Lite04, Lite05, Lite06] {
+        let mut w = world(1);
+        w.groups_expire = true;
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let bob = w.join(Spec { weather: narrow, ..Spec::new(version, 0) });
+        let sub = w.subscribe(bob, PATH, TRACK, Preferences { max_age_ms: 3000, ..live() });
+        w.run(ms(200));
+        let mut sent = Vec::new();
+        for sequence in 0..75 {
+            w.open_group(cam, sequence);
+            for (frame, size) in (0..).zip([100, 15_000, 15_000]) {
+                w.frame_at(cam, sequence, sequence * 200 + 10 * frame, size);
+            }
+            w.end_group(cam, sequence, End::Finished);
+            sent.push((sequence, w.now));
+            w.run(ms(200));
+        }
+        // Until then the link has room.
+        sent.drain(..25);
+        let comes_at_once = |(sequence, sent): &&(u64, Instant)| {
+            w.came(sub, *sequence, 0).is_some_and(|came| came < *sent + ms(300))
+        };
+        let is_old = |(sequence, _): &&(u64, Instant)| {
+            let seen = w.sub(sub).groups.get(sequence);
+            seen.is_some_and(|seen| seen.end == Some(End::Reset(StreamCode::OLD.0)))
+        };
+        let newest = sent.iter().filter(comes_at_once).count();
+        let old = sent.iter().filter(is_old).count();
+        assert!(newest >= 45 && old >= 10, "{version}: {newest} at once, {old} too old");
+        w.run(ms(8000));
+        w.end();
+    }
+}
+
+/// What has gathered while nobody was served leaves in sequence order.
+#[test]
+fn a_burst_comes_in_sequence_order() {
+    let weather = Weather { down_bytes_per_second: Some(2_000_000), ..Weather::FAIR };
+    for version in [Lite03, Lite04, Lite05, Lite06] {
+        for (home, web) in [(0, TRANSPORTS[0]), (1, TRANSPORTS[0]), (0, TRANSPORTS[1])] {
+            let mut w = world(2);
+            let track = homed(PATH, home, 2);
+            let cam = w.publisher(Lite06, 0, PATH, &track);
+            let bob = w.join(Spec { web, weather, ..Spec::new(version, 1) });
+            let sub = w.subscribe(bob, PATH, &track, live());
+            w.run(ms(200));
+            w.all_settled();
+            for first in (0..30).step_by(3) {
+                for sequence in [first, first + 2, first + 1] {
+                    w.group(cam, sequence, &[200]);
+                }
+                w.run(ms(60));
+            }
+            for (shard, first) in [(0, 30), (1, 80)] {
+                w.stall(shard, ms(1000));
+                for sequence in first..first + 50 {
+                    w.group(cam, sequence, &[80]);
+                    w.run(ms(20));
+                }
+                w.run(ms(300));
+            }
+            // The socket takes nothing.
+            w.block(1, true);
+            for sequence in 130..140 {
+                w.group(cam, sequence, &[80]);
+                w.run(ms(20));
+            }
+            w.block(1, false);
+            w.run(ms(300));
+            assert_eq!(w.sub(sub).arrivals, (0..140).collect::<Vec<_>>(), "{version} {web:?}");
+            w.end();
+        }
+    }
+}
+
+/// Whoever catches up with one track is not behind with another of the same priority for that.
+#[test]
+fn the_past_of_one_track_leaves_another_its_turns() {
+    let narrow = Weather { latency: ms(20), down_bytes_per_second: Some(200_000), ..Weather::FAIR };
+    for (count, size) in [(10, 60_000), (200, 3000)] {
+        let mut w = world(1);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let talk = w.track(cam.peer, PATH, "audio");
+        let ann = w.viewer(Lite06, 0);
+        w.subscribe(ann, PATH, TRACK, live());
+        w.run(ms(200));
+        (0..count).for_each(|sequence| w.group(cam, sequence, &[100, size]));
+        w.run(ms(500));
+        let bob = w.join(Spec { weather: narrow, ..Spec::new(Lite05, 0) });
+        let past = w.subscribe(bob, PATH, TRACK, range(0, None));
+        let sub = w.subscribe(bob, PATH, "audio", live());
+        w.run(ms(200));
+        let mut sent = Vec::new();
+        for sequence in 0..100 {
+            w.group(talk, sequence, &[80]);
+            sent.push(w.now);
+            w.run(ms(20));
+        }
+        w.run(ms(3000));
+        assert_eq!(w.got(past).len() as u64, count);
+        let late = |(sequence, sent)| match w.came(sub, sequence, 0) {
+            Some(came) => came.duration_since(sent),
+            None => Duration::MAX,
+        };
+        let slowest = (0..).zip(sent).map(late).max().expect("some were sent");
+        assert!(slowest < ms(400), "{slowest:?}");
+        w.end();
+    }
 }
 
 // ---- WebTransport ----

@@ -400,13 +400,17 @@ impl Streams for Conn {
         self.proto.rtt()
     }
 
+    fn window(&self) -> u64 {
+        self.proto.congestion_state().window()
+    }
+
     fn estimate(&self) -> Estimate {
         let rtt = self.proto.rtt();
         // Before the first sample this is what was assumed.
         if rtt == INITIAL_RTT {
             return Estimate::default();
         }
-        let bits = self.proto.congestion_state().window() as f64 * 8.0;
+        let bits = self.window() as f64 * 8.0;
         let bitrate = (bits / rtt.as_secs_f64()).round() as u64;
         Estimate { bitrate: Some(bitrate), rtt: Some(rtt) }
     }

@@ -14,7 +14,13 @@ use crate::wire::{Path, Protocol, SessionCode, StreamCode, UniType, Version};
 #[derive(Default)]
 pub(super) struct Link {
     pub estimate: Estimate,
+    pub rtt: Duration,
+    pub window: u64,
     pub is_blocked: bool,
+    /// Streams that the peer grants for groups, and how they rank.
+    pub granted: u64,
+    pub opened: u64,
+    pub priorities: BTreeMap<StreamId, i32>,
     /// What the peer says next.
     pub says: Vec<u8>,
     pub has_finished: bool,
@@ -25,7 +31,11 @@ pub(super) struct Link {
 
 impl Streams for Link {
     fn open_uni(&mut self) -> Option<StreamId> {
-        None
+        if self.opened == self.granted {
+            return None;
+        }
+        self.opened += 1;
+        Some(StreamId(4 * self.opened + 3))
     }
 
     fn open_bidi(&mut self) -> Option<StreamId> {
@@ -55,7 +65,9 @@ impl Streams for Link {
         self.done.push(format!("stop {}", code.0));
     }
 
-    fn set_priority(&mut self, _: StreamId, _: i32) {}
+    fn set_priority(&mut self, id: StreamId, priority: i32) {
+        self.priorities.insert(id, priority);
+    }
 
     fn send_datagram(&mut self, _: &[u8], _: &[u8]) {}
 
@@ -67,7 +79,11 @@ impl Streams for Link {
     fn expect_groups(&mut self) {}
 
     fn rtt(&self) -> Duration {
-        Duration::ZERO
+        self.rtt
+    }
+
+    fn window(&self) -> u64 {
+        self.window
     }
 
     fn estimate(&self) -> Estimate {

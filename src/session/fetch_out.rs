@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::order::RANKS;
 use super::outflow::{Flow, Outflow};
-use super::serve::RANKS;
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Service, Session, Use};
 use crate::track::content::Content;

@@ -14,6 +14,7 @@ mod fetch_in;
 mod fetch_out;
 mod goaway;
 mod legacy;
+mod order;
 mod outflow;
 mod probe;
 mod pull;

@@ -59,6 +59,11 @@ impl Outflow {
         }
     }
 
+    /// Bytes that are here to be sent, or were sent.
+    pub fn bytes(&self, content: &Content) -> u64 {
+        content.group(self.arrival).map(Group::bytes).max(self.offset).unwrap_or(0)
+    }
+
     /// Sends what is there and what the stream takes.
     pub fn send<S: Streams>(
         &mut self,

@@ -1,10 +1,12 @@
 //! Serving subscriptions of the peer: which groups go out, on which streams, how urgently, and
 //! how each of them ends (spec §4.7, §4.9 to §4.11).
 
+use std::cmp::Reverse;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 
+use super::order::{Order, RANKS};
 use super::outflow::{Flow, Outflow};
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session, Step, Use};
@@ -18,9 +20,6 @@ use crate::wire::{
     UniType, Version, encode_varint, split_message,
 };
 
-/// Ranks within one track priority; older groups share the last.
-pub(super) const RANKS: i32 = 256;
-
 /// One subscription of the peer.
 #[derive(Debug)]
 pub(super) struct Served {
@@ -30,6 +29,7 @@ pub(super) struct Served {
     cursor: Option<Cursor>,
     /// OK was sent (lite-04 and older).
     is_accepted: bool,
+    /// In the order in which they are to leave.
     open: Vec<GroupOut>,
     /// The run of the track whose end it was told.
     end_sent: Option<Run>,
@@ -267,7 +267,7 @@ impl Session {
             self.send(key, &responses, false, cx);
         }
         if std::mem::take(&mut served.is_reordered) {
-            rank(served, cx);
+            rank(served, content, cx);
         }
         // Most urgent first, so that a window that has opened a little serves those.
         let mut open = std::mem::take(&mut served.open);
@@ -423,18 +423,178 @@ impl GroupOut {
     }
 }
 
-/// Newest group first within a track, tracks by their priority (spec §4.11). Subscriptions of
-/// equal priority take turns.
-fn rank<S: Streams>(served: &mut Served, cx: &mut Context<'_, S>) {
-    served.open.sort_unstable_by_key(|group| std::cmp::Reverse(group.number));
-    for (rank, group) in served.open.iter_mut().enumerate() {
-        let below_newest = (rank as i32).min(RANKS - 1);
-        let priority = i32::from(served.wanted.priority) * RANKS + RANKS - 1 - below_newest;
+/// Orders the groups of a subscription and tells the transport. Tracks go by their priority (spec
+/// §4.11); subscriptions of equal priority take turns.
+fn rank<S: Streams>(served: &mut Served, content: &Content, cx: &mut Context<'_, S>) {
+    // Most often there is one, which has no order.
+    let mut order = Order::InSequence;
+    if served.open.len() > 1 {
+        let bytes = served.open.iter().map(|group| group.flow.bytes(content)).sum();
+        order = Order::of(bytes, cx.streams.window(), cx.streams.rtt());
+    }
+    match order {
+        Order::InSequence => served.open.sort_unstable_by_key(|group| group.number),
+        Order::NewestFirst => served.open.sort_unstable_by_key(|group| Reverse(group.number)),
+    }
+    for (others, group) in served.open.iter_mut().enumerate() {
+        let below_first = order.rank(others);
+        let priority = i32::from(served.wanted.priority) * RANKS + RANKS - 1 - below_first;
         if priority != group.priority {
             group.priority = priority;
             if let Some(stream) = group.stream {
                 cx.streams.set_priority(stream, priority);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::session::fake::Play;
+    use crate::track::Feed;
+    use crate::track::group::{FrameMark, GroupEnd, Marks, Opening, Piece};
+    use crate::wire::{BidiType, Path, TrackInfo, decode_varint};
+
+    const KEY: StreamId = StreamId(0);
+    const PRIORITY: u8 = 9;
+
+    /// A subscription to a track, and what the transport is told of it.
+    struct Stage {
+        play: Play,
+        content: Content,
+    }
+
+    impl Stage {
+        /// On a link that takes a window of 12,000 bytes in each round trip of 100 ms.
+        fn new() -> Stage {
+            let mut play = Play::new();
+            (play.link.window, play.link.rtt) = (12_000, Duration::from_millis(100));
+            play.link.granted = 1000;
+            let mut request = vec![BidiType::Subscribe as u8];
+            let (broadcast, track) = (Path::parse("cam").unwrap(), "video".to_owned());
+            Subscribe { id: 7, broadcast, track, preferences: wanted(PRIORITY) }
+                .encode(Version::Lite04, &mut request);
+            play.opens(KEY.0, &request);
+            let mut stage = Stage { play, content: Content::new(true) };
+            let info = TrackInfo { priority: 0, max_age_ms: 60_000, timescale: 1000 };
+            stage.tell(Feed::Info(info));
+            stage.tell(Feed::Start(0));
+            stage
+        }
+
+        fn tell(&mut self, feed: Feed) {
+            self.content.apply(feed, self.play.now);
+        }
+
+        /// A whole group of one frame.
+        fn group(&mut self, sequence: u64, size: u16) {
+            let head = [0x40, 0, 0x80, 0, (size >> 8) as u8, size as u8];
+            let bytes = [&head[..], &vec![0; size.into()]].concat().into();
+            let mark = FrameMark { start: 0, delta_len: 2, timestamp: sequence };
+            let marks = Marks::from_slice(&[mark]);
+            let (opens, ends) = (Some(Opening::at(0)), Some(GroupEnd::Finished));
+            self.tell(Feed::Piece(Piece { sequence, opens, bytes, marks, ends }));
+        }
+
+        fn join(&mut self) {
+            self.play.session.join(KEY, &self.content);
+        }
+
+        fn serve(&mut self) {
+            let Stage { play, content } = self;
+            play.with(|session, cx| {
+                assert_eq!(session.serve(KEY, content, cx), Service::Continues);
+            });
+        }
+
+        /// The peer has acknowledged all of a group.
+        fn acknowledge(&mut self, sequence: u64) {
+            let (stream, ..) = *self.ranked().iter().find(|(_, of, _)| *of == sequence).unwrap();
+            self.play.link.told.remove(&stream);
+            self.play.with(|session, cx| session.finished(stream, cx));
+        }
+
+        /// Group streams in the order in which they were opened, each with its group's sequence and
+        /// its rank.
+        fn ranked(&self) -> Vec<(StreamId, u64, i32)> {
+            let told = self.play.link.told.iter().filter(|(stream, _)| stream.is_uni());
+            let ranked = told.map(|(stream, bytes)| {
+                // Type, length, subscribe id, sequence.
+                let (sequence, _) = decode_varint(&bytes[3..]).unwrap();
+                let best = i32::from(PRIORITY + 1) * RANKS - 1;
+                (*stream, sequence, best - self.play.link.priorities[stream])
+            });
+            ranked.collect()
+        }
+
+        fn ranks(&self) -> Vec<(u64, i32)> {
+            self.ranked().into_iter().map(|(_, sequence, rank)| (sequence, rank)).collect()
+        }
+    }
+
+    fn wanted(priority: u8) -> Preferences {
+        Preferences {
+            priority,
+            max_age_ms: 60_000,
+            group_start: Some(0),
+            group_end: None,
+            frame_start: 0,
+            frame_end: None,
+        }
+    }
+
+    #[test]
+    fn a_burst_leaves_in_sequence_order_where_the_link_takes_it() {
+        let mut stage = Stage::new();
+        stage.join();
+        stage.group(0, 10);
+        stage.serve();
+        stage.acknowledge(0);
+        for sequence in [3, 1, 2] {
+            stage.group(sequence, 3500);
+        }
+        stage.serve();
+        assert_eq!(stage.ranks(), [(1, 0), (2, 0), (3, 0)]);
+    }
+
+    #[test]
+    fn more_than_the_link_takes_leaves_newest_first() {
+        let mut stage = Stage::new();
+        stage.join();
+        stage.group(0, 10);
+        stage.serve();
+        stage.acknowledge(0);
+        for sequence in [1, 3, 2] {
+            stage.group(sequence, 5000);
+        }
+        stage.serve();
+        assert_eq!(stage.ranks(), [(3, 0), (2, 1), (1, 2)]);
+        stage.group(4, 10);
+        stage.serve();
+        assert_eq!(stage.ranks(), [(3, 1), (2, 2), (1, 3), (4, 0)]);
+        // The link has carried most of it.
+        stage.acknowledge(1);
+        stage.acknowledge(3);
+        stage.group(5, 10);
+        stage.serve();
+        assert_eq!(stage.ranks(), [(2, 0), (4, 0), (5, 0)]);
+    }
+
+    #[test]
+    fn an_update_moves_all_groups_of_a_subscription() {
+        let mut stage = Stage::new();
+        (0..2).for_each(|sequence| stage.group(sequence, 5000));
+        stage.join();
+        stage.serve();
+        let mut update = Vec::new();
+        wanted(PRIORITY + 1).encode_update(Version::Lite04, &mut update);
+        stage.play.link.says = update;
+        stage.play.with(|session, cx| session.readable(KEY, cx));
+        stage.play.session.reposition(KEY, &stage.content);
+        stage.serve();
+        assert_eq!(stage.ranks(), [(0, -RANKS), (1, -RANKS)]);
     }
 }

@@ -64,6 +64,8 @@ pub trait Streams {
     /// The peer publishes: it will need more streams than the few that everybody gets.
     fn expect_groups(&mut self);
     fn rtt(&self) -> Duration;
+    /// Bytes that may be on their way at once, as far as congestion goes.
+    fn window(&self) -> u64;
     /// Nothing before it was measured.
     fn estimate(&self) -> Estimate;
     fn close(&mut self, code: SessionCode, reason: &'static str);

@@ -241,6 +241,11 @@ impl Group {
         (GROUP_COST_BYTES + index) as u64 + self.timed.held_bytes() + untimed
     }
 
+    /// Bytes that are here.
+    pub fn bytes(&self) -> u64 {
+        self.timed.len()
+    }
+
     /// Known also when the frame itself is not here any more.
     pub fn first_timestamp(&self) -> Option<u64> {
         self.first_timestamp

@@ -91,6 +91,17 @@ class Actor:
         broadcast = await self.views.consume().request_broadcast(path)
         self.subscription = await broadcast.subscribe_track(name, SUBSCRIPTION)
 
+    async def subscribePast(self, path: str, name: str) -> None:
+        """All that the relay holds, from the first group on."""
+        wanted = moq.Subscription(priority=0, max_age_us=MAX_AGE_US, group_start=0)
+        broadcast = await self.views.consume().request_broadcast(path)
+        self.subscription = await broadcast.subscribe_track(name, wanted)
+
+    async def next(self) -> str:
+        """The next group in sequence order, which passes over what comes after something newer."""
+        group = await self.subscription.next_group()
+        return "end" if group is None else await self.read(group)
+
     async def group(self) -> str:
         group = await self.subscription.recv_group()
         return "end" if group is None else await self.read(group)
