@@ -20,7 +20,7 @@ from .tools import Trouble, say
 
 # Above this load average, others are at work.
 LOAD_QUIET = 0.7
-FAN_OUT = ["chat", "video", "hd", "audio", "rooms"]
+FAN_OUT = ["chat", "video", "hd", "audio", "rooms", "meeting"]
 MODES = ["ours", "ceiling", *goals.PEERS]
 COMPARISONS = [
     report.Comparison("ours / best peer", "ours", goals.PEERS),
@@ -39,11 +39,12 @@ Medians over the rounds, and ratios paired by round with their least and most.
   modes      ours, ours-pgo (as scripts/pgo.sh builds it), ours-2shards, ceiling, peer (moq-relay
              as it comes), peer-workers (--runtime-workers 1), peer-uring (that and
              --runtime-io-uring)
-  scenarios  chat video hd audio rooms announce fetch idle, or changed: chat:viewers=400,rate=10
+  scenarios  chat video hd audio rooms meeting announce fetch idle, or changed:
+             chat:viewers=400,rate=10
 """
 EPILOG = """\
 examples:
-  scripts/compare.sh                                    all modes, five scenarios
+  scripts/compare.sh                                    all modes, six scenarios
   scripts/compare.sh --ab target/release/shardcast /tmp/other --scenarios chat,video --rounds 5
   scripts/compare.sh --targets                          every figure with a goal, and the verdicts
   scripts/compare.sh --from target/compare/DATE --targets   the tables of an earlier comparison
@@ -59,7 +60,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", nargs="*", help="scenarios, as with --scenarios")
     parser.add_argument("--scenarios", default="", metavar="LIST", help="separated by commas, or by"
-                        " spaces where one is changed (default: chat,video,hd,audio,rooms)")
+                        " spaces where one is changed (default: chat,video,hd,audio,rooms,meeting)")
     parser.add_argument("--modes", default=",".join(MODES), metavar="LIST",
                         help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")

@@ -18,8 +18,8 @@ Runs scenarios of shardcast-load on a relay, each on a fresh one, and prints a r
 was delivered, what it cost the relay, how late it was. The relay has a core of its own, and the
 load another.
 
-  scenarios  chat video hd audio rooms announce fetch idle, a path to a TOML file, or one of them
-             changed: chat:viewers=400,rate=10 (any option of shardcast-load) (default: chat)
+  scenarios  chat video hd audio rooms meeting announce fetch idle, a path to a TOML file, or one
+             of them changed: chat:viewers=400,rate=10 (any option of shardcast-load) (default: chat)
 """
 EPILOG = """\
 environment: SHARDCAST_BIN, LOAD_BIN name finished programs to use instead of building them.

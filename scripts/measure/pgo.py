@@ -25,7 +25,7 @@ environment: LOAD_BIN names a finished load client; RUSTFLAGS are kept.
 Exit status: 0 built, 1 something is missing or failed.
 """
 # All that the relay does at any rate. `idle` would teach it to wait.
-SCENARIOS = "chat video audio hd rooms announce fetch"
+SCENARIOS = "chat video audio hd rooms meeting announce fetch"
 # The first that reads profiles as Rust 1.95 writes them.
 LLVM_MIN = 19
 LLVM_MAX = 40

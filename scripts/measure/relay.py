@@ -19,7 +19,7 @@ STOP_SECONDS = 3
 
 LISTENS = re.compile(r'listening\b.*\baddr=(\S+).*\bkind="?quic\b')
 # What the ceiling program speaks: fan-out, and nothing else.
-FAN_OUT = frozenset({"chat", "video", "hd", "audio", "rooms"})
+FAN_OUT = frozenset({"chat", "video", "hd", "audio", "rooms", "meeting"})
 
 
 class NotStarted(tools.Trouble):

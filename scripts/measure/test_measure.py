@@ -224,6 +224,7 @@ class Turns(unittest.TestCase):
         given = {label: [mode.name for mode in turn.modes] for label, turn in plan.items()}
         self.assertEqual(given["chat"], names)
         self.assertEqual(given["video"], ["ours", "ceiling", "peer"])
+        self.assertEqual(given["meeting"], ["ours", "ceiling", "peer"])
         self.assertEqual(given["idle"], ["ours", "peer"])
         self.assertEqual(given[goals.MANY], ["ours"])
         self.assertEqual(plan[goals.SEARCH].rounds, 1)

@@ -17,6 +17,7 @@ Scenarios:
   hd        30 viewers of 12 Mb/s
   audio     200 viewers of 50 frames per second, groups of a tenth of a second
   rooms     500 users that each publish a broadcast and watch the next one's
+  meeting   10 users that each send voice and picture and watch the nine others
   announce  2,000 broadcasts that come and go, and 100 that listen
   fetch     a live video beside a storm of fetches
   idle      1,000 connections that do nothing

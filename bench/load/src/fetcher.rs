@@ -26,7 +26,7 @@ pub struct Wanted {
 
 /// A reply that is not read to its end.
 pub struct Reply {
-    intended: u64,
+    wanted: Wanted,
     reader: Reader,
     frames: u64,
 }
@@ -64,7 +64,7 @@ impl Fetcher {
         // Our side stays open until the reply is there: its end would mean that we gave up.
         link.send(stream, &mut [Bytes::from(out)], false);
         let reader = Reader::of_reply(shared.version);
-        Some((stream, Reply { intended: wanted.intended, reader, frames: 0 }))
+        Some((stream, Reply { wanted, reader, frames: 0 }))
     }
 }
 
@@ -88,10 +88,11 @@ impl Reply {
             return true;
         }
         link.send(stream, &mut [], true);
-        let frames = shared.schedule.as_ref().map_or(0, |schedule| schedule.frames_per_group());
+        let Wanted { intended, track, .. } = self.wanted;
+        let frames = u64::from(shared.plan.track(track).frames_per_group);
         let is_whole = is_sound && self.reader.is_at_boundary() && self.frames == frames;
         match end {
-            ReadEnd::Finished if is_whole => shared.measure.fetched(self.intended, now),
+            ReadEnd::Finished if is_whole => shared.measure.fetched(intended, now),
             ReadEnd::Reset(code) => shared
                 .measure
                 .error(now, || format!("a fetch was reset: {}", StreamCode::from_raw_quic(code))),

@@ -65,7 +65,7 @@ struct Prepared {
 fn prepare(args: &Args) -> Result<Prepared, Box<dyn Error>> {
     args.check()?;
     let scenario = Scenario::load(&args.scenario, &args.overrides)?;
-    if args.find_max && scenario.rate == 0.0 && scenario.churn_per_s == 0.0 {
+    if args.find_max && !scenario.has_content() && scenario.churn_per_s == 0.0 {
         return Err(ArgsError::NothingToFind(scenario.name).into());
     }
     let address = args.address()?;

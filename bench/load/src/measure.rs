@@ -223,12 +223,14 @@ pub struct Balance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::Track;
     use crate::schedule::Random;
 
     /// Two viewers of one track of 10 frames per second in groups of 5; the span is the second
     /// and third second.
     fn measure() -> (Measure, Schedule) {
-        let schedule = Schedule::new(0, 10.0, 5, 1, &mut Random::new(1));
+        let track = Track { rate: 10.0, frames_per_group: 5, ..Track::default() };
+        let schedule = Schedule::new(0, [track].iter(), &mut Random::new(1));
         let mut measure = Measure::new(vec![Account::default(); 2], 300);
         measure.begin(SECOND..3 * SECOND);
         (measure, schedule)

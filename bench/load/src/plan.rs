@@ -5,7 +5,7 @@ use std::ops::Range;
 use shardcast::wire::{Path, Role};
 
 use crate::quic::Wants;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Track};
 
 /// What one connection is for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,7 +45,8 @@ pub struct Plan {
     pub fetchers: Range<usize>,
     /// By broadcast number.
     pub paths: Vec<Path>,
-    pub tracks_per_broadcast: u32,
+    /// Those of each broadcast.
+    tracks: Vec<Track>,
 }
 
 impl Plan {
@@ -58,10 +59,10 @@ impl Plan {
         }
         let published = scenario.publishers * each;
         for user in 0..scenario.users {
-            let next = (user + 1) % scenario.users;
+            let next = (1..=scenario.watched_per_user).map(|n| (user + n) % scenario.users);
             parts.push(Part {
                 publishes: published + user..published + user + 1,
-                watches: vec![published + next],
+                watches: next.map(|next| published + next).collect(),
                 ..Part::default()
             });
         }
@@ -91,22 +92,31 @@ impl Plan {
             publishers,
             fetchers,
             paths: (0..broadcasts).map(path).collect(),
-            tracks_per_broadcast: scenario.tracks_per_broadcast,
+            tracks: scenario.tracks.clone(),
         }
     }
 
     /// The tracks of a broadcast, among those of all.
     pub fn tracks(&self, broadcast: u32) -> Range<usize> {
-        let each = self.tracks_per_broadcast as usize;
+        let each = self.tracks.len();
         broadcast as usize * each..(broadcast as usize + 1) * each
     }
 
+    pub fn all_tracks(&self) -> Range<usize> {
+        0..self.paths.len() * self.tracks.len()
+    }
+
     pub fn broadcast_of(&self, track: usize) -> u32 {
-        (track / self.tracks_per_broadcast as usize) as u32
+        (track / self.tracks.len()) as u32
     }
 
     pub fn track_name(&self, track: usize) -> String {
-        format!("t{}", track % self.tracks_per_broadcast as usize)
+        format!("t{}", track % self.tracks.len())
+    }
+
+    /// What a track is like.
+    pub fn track(&self, track: usize) -> &Track {
+        &self.tracks[track % self.tracks.len()]
     }
 
     /// The connection that publishes a broadcast.
@@ -132,7 +142,7 @@ mod tests {
             name: "test".to_owned(),
             publishers: 2,
             broadcasts_per_publisher: 2,
-            tracks_per_broadcast: 3,
+            tracks: [0, 1, 2].map(|priority| Track { priority, ..Track::default() }).to_vec(),
             viewers: 5,
             viewers_per_connection: 2,
             listeners: 1,
@@ -148,7 +158,8 @@ mod tests {
         assert_eq!(watches, expect);
         assert_eq!((plan.publishers, plan.fetchers.clone()), (2, 6..8));
         assert_eq!(plan.parts[1].publishes, 2..4);
-        assert_eq!(plan.tracks(3), 9..12);
+        assert_eq!((plan.tracks(3), plan.all_tracks()), (9..12, 0..12));
+        assert_eq!([9, 10, 11].map(|track| plan.track(track).priority), [0, 1, 2]);
         assert_eq!((plan.broadcast_of(11), plan.track_name(11)), (3, "t2".to_owned()));
         assert_eq!([0, 1, 2, 3].map(|broadcast| plan.publisher_of(broadcast)), [0, 0, 1, 1]);
         assert_eq!(plan.broadcast_at("load/test/3"), Some(3));
@@ -157,11 +168,16 @@ mod tests {
     }
 
     #[test]
-    fn users_watch_the_next_one() {
-        let plan = Plan::new(&Scenario { users: 3, ..Scenario::default() });
-        let parts: Vec<_> =
-            plan.parts.iter().map(|part| (part.publishes.start, part.watches[0])).collect();
-        assert_eq!(parts, [(0, 1), (1, 2), (2, 0)]);
-        assert!(plan.parts.iter().all(|part| part.role() == Role::Both));
+    fn users_watch_the_next_ones() {
+        for (watched_per_user, expect) in
+            [(1, [vec![1], vec![2], vec![0]]), (2, [vec![1, 2], vec![2, 0], vec![0, 1]])]
+        {
+            let plan = Plan::new(&Scenario { users: 3, watched_per_user, ..Scenario::default() });
+            let watches: Vec<_> = plan.parts.iter().map(|part| part.watches.clone()).collect();
+            assert_eq!(watches, expect);
+            let publishes = plan.parts.iter().map(|part| part.publishes.start);
+            assert!(publishes.eq(0..3));
+            assert!(plan.parts.iter().all(|part| part.role() == Role::Both));
+        }
     }
 }

@@ -130,11 +130,12 @@ impl Publisher {
         request: &TrackRequest,
         shared: &Shared,
     ) {
-        if self.find(&request.broadcast, &request.track, shared).is_none() {
+        let Some(track) = self.find(&request.broadcast, &request.track, shared) else {
             return refuse(link, stream, StreamCode::NOT_FOUND);
-        }
+        };
         let mut out = Vec::new();
-        let info = TrackInfo { priority: 127, max_age_ms: shared.max_age_ms, timescale: TIMESCALE };
+        let priority = shared.plan.track(track).priority;
+        let info = TrackInfo { priority, max_age_ms: shared.max_age_ms, timescale: TIMESCALE };
         info.encode(shared.version, &mut out);
         link.send(stream, &mut [out.into()], true);
     }
@@ -203,16 +204,17 @@ impl Publisher {
         let found = self.find(&fetch.broadcast, &fetch.track, shared);
         let past = found.filter(|&track| {
             shared.schedule.as_ref().is_some_and(|schedule| {
-                let last = (fetch.group + 1).saturating_mul(schedule.frames_per_group());
+                let last = (fetch.group + 1).saturating_mul(schedule.frames_per_group(track));
                 last <= shared.next_frames[track]
             })
         });
         let (Some(track), Some(schedule)) = (past, &shared.schedule) else {
             return refuse(link, stream, StreamCode::NOT_FOUND);
         };
-        let first = fetch.group * schedule.frames_per_group();
+        let frames = schedule.frames_per_group(track);
+        let first = fetch.group * frames;
         let end = fetch.frame_end.map_or(u64::MAX, |end| end.saturating_add(1));
-        let wanted = fetch.frame_start..end.min(schedule.frames_per_group());
+        let wanted = fetch.frame_start..end.min(frames);
         let mut chunks = Vec::new();
         for (count, place) in wanted.enumerate() {
             chunks.extend(shared.frame_of_stream(track, first + place, count == 0, Vec::new()));
@@ -223,8 +225,8 @@ impl Publisher {
     /// Sends a frame that is due to everybody who subscribes to the track.
     pub fn produce(&mut self, link: &mut Link, track: usize, number: u64, shared: &Shared) {
         let schedule = shared.schedule.as_ref().expect("frames are due once content has begun");
-        let (group, place) = schedule.place(number);
-        let is_last = place + 1 == schedule.frames_per_group();
+        let (group, place) = schedule.place(track, number);
+        let is_last = place + 1 == schedule.frames_per_group(track);
         for feed in &mut self.feeds[track - self.first_track] {
             if place == 0 {
                 feed.current = Current::Nowhere;

@@ -55,9 +55,7 @@ pub fn start_line(scenario: &Scenario, settings: &Settings, url: &str) -> Value 
         "seed": settings.seed,
         "publishers": scenario.publishers + scenario.users,
         "viewers": scenario.watchers(),
-        "rate": scenario.rate,
-        "frame_bytes": scenario.frame_bytes,
-        "frames_per_group": scenario.frames_per_group,
+        "tracks": scenario.tracks,
     })
 }
 

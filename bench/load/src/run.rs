@@ -216,7 +216,8 @@ impl Run {
         let mut peers = Vec::new();
         let mut accounts = 0;
         for (index, part) in shared.plan.parts.iter().enumerate() {
-            let count = part.watches.len() as u32 * shared.plan.tracks_per_broadcast;
+            let tracks = part.watches.iter().map(|&watched| shared.plan.tracks(watched).len());
+            let count = tracks.sum::<usize>() as u32;
             let mine = accounts..accounts + count;
             accounts += count;
             let hop = 1 + hops.below((1 << 53) - 1);
@@ -424,9 +425,7 @@ impl Run {
             Part::Finishing => {
                 watch.stage(Stage::Finishing);
                 let schedule = self.shared.schedule.as_ref();
-                let group = schedule.map_or(0, |schedule| {
-                    schedule.frames_per_group() * interval(self.scenario.rate)
-                });
+                let group = schedule.map_or(0, Schedule::group_ns_max);
                 let is_over = now >= span.end + group + GRACE_NS;
                 if is_over || self.shared.measure.is_complete(schedule) {
                     self.seconds(now + 2 * SECOND, watch)?;
@@ -515,12 +514,12 @@ impl Run {
         let span_start = start + self.settings.warmup.as_nanos() as u64;
         let span_end = span_start + self.settings.duration.as_nanos() as u64;
         self.shared.measure.begin(span_start..span_end);
-        let tracks = self.scenario.tracks();
-        if self.scenario.rate > 0.0 && tracks > 0 {
-            let frames = u64::from(self.scenario.frames_per_group);
-            let rate = self.scenario.rate;
-            let schedule = Schedule::new(start, rate, frames, tracks, &mut self.random);
-            for track in 0..tracks {
+        let plan = &self.shared.plan;
+        let tracks = plan.all_tracks();
+        if self.scenario.has_content() && !tracks.is_empty() {
+            let like = tracks.clone().map(|track| plan.track(track));
+            let schedule = Schedule::new(start, like, &mut self.random);
+            for track in tracks {
                 let first = schedule.frames(track).at(0);
                 self.shared.agenda.add(first, Action::Frame(track as u32));
             }
@@ -582,7 +581,7 @@ impl Run {
         let shared = &mut self.shared;
         let schedule = shared.schedule.as_ref().expect("frames are due once content has begun");
         let number = shared.next_frames[track];
-        let (_, place) = schedule.place(number);
+        let (_, place) = schedule.place(track, number);
         // Whatever group has begun within the span is finished.
         if place == 0 && intended >= shared.measure.span().end {
             return;
@@ -636,7 +635,7 @@ impl Run {
         self.shared.agenda.add(at, Action::Fetch);
         let track = self.random.below(self.shared.next_frames.len() as u64) as usize;
         // The newest but one of those that are complete: the relay has had time to get it.
-        let frames = u64::from(self.scenario.frames_per_group);
+        let frames = u64::from(self.shared.plan.track(track).frames_per_group);
         let Some(newest) = (self.shared.next_frames[track] / frames).checked_sub(2) else { return };
         let depth = u64::from(self.scenario.fetch_depth).min(newest + 1);
         let group = newest - self.random.below(depth);

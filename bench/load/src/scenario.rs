@@ -2,18 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use shardcast::limits::{FRAME_BYTES_MAX, GROUP_BYTES_MAX, GROUP_FRAMES_MAX};
 
 use crate::frames::STAMP_BYTES;
 
 /// The scenarios that a bare name stands for.
-pub const BUILT_IN: [(&str, &str); 8] = [
+pub const BUILT_IN: [(&str, &str); 9] = [
     ("chat", include_str!("../../scenarios/chat.toml")),
     ("video", include_str!("../../scenarios/video.toml")),
     ("hd", include_str!("../../scenarios/hd.toml")),
     ("audio", include_str!("../../scenarios/audio.toml")),
     ("rooms", include_str!("../../scenarios/rooms.toml")),
+    ("meeting", include_str!("../../scenarios/meeting.toml")),
     ("announce", include_str!("../../scenarios/announce.toml")),
     ("fetch", include_str!("../../scenarios/fetch.toml")),
     ("idle", include_str!("../../scenarios/idle.toml")),
@@ -37,11 +38,13 @@ pub struct Scenario {
     /// Connections that publish.
     pub publishers: u32,
     pub broadcasts_per_publisher: u32,
-    pub tracks_per_broadcast: u32,
-    /// Frames per second of each track; may be fractional.
-    pub rate: f64,
-    pub frame_bytes: u32,
-    pub frames_per_group: u32,
+    /// The tracks of each broadcast; a file need not list them where all are alike.
+    pub tracks: Vec<Track>,
+    /// Instead of the list: how many there are, and what one is like.
+    pub tracks_per_broadcast: Option<u32>,
+    pub rate: Option<f64>,
+    pub frame_bytes: Option<u32>,
+    pub frames_per_group: Option<u32>,
     /// What publishers state in TRACK_INFO and viewers in SUBSCRIBE.
     pub max_age_ms: u64,
 
@@ -49,8 +52,9 @@ pub struct Scenario {
     pub viewers: u32,
     pub viewers_per_connection: u32,
 
-    /// Connections that each publish one broadcast and watch the next one's.
+    /// Connections that each publish one broadcast and watch those of the next ones.
     pub users: u32,
+    pub watched_per_user: u32,
 
     /// Connections that ask for all announcements.
     pub listeners: u32,
@@ -69,6 +73,24 @@ pub struct Scenario {
     pub idle: u32,
 }
 
+/// What one track is like.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Track {
+    /// Frames per second; may be fractional.
+    pub rate: f64,
+    pub frame_bytes: u32,
+    pub frames_per_group: u32,
+    /// What publishers state in TRACK_INFO and viewers in SUBSCRIBE.
+    pub priority: u8,
+}
+
+impl Default for Track {
+    fn default() -> Track {
+        Track { rate: 0.0, frame_bytes: 300, frames_per_group: 1, priority: 128 }
+    }
+}
+
 impl Default for Scenario {
     fn default() -> Scenario {
         Scenario {
@@ -76,14 +98,16 @@ impl Default for Scenario {
             description: String::new(),
             publishers: 0,
             broadcasts_per_publisher: 1,
-            tracks_per_broadcast: 1,
-            rate: 0.0,
-            frame_bytes: 300,
-            frames_per_group: 1,
+            tracks: Vec::new(),
+            tracks_per_broadcast: None,
+            rate: None,
+            frame_bytes: None,
+            frames_per_group: None,
             max_age_ms: 1000,
             viewers: 0,
             viewers_per_connection: 1,
             users: 0,
+            watched_per_user: 1,
             listeners: 0,
             churn_per_s: 0.0,
             churn_gap_ms: 500,
@@ -105,6 +129,9 @@ pub struct Overrides {
     /// Viewers that share one connection
     #[arg(long, value_name = "N")]
     pub viewers_per_connection: Option<u32>,
+    /// How many of the others each user watches
+    #[arg(long, value_name = "N")]
+    pub watched_per_user: Option<u32>,
     /// Connections that publish
     #[arg(long, value_name = "N")]
     pub publishers: Option<u32>,
@@ -149,6 +176,13 @@ pub enum ScenarioError {
     Invalid { file: String, key: &'static str, reason: String },
 }
 
+/// The key at fault and what is wrong with it.
+type Fault = (&'static str, String);
+
+fn must(holds: bool, key: &'static str, reason: String) -> Result<(), Fault> {
+    if holds { Ok(()) } else { Err((key, reason)) }
+}
+
 fn names() -> String {
     let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
     names.join(", ")
@@ -186,10 +220,8 @@ impl Scenario {
             })?;
         scenario.name = name.to_owned();
         scenario.apply(overrides);
-        scenario.check().map_err(|(key, reason)| ScenarioError::Invalid {
-            file: file.to_owned(),
-            key,
-            reason,
+        scenario.spell_out().and_then(|()| scenario.check()).map_err(|(key, reason)| {
+            ScenarioError::Invalid { file: file.to_owned(), key, reason }
         })?;
         Ok(scenario)
     }
@@ -200,12 +232,13 @@ impl Scenario {
         }
         set(self.watchers_mut(), overrides.viewers);
         set(&mut self.viewers_per_connection, overrides.viewers_per_connection);
+        set(&mut self.watched_per_user, overrides.watched_per_user);
         set(&mut self.publishers, overrides.publishers);
         set(&mut self.broadcasts_per_publisher, overrides.broadcasts_per_publisher);
-        set(&mut self.tracks_per_broadcast, overrides.tracks_per_broadcast);
-        set(&mut self.rate, overrides.rate);
-        set(&mut self.frame_bytes, overrides.frame_bytes);
-        set(&mut self.frames_per_group, overrides.frames_per_group);
+        self.tracks_per_broadcast = overrides.tracks_per_broadcast.or(self.tracks_per_broadcast);
+        self.rate = overrides.rate.or(self.rate);
+        self.frame_bytes = overrides.frame_bytes.or(self.frame_bytes);
+        self.frames_per_group = overrides.frames_per_group.or(self.frames_per_group);
         set(&mut self.max_age_ms, overrides.max_age_ms);
         set(&mut self.churn_per_s, overrides.churn_per_s);
         set(&mut self.fetches_per_s, overrides.fetches_per_s);
@@ -242,14 +275,42 @@ impl Scenario {
         self.publishers * self.broadcasts_per_publisher + self.users
     }
 
-    pub fn tracks(&self) -> usize {
-        self.broadcasts() as usize * self.tracks_per_broadcast as usize
+    /// Whether anything is sent on the tracks.
+    pub fn has_content(&self) -> bool {
+        self.tracks.iter().any(|track| track.rate > 0.0)
     }
 
-    /// The key at fault and what is wrong with it.
-    fn check(&self) -> Result<(), (&'static str, String)> {
-        let must =
-            |holds: bool, key, reason: String| if holds { Ok(()) } else { Err((key, reason)) };
+    /// Lists the tracks of a broadcast where they are only said to be alike.
+    fn spell_out(&mut self) -> Result<(), Fault> {
+        if !self.tracks.is_empty() {
+            for (is_said, key) in [
+                (self.tracks_per_broadcast.is_some(), "tracks_per_broadcast"),
+                (self.rate.is_some(), "rate"),
+                (self.frame_bytes.is_some(), "frame_bytes"),
+                (self.frames_per_group.is_some(), "frames_per_group"),
+            ] {
+                must(!is_said, key, "cannot be said where `tracks` lists each track".to_owned())?;
+            }
+            return Ok(());
+        }
+        let count = self.tracks_per_broadcast.unwrap_or(1);
+        must(
+            (1..=COUNT_MAX).contains(&count),
+            "tracks_per_broadcast",
+            format!("must be from 1 to {COUNT_MAX}, not {count}"),
+        )?;
+        let like = Track::default();
+        let track = Track {
+            rate: self.rate.unwrap_or(like.rate),
+            frame_bytes: self.frame_bytes.unwrap_or(like.frame_bytes),
+            frames_per_group: self.frames_per_group.unwrap_or(like.frames_per_group),
+            priority: like.priority,
+        };
+        self.tracks = vec![track; count as usize];
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Fault> {
         let positive = |value: u32, key| must(value > 0, key, "must be at least 1".to_owned());
         let rate = |value: f64, key| {
             let is_rate = value.is_finite() && (0.0..=RATE_MAX).contains(&value);
@@ -263,47 +324,35 @@ impl Scenario {
             (self.fetchers, "fetchers"),
             (self.idle, "idle"),
             (self.fetch_depth, "fetch_depth"),
-            (self.tracks_per_broadcast, "tracks_per_broadcast"),
             (self.broadcasts_per_publisher, "broadcasts_per_publisher"),
         ] {
             must(count <= COUNT_MAX, key, format!("must be at most {COUNT_MAX}, not {count}"))?;
         }
-        let tracks = u64::from(self.publishers) * u64::from(self.broadcasts_per_publisher)
+        let broadcasts = u64::from(self.publishers) * u64::from(self.broadcasts_per_publisher)
             + u64::from(self.users);
         must(
-            tracks * u64::from(self.tracks_per_broadcast) <= COUNT_MAX.into(),
-            "tracks_per_broadcast",
+            broadcasts * self.tracks.len() as u64 <= COUNT_MAX.into(),
+            "tracks",
             format!("of all broadcasts together must be at most {COUNT_MAX}"),
         )?;
         positive(self.broadcasts_per_publisher, "broadcasts_per_publisher")?;
-        positive(self.tracks_per_broadcast, "tracks_per_broadcast")?;
+        positive(self.watched_per_user, "watched_per_user")?;
         positive(self.viewers_per_connection, "viewers_per_connection")?;
         positive(self.fetch_depth, "fetch_depth")?;
-        rate(self.rate, "rate")?;
         rate(self.churn_per_s, "churn_per_s")?;
         rate(self.fetches_per_s, "fetches_per_s")?;
 
-        let frame_max = FRAME_BYTES_MAX as u32;
-        let bytes = self.frame_bytes;
-        must(
-            (STAMP_BYTES as u32..=frame_max).contains(&bytes),
-            "frame_bytes",
-            format!("must be from {STAMP_BYTES} (the stamp) to {frame_max}, not {bytes}"),
-        )?;
-        let frames = self.frames_per_group;
-        must(
-            (1..=GROUP_FRAMES_MAX).contains(&frames),
-            "frames_per_group",
-            format!("must be from 1 to {GROUP_FRAMES_MAX}, not {frames}"),
-        )?;
-        let group = u64::from(bytes) * u64::from(frames);
-        must(
-            group <= GROUP_BYTES_MAX,
-            "frames_per_group",
-            format!(
-                "times `frame_bytes` is {group} bytes, and relays refuse more than {GROUP_BYTES_MAX}"
-            ),
-        )?;
+        let needs_content = self.has_content() || self.viewers + self.users + self.fetchers > 0;
+        for track in &self.tracks {
+            rate(track.rate, "rate")?;
+            track.check()?;
+            must(
+                track.rate > 0.0 || !needs_content,
+                "rate",
+                "must be more than 0 where somebody watches or fetches, and for all or none"
+                    .to_owned(),
+            )?;
+        }
 
         let publishes = self.publishers + self.users > 0;
         must(
@@ -312,14 +361,14 @@ impl Scenario {
             "must be at least 1 where there are viewers or fetchers".to_owned(),
         )?;
         must(
-            self.rate > 0.0 || self.viewers + self.users + self.fetchers == 0,
-            "rate",
-            "must be more than 0 where somebody watches or fetches".to_owned(),
+            self.users == 0 || self.users > self.watched_per_user,
+            "users",
+            "must be more than `watched_per_user`: nobody watches themselves".to_owned(),
         )?;
         must(
-            self.users == 0 || self.users > 1,
-            "users",
-            "must be at least 2: each watches the next one".to_owned(),
+            u64::from(self.users) * u64::from(self.watched_per_user) <= COUNT_MAX.into(),
+            "watched_per_user",
+            format!("times `users` must be at most {COUNT_MAX}"),
         )?;
         must(
             self.churn_per_s == 0.0 || self.listeners > 0 && self.publishers > 0,
@@ -341,6 +390,32 @@ impl Scenario {
             publishes || self.listeners + self.idle > 0,
             "viewers",
             "or another count must be more than 0: nobody would do anything".to_owned(),
+        )
+    }
+}
+
+impl Track {
+    fn check(&self) -> Result<(), Fault> {
+        let frame_max = FRAME_BYTES_MAX as u32;
+        let bytes = self.frame_bytes;
+        must(
+            (STAMP_BYTES as u32..=frame_max).contains(&bytes),
+            "frame_bytes",
+            format!("must be from {STAMP_BYTES} (the stamp) to {frame_max}, not {bytes}"),
+        )?;
+        let frames = self.frames_per_group;
+        must(
+            (1..=GROUP_FRAMES_MAX).contains(&frames),
+            "frames_per_group",
+            format!("must be from 1 to {GROUP_FRAMES_MAX}, not {frames}"),
+        )?;
+        let group = u64::from(bytes) * u64::from(frames);
+        must(
+            group <= GROUP_BYTES_MAX,
+            "frames_per_group",
+            format!(
+                "times `frame_bytes` is {group} bytes, and relays refuse more than {GROUP_BYTES_MAX}"
+            ),
         )
     }
 }
@@ -385,10 +460,14 @@ mod tests {
             ),
             ("users = 1\nrate = 1\n", "users"),
             ("idle = 100001\n", "idle"),
-            (
-                "publishers = 1000\nbroadcasts_per_publisher = 1000\nlisteners = 1\n",
-                "tracks_per_broadcast",
-            ),
+            ("publishers = 1000\nbroadcasts_per_publisher = 1000\nlisteners = 1\n", "`tracks`"),
+            ("users = 3\nwatched_per_user = 3\nrate = 1\n", "`users`"),
+            ("users = 500\nwatched_per_user = 201\nrate = 1\n", "`watched_per_user`"),
+            ("users = 2\n[[tracks]]\nrate = 1\n[[tracks]]\n", "rate"),
+            ("publishers = 1\nlisteners = 1\n[[tracks]]\nrate = 1\n[[tracks]]\n", "rate"),
+            ("users = 2\n[[tracks]]\nrate = 1\nframe_bytes = 11\n", "frame_bytes"),
+            ("users = 2\n[[tracks]]\nrate = 1\nviewers = 1\n", "viewers"),
+            ("users = 2\nframe_bytes = 80\n[[tracks]]\nrate = 1\n", "`frame_bytes`"),
             ("publishers = 1\nchurn_per_s = 5\n", "churn_per_s"),
             ("publishers = 1\nlisteners = 1\nchurn_per_s = 5\n", "churn_gap_ms"),
             ("publishers = 1\nrate = 1\nfetchers = 5\n", "fetches_per_s"),
@@ -413,9 +492,14 @@ mod tests {
     fn arguments_override() {
         let overrides = Overrides { viewers: Some(7), rate: Some(2.5), ..Overrides::default() };
         let chat = Scenario::load("chat", &overrides).unwrap();
-        assert_eq!((chat.viewers, chat.rate, chat.frame_bytes), (7, 2.5, 300));
+        assert_eq!(chat.viewers, 7);
+        assert_eq!(chat.tracks, [Track { rate: 2.5, ..Track::default() }]);
         let rooms = Scenario::load("rooms", &overrides).unwrap();
         assert_eq!((rooms.users, rooms.viewers), (7, 0));
+        let many = Overrides { tracks_per_broadcast: Some(3), ..Overrides::default() };
+        assert_eq!(Scenario::load("audio", &many).unwrap().tracks.len(), 3);
+        let unlike = Scenario::load("meeting", &overrides).unwrap_err();
+        assert!(unlike.to_string().starts_with("meeting: `rate` cannot"), "{unlike}");
         let invalid = Overrides { rate: Some(0.0), ..Overrides::default() };
         let error = Scenario::load("chat", &invalid).unwrap_err();
         assert!(error.to_string().starts_with("chat: `rate` must"), "{error}");

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::clock::SECOND;
+use crate::scenario::Track;
 
 /// Numbers that look random and are the same for the same seed (splitmix64).
 #[derive(Clone)]
@@ -61,49 +62,69 @@ pub fn interval(per_second: f64) -> u64 {
 /// The frames of all tracks.
 #[derive(Clone)]
 pub struct Schedule {
-    frames_per_group: u64,
     /// By track.
-    beats: Vec<Beat>,
+    tracks: Vec<Pace>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Pace {
+    frames: Beat,
+    frames_per_group: u64,
 }
 
 impl Schedule {
     /// From `start` on. Tracks begin at different times within the first interval: publishers
     /// know nothing of each other.
-    pub fn new(
+    pub fn new<'a>(
         start: u64,
-        rate: f64,
-        frames_per_group: u64,
-        tracks: usize,
+        tracks: impl Iterator<Item = &'a Track>,
         random: &mut Random,
     ) -> Schedule {
-        let interval = interval(rate);
-        let beats = (0..tracks).map(|_| Beat { first: start + random.below(interval), interval });
-        Schedule { frames_per_group, beats: beats.collect() }
+        let pace = |track: &Track| {
+            let interval = interval(track.rate);
+            let frames = Beat { first: start + random.below(interval), interval };
+            Pace { frames, frames_per_group: track.frames_per_group.into() }
+        };
+        Schedule { tracks: tracks.map(pace).collect() }
     }
 
     pub fn frames(&self, track: usize) -> &Beat {
-        &self.beats[track]
+        &self.tracks[track].frames
     }
 
     /// The first frames of groups.
     pub fn groups(&self, track: usize) -> Beat {
-        let Beat { first, interval } = self.beats[track];
-        Beat { first, interval: interval * self.frames_per_group }
+        let Pace { frames: Beat { first, interval }, frames_per_group } = self.tracks[track];
+        Beat { first, interval: interval * frames_per_group }
+    }
+
+    /// How long the longest groups are.
+    pub fn group_ns_max(&self) -> u64 {
+        let lengths = (0..self.tracks.len()).map(|track| self.groups(track).interval);
+        lengths.max().unwrap_or(0)
     }
 
     /// The group of a frame, and the frame's place in it.
-    pub fn place(&self, number: u64) -> (u64, u64) {
-        (number / self.frames_per_group, number % self.frames_per_group)
+    pub fn place(&self, track: usize, number: u64) -> (u64, u64) {
+        let frames = self.frames_per_group(track);
+        (number / frames, number % frames)
     }
 
-    pub fn frames_per_group(&self) -> u64 {
-        self.frames_per_group
+    pub fn frames_per_group(&self, track: usize) -> u64 {
+        self.tracks[track].frames_per_group
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn schedule(start: u64, tracks: &[(f64, u32)], seed: u64) -> Schedule {
+        let track =
+            |&(rate, frames_per_group)| Track { rate, frames_per_group, ..Track::default() };
+        let tracks: Vec<_> = tracks.iter().map(track).collect();
+        Schedule::new(start, tracks.iter(), &mut Random::new(seed))
+    }
 
     #[test]
     fn events_are_counted_where_they_are() {
@@ -127,15 +148,15 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_schedule() {
-        let schedule = |seed| Schedule::new(0, 50.0, 5, 100, &mut Random::new(seed));
-        assert_eq!(schedule(7).beats, schedule(7).beats);
-        assert_ne!(schedule(7).beats, schedule(8).beats);
+        let tracks = |seed| schedule(0, &[(50.0, 5); 100], seed).tracks;
+        assert_eq!(tracks(7), tracks(7));
+        assert_ne!(tracks(7), tracks(8));
     }
 
     #[test]
     fn tracks_are_spread_over_the_interval() {
-        let schedule = Schedule::new(1000, 50.0, 5, 1000, &mut Random::new(1));
-        let firsts = || schedule.beats.iter().map(|beat| beat.first);
+        let schedule = schedule(1000, &[(50.0, 5); 1000], 1);
+        let firsts = || schedule.tracks.iter().map(|track| track.frames.first);
         assert!(firsts().all(|first| (1000..1000 + 20_000_000).contains(&first)));
         let early = firsts().filter(|&first| first < 1000 + 10_000_000).count();
         assert!((400..600).contains(&early), "{early} of 1000 in the first half");
@@ -143,10 +164,13 @@ mod tests {
 
     #[test]
     fn frames_belong_to_groups() {
-        let schedule = Schedule::new(0, 60.0, 60, 1, &mut Random::new(1));
-        assert_eq!(schedule.place(0), (0, 0));
-        assert_eq!(schedule.place(59), (0, 59));
-        assert_eq!(schedule.place(60), (1, 0));
+        let schedule = schedule(0, &[(60.0, 60), (50.0, 1)], 1);
+        assert_eq!(schedule.place(0, 0), (0, 0));
+        assert_eq!(schedule.place(0, 59), (0, 59));
+        assert_eq!(schedule.place(0, 60), (1, 0));
+        assert_eq!(schedule.place(1, 60), (60, 0));
         assert_eq!(schedule.groups(0).at(2), schedule.frames(0).at(120));
+        assert_eq!(schedule.groups(1).at(2), schedule.frames(1).at(2));
+        assert_eq!(schedule.group_ns_max(), schedule.groups(0).interval);
     }
 }

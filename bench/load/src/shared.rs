@@ -7,7 +7,7 @@ use bytes::Bytes;
 use shardcast::wire::{StreamCode, Version};
 
 use crate::clock::MILLISECOND;
-use crate::frames::{self, Stamp};
+use crate::frames::{self, STAMP_BYTES, Stamp};
 use crate::measure::{Account, Measure};
 use crate::plan::Plan;
 use crate::scenario::Scenario;
@@ -76,7 +76,6 @@ pub struct Shared {
     /// The path and query of the relay's URL.
     pub root: Option<String>,
     pub plan: Plan,
-    pub frame_bytes: usize,
     pub max_age_ms: u64,
     /// Once content has begun.
     pub schedule: Option<Schedule>,
@@ -92,6 +91,7 @@ pub struct Shared {
     pub unsubscribed: usize,
     pub unsubscribed_since: u64,
     pub refusal: Option<Refusal>,
+    /// That of the largest frames.
     filler: Bytes,
 }
 
@@ -102,13 +102,13 @@ impl Shared {
         let accounts: Vec<_> =
             tracks.map(|track| Account { track: track as u32, ..Account::default() }).collect();
         let broadcasts = plan.paths.len();
+        let frame_bytes = scenario.tracks.iter().map(|track| track.frame_bytes as usize);
         Shared {
             version,
             root,
-            frame_bytes: scenario.frame_bytes as usize,
             max_age_ms: scenario.max_age_ms,
             schedule: None,
-            next_frames: vec![0; scenario.tracks()],
+            next_frames: vec![0; plan.all_tracks().len()],
             agenda: Agenda::default(),
             unsubscribed: accounts.len(),
             unsubscribed_since: 0,
@@ -116,7 +116,7 @@ impl Shared {
             changed: vec![Changed::default(); broadcasts],
             asked_publishers: 0,
             refusal: None,
-            filler: frames::filler(scenario.frame_bytes as usize),
+            filler: frames::filler(frame_bytes.max().unwrap_or(STAMP_BYTES)),
             plan,
         }
     }
@@ -125,13 +125,13 @@ impl Shared {
     pub fn next_group(&self, track: usize) -> u64 {
         let Some(schedule) = &self.schedule else { return 0 };
         let next = self.next_frames[track];
-        let (group, place) = schedule.place(next);
+        let (group, place) = schedule.place(track, next);
         group + u64::from(place > 0)
     }
 
     /// A frame with what precedes it on its stream, and what follows its stamp.
     pub fn frame(&self, track: usize, number: u64, head: Vec<u8>) -> [Bytes; 2] {
-        let (_, place) = self.schedule().place(number);
+        let (_, place) = self.schedule().place(track, number);
         self.frame_of_stream(track, number, place == 0, head)
     }
 
@@ -148,8 +148,9 @@ impl Shared {
         let previous = if is_first { 0 } else { ms(number - 1) };
         let stamp = Stamp { intended: beat.at(number), number: number as u32 };
         let delta = ms(number) - previous;
-        frames::encode_frame(self.version, delta, stamp, self.frame_bytes, &mut head);
-        [Bytes::from(head), self.filler.clone()]
+        let frame_bytes = self.plan.track(track).frame_bytes as usize;
+        frames::encode_frame(self.version, delta, stamp, frame_bytes, &mut head);
+        [Bytes::from(head), self.filler.slice(..frame_bytes - STAMP_BYTES)]
     }
 
     fn schedule(&self) -> &Schedule {

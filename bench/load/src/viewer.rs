@@ -72,7 +72,7 @@ impl Viewer {
             broadcast: shared.plan.paths[broadcast as usize].clone(),
             track: shared.plan.track_name(track),
             preferences: Preferences {
-                priority: 128,
+                priority: shared.plan.track(track).priority,
                 max_age_ms: shared.max_age_ms,
                 group_start: None,
                 group_end: None,
@@ -188,7 +188,8 @@ impl Viewer {
             shared.measure.error(now, || "a group ended within a frame".to_owned());
             return;
         }
-        let frames = shared.schedule.as_ref().map_or(0, |schedule| schedule.frames_per_group());
+        let track = shared.measure.accounts[account as usize].track as usize;
+        let frames = u64::from(shared.plan.track(track).frames_per_group);
         if group.is_from_start && group.frames == frames {
             shared.measure.group(account as usize, group.first, group.last, now);
         }

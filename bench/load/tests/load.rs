@@ -114,6 +114,14 @@ fn users_publish_and_watch() {
 }
 
 #[test]
+fn tracks_that_differ_are_delivered_as_a_whole() {
+    let relay = Relay::start("**");
+    let fewer = ["--viewers", "3", "--watched-per-user", "2", "meeting"];
+    let lines = relay.measure(&[&SHORT[..], &fewer].concat());
+    check_whole(lines.last().unwrap(), 2 * (50 + 20) * 3 * 2);
+}
+
+#[test]
 fn announcements_are_all_heard() {
     let relay = Relay::start("**");
     for version in ["06", "05"] {
@@ -204,6 +212,7 @@ fn refusals_are_explained() {
         (&["--url", "https://127.0.0.1", "chat"], "must begin with moqt://"),
         (&["--url", "moqt://192.0.2.1:1", "chat"], "--tls-root"),
         (&["--find-max", "idle"], "nothing that could be late"),
+        (&["--rate", "5", "meeting"], "meeting: `rate` cannot be said"),
     ];
     for (args, expect) in usage {
         check_failure(&load(args), 2, expect);
