@@ -94,6 +94,21 @@ pub const OPEN_GROUPS_PER_PEER_MAX: usize = 4096;
 /// order, and not newest first: two frames of a video.
 pub const IN_SEQUENCE_DELAY: Duration = Duration::from_millis(50);
 
+/// Single groups that a publisher is asked for at once, and how much they may come to beside a live
+/// feed, or be one: released publishers send what is fetched first. After what they have brought the
+/// live feed has the uplink to itself for so many times as long, within this.
+pub const FETCHES_AT_ONCE: usize = 16;
+pub const FETCH_BYTES_BESIDE_LIVE: u64 = 512 << 10;
+pub const FETCH_REST_TIMES: u32 = 3;
+pub const FETCH_REST_MAX: Duration = Duration::from_secs(5);
+
+/// What a group of a track is taken to come to of which none has been seen.
+pub const GROUP_BYTES_GUESS: u64 = FETCH_BYTES_BESIDE_LIVE / FETCHES_AT_ONCE as u64;
+
+/// Fetches of one viewer that are under way: who does not read what has come is given no more. The
+/// rest waits in the order of asking.
+pub const FETCHES_PER_VIEWER: usize = 16;
+
 /// Streams of each kind that a new peer may have open. quinn-proto allocates a slot for each.
 pub const STREAMS_BIDI_START: u64 = 16;
 pub const STREAMS_UNI_START: u64 = 8;

@@ -18,7 +18,7 @@ use shardcast::shard::placement::home_of;
 use shardcast::shard::{CacheBounds, Setting, Shard};
 use shardcast::tls::Identity;
 use shardcast::track::demand::Demand;
-use shardcast::track::fetch::{Ask, FetchId};
+use shardcast::track::fetch::{Ask, Asker, FetchId};
 use shardcast::track::group::{FrameMark, Marks, Piece};
 use shardcast::track::serve::{Need, PullCommand};
 use shardcast::track::{Feed, Fetched, PullRef, TrackRef};
@@ -145,7 +145,7 @@ impl Home {
         let (key, route) = (self.key.clone(), self.route.clone());
         let fetch = FetchId(self.fetches);
         self.fetches += 1;
-        let ask = Ask { group, frame_start: 0, priority: 1 };
+        let ask = Ask { group, frame_start: 0, priority: 1, asker: Asker(1) };
         self.post.send(0, ToShard::Fetch { key, route, mirror: MIRROR, fetch, ask });
     }
 

@@ -1,13 +1,12 @@
 //! Fetching single groups from the peer, each on its own stream and as many at once as the peer
 //! grants streams (spec §4.13, §5.4). Which to fetch is decided at the track's home.
 
-use std::time::Instant;
-
 use bytes::BytesMut;
 
+use super::fetch_turns::Waits;
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Stream, Use};
-use crate::limits::ANSWER_TIMEOUT;
+use crate::limits::{ANSWER_TIMEOUT, CONTROL_BACKLOG_BYTES_MAX};
 use crate::track::fetch::{Ask, FetchId};
 use crate::track::group::{GroupEnd, Opening, Piece};
 use crate::track::scan::FrameScanner;
@@ -17,18 +16,14 @@ use crate::wire::{BidiType, Fetch, StreamCode, Version, encode_varint};
 /// One fetch of a track that is pulled through this session.
 #[derive(Debug)]
 pub(super) struct PullFetch {
-    id: FetchId,
     ask: Ask,
-    /// None while the peer grants no stream.
+    /// Its place among all of the session.
+    waits: Waits,
+    /// None before it is asked for.
     stream: Option<StreamId>,
-    /// When the publisher must have begun to answer.
-    pub answer_by: Option<Instant>,
-}
-
-impl PullFetch {
-    pub fn is_unsent(&self) -> bool {
-        self.stream.is_none()
-    }
+    has_begun: bool,
+    /// About how much was asked for.
+    bytes: u64,
 }
 
 /// The answer, being read.
@@ -55,20 +50,32 @@ impl Session {
             let news = Fetched::Failed(StreamCode::GOING_AWAY);
             return cx.effects.push(Effect::FetchFed { pull, fetch: id, news });
         }
-        let answer_by = Some(cx.now + ANSWER_TIMEOUT);
-        self.pulls[key].fetches.push(PullFetch { id, ask, stream: None, answer_by });
-        self.note_deadline(key);
-        self.open_pull(key, cx);
+        let waits = self.fetch_turns.enter(ask.asker, (key, id), cx.now + ANSWER_TIMEOUT);
+        let fetch = PullFetch { ask, waits, stream: None, has_begun: false, bytes: 0 };
+        self.pulls[key].fetches.insert(id, fetch);
+        self.open_fetches(cx);
+        self.note_fetch_deadline();
     }
 
-    /// Sends the requests of one pull that wait for a stream, as far as the peer grants any.
-    pub(super) fn open_fetches<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
-        let unsent = |fetch: &PullFetch| fetch.is_unsent();
-        while let Some(at) = self.pulls[key].fetches.iter().position(unsent) {
-            let Some(stream) = cx.streams.open_bidi() else { return };
+    /// Asks for groups whose turn it is, as far as the peer grants streams.
+    pub(super) fn open_fetches<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        let is_live = self.subscriptions > 0;
+        while let Some((key, id)) = self.fetch_turns.next() {
             let pull = &mut self.pulls[key];
-            let PullFetch { id, ask, .. } = pull.fetches[at];
-            pull.fetches[at].stream = Some(stream);
+            let bytes = pull.group_bytes;
+            // What viewers ask for must not cost a publisher its session: it waits its turn.
+            if !self.fetch_turns.has_room(cx.now, is_live, bytes)
+                || self.unsent_bytes > CONTROL_BACKLOG_BYTES_MAX / 2
+            {
+                return;
+            }
+            let Some(stream) = cx.streams.open_bidi() else { return };
+            self.fetch_turns.asked(bytes);
+            let Some(fetch) = pull.fetches.get_mut(&id) else { continue };
+            (fetch.stream, fetch.bytes) = (Some(stream), bytes);
+            // What is past is not more urgent than what is live. Not every publisher heeds that.
+            let most = pull.live_priority.unwrap_or(u8::MAX);
+            let ask = Ask { priority: fetch.ask.priority.min(most), ..fetch.ask };
             // Older publishers have no way to begin in mid-group.
             let names_frames = self.version >= Version::Lite06;
             let frame_start = if names_frames { ask.frame_start } else { 0 };
@@ -94,17 +101,10 @@ impl Session {
     }
 
     /// Gives up requests that have not been sent to a peer that leaves.
-    pub(super) fn refuse_unsent_fetches<S: Streams>(
-        &mut self,
-        key: usize,
-        cx: &mut Context<'_, S>,
-    ) {
-        let pull = self.pulls[key].name;
-        let unsent = self.pulls[key].fetches.extract_if(.., |fetch| fetch.is_unsent());
-        cx.effects.extend(unsent.map(|fetch| {
-            let news = Fetched::Failed(StreamCode::GOING_AWAY);
-            Effect::FetchFed { pull, fetch: fetch.id, news }
-        }));
+    pub(super) fn refuse_unsent_fetches<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        while let Some((key, id)) = self.fetch_turns.next() {
+            self.fail_pull_fetch(key, id, StreamCode::GOING_AWAY, cx);
+        }
     }
 
     /// Nobody waits for that group any more.
@@ -121,32 +121,37 @@ impl Session {
     }
 
     fn close_fetch<S: Streams>(&mut self, key: usize, id: FetchId, cx: &mut Context<'_, S>) {
-        let fetches = &mut self.pulls[key].fetches;
-        let Some(at) = fetches.iter().position(|fetch| fetch.id == id) else { return };
-        let fetch = fetches.swap_remove(at);
-        if let Some(stream) = fetch.stream {
-            self.forget_input(stream);
-            self.refuse(stream, StreamCode::CANCEL, cx);
-        }
+        let Some(fetch) = self.pulls[key].fetches.remove(&id) else { return };
+        let Some(stream) = fetch.stream else { return self.fetch_turns.withdraw(fetch.waits) };
+        self.fetch_turns.over(fetch.waits, fetch.bytes, cx.now, fetch.has_begun);
+        self.forget_input(stream);
+        self.refuse(stream, StreamCode::CANCEL, cx);
+        self.note_fetch_deadline();
     }
 
     pub(super) fn close_fetches<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
-        while let Some(id) = self.pulls[key].fetches.last().map(|fetch| fetch.id) {
+        while let Some((&id, _)) = self.pulls[key].fetches.first_key_value() {
             self.close_fetch(key, id, cx);
         }
     }
 
     /// Gives up fetches that the publisher has not begun to answer.
-    pub(super) fn time_out_fetches<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
-        let Some(pull) = self.pulls.get(key) else { return };
-        let name = pull.name;
-        let is_due = |fetch: &&PullFetch| fetch.answer_by.is_some_and(|by| by <= cx.now);
-        let due: Vec<FetchId> = pull.fetches.iter().filter(is_due).map(|fetch| fetch.id).collect();
-        for id in due {
-            self.close_fetch(key, id, cx);
-            let news = Fetched::Failed(StreamCode::CONTROL_TIMEOUT);
-            cx.effects.push(Effect::FetchFed { pull: name, fetch: id, news });
+    pub(super) fn time_out_fetches<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        while let Some((key, id)) = self.fetch_turns.due(cx.now) {
+            self.fail_pull_fetch(key, id, StreamCode::CONTROL_TIMEOUT, cx);
         }
+    }
+
+    fn fail_pull_fetch<S: Streams>(
+        &mut self,
+        key: usize,
+        id: FetchId,
+        code: StreamCode,
+        cx: &mut Context<'_, S>,
+    ) {
+        let pull = self.pulls[key].name;
+        self.close_fetch(key, id, cx);
+        cx.effects.push(Effect::FetchFed { pull, fetch: id, news: Fetched::Failed(code) });
     }
 
     /// Reads what has arrived of an answer and passes it on.
@@ -159,6 +164,7 @@ impl Session {
         let read = self.read_frames(id, &mut fetch.scanner, &[], ReadEnd::More, cx);
         let key = fetch.pull;
         let name = self.pulls[key].name;
+        self.pulls[key].note_group_bytes(fetch.scanner.bytes(), read.ends);
         let is_begun = fetch.opens.is_none();
         let news = match read.ends {
             Some(GroupEnd::Aborted(code)) if !is_begun => Some(Fetched::Failed(code)),
@@ -169,11 +175,12 @@ impl Session {
                 Some(Fetched::Pieces(vec![Piece { sequence, opens, bytes, marks, ends }]))
             }
         };
-        let fetches = &mut self.pulls[key].fetches;
-        let at = fetches.iter().position(|other| other.id == fetch.id);
+        let mut asked = self.pulls[key].fetches.get_mut(&fetch.id);
         if let Some(news) = news {
-            if let Some(at) = at {
-                fetches[at].answer_by = None;
+            if let Some(asked) = &mut asked
+                && !std::mem::replace(&mut asked.has_begun, true)
+            {
+                self.fetch_turns.begun(asked.waits, cx.now);
             }
             cx.effects.push(Effect::FetchFed { pull: name, fetch: fetch.id, news });
         }
@@ -185,8 +192,9 @@ impl Session {
             self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
             return;
         }
-        if let Some(at) = at {
-            fetches.swap_remove(at);
+        if let Some(asked) = self.pulls[key].fetches.remove(&fetch.id) {
+            self.fetch_turns.over(asked.waits, asked.bytes, cx.now, asked.has_begun);
+            self.note_fetch_deadline();
         }
         match read.ends {
             Some(GroupEnd::Finished) => self.finish(id, cx),

@@ -8,12 +8,22 @@ use super::order::RANKS;
 use super::outflow::{Flow, Outflow};
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Service, Session, Use};
+use crate::limits::FETCHES_PER_VIEWER;
 use crate::track::content::Content;
-use crate::track::fetch::Ask;
+use crate::track::fetch::{Ask, Asker};
 use crate::track::group::Form;
-use crate::wire::{Fetch, StreamCode};
+use crate::wire::{Fetch, Path, StreamCode};
 
-/// One fetch of the peer.
+/// One fetch of the peer that waits for others.
+#[derive(Debug)]
+pub(super) struct FetchQueued {
+    broadcast: Path,
+    track: Arc<str>,
+    ask: Ask,
+    frame_end: Option<u64>,
+}
+
+/// One that is under way.
 #[derive(Debug)]
 pub(super) struct FetchOut {
     ask: Ask,
@@ -31,11 +41,24 @@ impl Session {
     ) -> Result<Use, StreamCode> {
         let broadcast = self.absolute(&request.broadcast, &request.track)?;
         let Fetch { priority, group, frame_start, frame_end, .. } = request;
-        let ask = Ask { group, frame_start, priority };
-        self.fetches_out.insert(id, FetchOut { ask, frame_end, flow: None });
-        let track: Arc<str> = request.track.into();
-        cx.effects.push(Effect::FetchWanted { key: id, broadcast, track, ask });
+        let asker = Asker(u64::from(self.me.shard) << 32 | u64::from(self.me.slot));
+        let ask = Ask { group, frame_start, priority, asker };
+        let track = request.track.into();
+        self.fetches_queued.insert(id, FetchQueued { broadcast, track, ask, frame_end });
+        self.start_fetches(cx);
         Ok(Use::FetchRequest)
+    }
+
+    /// Goes on with those that wait, in the order in which their streams were opened, as far as there
+    /// is room.
+    fn start_fetches<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        while self.fetches_out.len() < FETCHES_PER_VIEWER
+            && let Some((key, queued)) = self.fetches_queued.pop_first()
+        {
+            let FetchQueued { broadcast, track, ask, frame_end } = queued;
+            self.fetches_out.insert(key, FetchOut { ask, frame_end, flow: None });
+            cx.effects.push(Effect::FetchWanted { key, broadcast, track, ask });
+        }
     }
 
     /// The peer has said its last word on a fetch stream. Before the answer it means that nobody
@@ -55,8 +78,10 @@ impl Session {
 
     /// Nobody waits for the answer any more.
     pub(super) fn drop_fetch<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
+        self.fetches_queued.remove(&id);
         if self.fetches_out.remove(&id).is_some() {
             cx.effects.push(Effect::Left { key: id });
+            self.start_fetches(cx);
         }
     }
 
@@ -85,6 +110,7 @@ impl Session {
         if self.fetches_out.remove(&key).is_some() {
             self.forget_input(key);
             self.refuse(key, code, cx);
+            self.start_fetches(cx);
         }
     }
 
@@ -107,6 +133,7 @@ impl Session {
                 self.fetches_out.remove(&key);
                 self.drain_input(key);
                 self.finish(key, cx);
+                self.start_fetches(cx);
             }
             Flow::Failed(code) => self.fail_fetch(key, code, cx),
         }

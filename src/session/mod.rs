@@ -12,6 +12,7 @@ mod datagrams;
 mod fake;
 mod fetch_in;
 mod fetch_out;
+mod fetch_turns;
 mod goaway;
 mod legacy;
 mod order;
@@ -23,6 +24,7 @@ pub mod streams;
 
 pub use serve::Service;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,7 +46,8 @@ use announce_out::AnnounceFeed;
 use control::Unsent;
 use datagrams::Allowance;
 use fetch_in::FetchIn;
-use fetch_out::FetchOut;
+use fetch_out::{FetchOut, FetchQueued};
+use fetch_turns::FetchTurns;
 use probe::Reports;
 use pull::{GroupIn, Pull};
 use serve::Served;
@@ -284,6 +287,7 @@ pub struct Session {
     open_groups: usize,
     /// There are so many that some subscription waits for others.
     crowded: bool,
+    fetches_queued: BTreeMap<StreamId, FetchQueued>,
     fetches_out: FxHashMap<StreamId, FetchOut>,
     allowance: Allowance,
     probes: FxHashMap<StreamId, Reports>,
@@ -299,6 +303,9 @@ pub struct Session {
     pull_keys: FxHashMap<PullRef, usize>,
     pull_ids: FxHashMap<u64, usize>,
     next_subscribe_id: u64,
+    /// Those that are open to the peer.
+    subscriptions: usize,
+    fetch_turns: FetchTurns,
     scratch: Vec<u8>,
 }
 
@@ -350,6 +357,7 @@ impl Session {
             served: FxHashMap::default(),
             open_groups: 0,
             crowded: false,
+            fetches_queued: BTreeMap::new(),
             fetches_out: FxHashMap::default(),
             allowance: Allowance::default(),
             probes: FxHashMap::default(),
@@ -362,6 +370,8 @@ impl Session {
             pull_keys: FxHashMap::default(),
             pull_ids: FxHashMap::default(),
             next_subscribe_id: 0,
+            subscriptions: 0,
+            fetch_turns: FetchTurns::default(),
             scratch: Vec::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! Pulling tracks from the peer: TRACK, SUBSCRIBE and the group streams that follow (spec §4.8,
 //! §5.4). What to pull is decided by the serve loop at the track's home.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,11 @@ use super::fetch_in::PullFetch;
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Step, Stream, Use};
 use crate::limits::{
-    ANSWER_TIMEOUT, CONTROL_BACKLOG_BYTES_MAX, PRIORITY_DEFAULT, READ_BYTES_PER_TURN, TAIL_GRACE,
-    TAIL_WAIT_MAX, TAIL_WAIT_MIN, TIMESCALE_DEFAULT, TRACK_MAX_AGE_MS_DEFAULT,
+    ANSWER_TIMEOUT, CONTROL_BACKLOG_BYTES_MAX, GROUP_BYTES_GUESS, PRIORITY_DEFAULT,
+    READ_BYTES_PER_TURN, TAIL_GRACE, TAIL_WAIT_MAX, TAIL_WAIT_MIN, TIMESCALE_DEFAULT,
+    TRACK_MAX_AGE_MS_DEFAULT,
 };
+use crate::track::fetch::FetchId;
 use crate::track::group::{GroupEnd, Marks, Opening, Piece};
 use crate::track::scan::{FrameScanner, Scale};
 use crate::track::seen::Seen;
@@ -46,7 +49,11 @@ pub(super) struct Pull {
     subscription: Option<Subscription>,
     /// The publisher has finished the track: there is nothing more to subscribe to.
     is_ended: bool,
-    pub fetches: Vec<PullFetch>,
+    pub fetches: BTreeMap<FetchId, PullFetch>,
+    /// How much viewers of the live feed want it, while there are any.
+    pub live_priority: Option<u8>,
+    /// What the last group came to, and the present one at least.
+    pub group_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -145,10 +152,15 @@ impl Pull {
         true
     }
 
+    /// A group has come to so much, and may go on.
+    pub fn note_group_bytes(&mut self, bytes: u64, ends: Option<GroupEnd>) {
+        let is_whole = ends == Some(GroupEnd::Finished);
+        self.group_bytes = if is_whole { bytes } else { self.group_bytes.max(bytes) };
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let tail = self.subscription.as_ref().and_then(|subscription| subscription.tail);
-        let fetches = self.fetches.iter().filter_map(|fetch| fetch.answer_by);
-        self.answer_by.into_iter().chain(tail).chain(fetches).min()
+        self.answer_by.into_iter().chain(tail).min()
     }
 }
 
@@ -202,7 +214,9 @@ impl Session {
             wanted: None,
             subscription: None,
             is_ended: false,
-            fetches: Vec::new(),
+            fetches: BTreeMap::new(),
+            live_priority: None,
+            group_bytes: GROUP_BYTES_GUESS,
         });
         self.pull_keys.insert(name, key);
         if has_track_stream {
@@ -222,13 +236,14 @@ impl Session {
     pub(super) fn open_pulls<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
         let waiting = |pull: &Pull| {
             let is_subscribing = pull.wanted.is_some() && pull.subscription.is_none();
-            pull.info_wanted || is_subscribing || pull.fetches.iter().any(PullFetch::is_unsent)
+            pull.info_wanted || is_subscribing
         };
         let keys: Vec<usize> =
             self.pulls.iter().filter(|(_, pull)| waiting(pull)).map(|(key, _)| key).collect();
         for key in keys {
             self.open_pull(key, cx);
         }
+        self.open_fetches(cx);
     }
 
     pub(super) fn open_pull<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
@@ -242,7 +257,6 @@ impl Session {
         if self.pulls[key].subscription.is_none() {
             self.open_subscription(key, cx);
         }
-        self.open_fetches(key, cx);
     }
 
     /// Gives up what was to be asked of a peer that leaves.
@@ -252,10 +266,9 @@ impl Session {
             let pull = &self.pulls[key];
             if pull.info_wanted || (pull.wanted.is_some() && pull.subscription.is_none()) {
                 self.pull_failed(key, StreamCode::GOING_AWAY, cx);
-            } else {
-                self.refuse_unsent_fetches(key, cx);
             }
         }
+        self.refuse_unsent_fetches(cx);
     }
 
     fn open_info<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
@@ -297,6 +310,7 @@ impl Session {
         };
         subscription.note_cap(&preferences, cx.now);
         pull.subscription = Some(subscription);
+        self.subscriptions += 1;
         if self.version >= Version::Lite05 {
             // Nothing answers there before the first group is known.
             pull.answer_by = None;
@@ -321,6 +335,7 @@ impl Session {
         if pull.is_ended {
             return;
         }
+        pull.live_priority = Some(wanted.priority);
         let Some(subscription) = &mut pull.subscription else {
             if self.is_leaving {
                 return self.pull_failed(key, StreamCode::GOING_AWAY, cx);
@@ -360,6 +375,7 @@ impl Session {
     fn pause<S: Streams>(&mut self, name: PullRef, wanted: Preferences, cx: &mut Context<'_, S>) {
         let Some(&key) = self.pull_keys.get(&name) else { return };
         let pull = &mut self.pulls[key];
+        pull.live_priority = None;
         match &mut pull.subscription {
             // It was not opened, and need not be.
             None => {
@@ -392,6 +408,7 @@ impl Session {
     /// Ends the subscription from our side; whatever still arrives for it is refused.
     fn end_subscription<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
         let Some(subscription) = self.pulls[key].subscription.take() else { return };
+        self.subscriptions -= 1;
         self.pull_ids.remove(&subscription.id);
         for group in subscription.open {
             self.forget_input(group);
@@ -584,16 +601,22 @@ impl Session {
                 self.pull_failed(key, StreamCode::CONTROL_TIMEOUT, cx);
             } else {
                 self.end_tail(key, cx);
-                self.time_out_fetches(key, cx);
             }
         }
+        self.time_out_fetches(cx);
         self.pull_deadline = self.pulls.iter().filter_map(|(_, pull)| pull.deadline()).min();
+        self.note_fetch_deadline();
         self.open_pulls(cx);
     }
 
     /// Makes sure that a pull's deadline is kept.
     pub(super) fn note_deadline(&mut self, key: usize) {
         let deadline = self.pulls.get(key).and_then(Pull::deadline);
+        self.pull_deadline = self.pull_deadline.into_iter().chain(deadline).min();
+    }
+
+    pub(super) fn note_fetch_deadline(&mut self) {
+        let deadline = self.fetch_turns.deadline();
         self.pull_deadline = self.pull_deadline.into_iter().chain(deadline).min();
     }
 
@@ -669,6 +692,7 @@ impl Session {
         let GroupHeader { subscribe_id, sequence, frame_start } = group.header;
         let is_first = !std::mem::replace(&mut group.is_announced, true);
         let pull = &mut self.pulls[group.pull];
+        pull.note_group_bytes(group.scanner.bytes(), read.ends);
         let opens = is_first.then(|| {
             let bounds = |known: &Subscription| known.bounds(sequence, cx.now);
             let is_bounded = pull.subscription.as_ref().is_some_and(bounds);

@@ -14,7 +14,7 @@ use super::Shard;
 use super::message::TrackKey;
 use super::tracks::{At, Fetcher, Place, Purpose, Who};
 use crate::limits::LISTING_PAGE_PATHS;
-use crate::track::fetch::Ask;
+use crate::track::fetch::{Ask, Asker};
 use crate::track::group::Piece;
 use crate::track::{Fetched, TrackRef};
 use crate::wire::{Path, StreamCode};
@@ -249,5 +249,6 @@ impl Shard {
 
 /// All of a group, after what viewers are waiting for.
 fn ask(group: u64) -> Ask {
-    Ask { group, frame_start: 0, priority: 0 }
+    // All of them together are as good as one viewer.
+    Ask { group, frame_start: 0, priority: 0, asker: Asker(u64::MAX) }
 }

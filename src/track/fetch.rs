@@ -12,6 +12,10 @@ use rustc_hash::FxHashMap;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct FetchId(pub u32);
 
+/// Who has asked, for taking turns: a number that others who ask at the time do not have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Asker(pub u64);
+
 /// What is wanted of a group: all of it from a frame on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ask {
@@ -19,6 +23,8 @@ pub struct Ask {
     pub frame_start: u64,
     /// Higher is more important.
     pub priority: u8,
+    /// The first of those who wait.
+    pub asker: Asker,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,7 +165,7 @@ mod tests {
     use super::*;
 
     fn ask(group: u64, frame_start: u64, priority: u8) -> Ask {
-        Ask { group, frame_start, priority }
+        Ask { group, frame_start, priority, asker: Asker(1) }
     }
 
     #[test]

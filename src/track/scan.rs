@@ -92,6 +92,11 @@ impl FrameScanner {
         Ok(())
     }
 
+    /// What the frames that have begun come to.
+    pub fn bytes(&self) -> u64 {
+        self.offset
+    }
+
     /// Frames that have begun.
     pub fn frames(&self) -> u32 {
         self.frames

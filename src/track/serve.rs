@@ -737,6 +737,7 @@ fn grace(content: &Content) -> Duration {
 mod tests {
     use super::*;
     use crate::route::RouteId;
+    use crate::track::fetch::Asker;
     use crate::track::group::{FrameMark, GroupEnd, Marks, Opening};
     use crate::wire::{Cost, Hops, TrackInfo};
     use bytes::Bytes;
@@ -822,7 +823,7 @@ mod tests {
         }
 
         fn ask(&mut self, group: u64) -> FetchId {
-            self.fetches.join(Ask { group, frame_start: 0, priority: 9 })
+            self.fetches.join(Ask { group, frame_start: 0, priority: 9, asker: Asker(1) })
         }
 
         fn know(&mut self) {
