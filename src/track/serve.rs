@@ -393,9 +393,8 @@ impl ServeLoop {
     fn splice(&mut self, piece: Piece) -> SmallVec<[Feed; 1]> {
         let sequence = piece.sequence;
         let Some(splice) = self.splices.get_mut(&sequence) else {
-            let is_known = piece.opens.is_some() && !self.seen.insert(sequence);
-            // Readers have had it, even if it is not here any more.
-            if is_known && self.resume.is_some() {
+            // Readers may have had it, even if it is not here any more.
+            if piece.opens.is_some() && !self.seen.insert(sequence) {
                 return SmallVec::new();
             }
             return smallvec![Feed::Piece(piece)];
@@ -1170,6 +1169,11 @@ mod tests {
         assert!(play.content.get_group(2, 0).is_none());
         play.group(3, WHOLE);
         assert!(play.content.get_group(3, 0).is_some());
+        // Nor while nobody wants any more: a pause may call for what is old.
+        play.group(4, Some(GroupEnd::Aborted(StreamCode::INTERNAL)));
+        play.wants(None);
+        play.check("1 pause at Some(4)");
+        assert_eq!(play.told(Feed::Piece(piece(4, 0, WHOLE))), "");
     }
 
     #[test]
