@@ -190,11 +190,13 @@ enum Then {
     IsSilent,
     /// It says what the track is like, and no more.
     OnlyAnswers,
+    /// Another run, of no group.
+    EndsAgain,
 }
 
 #[test]
 fn where_nothing_new_comes_what_is_held_is_all_there_is() {
-    for then in [Then::Refuses, Then::IsSilent, Then::OnlyAnswers] {
+    for then in [Then::Refuses, Then::IsSilent, Then::OnlyAnswers, Then::EndsAgain] {
         everywhere(|mut s| {
             let old = s.watch(0);
             s.w.run(SOON);
@@ -203,8 +205,10 @@ fn where_nothing_new_comes_what_is_held_is_all_there_is() {
             s.w.run(ms(1500));
             let context = format!("{} {then:?}", s.context());
             assert_eq!(s.w.sub(old).end, Some(End::Finished), "{context}");
-            let source = s.w.source(s.cam);
+            let run = if then == Then::EndsAgain { s.w.rerun(s.cam) } else { s.cam };
+            let source = s.w.source(run);
             match then {
+                Then::EndsAgain => s.w.finish(run, 0),
                 Then::Refuses => source.refuses = Some(StreamCode::NOT_FOUND.0),
                 Then::IsSilent if s.publisher <= Lite04 => {
                     source.never_answers = Some(BidiType::Subscribe);

@@ -246,12 +246,12 @@ impl Shard {
         true
     }
 
-    /// Something new has come of a track that had ended.
-    fn note_revived(&mut self, slot: usize) {
+    /// Something new has come of a track that had ended. Gives what was said of its end before.
+    fn note_revived(&mut self, slot: usize) -> Option<Feed> {
         let track = &mut self.tracks.slab[slot];
-        if track.before.take().is_some() {
-            track.content.forget_fetched();
-        }
+        let before = track.before.take()?;
+        track.content.forget_fetched();
+        before.end.map(Feed::Final)
     }
 
     /// Notes whether anybody uses a track. At home what is open upstream is kept for the linger
@@ -319,12 +319,18 @@ impl Shard {
         let Some(slot) = self.current(pull) else { return };
         let name = self.tracks.name(slot);
         let track = &mut self.tracks.slab[slot];
+        // Where nothing comes before it, what is held of the old one is served with its own end.
+        if let (Feed::Final(end), Some(before)) = (&feed, &mut track.before) {
+            before.end = Some(*end);
+            return;
+        }
         let Place::Home { serve, .. } = &mut track.place else { return };
+        let mut withheld = None;
         let feed = match feed {
             Feed::Failed(_) if serve.ends_if_lost() => Feed::Ended,
             Feed::Failed(code) => return self.publisher_failed(now, slot, code),
             Feed::Start(_) | Feed::Piece(_) | Feed::Datagram(_) => {
-                self.note_revived(slot);
+                withheld = self.note_revived(slot);
                 feed
             }
             Feed::Ended if track.before.is_some() && self.fall_back(now, slot) => return,
@@ -346,7 +352,7 @@ impl Shard {
         let was_lifted = serve.is_lifted();
         let told = serve.admit(now, feed, &track.content);
         let has_proven = was_lifted && !serve.is_lifted();
-        for feed in told {
+        for feed in told.into_iter().chain(withheld) {
             if let Some(slot) = self.tracks.slot(name) {
                 self.feed(now, slot, feed);
             }

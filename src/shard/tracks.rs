@@ -50,6 +50,8 @@ pub(super) struct Predecessor {
     pub track: TrackRef,
     /// When nothing new is taken to come; none before the publisher is asked.
     pub until: Option<Instant>,
+    /// Where the publisher has said that what is new ends, of which nothing has come.
+    pub end: Option<u64>,
 }
 
 impl Reader {
@@ -276,7 +278,7 @@ impl Tracks {
             }
             if !has_failed && !is_another {
                 let track = self.name(slot);
-                before = Some(Predecessor { track, until: None });
+                before = Some(Predecessor { track, until: None, end: None });
             }
         }
         let home = home_of(key.broadcast.as_str(), &key.name, self.shards);
