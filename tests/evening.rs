@@ -364,12 +364,9 @@ impl Evening {
                 let newest = recent
                     .filter_map(|number| {
                         let seen = &subscription.groups[number];
-                        let first = seen.frames.first()?;
-                        let is_it = |group: &&Group| {
-                            group.frames.first().is_some_and(|made| made.payload == first.payload)
-                        };
-                        let is_known = source.groups.values().rev().take(25).any(|g| is_it(&g));
-                        is_known.then_some(seen.came[0])
+                        let came = *seen.came.first()?;
+                        let number = source.number_of(&seen.frames)?;
+                        (number + 25 >= source.order.len() as u64).then_some(came)
                     })
                     .max();
                 assert!(

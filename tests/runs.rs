@@ -100,18 +100,10 @@ impl Scene {
     /// arrival.
     fn got_of(&self, sub: Sub, run: Track) -> Vec<u64> {
         let source = &self.w.peers[run.peer].sources[run.source];
-        let is_of = |frames: &[Frame], group: &Group| {
-            frames.len() == group.frames.len()
-                && frames.iter().zip(&group.frames).all(|(a, b)| a.payload == b.payload)
-        };
         let known = self.w.sub(sub);
         let seen = known.arrivals.iter().map(|sequence| &known.groups[sequence]);
         let whole = seen.filter(|seen| seen.end == Some(End::Finished));
-        let of_run = whole.filter_map(|seen| {
-            let mut groups = source.groups.iter();
-            groups.find(|(_, group)| is_of(&seen.frames, group)).map(|(sequence, _)| *sequence)
-        });
-        of_run.collect()
+        whole.filter_map(|seen| source.number_of(&seen.frames)).collect()
     }
 
     fn context(&self) -> String {

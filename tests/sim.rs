@@ -1788,6 +1788,10 @@ struct Tally {
     fetches: usize,
     /// Publishers that went on with what another one had begun.
     takeovers: usize,
+    /// Runs of players that viewers have seen, other than the first of a track.
+    runs: usize,
+    /// Viewers that went on with another run in the middle of a subscription.
+    went_on: usize,
 }
 
 struct Troupe {
@@ -1796,7 +1800,7 @@ struct Troupe {
     tracks: Vec<Track>,
     /// Each of the tracks, with every other way to it.
     ways: Vec<Track>,
-    /// The next sequence of each track.
+    /// The next sequence of each track, where its publisher is no player.
     next: Vec<u64>,
 }
 
@@ -1817,15 +1821,34 @@ impl Troupe {
 
     fn add_publisher(&mut self, path: &str) {
         let hop = if self.r.one_in(4) { 0 } else { 5000 + self.w.peers.len() as u64 };
+        let is_player = self.r.one_in(3);
         let spec = Spec { is_hasty: self.r.one_in(3), ..self.spec().hop(hop) };
-        let peer = self.w.arrive(spec);
+        let peer = self.w.arrive(if is_player { player_like(spec) } else { spec });
         self.w.peers[peer].announce(path, &[], Cost::ZERO);
+        self.add_tracks(peer, path);
+    }
+
+    fn add_tracks(&mut self, peer: usize, path: &str) {
         for track in ["video", "audio"] {
             let track = self.w.track(peer, path, track);
             self.tracks.push(track);
             self.ways.push(track);
             self.next.push(0);
         }
+    }
+
+    fn is_player(&self, track: Track) -> bool {
+        self.w.peers[track.peer].spec.is_player
+    }
+
+    /// A track as it is published now, and the next sequence of that.
+    fn present(&self, index: usize) -> (Track, u64) {
+        let track = self.w.current(self.tracks[index]);
+        if !self.is_player(track) {
+            return (track, self.next[index]);
+        }
+        let order = &self.w.peers[track.peer].sources[track.source].order;
+        (track, order.last().map_or(0, |last| last + 1))
     }
 
     /// Somebody else who brings what a publisher makes.
@@ -1839,15 +1862,32 @@ impl Troupe {
         }
         let version = self.r.pick(&[Lite04, Lite05, Lite06]);
         let spec = Spec { version, ..self.spec().hop(5000 + self.w.peers.len() as u64) };
+        if self.is_player(track) {
+            self.add_player(track, spec);
+            return Some(());
+        }
         let peer = self.w.second_way(track, spec).peer;
         let sources = 0..self.w.peers[peer].sources.len();
         self.ways.extend(sources.map(|source| Track { peer, source }));
         Some(())
     }
 
+    /// The same player in another session: it numbers its groups by itself.
+    fn add_player(&mut self, track: Track, spec: Spec) {
+        let hops = [self.w.peers[track.peer].spec.setup.hop];
+        let path = self.w.source(track).path.clone();
+        // What one brings that leaves, nobody goes on with.
+        if self.w.peers[track.peer].is_leaving() {
+            self.w.unsettle(track.peer);
+        }
+        let peer = self.w.arrive(player_like(spec));
+        self.w.peers[peer].announce(&path, &hops, Cost::ZERO);
+        self.add_tracks(peer, &path);
+    }
+
     fn some_way(&mut self) -> Option<Track> {
         let way = self.r.pick(&self.ways);
-        self.w.peers[way.peer].is_up().then_some(way)
+        self.w.peers[way.peer].is_up().then_some(self.w.current(way))
     }
 
     fn some_get(&mut self) -> Option<Get> {
@@ -1858,8 +1898,9 @@ impl Troupe {
 
     /// A group that is there, that comes, that is long gone, or that was a datagram.
     fn want(&mut self, track: usize, version: Version) -> Want {
-        let mut group = self.next[track].saturating_sub(self.r.below(8)) + self.r.below(3);
-        let groups = &self.w.source(self.tracks[track]).groups;
+        let (present, next) = self.present(track);
+        let mut group = next.saturating_sub(self.r.below(8)) + self.r.below(3);
+        let groups = &self.w.source(present).groups;
         let recent: Vec<u64> = groups.keys().rev().take(6).copied().collect();
         if !recent.is_empty() && !self.r.one_in(4) {
             group = self.r.pick(&recent);
@@ -1936,7 +1977,7 @@ impl Troupe {
     }
 
     fn wanted(&mut self, track: usize, version: Version) -> Preferences {
-        let near = self.next[track].saturating_sub(2) + self.r.below(4);
+        let near = self.present(track).1.saturating_sub(2) + self.r.below(4);
         let wanted = match self.r.below(6) {
             0 => range(near, None),
             1 => range(near, near + self.r.below(6)),
@@ -2028,6 +2069,9 @@ impl Troupe {
             72 => self.add_way()?,
             73 if self.r.one_in(3) => {
                 let way = self.some_way()?;
+                if self.is_player(way) {
+                    self.w.unsettle(way.peer);
+                }
                 self.w.peers[way.peer].go_away();
             }
             74..120 => self.publish()?,
@@ -2080,22 +2124,29 @@ impl Troupe {
 
     fn publish(&mut self) -> Option<()> {
         let index = self.r.below(self.tracks.len() as u64) as usize;
-        let track = self.tracks[index];
+        let (track, next) = self.present(index);
         let mut prints = self.w.prints(track).into_iter();
         if !prints.any(|print| self.w.peers[print.peer].is_up())
             || self.w.source(track).end.is_some()
         {
             return None;
         }
-        let is_open = |(_, group): &(&u64, &Group)| group.end.is_none();
-        let open: Vec<u64> =
-            self.w.source(track).groups.iter().filter(is_open).map(|(s, _)| *s).collect();
+        let is_player = self.is_player(track);
+        let open = self.open_groups(track);
+        // A player makes what it is asked for.
+        if is_player && !self.w.peers[track.peer].is_feeding(track.source) {
+            return None;
+        }
+        if is_player && self.r.one_in(30) {
+            self.end_run(track, next);
+            return Some(());
+        }
         if open.is_empty() || self.r.one_in(3) {
             // Now and then one is left out.
-            let sequence = self.next[index] + u64::from(self.r.one_in(10));
+            let sequence = next + u64::from(!is_player && self.r.one_in(10));
             self.next[index] = sequence + 1;
             self.w.open_group(track, sequence);
-            for _ in 0..self.r.below(3) {
+            for _ in 0..self.r.below(3) + u64::from(is_player) {
                 self.write(track, sequence);
             }
             if self.r.one_in(2) {
@@ -2115,16 +2166,32 @@ impl Troupe {
         Some(())
     }
 
+    fn open_groups(&mut self, track: Track) -> Vec<u64> {
+        let groups = self.w.source(track).groups.iter();
+        groups.filter(|(_, group)| group.end.is_none()).map(|(sequence, _)| *sequence).collect()
+    }
+
     fn write(&mut self, track: Track, sequence: u64) {
         let size = self.r.pick(&[0, 1, 100, 100, 1500, 8000, 30_000]);
+        // Which run it is of is to be seen.
+        let size = if self.is_player(track) { size.max(FRAME_BYTES_TELLING) } else { size };
         self.w.frame(track, sequence, size);
+    }
+
+    /// As when a microphone is switched off.
+    fn end_run(&mut self, track: Track, next: u64) {
+        for sequence in self.open_groups(track) {
+            self.w.end_group(track, sequence, End::Finished);
+        }
+        self.w.finish(track, next);
     }
 
     fn publish_datagrams(&mut self) -> Option<()> {
         let index = self.r.below(self.tracks.len() as u64) as usize;
         let track = self.tracks[index];
         let is_up = self.w.peers[track.peer].is_up();
-        if !is_up || self.w.source(track).end.is_some() {
+        // Players have none.
+        if !is_up || self.is_player(track) || self.w.source(track).end.is_some() {
             return None;
         }
         for _ in 0..1 + self.r.below(6) {
@@ -2166,9 +2233,11 @@ impl Troupe {
             let Weather { latency, .. } = peer.spec.weather;
             peer.spec.weather = Weather { latency, ..Weather::FAIR };
         }
-        for way in self.ways.clone() {
-            let source = self.w.source(way);
-            (source.refuses_fetch, source.fetch_pace) = (None, None);
+        for peer in &mut self.w.peers {
+            for source in &mut peer.sources {
+                peer.is_dirty = true;
+                (source.refuses_fetch, source.fetch_pace) = (None, None);
+            }
         }
         self.w.run(ms(8000));
         self.w.judge_all();
@@ -2191,6 +2260,9 @@ impl Troupe {
             !is_first(way) && asked.iter().any(|(_, asked)| matches!(asked, Asked::Subscribe(..)))
         };
         tally.takeovers += self.ways.iter().filter(has_taken_over).count();
+        let (runs, went_on) = self.w.runs_shown();
+        tally.runs += runs;
+        tally.went_on += went_on;
     }
 
     fn finale(&mut self) {
@@ -2198,21 +2270,28 @@ impl Troupe {
             self.w.peers[peer].read_groups(true);
         }
         for index in 0..self.tracks.len() {
-            let track = self.tracks[index];
+            let (track, next) = self.present(index);
             if self.r.one_in(3) {
                 continue;
             }
-            let is_open = |(_, group): &(&u64, &Group)| group.end.is_none();
-            let open: Vec<u64> =
-                self.w.source(track).groups.iter().filter(is_open).map(|(s, _)| *s).collect();
-            open.into_iter().for_each(|sequence| self.w.end_group(track, sequence, End::Finished));
             if self.r.one_in(2) {
-                self.w.finish(track, self.next[index]);
+                self.end_run(track, next);
+                continue;
+            }
+            for sequence in self.open_groups(track) {
+                self.w.end_group(track, sequence, End::Finished);
             }
         }
         self.calm();
         self.w.run(ms(7000));
     }
+}
+
+/// A player whose groups arrive in order: one that overtakes the first of its run may seem to go on
+/// with the run before.
+fn player_like(spec: Spec) -> Spec {
+    let weather = Weather { jitter: Duration::ZERO, lost_up: 0, ..spec.weather };
+    Spec { is_player: true, weather, ..spec }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -2241,10 +2320,12 @@ fn random_peers_under_random_faults() {
     }
     println!("{tally:?} in {count} plays");
     assert!(failed.is_empty(), "seeds {failed:?} failed");
-    let Tally { groups, datagrams, fetches, takeovers } = tally;
+    let Tally { groups, datagrams, fetches, takeovers, runs, went_on } = tally;
     let is_rich = groups > 10 * count
         && 2 * datagrams > count
         && fetches > 2 * count
-        && 10 * takeovers > count;
+        && 10 * takeovers > count
+        && 10 * runs > count
+        && 40 * went_on > count;
     assert!(is_rich || count < 100, "{tally:?} in {count} plays");
 }

@@ -50,7 +50,7 @@ pub struct Spec {
     /// Writes what comes to its mind; nobody looks at what it gets.
     pub is_rude: bool,
     /// As a publisher: does as the released players do. Every subscription is a run of its own, with
-    /// numbers from 0, and of updates nothing but the priority is heeded.
+    /// numbers from 0, which is given as it comes: neither bounds nor updates are heeded.
     pub is_player: bool,
 }
 
@@ -143,7 +143,8 @@ pub struct Source {
     pub datagrams: Vec<(u64, Frame)>,
     /// Exclusive, once the track is finished.
     pub end: Option<u64>,
-    was_subscribed: bool,
+    /// When the relay has last subscribed to it.
+    pub subscribed_at: Option<Instant>,
     /// The relay has moved the bounds of a subscription, or has subscribed again: what it holds
     /// may have gaps.
     pub bounds_moved: bool,
@@ -152,8 +153,8 @@ pub struct Source {
     /// Groups and the frames up to which the relay once wanted them: one that has no more may look
     /// as if it had been cut off.
     pub once_capped: BTreeSet<(u64, usize)>,
-    /// How it has given up what it owed.
-    pub broken: Vec<End>,
+    /// When it has given up what it owed.
+    pub broken: Vec<Instant>,
     /// Groups, and what a FETCH of them failed with here or may fail with for its slowness.
     pub failed: BTreeSet<(u64, u64)>,
 }
@@ -281,6 +282,7 @@ pub struct Subscription {
     stream: u64,
     pub path: String,
     pub track: String,
+    pub asked_at: Instant,
     pub wanted: Preferences,
     pub updates: usize,
     /// What it wanted before.
@@ -302,11 +304,26 @@ pub struct Subscription {
     pub touched: BTreeSet<u64>,
     /// Nor its end.
     pub has_ended: bool,
-    /// Groups that must come, because they began when all knew of this subscription.
-    pub owed: BTreeSet<u64>,
+    /// The films that it has had groups of. Publishers of one broadcast may begin the numbers anew,
+    /// and for a viewer in the middle of it they go on.
+    pub runs: BTreeMap<u64, Shown>,
+    /// Groups that must come, by film and number there, because they began when all knew of this
+    /// subscription.
+    pub owed: BTreeSet<(u64, u64)>,
     /// The same of datagrams, which nothing could lose.
     pub owed_datagrams: BTreeSet<u64>,
-    pub is_settled: bool,
+    /// The film whose publisher everybody knows to bring it what it wants.
+    pub settled: Option<u64>,
+}
+
+/// What a viewer has had of a film.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// How much higher it counts than the publisher.
+    pub shift: u64,
+    /// The lowest number that it has had a group of this film under, and one past the highest.
+    pub first: u64,
+    pub end: u64,
 }
 
 /// A stream that a play writes by hand.
@@ -400,8 +417,8 @@ pub struct Peer {
     /// On lite-01 and 02: the stream of the SETUP exchange, and whether the relay has answered.
     pub session_stream: Option<u64>,
     pub is_answered: bool,
-    /// It has sent GOAWAY.
-    pub is_leaving: bool,
+    /// When it has sent GOAWAY.
+    pub left_at: Option<Instant>,
     // As a publisher.
     pub sources: Vec<Source>,
     claims: BTreeMap<Path, Claim>,
@@ -514,7 +531,7 @@ impl Peer {
             relay_setup: None,
             session_stream: None,
             is_answered: false,
-            is_leaving: false,
+            left_at: None,
             sources: Vec::new(),
             claims: BTreeMap::new(),
             feeds: BTreeMap::new(),
@@ -589,7 +606,7 @@ impl Peer {
             order: Vec::new(),
             datagrams: Vec::new(),
             end: None,
-            was_subscribed: false,
+            subscribed_at: None,
             bounds_moved: false,
             capped: BTreeSet::new(),
             once_capped: BTreeSet::new(),
@@ -602,20 +619,36 @@ impl Peer {
     /// The run of a track that a player gives to a new subscription: another one, unless it has been
     /// given to nobody.
     fn player_source(&mut self, last: usize) -> usize {
-        let Source { film, path, track, was_subscribed, end, .. } = &self.sources[last];
-        if !was_subscribed && end.is_none() {
+        let Source { film, path, track, subscribed_at, end, .. } = &self.sources[last];
+        if subscribed_at.is_none() && end.is_none() {
             return last;
         }
+        let (film, path, track) = (*film, path.clone(), track.clone());
+        for group in self.sources[last].groups.values_mut() {
+            group.end.get_or_insert(End::Reset(StreamCode::CANCEL.0));
+        }
         let film = film >> 48 << 48 | (self.sources.len() as u64) << 40;
-        let (path, track) = (path.clone(), track.clone());
         self.add_source(film, &path, &track)
+    }
+
+    /// Whether it brings the relay whatever is made of a source.
+    pub fn is_feeding(&self, source: usize) -> bool {
+        let feeds = |upstream: &Upstream| upstream.source == source && !upstream.fin_sent;
+        self.is_up() && self.sources[source].end.is_none() && self.upstreams.values().any(feeds)
+    }
+
+    /// Where a broadcast comes from in the first place, if that has a name.
+    pub fn origin(&self, path: &str) -> Option<u64> {
+        let claim = self.claims.get(&Path::parse(path).ok()?)?;
+        let first = claim.hops.first().copied().unwrap_or(self.spec.setup.hop);
+        (first != 0).then_some(first)
     }
 
     /// Gives up what it owes to subscriptions of a source: resets them, or says FIN without END.
     /// Groups that are open stay so, or are reset too.
     pub fn break_subscriptions(&mut self, source: usize, end: End, cuts_groups: bool) {
         self.is_dirty = true;
-        self.sources[source].broken.push(end);
+        self.sources[source].broken.push(self.now);
         let is_meant = |(_, upstream): &(&u64, &Upstream)| upstream.source == source;
         let meant: Vec<u64> = self.upstreams.iter().filter(is_meant).map(|(id, _)| *id).collect();
         for id in meant {
@@ -632,7 +665,7 @@ impl Peer {
 
     /// Ends what it still owes to every FETCH of a source, within a frame of `size` bytes.
     pub fn cut_fetches(&mut self, source: usize, size: u64) {
-        self.sources[source].broken.push(End::Finished);
+        self.sources[source].broken.push(self.now);
         let is_meant = |(_, reply): &(&u64, &Reply)| reply.source == source;
         let meant: Vec<u64> = self.replies.iter().filter(is_meant).map(|(id, _)| *id).collect();
         for id in meant {
@@ -717,7 +750,13 @@ impl Peer {
         self.infos.len() - 1
     }
 
-    pub fn subscribe(&mut self, path: &str, track: &str, wanted: Preferences) -> usize {
+    pub fn subscribe(
+        &mut self,
+        path: &str,
+        track: &str,
+        wanted: Preferences,
+        now: Instant,
+    ) -> usize {
         let index = self.subscriptions.len();
         let wanted = match self.version {
             // There the wire says no more than this.
@@ -740,6 +779,7 @@ impl Peer {
             stream,
             path: path.to_owned(),
             track: track.to_owned(),
+            asked_at: now,
             wanted,
             updates: 0,
             wanted_before: Vec::new(),
@@ -755,9 +795,10 @@ impl Peer {
             datagrams_judged: 0,
             touched: BTreeSet::new(),
             has_ended: false,
+            runs: BTreeMap::new(),
             owed: BTreeSet::new(),
             owed_datagrams: BTreeSet::new(),
-            is_settled: false,
+            settled: None,
         });
         self.send(stream, &bytes, false);
         index
@@ -772,14 +813,18 @@ impl Peer {
         let begins_anew = self.version <= Version::Lite05
             && subscription.wanted.group_start.is_some()
             && wanted.group_start.is_none();
-        let groups = &subscription.groups;
-        subscription.owed.retain(|sequence| !begins_anew || groups.contains_key(sequence));
+        let (groups, runs) = (&subscription.groups, &subscription.runs);
+        subscription.owed.retain(|(film, sequence)| {
+            // Where that is unknown, it cannot be said whether it is still wanted.
+            let number = runs.get(film).map(|shown| sequence + shown.shift);
+            let is_known = |number: &u64| !begins_anew || groups.contains_key(number);
+            number.is_some_and(|number| covers(&wanted, number) && is_known(&number))
+        });
         let before = std::mem::replace(&mut subscription.wanted, wanted);
         subscription.wanted_before.push(before);
         subscription.updates += 1;
         subscription.was_capped |= wanted.frame_end.is_some();
-        subscription.is_settled = false;
-        subscription.owed.retain(|sequence| covers(&wanted, *sequence));
+        subscription.settled = None;
         subscription.owed_datagrams.retain(|sequence| covers(&wanted, *sequence));
         let stream = subscription.stream;
         let mut bytes = Vec::new();
@@ -837,12 +882,16 @@ impl Peer {
 
     /// Asks the relay to move elsewhere, once, where the wire has a word for it.
     pub fn go_away(&mut self) {
-        if self.version < Version::Lite04 || self.is_leaving {
+        if self.version < Version::Lite04 || self.is_leaving() {
             return;
         }
         let mut bytes = vec![BidiType::Goaway as u8];
         Goaway::default().encode(&mut bytes);
-        self.is_leaving = self.try_raw(Dir::Bi, &bytes, true).is_some();
+        self.left_at = self.try_raw(Dir::Bi, &bytes, true).map(|_| self.now);
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.left_at.is_some()
     }
 
     /// None without stream credit.
@@ -1362,7 +1411,8 @@ impl Peer {
         if known.groups.contains_key(&sequence) {
             faults.push(format!("GROUP {sequence} a second time for subscription {subscribe_id}"));
         }
-        if known.end == Some(End::Finished) {
+        // Or before it, where this end has let it lie.
+        if known.end == Some(End::Finished) && !self.was_slow {
             faults.push(format!("GROUP {sequence} after the end of subscription {subscribe_id}"));
         }
         if known.track_end.is_some_and(|end| sequence >= end) {
@@ -1497,8 +1547,11 @@ impl Peer {
             return Err(format!("subscribe id {subscribe_id} used again"));
         }
         let mut source = self.source_of(&broadcast, &track);
+        let mut wanted = wanted;
         if let Some(last) = source.filter(|_| self.spec.is_player) {
             source = Some(self.player_source(last));
+            let (group_start, group_end, frame_start, frame_end) = (None, None, 0, None);
+            wanted = Preferences { group_start, group_end, frame_start, frame_end, ..wanted };
         }
         let refusal = source.map_or(Some(StreamCode::NOT_FOUND.0), |s| self.sources[s].refuses);
         let (None, Some(source)) = (refusal, source) else {
@@ -1519,7 +1572,7 @@ impl Peer {
         };
         let source = &mut self.sources[source];
         upstream.position(self.version, source, true);
-        source.bounds_moved |= std::mem::replace(&mut source.was_subscribed, true);
+        source.bounds_moved |= source.subscribed_at.replace(self.now).is_some();
         self.upstreams.insert(id, upstream);
         Ok(Use::Upstream)
     }
@@ -2006,6 +2059,16 @@ pub fn covers(wanted: &Preferences, sequence: u64) -> bool {
 }
 
 impl Source {
+    /// The number here of the newest group that begins with these frames.
+    pub fn number_of(&self, frames: &[Frame]) -> Option<u64> {
+        let is_it = |group: &Group| {
+            let mut pairs = frames.iter().zip(&group.frames);
+            frames.len() <= group.frames.len() && pairs.all(|(a, b)| a.payload == b.payload)
+        };
+        let mut newest_first = self.groups.iter().rev();
+        newest_first.find(|(_, group)| is_it(group)).map(|(sequence, _)| *sequence)
+    }
+
     /// Spec §4.10: how far the newest timestamp is ahead of the group right after this one.
     pub fn is_old(&self, sequence: u64, max_age_ms: u64) -> bool {
         let Some((_, next)) = self.groups.range(sequence + 1..).next() else { return false };

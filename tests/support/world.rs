@@ -16,6 +16,7 @@ use quinn_proto::Dir;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use shardcast::limits::{
     ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
+    MISSING_GRACE_MAX, TAIL_WAIT_MAX,
 };
 use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, CongestionControl, Keys};
 use shardcast::session::Policy;
@@ -31,8 +32,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::network::{History, Network, Port, Random, To, Weather};
 use super::peer::{
-    AGES, Asked, End, Fetched, Frame, Group, Peer, Seen, Source, Spec, State, Subscription, Want,
-    covers,
+    AGES, Asked, End, Fetched, Frame, Group, Peer, Seen, Shown, Source, Spec, State, Subscription,
+    Want, covers,
 };
 
 /// The relay's hop id.
@@ -51,6 +52,12 @@ const DATAGRAM_BYTES_SURE: usize = 1000;
 /// the idle timeout anew (RFC 9000 §10.1).
 pub const LOSS_NOTICED: Duration =
     IDLE_TIMEOUT.saturating_add(KEEP_ALIVE).saturating_add(Duration::from_secs(1));
+
+/// Every shard knows of what one has heard, whatever its mail has to wait for.
+const EVERYWHERE: Duration = Duration::from_secs(3);
+
+/// A frame of no fewer bytes is of one group alone.
+pub const FRAME_BYTES_TELLING: usize = 8;
 
 pub fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -154,6 +161,8 @@ pub struct World {
     /// Groups that viewers had to get, and got; the same of datagrams.
     pub groups_confirmed: usize,
     pub datagrams_confirmed: usize,
+    /// When a viewer first had something of each film.
+    shown_at: BTreeMap<u64, Instant>,
     /// The way into each shard from outside.
     outsides: Vec<Outside<ToShard>>,
     unread: Arc<Unread>,
@@ -340,6 +349,7 @@ impl World {
                 || stage.cache.duration < CACHE_DURATION_DEFAULT,
             groups_confirmed: 0,
             datagrams_confirmed: 0,
+            shown_at: BTreeMap::new(),
             outsides,
             unread: Unread::new(1 << 30),
             guests: 0,
@@ -700,19 +710,23 @@ impl World {
     }
 
     pub fn open_group(&mut self, track: Track, sequence: u64) {
+        let name = self.source(track).track.clone();
+        self.note(track.peer, &format!("opens group {sequence} of {name}"));
         for print in self.prints(track) {
             let source = self.source(print);
             source.groups.insert(sequence, Group::default());
             source.order.push(sequence);
         }
+        let film = self.source(track).film;
         self.owe(track, sequence, |_, known| {
-            known.owed.insert(sequence);
+            known.owed.insert((film, sequence));
         });
     }
 
     /// Whoever is known everywhere to want a group of this number is owed it.
     fn owe(&mut self, track: Track, sequence: u64, owe: impl Fn(&Spec, &mut Subscription)) {
-        let Source { path, track: name, .. } = &self.peers[track.peer].sources[track.source];
+        let Source { film, path, track: name, .. } = &self.peers[track.peer].sources[track.source];
+        let film = *film;
         let (path, name) = (self.peers[track.peer].absolute(path), name.clone());
         for peer in &mut self.peers {
             let root = peer.absolute("");
@@ -720,7 +734,7 @@ impl World {
                 let is_same = known.track == name
                     && root.join(&Path::parse(&known.path).expect("valid")).ok().as_ref()
                         == Some(&path);
-                if is_same && known.is_settled && covers(&known.wanted, sequence) {
+                if is_same && known.settled == Some(film) && known.covers(film, sequence) {
                     owe(&peer.spec, known);
                 }
             }
@@ -787,6 +801,8 @@ impl World {
 
     /// No group at or above `end` will follow.
     pub fn finish(&mut self, track: Track, end: u64) {
+        let name = self.source(track).track.clone();
+        self.note(track.peer, &format!("ends {name} at {end}"));
         for print in self.prints(track) {
             self.source(print).end = Some(end);
         }
@@ -801,7 +817,7 @@ impl World {
     }
 
     /// Content that was under way from this publisher may be lost with it.
-    fn unsettle(&mut self, publisher: usize) {
+    pub fn unsettle(&mut self, publisher: usize) {
         let absolute =
             |source: &Source| (self.peers[publisher].absolute(&source.path), source.track.clone());
         let lost: Vec<(Path, String)> =
@@ -813,7 +829,7 @@ impl World {
                 if lost.contains(&(path, known.track.clone())) {
                     known.owed.clear();
                     known.owed_datagrams.clear();
-                    known.is_settled = false;
+                    known.settled = None;
                 }
             }
         }
@@ -831,7 +847,7 @@ impl World {
     // ---- viewing ----
 
     pub fn subscribe(&mut self, peer: usize, path: &str, track: &str, wanted: Preferences) -> Sub {
-        Sub { peer, index: self.peers[peer].subscribe(path, track, wanted) }
+        Sub { peer, index: self.peers[peer].subscribe(path, track, wanted, self.now) }
     }
 
     pub fn sub(&self, sub: Sub) -> &Subscription {
@@ -877,16 +893,51 @@ impl World {
                 continue;
             }
             for index in 0..self.peers[peer].subscriptions.len() {
-                let known = &self.peers[peer].subscriptions[index];
-                // Of a loss that nobody has noticed yet, not everybody knows.
-                let is_noticed = |at: Instant| self.now >= at + LOSS_NOTICED;
-                let sources = self.sources(peer, &known.path, &known.track);
-                let mut lost = sources.iter().filter_map(|(at, _)| self.peers[*at].lost_at);
-                let is_sure = sources.len() == 1 || lost.all(is_noticed);
-                let is_settled = known.end.is_none() && !known.has_left && is_sure;
-                self.peers[peer].subscriptions[index].is_settled = is_settled;
+                let film = self.film_for(peer, index);
+                let are_players = film.is_some_and(|film| self.is_of_player(film));
+                let known = &mut self.peers[peer].subscriptions[index];
+                known.settled = film;
+                if let Some(film) = film.filter(|_| !are_players) {
+                    known.runs.entry(film).or_insert(Shown { shift: 0, first: u64::MAX, end: 0 });
+                }
             }
         }
+    }
+
+    fn is_of_player(&self, film: u64) -> bool {
+        let has_it = |peer: &&Peer| peer.sources.iter().any(|source| source.film == film);
+        self.peers.iter().find(has_it).is_some_and(|peer| peer.spec.is_player)
+    }
+
+    /// The film that a subscription is fed, if that is sure.
+    fn film_for(&self, peer: usize, index: usize) -> Option<u64> {
+        let known = &self.peers[peer].subscriptions[index];
+        let sources = self.sources(peer, &known.path, &known.track);
+        // Of a loss that nobody has noticed yet, not everybody knows.
+        let is_noticed = |at: Instant| self.now >= at + LOSS_NOTICED;
+        let mut lost = sources.iter().filter_map(|(at, _)| self.peers[*at].lost_at);
+        let is_sure = sources.len() == 1 || lost.all(is_noticed);
+        if known.end.is_some() || known.has_left || !is_sure {
+            return None;
+        }
+        if are_one_film(&sources) && !self.peers[sources.first()?.0].spec.is_player {
+            return Some(sources.first()?.1.film);
+        }
+        let is_known = |at: Instant| self.now >= at + EVERYWHERE;
+        let mut fed = sources.iter().filter(|(at, source)| {
+            let mut its = self.peers[*at].sources.iter();
+            let index = its.position(|other| other.film == source.film);
+            index.is_some_and(|index| self.peers[*at].is_feeding(index))
+        });
+        let (_, source) = fed.next()?;
+        let begun = source.subscribed_at?;
+        let is_known = is_known(begun) && is_known(known.asked_at);
+        // Something may wait of a run that has ended: a tail, or what is above the viewer's end.
+        let is_past = self.now > begun + TAIL_WAIT_MAX + EVERYWHERE;
+        let goes_on = is_past && known.wanted.group_end.is_none()
+            || known.asked_at > begun + EVERYWHERE
+            || known.runs.contains_key(&source.film);
+        (fed.next().is_none() && is_known && goes_on).then_some(source.film)
     }
 
     /// The groups that a viewer has complete, in order of arrival.
@@ -937,7 +988,12 @@ impl World {
             let touched = std::mem::take(&mut known.touched);
             let has_ended = std::mem::take(&mut known.has_ended) && !known.has_left;
             for sequence in touched {
-                if let Err(what) = self.judge_group(peer, index, sequence) {
+                let shown = self.judge_group(peer, index, sequence);
+                let verdict = shown.and_then(|(film, its)| match film {
+                    Some(film) => self.note_shown((peer, index), film, sequence, its),
+                    None => Ok(()),
+                });
+                if let Err(what) = verdict {
                     panic!(
                         "at {:?}: {} subscription {index} of {}: group {sequence}: {what}",
                         self.since_start(),
@@ -998,24 +1054,139 @@ impl World {
         self.peers[peer].subscriptions[index].datagrams_judged = count;
     }
 
-    fn judge_group(&self, peer: usize, index: usize, sequence: u64) -> Result<(), String> {
+    /// Finds out which group a viewer was given under some number: its number as its publisher
+    /// counts, and the film, if what there is of it tells.
+    fn judge_group(
+        &self,
+        peer: usize,
+        index: usize,
+        sequence: u64,
+    ) -> Result<(Option<u64>, u64), String> {
         let known = &self.peers[peer].subscriptions[index];
         let sources = self.sources(peer, &known.path, &known.track);
-        let compare = |&(at, source): &(usize, &Source)| {
-            self.compare(peer, known, (sequence, sequence), at, source)
-        };
+        let seen = &known.groups[&sequence];
+        let tells = |frame: &Frame| frame.payload.len() >= FRAME_BYTES_TELLING;
+        let tells = are_one_film(&sources) || seen.frames.iter().any(tells);
+        let mut complaints = Vec::new();
         // Most likely it is of the present run.
-        let verdict = one_holds(sources.iter().rev().map(compare));
-        // Numbers of later runs go on for a viewer that has seen earlier ones.
-        let have_runs = sources.iter().any(|(_, other)| other.film != sources[0].1.film);
-        if verdict.is_ok() || !have_runs {
-            return verdict;
+        for &(at, source) in sources.iter().rev() {
+            let numbers = match known.runs.get(&source.film) {
+                Some(shown) => [sequence.checked_sub(shown.shift), None],
+                None if are_one_film(&sources) => [Some(sequence), None],
+                None => [Some(sequence), source.number_of(&seen.frames)],
+            };
+            for its in numbers.into_iter().flatten().filter(|its| *its <= sequence) {
+                match self.compare(peer, known, (sequence, its), at, source) {
+                    Ok(()) => return Ok((tells.then_some(source.film), its)),
+                    Err(what) => complaints.push(format!("{what} by {:x} as {its}", source.film)),
+                }
+            }
         }
-        let shifted = sources.iter().rev().flat_map(|&(at, source)| {
-            let lower = source.groups.range(..sequence).map(|(sequence, _)| *sequence);
-            lower.map(move |its| self.compare(peer, known, (sequence, its), at, source))
+        // Nothing says whose it was.
+        let was_nothing = seen.frames.is_empty() && seen.end != Some(End::Finished);
+        match was_nothing && !are_one_film(&sources) {
+            true => Ok((None, 0)),
+            false => Err(complaints.join("; ")),
+        }
+    }
+
+    /// A viewer sees each run under numbers that go on from the one before, and who comes when a run
+    /// is known sees that under its own numbers, and nothing that was before.
+    fn note_shown(
+        &mut self,
+        (peer, index): (usize, usize),
+        film: u64,
+        number: u64,
+        its: u64,
+    ) -> Result<(), String> {
+        let shown_at = *self.shown_at.entry(film).or_insert(self.now);
+        let known = &self.peers[peer].subscriptions[index];
+        let shift = number - its;
+        let mut shown = Shown { shift, first: number, end: number + 1 };
+        if let Some(Shown { first, end, .. }) = known.runs.get(&film) {
+            (shown.first, shown.end) = (shown.first.min(*first), shown.end.max(*end));
+        }
+        for (other, before) in known.runs.iter().filter(|(other, _)| **other != film) {
+            let (lower, upper) =
+                if before.first < number { (before, &shown) } else { (&shown, before) };
+            // Where the publisher of the one has gone on with the numbers of the other, both count alike.
+            let is_sound = lower.shift == upper.shift || lower.end <= upper.shift;
+            if lower.shift > upper.shift || lower.end > upper.first || !is_sound {
+                return Err(format!("run {film:x} is {shown:?}, and {other:x} {before:?}"));
+            }
+        }
+        if !known.runs.contains_key(&film) {
+            let sources = self.sources(peer, &known.path, &known.track);
+            let of = |film: u64| sources.iter().find(|(_, source)| source.film == film);
+            let &(at, source) = of(film).ok_or("nobody publishes this")?;
+            if self.is_past(&sources, (at, source), known.asked_at) {
+                return Err("is of a run that is past".to_owned());
+            }
+            if shift > 0 && known.asked_at > shown_at + EVERYWHERE {
+                return Err(format!("is shown {shift} higher to a newcomer"));
+            }
+            let used = |source: &Source| source.end.max(source.order.iter().max().map(|n| n + 1));
+            let others = sources.iter().filter(|(_, other)| other.film != film);
+            let used: u64 = others.filter_map(|(_, other)| used(other)).sum();
+            if shift > used {
+                return Err(format!("is shown {shift} higher, and {used} numbers were used"));
+            }
+            for (other, shown) in &known.runs {
+                let is_later =
+                    of(*other).is_some_and(|(_, o)| o.subscribed_at > source.subscribed_at);
+                if is_later != (shown.first > number) {
+                    return Err(format!("runs {film:x} and {other:x} are in the wrong order"));
+                }
+            }
+        }
+        self.peers[peer].subscriptions[index].runs.insert(film, shown);
+        Ok(())
+    }
+
+    /// Runs of players that viewers have seen beside the first of each track; and how often one went on
+    /// with another run in mid-subscription.
+    pub fn runs_shown(&self) -> (usize, usize) {
+        let players = self.peers.iter().filter(|peer| peer.spec.is_player);
+        let is_later = |peer: &Peer, at: usize| {
+            let Source { path, track, .. } = &peer.sources[at];
+            peer.sources[..at].iter().any(|before| before.path == *path && before.track == *track)
+        };
+        let is_shown = |peer: &Peer, at: usize| self.shown_at.contains_key(&peer.sources[at].film);
+        let runs = players.map(|peer| {
+            let sources = 0..peer.sources.len();
+            sources.filter(|at| is_later(peer, *at) && is_shown(peer, *at)).count()
         });
-        one_holds(shifted).or(verdict)
+        let known = self.peers.iter().flat_map(|peer| &peer.subscriptions);
+        let went_on = known.flat_map(|known| known.runs.values()).filter(|shown| shown.shift > 0);
+        (runs.sum(), went_on.count())
+    }
+
+    /// Whether everybody knew by then that the publisher has begun another run.
+    fn is_past(
+        &self,
+        sources: &[(usize, &Source)],
+        (at, source): (usize, &Source),
+        then: Instant,
+    ) -> bool {
+        let is_known = |film| self.shown_at.get(film).is_some_and(|at| then > *at + EVERYWHERE);
+        let is_next = |(its, other): &&(usize, &Source)| {
+            // What no subscription has ever been to is nobody's run yet.
+            let was_begun = source.subscribed_at.is_some() || *its == at;
+            was_begun && other.film != source.film && other.subscribed_at > source.subscribed_at
+        };
+        let mut next = sources.iter().filter(is_next);
+        self.are_one_broadcast(sources) && next.any(|(_, other)| is_known(&other.film))
+    }
+
+    /// Whether whoever publishes this has it from the same origin.
+    fn are_one_broadcast(&self, sources: &[(usize, &Source)]) -> bool {
+        let Some(&(first, source)) = sources.first() else { return false };
+        let origin = self.peers[first].origin(&source.path);
+        let is_same = |(at, other): &(usize, &Source)| {
+            let is_named = origin.is_some() && self.peers[*at].origin(&other.path) == origin;
+            *at == first || other.film == source.film || is_named
+        };
+        sources.iter().all(is_same)
     }
 
     fn compare(
@@ -1070,9 +1241,13 @@ impl World {
                 // By whoever went on with it, too.
                 let ways = self.sources(peer, &known.path, &known.track);
                 let is_broken = ways.iter().any(|(_, way)| !way.broken.is_empty());
-                // Too old for the one who goes on, it ends as the first one did.
+                // Too old for the one who goes on, nothing that it has, or not asked for any more, it
+                // ends as the first one did.
+                let is_alone = self.groups_expire
+                    || publisher.spec.is_player
+                    || !covers(&known.wanted, sequence);
                 let is_away =
-                    self.groups_expire && publisher.is_leaving && code == StreamCode::GOING_AWAY.0;
+                    is_alone && publisher.is_leaving() && code == StreamCode::GOING_AWAY.0;
                 // The rest of it is nowhere to be had.
                 let is_capped = source.capped.contains(&its)
                     || source.once_capped.contains(&(its, group.frames.len()));
@@ -1090,17 +1265,20 @@ impl World {
     fn judge_cut(&self, peer: usize, index: usize) {
         let known = &self.peers[peer].subscriptions[index];
         let sources = self.sources(peer, &known.path, &known.track);
-        let Some((_, first)) = sources.first() else { return };
-        if sources.len() < 2 || sources.iter().any(|(_, other)| other.film != first.film) {
+        let Some(&(first, _)) = sources.first() else { return };
+        let has_another = sources.iter().any(|(publisher, _)| *publisher != first);
+        if !has_another || !self.are_one_broadcast(&sources) {
             return;
         }
-        for (publisher, source) in sources {
-            let publisher = &self.peers[publisher];
+        for &(at, source) in &sources {
+            let publisher = &self.peers[at];
             // Announced for long enough that every shard knows of it.
             let is_known = publisher.up_at.is_some_and(|at| self.now >= at + ms(3000));
+            let has_broken =
+                |(its, other): &(usize, &Source)| *its == at && !other.broken.is_empty();
             let is_sound = publisher.is_up()
-                && !publisher.is_leaving
-                && source.broken.is_empty()
+                && !publisher.is_leaving()
+                && !sources.iter().any(has_broken)
                 && source.refuses.is_none();
             assert!(
                 !is_known || !is_sound || source.never_answers.is_some(),
@@ -1125,8 +1303,11 @@ impl World {
         if sources.is_empty() && matches!(known.seen.end, Some(End::Reset(_))) {
             return Ok(());
         }
-        let compare = |(at, source)| self.compare_fetched(peer, known, at, source);
-        one_holds(sources.into_iter().map(compare))
+        let present =
+            |&&source: &&(usize, &Source)| !self.is_past(&sources, source, known.asked_at);
+        let compare =
+            |&(at, source): &(usize, &Source)| self.compare_fetched(peer, known, at, source);
+        one_holds(sources.iter().filter(present).map(compare))
     }
 
     fn compare_fetched(
@@ -1174,7 +1355,7 @@ impl World {
                 // It cannot be asked, so what the relay lacks, or has had for too long, is not there.
                 let is_brief = publisher.version <= Version::Lite04
                     && [StreamCode::NOT_FOUND.0, StreamCode::OLD.0].contains(&code);
-                let is_away = publisher.is_leaving && code == StreamCode::GOING_AWAY.0;
+                let is_away = publisher.is_leaving() && code == StreamCode::GOING_AWAY.0;
                 // A feed that cannot be paused ends with its last viewer, and what it was bringing.
                 let is_cut = publisher.version <= Version::Lite02 && code == StreamCode::CANCEL.0;
                 // Not every shard knew of it.
@@ -1202,16 +1383,24 @@ impl World {
             known.track
         );
         let Some(&(_, source)) = sources.first() else { return 0 };
-        if sources.iter().any(|(_, other)| other.film != source.film) {
+        if !self.are_one_broadcast(&sources) {
             return 0;
         }
         let versions = sources.iter().map(|(publisher, _)| self.peers[*publisher].version);
         let oldest = versions.min().expect("there is one at least");
         if known.end == Some(End::Finished) {
-            assert!(source.end.is_some(), "{who} ended, and the track has not");
-            if viewer.version.min(oldest) >= Version::Lite05 {
-                assert_eq!(known.track_end, source.end, "{who}: END");
-            }
+            let is_told = viewer.version.min(oldest) >= Version::Lite05;
+            let is_end = |(_, source): &(usize, &Source)| {
+                let Some(end) = source.end else { return false };
+                let before = known.runs.values().map(|shown| shown.end).max().unwrap_or(0);
+                !is_told
+                    || match known.runs.get(&source.film) {
+                        Some(shown) => known.track_end == Some(end + shown.shift),
+                        None => known.track_end >= Some(end + before),
+                    }
+            };
+            let (end, runs) = (known.track_end, &known.runs);
+            assert!(sources.iter().any(is_end), "{who} ended at {end:?} of {runs:?}");
         }
         // Without a gap in what the relay asked for, START is where it begins and all else follows.
         let is_plain = known.updates == 0 && !source.bounds_moved && sources.len() == 1;
@@ -1224,18 +1413,28 @@ impl World {
         // Nothing stays open that is over, unless its publisher is gone and nobody knows it yet.
         let mut lost = sources.iter().filter_map(|(publisher, _)| self.peers[*publisher].lost_at);
         let is_sure = lost.all(|at| self.now >= at + LOSS_NOTICED);
-        let of_the_film = |peer: &Peer| peer.sources.iter().any(|s| s.film == source.film);
-        let has_another = self.peers.iter().filter(|peer| of_the_film(peer)).count() > 1;
-        // What was reset before another publisher went on, or is too old, is not brought by that
-        // one: nobody can tell that it will not come, before anything later does.
-        let is_over = |sequence: &u64| {
-            source.groups.get(sequence).is_some_and(|group| match group.end {
+        let of_film = |film: u64| sources.iter().find(|(_, source)| source.film == film);
+        // What another publisher was to go on with, and cannot, is given up in time.
+        let has_another = sources.iter().any(|(at, _)| *at != sources[0].0);
+        let is_quiet = sources.iter().all(|source| self.is_quiet(source));
+        let is_over = |number: u64| {
+            let Some((film, its)) = known.origin(number) else { return false };
+            // It goes on with another run.
+            if known.runs.values().any(|shown| shown.shift > number) {
+                return true;
+            }
+            let Some((at, source)) = of_film(film) else { return false };
+            let is_alone = self.peers[*at].spec.is_player;
+            let end = source.groups.get(&its).and_then(|group| group.end);
+            let is_brought = match end {
                 Some(End::Reset(_)) => !has_another,
-                _ if has_another && source.is_old(*sequence, known.wanted.max_age_ms) => false,
-                end => end.is_some(),
-            })
+                _ => !source.is_old(its, known.wanted.max_age_ms) && !is_alone,
+            };
+            let is_lost = is_alone && !self.peers[*at].is_up();
+            let is_over = if is_lost { is_quiet } else { is_quiet || is_brought || !has_another };
+            is_over && (end.is_some() || is_lost)
         };
-        let is_open = |(sequence, seen): &(&u64, &Seen)| seen.end.is_none() && is_over(sequence);
+        let is_open = |(number, seen): &(&u64, &Seen)| seen.end.is_none() && is_over(**number);
         let open = known.groups.iter().find(is_open).filter(|_| viewer.reads_groups && is_sure);
         let open = open.map(|(sequence, _)| sequence);
         assert!(open.is_none(), "{who}: group {open:?} is still open");
@@ -1252,20 +1451,25 @@ impl World {
             return 0;
         }
         let lowest = known.start.or(known.groups.keys().next().copied());
+        let mut due = known.owed.clone();
+        if is_plain && !is_brief {
+            let from_start = |sequence: &u64| {
+                lowest.is_some_and(|lowest| *sequence >= lowest) && covers(&known.wanted, *sequence)
+            };
+            let groups = source.groups.keys().copied().filter(from_start);
+            due.extend(groups.map(|sequence| (source.film, sequence)));
+        }
         let mut confirmed = 0;
-        for (sequence, group) in &source.groups {
+        for (film, sequence) in due {
+            let Some(group) = of_film(film).and_then(|(_, s)| s.groups.get(&sequence)) else {
+                continue;
+            };
+            let number = known.runs.get(&film).map(|shown| sequence + shown.shift);
             // Where a feed without START begins is what arrives first.
-            if !is_told && lowest.is_none_or(|lowest| *sequence < lowest) {
+            if !is_told && lowest.is_none_or(|lowest| number.is_none_or(|number| number < lowest)) {
                 continue;
             }
-            let from_start = is_plain
-                && !is_brief
-                && lowest.is_some_and(|lowest| *sequence >= lowest)
-                && covers(&known.wanted, *sequence);
-            if !from_start && !known.owed.contains(sequence) {
-                continue;
-            }
-            let seen = known.groups.get(sequence);
+            let seen = number.and_then(|number| known.groups.get(&number));
             if is_brief && seen.is_some_and(|seen| seen.end == Some(End::Reset(StreamCode::OLD.0)))
             {
                 continue;
@@ -1274,10 +1478,11 @@ impl World {
             match group.end {
                 Some(End::Finished) => assert!(
                     seen.is_some_and(|seen| seen.end == Some(End::Finished)),
-                    "{who} lacks group {sequence}: {:?}, START {:?}, has {:?}",
+                    "{who} lacks group {sequence} of {film:x} as {number:?}: {:?}, START {:?}, has {:?} of {:?}",
                     seen.map(|seen| (seen.frames.len(), seen.end)),
                     known.start,
-                    known.arrivals
+                    known.arrivals,
+                    known.runs,
                 ),
                 // What was reset need not arrive at all.
                 Some(End::Reset(_)) => {}
@@ -1294,6 +1499,16 @@ impl World {
         confirmed
     }
 
+    /// Nothing has happened to a publisher for so long that who goes on instead has brought what it
+    /// can, and the rest is given up.
+    fn is_quiet(&self, (at, source): &(usize, &Source)) -> bool {
+        let peer = &self.peers[*at];
+        let noticed = peer.lost_at.map(|at| at + LOSS_NOTICED);
+        let told = peer.up_at.into_iter().chain(peer.left_at).chain(source.broken.iter().copied());
+        let last = told.map(|at| at + EVERYWHERE).chain(noticed).max();
+        last.is_none_or(|last| self.now >= last + MISSING_GRACE_MAX + EVERYWHERE)
+    }
+
     /// Everything has calmed down: every viewer that is still there must have all it is owed,
     /// and those whose publisher is gone must know it.
     pub fn judge_all(&mut self) {
@@ -1308,7 +1523,9 @@ impl World {
                 }
                 match self.gone(peer, &known.path, &known.track) {
                     Some(at) => assert!(
-                        known.end.is_some() || self.now < at + LOSS_NOTICED,
+                        known.end.is_some()
+                            || self.now < at + LOSS_NOTICED
+                            || self.is_parked(peer, known),
                         "{} subscription {index} has not heard that its publisher is gone",
                         self.peers[peer].name
                     ),
@@ -1322,6 +1539,16 @@ impl World {
                 self.judge_fetch_over(peer, index);
             }
         }
+    }
+
+    /// Whether a track has ended, and a viewer may still ask for some of it, wherever its publisher is.
+    fn is_parked(&self, peer: usize, known: &Subscription) -> bool {
+        let sources = self.sources(peer, &known.path, &known.track);
+        let mut ends = sources.iter().filter_map(|(_, source)| {
+            let shift = known.runs.get(&source.film).map_or(0, |shown| shown.shift);
+            Some(source.end? + shift)
+        });
+        known.wanted.group_end.is_some_and(|last| ends.any(|end| end > last + 1))
     }
 
     /// No datagram is missing that nothing could lose.
@@ -1341,15 +1568,12 @@ impl World {
         );
     }
 
-    /// When the last publisher of a film was lost, if there is one film and nobody has it now.
+    /// When the last publisher of a broadcast was lost, if it is one and nobody has it now.
     fn gone(&self, peer: usize, path: &str, track: &str) -> Option<Instant> {
         let sources = self.sources(peer, path, track);
-        let (_, first) = sources.first()?;
-        let lost = |(at, other): &(usize, &Source)| {
-            self.peers[*at].lost_at.filter(|_| other.film == first.film)
-        };
-        let lost: Option<Vec<Instant>> = sources.iter().map(lost).collect();
-        lost?.into_iter().max()
+        let is_one = self.are_one_broadcast(&sources);
+        let lost = sources.iter().map(|(at, _)| self.peers[*at].lost_at.filter(|_| is_one));
+        lost.collect::<Option<Vec<Instant>>>()?.into_iter().max()
     }
 
     /// A fetch that is still open waits for somebody who is to be waited for.
@@ -1374,7 +1598,11 @@ impl World {
             is_held || group.is_some_and(|group| group.end.is_none())
         });
         // One that is lost, and not known to be, may have been about to answer.
-        let is_mourned = |(at, _): &(usize, &Source)| self.peers[*at].lost_at.is_some_and(is_early);
+        // Nor is what it had begun given up before another one has had time to go on with it.
+        let patience = LOSS_NOTICED + MISSING_GRACE_MAX + EVERYWHERE;
+        let is_mourned = |(at, _): &(usize, &Source)| {
+            self.peers[*at].lost_at.is_some_and(|at| self.now < at + patience)
+        };
         let is_waiting = is_growing || sources.iter().any(is_mourned);
         assert!(is_waiting || is_early(known.asked_at), "{who} is never answered");
     }
@@ -1464,6 +1692,28 @@ fn one_holds(verdicts: impl Iterator<Item = Result<(), String>>) -> Result<(), S
         }
     }
     worst
+}
+
+/// Whether all of these have the same frames.
+fn are_one_film(sources: &[(usize, &Source)]) -> bool {
+    sources.windows(2).all(|pair| pair[0].1.film == pair[1].1.film)
+}
+
+impl Subscription {
+    /// Whether it asks for a group of a film, as far as that can be told.
+    fn covers(&self, film: u64, sequence: u64) -> bool {
+        match self.runs.get(&film) {
+            Some(shown) => covers(&self.wanted, sequence + shown.shift),
+            None => self.wanted.group_start.is_none() && self.wanted.group_end.is_none(),
+        }
+    }
+
+    /// The film that a number is of, and the number there.
+    fn origin(&self, number: u64) -> Option<(u64, u64)> {
+        let holds = |shown: &Shown| (shown.first..shown.end).contains(&number);
+        let (film, shown) = self.runs.iter().find(|(_, shown)| holds(shown))?;
+        Some((*film, number - shown.shift))
+    }
 }
 
 impl Seen {
