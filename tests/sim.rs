@@ -2322,7 +2322,7 @@ fn random_peers_under_random_faults() {
     assert!(failed.is_empty(), "seeds {failed:?} failed");
     let Tally { groups, datagrams, fetches, takeovers, runs, went_on } = tally;
     let is_rich = groups > 10 * count
-        && 2 * datagrams > count
+        && 4 * datagrams > count
         && fetches > 2 * count
         && 10 * takeovers > count
         && 10 * runs > count
