@@ -306,6 +306,37 @@ fn a_publisher_that_says_fin_early_still_owes_its_groups() {
     }
 }
 
+/// A publisher that drops its track, or hangs up, takes nothing back of what it has brought whole,
+/// however far that has come on its way to viewers.
+#[test]
+fn what_came_whole_is_delivered_though_its_publisher_gives_up() {
+    let ways: [fn(&mut World, Track); 2] =
+        [|w, cam| w.break_off(cam, End::Reset(0x41), false), |w, cam| w.hang_up(cam.peer)];
+    for (version, gives_up) in VERSIONS.into_iter().flat_map(|v| ways.map(|way| (v, way))) {
+        for home in 0..2 {
+            let mut w = world(2);
+            let track = homed(PATH, home, 2);
+            let cam = w.publisher(version, 0, PATH, &track);
+            let far = Weather { latency: ms(200), ..Weather::FAIR };
+            let ann = w.join(Spec { weather: far, ..Spec::new(version, 1) });
+            let sub = w.subscribe(ann, PATH, &track, live());
+            w.run(ms(1500));
+            // The viewer's congestion window takes a small part of each.
+            (0..3).for_each(|sequence| w.group(cam, sequence, &[100 << 10]));
+            w.run(ms(300));
+            w.open_group(cam, 3);
+            w.frame(cam, 3, 10);
+            w.run(ms(100));
+            assert!(w.got(sub).is_empty(), "{version}: too early to show anything");
+            gives_up(&mut w, cam);
+            w.run(ms(6000));
+            assert_eq!(w.got_sorted(sub), [0, 1, 2], "{version}, home {home}");
+            assert!(matches!(w.sub(sub).end, Some(End::Reset(_))), "{version}, home {home}");
+            w.end();
+        }
+    }
+}
+
 // ---- what the publisher sees ----
 
 #[test]

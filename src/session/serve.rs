@@ -202,11 +202,6 @@ impl Session {
             return self.serve_fetch(key, content, cx);
         }
         let Some(mut served) = self.served.remove(&key) else { return Service::Over };
-        if let Some(Outcome::Failed(code)) = content.outcome {
-            self.served.insert(key, served);
-            self.fail_subscription(key, code, cx);
-            return Service::Over;
-        }
         self.open_groups -= served.open.len();
         let is_over = self.serve_groups(key, &mut served, content, cx);
         self.open_groups += served.open.len();
@@ -215,9 +210,14 @@ impl Session {
             self.served.insert(key, served);
             return Service::Continues;
         }
-        // The peer's own FIN may still follow.
-        self.drain_input(key);
-        self.finish(key, cx);
+        if let Some(Outcome::Failed(code)) = content.outcome {
+            self.forget_input(key);
+            self.refuse(key, code, cx);
+        } else {
+            // The peer's own FIN may still follow.
+            self.drain_input(key);
+            self.finish(key, cx);
+        }
         Service::Over
     }
 
@@ -230,7 +230,10 @@ impl Session {
     ) -> bool {
         let emits_range = self.version >= Version::Lite05;
         let mut responses = Vec::new();
-        let (Some(cursor), Some(_)) = (&mut served.cursor, &content.info) else { return false };
+        let has_failed = matches!(content.outcome, Some(Outcome::Failed(_)));
+        let (Some(cursor), Some(_)) = (&mut served.cursor, &content.info) else {
+            return has_failed;
+        };
         if !emits_range && !std::mem::replace(&mut served.is_accepted, true) {
             let priority = served.wanted.priority;
             let (max_age_ms, group_start, group_end) = (0, None, None);
@@ -276,14 +279,19 @@ impl Session {
             matches!(progress, Progress::Open)
         });
         served.open = open;
-        let has_ended = is_past || content.outcome == Some(Outcome::Ended);
+        if has_failed {
+            // Of what cannot even begin there is nothing to complete.
+            served.open.retain(|group| group.stream.is_some());
+        }
+        // What has come whole is served first, however the track has ended.
+        let has_ended = is_past || content.outcome.is_some();
         served.is_waiting = has_ended || served.open.len() >= most;
         if is_full && served.open.len() < most {
             // There is room for those that waited.
             cx.effects.push(Effect::Unblocked { key });
             return false;
         }
-        let is_parked = |cursor: &Cursor| cursor.is_parked(content);
+        let is_parked = |cursor: &Cursor| !has_failed && cursor.is_parked(content);
         has_ended && served.open.is_empty() && !served.cursor.as_ref().is_some_and(is_parked)
     }
 
