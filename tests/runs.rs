@@ -338,6 +338,13 @@ fn viewers_of_a_run_go_on_with_the_next_one() {
             s.w.run(SOON);
             assert_eq!(s.w.got(come), [2, 3, 4], "{context}");
             assert_eq!(s.got_of(come, next), [2, 3, 4], "{context}");
+            // Who reaches further back, where somebody else watches, has all of it and nothing else.
+            let peer = s.w.viewer(s.viewers, s.place.3);
+            let all = s.w.subscribe(peer, PATH, &track, range(0, None));
+            s.w.run(SOON);
+            if s.publisher >= Lite04 {
+                assert_eq!(s.w.got_sorted(all), [0, 1, 2, 3, 4], "{context}");
+            }
             s.w.run(Weather::FAIR.latency);
             s.w.end();
         });

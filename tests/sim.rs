@@ -248,6 +248,158 @@ fn a_late_joiner_gets_the_newest_group_and_on_lite_06_what_its_max_age_covers() 
     }
 }
 
+/// A track that has so many old groups of this size at its home, where somebody has had them all.
+const OLD: u64 = 10;
+const OLD_BYTES: usize = 10_000;
+
+fn cached(home: usize) -> (World, Track, String) {
+    let mut w = world(2);
+    let track = homed(PATH, home, 2);
+    let cam = w.publisher(Lite06, home, PATH, &track);
+    let ann = w.viewer(Lite05, home);
+    let all = w.subscribe(ann, PATH, &track, range(0, None));
+    w.run(ms(200));
+    (0..OLD).for_each(|sequence| w.group(cam, sequence, &[OLD_BYTES]));
+    w.run(ms(200));
+    assert_eq!(w.got(all).len() as u64, OLD);
+    (w, cam, track)
+}
+
+/// How many of these groups have come to a shard, which holds no others.
+#[track_caller]
+fn brought(w: &World, shard: usize) -> u64 {
+    let brought = w.counters(shard).frames_total;
+    let held = w.held()[shard].cache_bytes as f64 / (brought * OLD_BYTES as u64) as f64;
+    // Twice their bytes where somebody is served the encoding without timestamps, and what pieces cost.
+    assert!((1.0..2.2).contains(&held), "{held}");
+    brought
+}
+
+#[test]
+fn a_mirror_is_told_of_what_its_viewers_can_see() {
+    let aged = |max_age_ms| Preferences { max_age_ms, ..live() };
+    let table: [(Version, Preferences, u64); 8] = [
+        (Lite01, live(), 9),
+        (Lite03, live(), 9),
+        (Lite04, range(7, None), 7),
+        (Lite05, live(), 9),
+        (Lite05, range(4, None), 4),
+        (Lite06, aged(0), 9),
+        (Lite06, aged(2500), 6),
+        (Lite06, live(), 0),
+    ];
+    for (version, wanted, first) in table {
+        for (other, past) in [(Lite03, 0), (Lite05, 2), (Lite06, 0)] {
+            for home in 0..2 {
+                let context = format!("{version} {wanted:?}, then {other} from {past}");
+                let (mut w, cam, track) = cached(home);
+                let there = 1 - home;
+                let bob = w.viewer(version, there);
+                let near = w.subscribe(bob, PATH, &track, wanted);
+                w.run(ms(200));
+                assert_eq!(w.got_sorted(near), (first..OLD).collect::<Vec<_>>(), "{context}");
+                assert_eq!(brought(&w, there), OLD - first, "{context}");
+
+                // Somebody else there wants more, while the track goes on.
+                w.groups_expire = wanted.max_age_ms < AGES;
+                let cyd = w.viewer(other, there);
+                w.group(cam, OLD, &[OLD_BYTES]);
+                let far = w.subscribe(cyd, PATH, &track, range(past, None));
+                w.group(cam, OLD + 1, &[OLD_BYTES]);
+                w.run(ms(200));
+                assert_eq!(w.got_sorted(far), (past..OLD + 2).collect::<Vec<_>>(), "{context}");
+                assert_eq!(w.got_sorted(near), (first..OLD + 2).collect::<Vec<_>>(), "{context}");
+                assert_eq!(brought(&w, there), OLD + 2 - first.min(past), "{context}");
+                w.end();
+            }
+        }
+    }
+}
+
+#[test]
+fn demand_that_widens_bit_by_bit_brings_each_group_to_a_mirror_once() {
+    let aged = |seconds: u64| Preferences { max_age_ms: 1000 * seconds, ..live() };
+    for version in [Lite04, Lite05, Lite06] {
+        for pause in [ms(0), ms(1), ms(50)] {
+            let (mut w, cam, track) = cached(0);
+            let bob = w.viewer(version, 1);
+            let narrow = if version >= Lite06 { aged(0) } else { live() };
+            let sub = w.subscribe(bob, PATH, &track, narrow);
+            w.run(ms(200));
+            assert_eq!((w.got(sub), brought(&w, 1)), (vec![9], 1), "{version}");
+            // Back and forth, further each time.
+            for seconds in 1..=OLD {
+                let wider =
+                    if version >= Lite06 { aged(seconds) } else { range(OLD - seconds, None) };
+                w.update(sub, wider);
+                w.run(pause);
+                w.update(sub, narrow);
+                w.run(pause);
+                w.update(sub, wider);
+            }
+            w.run(ms(200));
+            assert_eq!(w.got_sorted(sub), (0..OLD).collect::<Vec<_>>(), "{version}");
+            assert_eq!(brought(&w, 1), OLD, "{version}");
+            w.group(cam, OLD, &[OLD_BYTES]);
+            w.run(ms(200));
+            assert_eq!(brought(&w, 1), OLD + 1, "{version}");
+            w.end();
+        }
+    }
+}
+
+#[test]
+fn an_old_group_that_still_grows_reaches_a_mirror_whole() {
+    for version in VERSIONS.into_iter().filter(|version| *version >= Lite03) {
+        let mut w = world(2);
+        let track = homed(PATH, 0, 2);
+        let cam = w.publisher(Lite06, 0, PATH, &track);
+        let (ann, bob) = (w.viewer(Lite05, 0), w.viewer(Lite05, 1));
+        w.subscribe(ann, PATH, &track, range(0, None));
+        w.run(ms(200));
+        w.open_group(cam, 0);
+        w.frame(cam, 0, 100);
+        w.run(ms(20));
+        (1..4).for_each(|sequence| w.group(cam, sequence, &[9]));
+        w.run(ms(200));
+        let near = w.subscribe(bob, PATH, &track, live());
+        w.run(ms(100));
+        assert_eq!(w.sub(near).arrivals, [3]);
+        w.frame(cam, 0, 200);
+        w.run(ms(100));
+        let cyd = w.viewer(version, 1);
+        let far = w.subscribe(cyd, PATH, &track, range(0, None));
+        w.run(ms(100));
+        assert_eq!(w.sub(far).groups[&0].frames.len(), 2, "{version}");
+        w.frame(cam, 0, 300);
+        w.end_group(cam, 0, End::Finished);
+        w.run(ms(100));
+        assert_eq!(w.got_sorted(far), [0, 1, 2, 3], "{version}");
+        assert_eq!(w.sub(near).arrivals, [3], "{version}");
+        w.end();
+    }
+}
+
+/// Its end is known before what it asks for has come.
+#[test]
+fn who_asks_a_mirror_for_the_past_of_a_track_that_has_ended_gets_it() {
+    for version in [Lite04, Lite05] {
+        let (mut w, cam, track) = cached(0);
+        let bob = w.viewer(version, 1);
+        let sub = w.subscribe(bob, PATH, &track, range(8, 8));
+        w.run(ms(200));
+        w.finish(cam, OLD);
+        w.run(ms(6000));
+        // One group waits above its end.
+        assert_eq!((w.got_sorted(sub), w.sub(sub).end), (vec![8], None), "{version}");
+        w.update(sub, range(0, None));
+        w.run(ms(200));
+        assert_eq!(w.got_sorted(sub), (0..OLD).collect::<Vec<_>>(), "{version}");
+        assert_eq!(w.sub(sub).end, Some(End::Finished), "{version}");
+        w.end();
+    }
+}
+
 #[test]
 fn frame_bounds_are_served_to_the_frame() {
     let mut w = world(2);

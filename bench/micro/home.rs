@@ -113,8 +113,8 @@ impl Home {
         };
 
         home.post.send(0, ToShard::RouteUp(home.route.clone()));
-        let need = Need { info: false, feed: true, demand: Demand::of(&WANTED) };
-        let (key, route) = (home.key.clone(), home.route.clone());
+        let need = Need { info: false, feed: true, demand: Demand::of(Version::Lite06, &WANTED) };
+        let (need, key, route) = (Box::new(need), home.key.clone(), home.route.clone());
         home.post.send(0, ToShard::Need { key, route, mirror: MIRROR, need });
         home.turn();
         let asked = home.mail.iter().find_map(|(_, mail)| match mail {

@@ -38,8 +38,8 @@ use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
 use crate::wire::{
     AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
-    Preferences, ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo,
-    TrackRequest, UniType, Version, decode_varint, encode_varint, split_message, split_path_query,
+    ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest,
+    UniType, Version, decode_varint, encode_varint, split_message, split_path_query,
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
@@ -88,7 +88,6 @@ pub enum Effect {
         key: StreamId,
         broadcast: Path,
         track: Arc<str>,
-        wanted: Preferences,
     },
     /// A subscription has other bounds.
     SubscriptionUpdated {

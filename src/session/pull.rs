@@ -696,7 +696,7 @@ impl Session {
         let opens = is_first.then(|| {
             let bounds = |known: &Subscription| known.bounds(sequence, cx.now);
             let is_bounded = pull.subscription.as_ref().is_some_and(bounds);
-            Opening { frame_start, is_bounded }
+            Opening { is_bounded, ..Opening::at(frame_start) }
         });
         let mut ends = read.ends;
         if let (Some(GroupEnd::Finished), Some(subscription)) = (ends, &pull.subscription) {

@@ -13,7 +13,7 @@ use super::{Context, Effect, Session, Step, Use};
 use crate::limits::{ACK_DELAY, OPEN_GROUPS_MAX, OPEN_GROUPS_PER_PEER_MAX};
 use crate::track::content::{Content, Outcome, Run};
 use crate::track::cursor::{Cursor, Pick};
-use crate::track::demand::Demand;
+use crate::track::demand::{Demand, Reach};
 use crate::track::group::Form;
 use crate::wire::{
     CONTROL_MESSAGE_BYTES_MAX, GroupHeader, Preferences, StreamCode, Subscribe, SubscribeResponse,
@@ -27,6 +27,8 @@ pub(super) struct Served {
     wanted: Preferences,
     /// Where the peer is in the track, once this shard's copy of it can tell.
     cursor: Option<Cursor>,
+    /// It is not yet where `wanted` has it.
+    is_unplaced: bool,
     /// OK was sent (lite-04 and older).
     is_accepted: bool,
     /// In the order in which they are to leave.
@@ -58,6 +60,22 @@ impl Served {
     /// How much higher than in this run of the track the peer counts.
     pub fn shift(&self, run: Run) -> u64 {
         self.cursor.as_ref().map_or(0, |cursor| cursor.shift(run))
+    }
+
+    fn demand(&self, version: Version, content: &Content) -> Option<Demand> {
+        Demand::of(version, &self.wanted)?.after(self.shift(content.run()))
+    }
+
+    fn place(&mut self, version: Version, content: &Content) {
+        let reach = self.demand(version, content).map_or(Reach::NEWEST, |demand| demand.reach);
+        if !content.covers(reach) {
+            return;
+        }
+        (self.is_unplaced, self.is_reordered) = (false, true);
+        match &mut self.cursor {
+            Some(cursor) => cursor.update(content, self.wanted),
+            None => self.cursor = Some(Cursor::join(content, version, self.wanted)),
+        }
     }
 
     /// Whether a group is asked for that this viewer knows by this number.
@@ -95,6 +113,7 @@ impl Session {
                 id: request.id,
                 wanted,
                 cursor: None,
+                is_unplaced: true,
                 is_accepted: false,
                 open: Vec::new(),
                 end_sent: None,
@@ -103,7 +122,7 @@ impl Session {
             },
         );
         let track = request.track.into();
-        cx.effects.push(Effect::Subscribed { key: id, broadcast, track, wanted });
+        cx.effects.push(Effect::Subscribed { key: id, broadcast, track });
         Ok(Use::Subscription)
     }
 
@@ -133,7 +152,7 @@ impl Session {
         };
         buf.advance(used);
         if let Some(served) = self.served.get_mut(&id) {
-            served.wanted = wanted;
+            (served.wanted, served.is_unplaced) = (wanted, true);
             // Of several at once the last one counts.
             let is_last =
                 |last: &Effect| matches!(last, Effect::SubscriptionUpdated { key } if *key == id);
@@ -165,30 +184,18 @@ impl Session {
         self.refuse(id, code, cx);
     }
 
-    /// Finds a subscription's place in its track, as of now.
-    pub fn join(&mut self, key: StreamId, content: &Content) {
-        let Some(served) = self.served.get_mut(&key) else { return };
-        if served.cursor.is_none() {
-            served.cursor = Some(Cursor::join(content, self.version, served.wanted));
+    /// Finds the place of a subscription that is new or has new bounds, as of now, if what it
+    /// reaches back to is here.
+    pub fn place(&mut self, key: StreamId, content: &Content) {
+        let version = self.version;
+        if let Some(served) = self.served.get_mut(&key) {
+            served.place(version, content);
         }
     }
 
     /// What a subscription wants of its track as that is numbered now.
     pub fn demand(&self, key: StreamId, content: &Content) -> Option<Demand> {
-        let served = self.served.get(&key)?;
-        match &served.cursor {
-            Some(cursor) => cursor.demand(content),
-            None => Demand::of(&served.wanted),
-        }
-    }
-
-    /// New bounds for a subscription that has its place.
-    pub fn reposition(&mut self, key: StreamId, content: &Content) {
-        let Some(served) = self.served.get_mut(&key) else { return };
-        served.is_reordered = true;
-        if let Some(cursor) = &mut served.cursor {
-            cursor.update(content, served.wanted);
-        }
+        self.served.get(&key)?.demand(self.version, content)
     }
 
     /// Sends whatever the track has for one subscription or fetch and its streams will take.
@@ -230,6 +237,9 @@ impl Session {
     ) -> bool {
         let emits_range = self.version >= Version::Lite05;
         let mut responses = Vec::new();
+        if served.is_unplaced {
+            served.place(self.version, content);
+        }
         let has_failed = matches!(content.outcome, Some(Outcome::Failed(_)));
         let (Some(cursor), Some(_)) = (&mut served.cursor, &content.info) else {
             return has_failed;
@@ -508,7 +518,7 @@ mod tests {
         }
 
         fn join(&mut self) {
-            self.play.session.join(KEY, &self.content);
+            self.play.session.place(KEY, &self.content);
         }
 
         fn serve(&mut self) {
@@ -601,7 +611,7 @@ mod tests {
         wanted(PRIORITY + 1).encode_update(Version::Lite04, &mut update);
         stage.play.link.says = update;
         stage.play.with(|session, cx| session.readable(KEY, cx));
-        stage.play.session.reposition(KEY, &stage.content);
+        stage.play.session.place(KEY, &stage.content);
         stage.serve();
         assert_eq!(stage.ranks(), [(0, -RANKS), (1, -RANKS)]);
     }

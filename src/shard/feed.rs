@@ -16,40 +16,38 @@ use crate::route::{Route, SessionRef};
 use crate::session::Service;
 use crate::session::streams::StreamId;
 use crate::track::content::{Applied, Evicted, Outcome};
-use crate::track::demand::Demand;
 use crate::track::serve::{Act, Need, PullCommand};
 use crate::track::{Datagram, Feed, PullRef, TrackRef};
-use crate::wire::{BidiType, Path, Preferences, StreamCode};
+use crate::wire::{BidiType, Path, StreamCode};
 
 impl Shard {
-    /// Attaches a subscription, or a question where `wanted` is none, to its track.
+    /// Attaches a subscription, or a question where that is not its purpose, to its track.
     pub(super) fn attach(
         &mut self,
         now: Instant,
         conn: usize,
         key: StreamId,
-        broadcast: Path,
-        name: Arc<str>,
-        wanted: Option<Preferences>,
+        (broadcast, name): (Path, Arc<str>),
+        purpose: Purpose,
     ) {
-        let purpose = if wanted.is_some() { Purpose::Feed } else { Purpose::Other };
         let Some(slot) = self.copy_for(conn, key, broadcast, name, purpose) else {
             return self.refuse(now, conn, key, StreamCode::UNROUTABLE);
         };
-        let wants = wanted.map_or(Wants::Info, |wanted| Wants::Groups(Demand::of(&wanted)));
         let track = &mut self.tracks.slab[slot];
-        track.readers.push(Reader { conn, key, wants });
-        if track.content.is_synced
+        let mut wants = Wants::Info;
+        if purpose == Purpose::Feed
             && let Some(peer) = &mut self.peers[conn]
         {
-            peer.session.join(key, &track.content);
+            wants = Wants::Groups(peer.session.demand(key, &track.content));
+            peer.session.place(key, &track.content);
         }
+        track.readers.push(Reader { conn, key, wants });
         let name = self.tracks.name(slot);
         self.steer(now, slot);
         if self.tracks.slot(name).is_some() {
             self.answer_questions(now, slot);
         }
-        if wanted.is_some() && self.tracks.slot(name).is_some() {
+        if purpose == Purpose::Feed && self.tracks.slot(name).is_some() {
             self.serve(now, slot, &[(conn, key)]);
         }
     }
@@ -106,8 +104,10 @@ impl Shard {
             && let Some(known) = mirrors.iter_mut().find(|known| known.track == mirror)
         {
             known.need = need;
-            if need.feed && !std::mem::replace(&mut known.is_live, true) {
-                let feeds = track.content.replay().collect();
+            let sync = |reach| track.content.sync(&mut known.told, reach);
+            let feeds = need.reach().map_or_else(Vec::new, sync);
+            if !feeds.is_empty() {
+                let feeds = feeds.into();
                 self.post.send(usize::from(mirror.shard), ToShard::Fed { mirror, feeds });
             }
         }
@@ -142,10 +142,13 @@ impl Shard {
         let is_used = track.is_used();
         let acts = match &mut track.place {
             Place::Mirror { home, told } => {
-                // A home that is over has nothing more to give.
-                if is_used && track.content.outcome.is_none() && *told != need {
+                // A home that is over has nothing more to give but what it holds.
+                let is_over = track.content.outcome.is_some();
+                let is_held_there = need.reach().is_some_and(|reach| !track.content.covers(reach));
+                if is_used && *told != need && (!is_over || is_held_there) {
                     *told = need;
                     let (key, route) = (track.key.clone(), track.route.clone());
+                    let need = Box::new(need);
                     self.post.send(*home, ToShard::Need { key, route, mirror: name, need });
                 }
                 Vec::new()
@@ -219,8 +222,7 @@ impl Shard {
             // Some of it may still come.
             Some(content) if content.outcome.is_none() => return true,
             Some(content) if content.outcome == Some(Outcome::Ended) => {
-                let feeds = content.replay().filter(|feed| !matches!(feed, Feed::Synced));
-                feeds.chain(content.facts()).collect()
+                content.replay().chain(content.facts()).collect()
             }
             _ => Vec::new(),
         };
@@ -395,7 +397,6 @@ impl Shard {
     pub(super) fn feed(&mut self, now: Instant, slot: usize, feed: Feed) {
         let name = self.tracks.name(slot);
         let is_info = matches!(feed, Feed::Info(_));
-        let is_synced = matches!(feed, Feed::Synced);
         let is_new_run = matches!(feed, Feed::NewRun(_));
         let is_over = feed.is_over();
         self.counters.frames_total += match &feed {
@@ -426,14 +427,6 @@ impl Shard {
                 if let Some(peer) = &self.peers[reader.conn] {
                     let demand = peer.session.demand(reader.key, &track.content);
                     reader.wants = Wants::Groups(demand);
-                }
-            }
-        }
-        if is_synced {
-            // Only now is it known what is old and what is new to those who wait here.
-            for reader in &track.readers {
-                if let Some(peer) = &mut self.peers[reader.conn] {
-                    peer.session.join(reader.key, &track.content);
                 }
             }
         }
@@ -725,7 +718,7 @@ fn tell_mirror(
     post: &mut Post<ToShard>,
     counters: &mut Counters,
 ) {
-    if !mirror.is_live
+    if mirror.told.is_none()
         && matches!(feed, Feed::Start(_) | Feed::Piece(_) | Feed::Datagram(_) | Feed::Closed(_))
     {
         return;

@@ -40,7 +40,7 @@ pub enum ToShard {
         key: Arc<TrackKey>,
         route: Arc<Route>,
         mirror: TrackRef,
-        need: Need,
+        need: Box<Need>,
     },
     /// Mirror → home: somebody there wants one group.
     Fetch {

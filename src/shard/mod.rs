@@ -40,7 +40,7 @@ use crate::wire::{Path, Protocol, SessionCode, StreamCode};
 use guest::Guests;
 use mailbox::{Flush, Post};
 use message::ToShard;
-use tracks::{Tracks, Who};
+use tracks::{Purpose, Tracks, Who};
 
 pub use crate::rt::Next;
 
@@ -265,7 +265,7 @@ impl Shard {
             ToShard::RouteUp(route) => self.route_up(now, route),
             ToShard::RouteDown { path, id, gone } => self.route_down(now, path, id, gone),
             ToShard::Need { key, route, mirror, need } => {
-                self.need_changed(now, &key, &route, mirror, need);
+                self.need_changed(now, &key, &route, mirror, *need);
             }
             ToShard::Fetch { key, route, mirror, fetch, ask } => {
                 self.fetch_for_mirror(now, &key, &route, (mirror, fetch), ask);
@@ -590,16 +590,16 @@ impl Shard {
                 self.announce_to(now, slot);
             }
             Effect::InfoWanted { key, broadcast, track } => {
-                self.attach(now, slot, key, broadcast, track, None);
+                self.attach(now, slot, key, (broadcast, track), Purpose::Other);
             }
-            Effect::Subscribed { key, broadcast, track, wanted } => {
-                self.attach(now, slot, key, broadcast, track, Some(wanted));
+            Effect::Subscribed { key, broadcast, track } => {
+                self.attach(now, slot, key, (broadcast, track), Purpose::Feed);
             }
             Effect::SubscriptionUpdated { key } => {
                 let Some(track) = self.attached(slot, key) else { return };
                 if let Some(peer) = &mut self.peers[slot] {
                     let content = &self.tracks.slab[track].content;
-                    peer.session.reposition(key, content);
+                    peer.session.place(key, content);
                     let demand = peer.session.demand(key, content);
                     self.tracks.set_demand(track, slot, key, demand);
                 }

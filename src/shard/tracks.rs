@@ -20,7 +20,7 @@ use super::{Held, Setting};
 use crate::limits::TRACK_LINGER;
 use crate::route::{Directory, Route};
 use crate::session::streams::StreamId;
-use crate::track::content::{Content, Outcome};
+use crate::track::content::{Content, Outcome, Told};
 use crate::track::demand::Demand;
 use crate::track::fetch::{FetchId, Fetches};
 use crate::track::serve::{Need, ServeLoop};
@@ -119,8 +119,8 @@ pub(super) enum Place {
 pub(super) struct Mirror {
     pub track: TrackRef,
     pub need: Need,
-    /// It is told of every group.
-    pub is_live: bool,
+    /// What it has been told of the live feed; it is told of every group from then on.
+    pub told: Option<Told>,
     pub skips: Skips,
 }
 
@@ -344,7 +344,7 @@ impl Tracks {
         if let Place::Home { mirrors, .. } = &mut track.place {
             self.by_mirror.insert(mirror, slot);
             let (need, skips) = (Need::default(), Skips::default());
-            mirrors.push(Mirror { track: mirror, need, is_live: false, skips });
+            mirrors.push(Mirror { track: mirror, need, told: None, skips });
         }
         (slot, track.content.facts().collect())
     }

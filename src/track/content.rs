@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Instant;
 
+use super::demand::Reach;
 use super::group::{Group, GroupEnd, Likeness, Opening, Piece};
 use super::{Datagram, Feed};
 use crate::limits::{DATAGRAMS_PER_TURN_MAX, UNFINISHED_MAX_AGE_MS};
@@ -33,8 +34,8 @@ pub struct Content {
     pub feed_start: Option<u64>,
     /// Exclusive end, once known.
     pub end: Option<u64>,
-    /// Whether this copy holds all that its home does, so that a viewer can find its place.
-    pub is_synced: bool,
+    /// How far back this copy holds all that its home does, so that a viewer can find its place.
+    synced: Option<Reach>,
     /// The publisher has ended the track, and what it owes may still come.
     pub is_ending: bool,
     pub outcome: Option<Outcome>,
@@ -45,7 +46,7 @@ pub struct Content {
     /// One past the highest sequence that the live feed has brought in this run.
     arrived_end: u64,
     run: Run,
-    /// The arrival number from which on groups belong to it.
+    /// The arrival number from which on groups belong to it. It falls as earlier ones are told.
     run_begins: u64,
     /// The arrival number of the next group, of either kind.
     next_arrival: u64,
@@ -56,6 +57,21 @@ pub struct Content {
 /// those, numbers go on from there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Run(pub u64);
+
+/// Arrival numbers that are left free before each run, for groups that had come before those a mirror
+/// has.
+const EARLIER_ROOM: u64 = 1 << 32;
+
+/// What a mirror has been told of the live feed: all that has come since it was told first, and of
+/// what had come by then what its readers can see. Of another run all has come since.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    reach: Reach,
+    /// The lowest group of what had come.
+    begins: u64,
+    /// The arrival number of the first group that has come since.
+    since: u64,
+}
 
 /// Groups that are looked at for their age when a new one arrives. More than one leaves for each
 /// that comes, so none is kept for long for want of a look.
@@ -121,14 +137,19 @@ impl Shelf {
 impl Content {
     /// What is known of a new track: nothing. At its home that is all there is to know.
     pub fn new(is_home: bool) -> Content {
-        Content { is_synced: is_home, ..Content::default() }
+        let synced = is_home.then_some(Reach::ALL);
+        let (run_begins, next_arrival) = (EARLIER_ROOM, EARLIER_ROOM);
+        Content { synced, run_begins, next_arrival, ..Content::default() }
+    }
+
+    /// Whether this copy holds all that a viewer can see who reaches so far back.
+    pub fn covers(&self, reach: Reach) -> bool {
+        self.synced.is_some_and(|synced| synced.covers(reach))
     }
 
     /// News of the track and of its live feed.
     pub fn apply(&mut self, feed: Feed, now: Instant) -> Applied {
-        // A mirror may hear of the end before it hears of what there was.
-        let is_over = self.outcome.is_some();
-        if is_over && (self.is_synced || feed.is_over()) {
+        if self.outcome.is_some() && !self.is_of_past(&feed) {
             return Applied::Ignored;
         }
         match feed {
@@ -145,7 +166,7 @@ impl Content {
             }
             Feed::NewRun(code) => self.begin_run(code),
             Feed::Ending => self.is_ending = true,
-            Feed::Synced => self.is_synced = true,
+            Feed::Synced(reach) => self.synced = Some(reach),
             Feed::Ended => {
                 self.outcome = Some(Outcome::Ended);
                 // What was promised and did not come in time never will.
@@ -162,6 +183,16 @@ impl Content {
         Applied::Changed
     }
 
+    /// A mirror may hear of the end before it hears of what there was.
+    fn is_of_past(&self, feed: &Feed) -> bool {
+        match feed {
+            Feed::Start(_) => self.synced.is_none(),
+            Feed::Piece(piece) => piece.opens.is_none_or(|opening| opening.is_earlier),
+            Feed::Synced(_) => true,
+            _ => false,
+        }
+    }
+
     /// What comes now has nothing to do with what came before.
     fn begin_run(&mut self, code: StreamCode) {
         self.live.abort_unfinished(code);
@@ -169,6 +200,7 @@ impl Content {
         self.fetched.forget_sequences();
         let used = self.arrived_end.max(self.end.unwrap_or(0));
         self.run = Run(self.run.0 + used);
+        self.next_arrival += EARLIER_ROOM;
         self.run_begins = self.next_arrival;
         self.arrived_end = 0;
         self.feed_start = None;
@@ -204,8 +236,13 @@ impl Content {
             None => {}
         }
         self.arrived_end = self.arrived_end.max(piece.sequence + 1);
-        let arrival = self.next_arrival;
-        self.next_arrival += 1;
+        let arrival = if opening.is_earlier {
+            self.run_begins -= 1;
+            self.run_begins
+        } else {
+            self.next_arrival += 1;
+            self.next_arrival - 1
+        };
         self.open(arrival, Group::new(piece.sequence, opening, now), true);
         self.append(arrival, piece, now);
         self.expire();
@@ -384,7 +421,44 @@ impl Content {
     pub fn replay(&self) -> impl Iterator<Item = Feed> + '_ {
         let start = self.feed_start.map(Feed::Start);
         let pieces = self.groups().flat_map(|(_, group)| group.replay()).map(Feed::Piece);
-        start.into_iter().chain(pieces).chain([Feed::Synced])
+        start.into_iter().chain(pieces)
+    }
+
+    /// What a mirror that has heard the facts must hear now that its readers reach so far back:
+    /// nothing if they did before. No group is told twice.
+    pub fn sync(&self, told: &mut Option<Told>, reach: Reach) -> Vec<Feed> {
+        let is_new = told.is_none();
+        let since = self.next_arrival;
+        let told = told.get_or_insert(Told { reach, begins: u64::MAX, since });
+        if !is_new && told.reach.covers(reach) {
+            return Vec::new();
+        }
+        told.reach = told.reach.merge(reach);
+        let begins = self.begin_of(told.reach, told.begins);
+        let earlier = self.live.by_sequence.range(begins..told.begins).rev();
+        // The newest first, so that each that comes is before all that the mirror has.
+        let earlier = earlier.filter(|(_, arrival)| **arrival < told.since);
+        let pieces =
+            earlier.filter_map(|(_, arrival)| self.group(*arrival)).flat_map(Group::replay);
+        let start = self.feed_start.map(Feed::Start).filter(|_| is_new);
+        let synced = Feed::Synced(told.reach);
+        told.begins = begins;
+        let pieces = pieces.map(|mut piece| {
+            piece.opens = piece.opens.map(|opening| Opening { is_earlier: true, ..opening });
+            Feed::Piece(piece)
+        });
+        start.into_iter().chain(pieces).chain([synced]).collect()
+    }
+
+    /// The lowest group of a reach, or `before` where that is lower. What is not below is not
+    /// looked at.
+    fn begin_of(&self, reach: Reach, before: u64) -> u64 {
+        let newest = self.newest().unwrap_or(0);
+        let aged = reach.max_age_ms.and_then(|max_age_ms| {
+            let below = self.live.by_sequence.range(..before).rev().map(|(sequence, _)| *sequence);
+            below.take_while(|sequence| !self.expired(self.run, *sequence, max_age_ms)).last()
+        });
+        before.min(newest).min(reach.start).min(aged.unwrap_or(newest))
     }
 
     /// What is known of the track beside its feed.

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 
 use super::content::{Content, Run};
-use super::demand::Demand;
 use super::group::GroupEnd;
 use crate::wire::{Preferences, Version};
 
@@ -35,7 +34,8 @@ pub struct Cursor {
     floor: u64,
     /// Groups that are due before anything newer.
     due: VecDeque<u64>,
-    /// Arrival number of the next group to look at.
+    /// Arrival numbers of the first group that was looked at, and of the next one to look at.
+    first: u64,
     next: u64,
     /// Groups that were passed over; an update may bring them back.
     passed: Vec<u64>,
@@ -58,6 +58,7 @@ impl Cursor {
             run: content.run(),
             shift: 0,
             due: VecDeque::new(),
+            first: content.run_begins(),
             next: content.next_arrival(),
             passed: content.groups().map(|(arrival, _)| arrival).collect(),
             passed_max: 64,
@@ -77,11 +78,6 @@ impl Cursor {
         if self.started { self.shift + (run.0 - self.run.0) } else { 0 }
     }
 
-    /// What this viewer wants of the present run.
-    pub fn demand(&self, content: &Content) -> Option<Demand> {
-        Demand::of(&self.wanted)?.after(self.shift(content.run()))
-    }
-
     /// Leaves what is left of an earlier run behind.
     fn enter_run(&mut self, content: &Content) {
         if !self.started {
@@ -91,7 +87,8 @@ impl Cursor {
         }
         self.shift = self.shift(content.run());
         self.run = content.run();
-        self.next = content.run_begins();
+        self.first = content.run_begins();
+        self.next = self.first;
         self.due.clear();
         self.passed.clear();
     }
@@ -173,6 +170,10 @@ impl Cursor {
             }
         }
         self.passed.extend(self.due.drain(..));
+        // A mirror may have been told of them since.
+        let earlier = content.groups().map(|(arrival, _)| arrival);
+        self.passed.extend(earlier.take_while(|arrival| *arrival < self.first));
+        self.first = self.first.min(content.run_begins());
         self.passed.sort_unstable();
         self.revisit(content);
     }
@@ -232,7 +233,8 @@ fn floor_of(content: &Content, version: Version, wanted: &Preferences) -> u64 {
 mod tests {
     use super::*;
     use crate::track::Feed;
-    use crate::track::content::Applied;
+    use crate::track::content::{Applied, Told};
+    use crate::track::demand::Reach;
     use crate::track::group::{FrameMark, Marks, Opening, Piece};
     use crate::wire::{StreamCode, TrackInfo};
     use bytes::Bytes;
@@ -316,6 +318,115 @@ mod tests {
         // An end.
         check(Lite05, wanted(0, Some(2), Some(3)), &[2, 3], 2);
         check(Lite05, wanted(0, Some(9), None), &[], 0);
+    }
+
+    /// A mirror of a home with these groups, told of as much as is asked for.
+    struct Mirror {
+        home: Content,
+        told: Option<Told>,
+        copy: Content,
+    }
+
+    impl Mirror {
+        fn new(sequences: &[u64]) -> Mirror {
+            let mut copy = Content::new(false);
+            let home = content(sequences);
+            for fact in home.facts() {
+                tell(&mut copy, fact);
+            }
+            Mirror { home, told: None, copy }
+        }
+
+        /// The groups of which the mirror is told now.
+        fn sync(&mut self, version: Version, wanted: Preferences) -> Vec<u64> {
+            let reach = Reach::of(version, &wanted);
+            let feeds = self.home.sync(&mut self.told, reach);
+            let mut groups = Vec::new();
+            for feed in feeds {
+                assert!(!self.copy.covers(reach), "it says so last of all");
+                if let Feed::Piece(piece) = &feed {
+                    groups.extend(piece.opens.map(|_| piece.sequence));
+                }
+                tell(&mut self.copy, feed);
+            }
+            assert!(self.copy.covers(reach));
+            groups
+        }
+
+        fn live(&mut self, sequence: u64) {
+            add(&mut self.home, sequence);
+            add(&mut self.copy, sequence);
+        }
+    }
+
+    #[test]
+    fn a_mirror_is_told_what_its_viewers_can_see_and_nothing_twice() {
+        use Version::*;
+        let table: [(Version, Preferences, &[u64]); 8] = [
+            (Lite05, wanted(9000, None, None), &[5]),
+            (Lite05, wanted(0, Some(4), None), &[5, 4]),
+            (Lite05, wanted(0, Some(9), None), &[5]),
+            (Lite05, wanted(0, Some(0), Some(2)), &[5, 4, 3, 2]),
+            (Lite06, wanted(0, None, None), &[5]),
+            (Lite06, wanted(1500, None, None), &[5, 4, 3]),
+            (Lite06, wanted(0, Some(2), None), &[5]),
+            (Lite06, wanted(9000, Some(3), None), &[5, 4, 3, 2]),
+        ];
+        for (version, wanted, expect) in table {
+            let mut mirror = Mirror::new(&[2, 4, 3, 5]);
+            assert_eq!(mirror.sync(version, wanted), expect, "{version} {wanted:?}");
+            // A viewer there sees what one at the home does.
+            let mut there = Cursor::join(&mirror.copy, version, wanted);
+            let mut here = Cursor::join(&mirror.home, version, wanted);
+            let mut there = drain(&mut there, &mirror.copy);
+            let mut here = drain(&mut here, &mirror.home);
+            there.sort_unstable();
+            here.sort_unstable();
+            assert_eq!(there, here, "{version} {wanted:?}");
+        }
+        let mut mirror = Mirror::new(&[2, 4, 3, 6]);
+        assert_eq!(mirror.sync(Lite05, wanted(0, None, None)), [6]);
+        // What has come since has been told, however low its number is.
+        mirror.live(5);
+        mirror.live(7);
+        assert_eq!(mirror.sync(Lite05, wanted(0, Some(4), None)), [4]);
+        assert_eq!(mirror.sync(Lite05, wanted(0, Some(5), None)), []);
+        assert_eq!(mirror.sync(Lite06, wanted(3500, None, None)), [3]);
+        assert_eq!(mirror.sync(Lite05, wanted(0, Some(0), None)), [2]);
+        assert_eq!(mirror.sync(Lite06, wanted(u64::MAX, None, None)), []);
+        assert_eq!(mirror.home.sync(&mut mirror.told, Reach::ALL).len(), 0);
+        // Of another run everything.
+        let mut mirror = Mirror::new(&[2, 3, 6]);
+        assert_eq!(mirror.sync(Lite05, wanted(0, None, None)), [6]);
+        for content in [&mut mirror.home, &mut mirror.copy] {
+            tell(content, Feed::NewRun(StreamCode::CANCEL));
+        }
+        (0..9).for_each(|sequence| mirror.live(sequence));
+        assert_eq!(mirror.sync(Lite06, wanted(2000, None, None)), []);
+        assert_eq!(mirror.sync(Lite05, wanted(0, Some(1), None)), []);
+        let mut late = Cursor::join(&mirror.copy, Lite05, wanted(0, Some(1), None));
+        tell(&mut mirror.copy, Feed::Start(0));
+        assert_eq!(drain(&mut late, &mirror.copy), [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn what_a_mirror_is_told_later_is_old_to_who_is_there() {
+        for version in [Version::Lite05, Version::Lite06] {
+            let mut mirror = Mirror::new(&[0, 1, 2, 3]);
+            mirror.sync(version, wanted(0, None, None));
+            let mut live = Cursor::join(&mirror.copy, version, wanted(0, None, None));
+            mirror.live(4);
+            assert_eq!(drain(&mut live, &mirror.copy), [3, 4], "{version}");
+            let past = wanted(9000, Some(1), None);
+            mirror.sync(version, past);
+            mirror.live(5);
+            assert_eq!(drain(&mut live, &mirror.copy), [5], "{version}");
+            // Who comes now is served them in order, and so is who asks for them now.
+            let mut late = Cursor::join(&mirror.copy, version, past);
+            assert_eq!(drain(&mut late, &mirror.copy), [1, 2, 3, 4, 5], "{version}");
+            live.update(&mirror.copy, past);
+            assert_eq!(drain(&mut live, &mirror.copy), [1, 2], "{version}");
+        }
     }
 
     #[test]

@@ -15,14 +15,51 @@ pub struct Demand {
     /// The highest last frame asked for, with None for a whole group; None when some viewer named
     /// no end.
     pub end: Option<(u64, Option<u64>)>,
+    pub reach: Reach,
+}
+
+/// How far back viewers can see of what has come already: the newest group, whatever they ask for,
+/// and all from the first one on that any of this names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The lowest group that counts however old it is; none is as high as this by default.
+    pub start: u64,
+    /// Groups that are not older than this do too.
+    pub max_age_ms: Option<u64>,
+}
+
+impl Reach {
+    pub const NEWEST: Reach = Reach { start: u64::MAX, max_age_ms: None };
+    pub const ALL: Reach = Reach { start: 0, max_age_ms: Some(u64::MAX) };
+
+    /// Only lite-06 lets the age decide where to begin, even behind the start; elsewhere no start
+    /// means the newest group (spec §4.7).
+    pub fn of(version: Version, preferences: &Preferences) -> Reach {
+        if version >= Version::Lite06 {
+            return Reach { max_age_ms: Some(preferences.max_age_ms), ..Reach::NEWEST };
+        }
+        Reach { start: preferences.group_start.unwrap_or(u64::MAX), max_age_ms: None }
+    }
+
+    pub fn merge(self, other: Reach) -> Reach {
+        Reach {
+            start: self.start.min(other.start),
+            max_age_ms: self.max_age_ms.max(other.max_age_ms),
+        }
+    }
+
+    pub fn covers(self, other: Reach) -> bool {
+        self.merge(other) == self
+    }
 }
 
 impl Demand {
     /// Of somebody who only waits to see which group is the newest.
-    pub const NEWEST: Demand = Demand { priority: 0, max_age_ms: 0, start: None, end: None };
+    pub const NEWEST: Demand =
+        Demand { priority: 0, max_age_ms: 0, start: None, end: None, reach: Reach::NEWEST };
 
     /// One viewer's demand; None for an empty range, which the wire cannot express.
-    pub fn of(preferences: &Preferences) -> Option<Demand> {
+    pub fn of(version: Version, preferences: &Preferences) -> Option<Demand> {
         let start = preferences.group_start.map(|group| (group, preferences.frame_start));
         let end = preferences.group_end.map(|group| (group, preferences.frame_end));
         if let Some((group, frame)) = end {
@@ -36,6 +73,7 @@ impl Demand {
             max_age_ms: preferences.max_age_ms,
             start,
             end,
+            reach: Reach::of(version, preferences),
         })
     }
 
@@ -48,7 +86,8 @@ impl Demand {
             Some((group, frame)) => Some((lower(group)?, frame)),
             None => None,
         };
-        Some(Demand { start, end, ..self })
+        let reach = Reach { start: self.reach.start.saturating_sub(shift), ..self.reach };
+        Some(Demand { start, end, reach, ..self })
     }
 
     pub fn merge(self, other: Demand) -> Demand {
@@ -60,6 +99,7 @@ impl Demand {
                 let key = |end: (u64, Option<u64>)| (end.0, end.1.unwrap_or(u64::MAX));
                 if key(a) >= key(b) { a } else { b }
             }),
+            reach: self.reach.merge(other.reach),
         }
     }
 
@@ -99,7 +139,8 @@ mod tests {
 
     #[track_caller]
     fn check(viewers: &[Preferences], track_max_age_ms: u64, expect: Option<Preferences>) {
-        let merged = Demand::merged(viewers.iter().filter_map(Demand::of));
+        let merged =
+            Demand::merged(viewers.iter().filter_map(|viewer| Demand::of(Version::Lite05, viewer)));
         assert_eq!(merged.map(|d| d.upstream(track_max_age_ms, Version::Lite05)), expect);
     }
 
@@ -132,6 +173,33 @@ mod tests {
     }
 
     #[test]
+    fn who_reaches_back_how_far() {
+        let reach = |version, age, start| Reach::of(version, &preferences(1, age, start, None));
+        use Version::{Lite03, Lite05, Lite06};
+        assert_eq!(reach(Lite03, 9000, None), Reach::NEWEST, "an age is no start");
+        assert_eq!(reach(Lite05, 9000, None), Reach::NEWEST);
+        let from = |start| Reach { start, max_age_ms: None };
+        let aged = |max_age_ms| Reach { start: u64::MAX, max_age_ms: Some(max_age_ms) };
+        assert_eq!(reach(Lite05, 9000, Some(4)), from(4), "and a start has no age");
+        assert_eq!(reach(Lite06, 9000, None), aged(9000));
+        assert_eq!(reach(Lite06, 9000, Some(4)), aged(9000), "no group is served for its start");
+
+        assert!(from(4).covers(from(5)) && !from(5).covers(from(4)));
+        assert!(aged(5).covers(aged(4)) && !aged(4).covers(aged(5)));
+        assert!(!aged(9000).covers(from(4)) && !from(0).covers(aged(0)));
+        for reach in [from(4), aged(5), Reach::ALL] {
+            assert!(reach.covers(Reach::NEWEST) && reach.covers(reach));
+            assert!(Reach::ALL.covers(reach) && from(3).merge(reach).covers(reach));
+        }
+        // Viewers of one shard together, in the numbers of a run that begins at 3.
+        let of = |version, age, start| Demand::of(version, &preferences(1, age, start, None));
+        let viewers = [of(Lite05, 9000, Some(7)), of(Lite06, 50, Some(2)), of(Lite05, 0, None)];
+        let merged = Demand::merged(viewers.into_iter().flatten()).unwrap();
+        assert_eq!(merged.reach, Reach { start: 7, max_age_ms: Some(50) });
+        assert_eq!(merged.after(3).unwrap().reach, Reach { start: 4, max_age_ms: Some(50) });
+    }
+
+    #[test]
     fn frame_bounds_widen_to_whole_groups() {
         let viewer = Preferences {
             frame_start: 3,
@@ -140,7 +208,7 @@ mod tests {
         };
         check(&[viewer], 0, Some(preferences(1, 0, Some(5), Some(9))));
         // lite-06 can say where to stop, and nothing else may be cut off at its head.
-        let demand = Demand::of(&viewer).unwrap();
+        let demand = Demand::of(Version::Lite06, &viewer).unwrap();
         let expect = Preferences { frame_start: 0, ..viewer };
         assert_eq!(demand.upstream(0, Version::Lite06), expect);
         let empty = Preferences { group_end: Some(5), frame_end: Some(2), ..viewer };

@@ -54,12 +54,14 @@ pub struct Opening {
     pub frame_start: u64,
     /// The publisher was asked for no more than some of its frames.
     pub is_bounded: bool,
+    /// To a mirror: it had come before all that the mirror has.
+    pub is_earlier: bool,
 }
 
 impl Opening {
     /// All frames from this one on.
     pub fn at(frame_start: u64) -> Opening {
-        Opening { frame_start, is_bounded: false }
+        Opening { frame_start, is_bounded: false, is_earlier: false }
     }
 }
 
@@ -321,7 +323,8 @@ impl Group {
 
     /// All that has arrived: what a shard that joins late is told.
     pub fn replay(&self) -> impl Iterator<Item = Piece> + '_ {
-        let opening = Opening { frame_start: self.frame_start, is_bounded: self.is_bounded };
+        let (frame_start, is_bounded) = (self.frame_start, self.is_bounded);
+        let opening = Opening { frame_start, is_bounded, is_earlier: false };
         let empty = (0, Bytes::new());
         // A group without bytes is still one piece of news.
         let stored = match &self.timed.list[..] {

@@ -15,6 +15,7 @@ pub mod splice;
 use bytes::Bytes;
 
 use crate::wire::{StreamCode, TrackInfo};
+use demand::Reach;
 use group::{GroupEnd, Marks, Piece};
 
 /// A track on one shard. The generation tells a slot's tenants apart.
@@ -53,8 +54,8 @@ pub enum Feed {
     /// The publisher has ended the track. What it owes may still come, and who wants more than
     /// that is not served from here.
     Ending,
-    /// A mirror has now been told all that its home knew when the mirror was made.
-    Synced,
+    /// A mirror has now been told all that readers there can see who reach no further than this.
+    Synced(Reach),
     /// All groups that will come have come.
     Ended,
     /// The feed broke off, or never began.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use smallvec::{SmallVec, smallvec};
 
 use super::content::{Content, Outcome};
-use super::demand::{Demand, Position};
+use super::demand::{Demand, Position, Reach};
 use super::fetch::{Ask, FetchId, Fetches, Stage};
 use super::group::{Likeness, Piece};
 use super::seen::Seen;
@@ -71,6 +71,11 @@ pub struct Need {
 }
 
 impl Need {
+    /// How far back those who subscribe reach, if anybody does.
+    pub fn reach(&self) -> Option<Reach> {
+        self.feed.then(|| self.demand.map_or(Reach::NEWEST, |demand| demand.reach))
+    }
+
     pub fn merge(self, other: Need) -> Need {
         Need {
             info: self.info || other.info,
@@ -812,12 +817,8 @@ mod tests {
         }
 
         fn wants(&mut self, priority: Option<u8>) {
-            let demand = priority.map(|priority| Demand {
-                priority,
-                max_age_ms: 500,
-                start: None,
-                end: None,
-            });
+            let demand =
+                priority.map(|priority| Demand { priority, max_age_ms: 500, ..Demand::NEWEST });
             self.need = Need { info: false, feed: demand.is_some(), demand };
         }
 
