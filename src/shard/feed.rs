@@ -9,7 +9,7 @@ use smallvec::smallvec;
 use super::cache::Entry;
 use super::mailbox::Post;
 use super::message::{ToShard, TrackKey};
-use super::tracks::{At, Change, Mirror, Place, Purpose, Reader, Round, Wants, Who, patience};
+use super::tracks::{At, Change, Mirror, Place, Purpose, Round, Who, patience};
 use super::{Counters, Shard};
 use crate::limits::{READERS_PER_TURN, REVIVAL_ANSWER_GRACE, REVIVAL_GRACE, TAIL_GRACE};
 use crate::route::{Route, SessionRef};
@@ -34,14 +34,14 @@ impl Shard {
             return self.refuse(now, conn, key, StreamCode::UNROUTABLE);
         };
         let track = &mut self.tracks.slab[slot];
-        let mut wants = Wants::Info;
         if purpose == Purpose::Feed
             && let Some(peer) = &mut self.peers[conn]
         {
-            wants = Wants::Groups(peer.session.demand(key, &track.content));
+            track.readers.subscribe((conn, key), peer.session.demand(key, &track.content));
             peer.session.place(key, &track.content);
+        } else {
+            track.readers.ask((conn, key));
         }
-        track.readers.push(Reader { conn, key, wants });
         let name = self.tracks.name(slot);
         self.steer(now, slot);
         if self.tracks.slot(name).is_some() {
@@ -83,7 +83,7 @@ impl Shard {
     /// A peer has given up whatever it wanted of a track.
     pub(super) fn leave(&mut self, now: Instant, slot: usize, conn: usize, key: StreamId) {
         let track = &mut self.tracks.slab[slot];
-        track.readers.retain(|reader| reader.conn != conn || reader.key != key);
+        track.readers.remove((conn, key));
         self.forget_fetcher(now, slot, Who::Peer { conn, key });
         self.steer(now, slot);
     }
@@ -423,10 +423,11 @@ impl Shard {
             }
         }
         if is_new_run {
-            for reader in track.readers.iter_mut().filter(|reader| !reader.is_question()) {
-                if let Some(peer) = &self.peers[reader.conn] {
-                    let demand = peer.session.demand(reader.key, &track.content);
-                    reader.wants = Wants::Groups(demand);
+            let subscribers: Vec<_> = track.readers.subscribers().collect();
+            for (conn, key) in subscribers {
+                if let Some(peer) = &self.peers[conn] {
+                    let demand = peer.session.demand(key, &track.content);
+                    track.readers.subscribe((conn, key), demand);
                 }
             }
         }
@@ -475,13 +476,7 @@ impl Shard {
             (None, Some(Outcome::Ended)) => Err(StreamCode::NOT_FOUND),
             (None, None) => return,
         };
-        let mut asked = Vec::new();
-        track.readers.retain(|reader| {
-            if reader.is_question() {
-                asked.push((reader.conn, reader.key));
-            }
-            !reader.is_question()
-        });
+        let asked = track.readers.take_questions();
         if asked.is_empty() {
             return;
         }
@@ -523,8 +518,6 @@ impl Shard {
             At::Reading { arrival, .. } => change >= Change::All || grown.contains(&arrival),
             At::Newest | At::Waiting(_) => false,
         };
-        let subscribers = track.readers.iter().filter(|reader| !reader.is_question());
-        let subscribers = subscribers.map(|reader| (reader.conn, reader.key));
         let fetchers = track.fetchers.iter().filter(|fetcher| is_served(fetcher.at));
         let fetchers = fetchers.filter_map(|fetcher| match fetcher.who {
             Who::Peer { conn, key } => Some((conn, key)),
@@ -532,7 +525,9 @@ impl Shard {
         });
         let who = match change {
             Change::Fetched => fetchers.collect(),
-            Change::Live | Change::All | Change::Evicted => subscribers.chain(fetchers).collect(),
+            Change::Live | Change::All | Change::Evicted => {
+                track.readers.subscribers().chain(fetchers).collect()
+            }
         };
         let datagrams = track.content.take_datagrams();
         let mut round = Round { track: self.tracks.name(slot), who, datagrams };

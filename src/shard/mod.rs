@@ -12,6 +12,7 @@ mod handover;
 pub mod mailbox;
 pub mod message;
 pub mod placement;
+mod readers;
 mod tracks;
 
 use std::collections::VecDeque;
@@ -40,7 +41,7 @@ use crate::wire::{Path, Protocol, SessionCode, StreamCode};
 use guest::Guests;
 use mailbox::{Flush, Post};
 use message::ToShard;
-use tracks::{Purpose, Tracks, Who};
+use tracks::{Purpose, Track, Tracks, Who};
 
 pub use crate::rt::Next;
 
@@ -77,6 +78,7 @@ pub struct Held {
     pub connections: usize,
     pub tracks: usize,
     pub routes: usize,
+    pub subscriptions: usize,
     /// Fetches that wait for a group or receive one.
     pub fetches: usize,
     /// Those outside who wait for a group or receive one.
@@ -598,10 +600,10 @@ impl Shard {
             Effect::SubscriptionUpdated { key } => {
                 let Some(track) = self.attached(slot, key) else { return };
                 if let Some(peer) = &mut self.peers[slot] {
-                    let content = &self.tracks.slab[track].content;
+                    let Track { content, readers, .. } = &mut self.tracks.slab[track];
                     peer.session.place(key, content);
                     let demand = peer.session.demand(key, content);
-                    self.tracks.set_demand(track, slot, key, demand);
+                    readers.subscribe((slot, key), demand);
                 }
                 let name = self.tracks.name(track);
                 self.steer(now, track);

@@ -16,6 +16,7 @@ use super::cache::{Cache, Entry};
 use super::guest::GuestId;
 use super::message::TrackKey;
 use super::placement::home_of;
+use super::readers::Readers;
 use super::{Held, Setting};
 use crate::limits::TRACK_LINGER;
 use crate::route::{Directory, Route};
@@ -27,22 +28,6 @@ use crate::track::serve::{Need, ServeLoop};
 use crate::track::{Datagram, Feed, TrackRef};
 use crate::wire::Path;
 
-/// Somebody on this shard who asks about a track or subscribes to it.
-#[derive(Debug)]
-pub(super) struct Reader {
-    pub conn: usize,
-    pub key: StreamId,
-    pub wants: Wants,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Wants {
-    /// To learn what the track is like.
-    Info,
-    /// Groups; an empty range is no demand.
-    Groups(Option<Demand>),
-}
-
 /// The copy of a track that its publisher has ended, for one that was made when somebody subscribed
 /// after that: what it holds is served as all there is if nothing new comes.
 #[derive(Clone, Copy, Debug)]
@@ -52,19 +37,6 @@ pub(super) struct Predecessor {
     pub until: Option<Instant>,
     /// Where the publisher has said that what is new ends, of which nothing has come.
     pub end: Option<u64>,
-}
-
-impl Reader {
-    pub fn is_question(&self) -> bool {
-        matches!(self.wants, Wants::Info)
-    }
-
-    fn demand(&self) -> Option<Demand> {
-        match self.wants {
-            Wants::Info => None,
-            Wants::Groups(demand) => demand,
-        }
-    }
 }
 
 /// Somebody who wants one group.
@@ -131,7 +103,7 @@ pub(super) struct Track {
     /// The route that the first reader resolved.
     pub route: Arc<Route>,
     pub content: Content,
-    pub readers: Vec<Reader>,
+    pub readers: Readers,
     pub fetchers: Vec<Fetcher>,
     pub fetches: Fetches,
     pub place: Place,
@@ -219,7 +191,10 @@ impl Tracks {
     /// Adds what the tracks hold.
     pub fn held(&self, held: Held) -> Held {
         let fetches = self.slab.iter().map(|(_, track)| track.fetches.len()).sum();
-        Held { tracks: self.slab.len(), fetches, cache_bytes: self.cache.held, ..held }
+        let subscriptions =
+            self.slab.iter().map(|(_, track)| track.readers.subscribers_len()).sum();
+        let (tracks, cache_bytes) = (self.slab.len(), self.cache.held);
+        Held { tracks, subscriptions, fetches, cache_bytes, ..held }
     }
 
     /// Whether readers are to be served in the next turn.
@@ -301,7 +276,7 @@ impl Tracks {
             generation,
             route: route.clone(),
             content,
-            readers: Vec::new(),
+            readers: Readers::default(),
             fetchers: Vec::new(),
             fetches: Fetches::default(),
             place,
@@ -361,13 +336,6 @@ impl Tracks {
             mirrors.retain(|known| known.track != mirror);
         }
         Some(slot)
-    }
-
-    pub fn set_demand(&mut self, slot: usize, conn: usize, key: StreamId, demand: Option<Demand>) {
-        let readers = &mut self.slab[slot].readers;
-        if let Some(reader) = readers.iter_mut().find(|r| r.conn == conn && r.key == key) {
-            reader.wants = Wants::Groups(demand);
-        }
     }
 
     /// Readers are to be served at the end of this turn.
@@ -451,9 +419,9 @@ impl Track {
         let awaits_newest = self.fetchers.iter().any(|fetcher| fetcher.at == At::Newest);
         let newest = awaits_newest.then_some(Demand::NEWEST);
         Need {
-            info: self.content.info.is_none() && self.readers.iter().any(Reader::is_question),
-            feed: awaits_newest || self.readers.iter().any(|reader| !reader.is_question()),
-            demand: Demand::merged(self.readers.iter().filter_map(Reader::demand).chain(newest)),
+            info: self.content.info.is_none() && self.readers.has_questions(),
+            feed: awaits_newest || self.readers.subscribers_len() > 0,
+            demand: self.readers.demand().into_iter().chain(newest).reduce(Demand::merge),
         }
     }
 

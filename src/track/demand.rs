@@ -1,5 +1,7 @@
 //! What readers want of a track, merged over viewers and then over shards (spec §5.2).
 
+use std::collections::BTreeMap;
+
 use crate::wire::{Preferences, Version};
 
 /// A place in a track: a group and a frame within it.
@@ -122,6 +124,91 @@ impl Demand {
     }
 }
 
+/// The demands of any number of viewers: merged at any time, however many come, go and change.
+#[derive(Debug, Default)]
+pub struct Demands {
+    priorities: Tally<u8>,
+    max_ages_ms: Tally<u64>,
+    /// No start is below all others.
+    starts: Tally<Option<Position>>,
+    ends: Tally<End>,
+    reach_starts: Tally<u64>,
+    reach_ages_ms: Tally<Option<u64>>,
+}
+
+/// The last frame asked for. What is open counts as the highest there is.
+type End = (u64, u64);
+
+fn end_of(demand: &Demand) -> End {
+    demand.end.map_or((u64::MAX, 0), |(group, frame)| (group, frame.unwrap_or(u64::MAX)))
+}
+
+impl Demands {
+    pub fn add(&mut self, demand: Demand) {
+        self.priorities.add(demand.priority);
+        self.max_ages_ms.add(demand.max_age_ms);
+        self.starts.add(demand.start);
+        self.ends.add(end_of(&demand));
+        self.reach_starts.add(demand.reach.start);
+        self.reach_ages_ms.add(demand.reach.max_age_ms);
+    }
+
+    /// One that was added goes.
+    pub fn remove(&mut self, demand: Demand) {
+        self.priorities.remove(demand.priority);
+        self.max_ages_ms.remove(demand.max_age_ms);
+        self.starts.remove(demand.start);
+        self.ends.remove(end_of(&demand));
+        self.reach_starts.remove(demand.reach.start);
+        self.reach_ages_ms.remove(demand.reach.max_age_ms);
+    }
+
+    pub fn merged(&self) -> Option<Demand> {
+        let priority = self.priorities.highest()?;
+        let max_age_ms = self.max_ages_ms.highest()?;
+        let start = self.starts.lowest()?;
+        let (group, frame) = self.ends.highest()?;
+        let frame = Some(frame).filter(|frame| *frame != u64::MAX);
+        let end = (group != u64::MAX).then_some((group, frame));
+        let reach =
+            Reach { start: self.reach_starts.lowest()?, max_age_ms: self.reach_ages_ms.highest()? };
+        Some(Demand { priority, max_age_ms, start, end, reach })
+    }
+}
+
+/// How often each value is there.
+#[derive(Debug)]
+struct Tally<T>(BTreeMap<T, usize>);
+
+impl<T> Default for Tally<T> {
+    fn default() -> Tally<T> {
+        Tally(BTreeMap::new())
+    }
+}
+
+impl<T: Ord + Copy> Tally<T> {
+    fn add(&mut self, value: T) {
+        *self.0.entry(value).or_default() += 1;
+    }
+
+    fn remove(&mut self, value: T) {
+        if let Some(count) = self.0.get_mut(&value) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&value);
+            }
+        }
+    }
+
+    fn lowest(&self) -> Option<T> {
+        self.0.first_key_value().map(|(value, _)| *value)
+    }
+
+    fn highest(&self) -> Option<T> {
+        self.0.last_key_value().map(|(value, _)| *value)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +229,17 @@ mod tests {
         let merged =
             Demand::merged(viewers.iter().filter_map(|viewer| Demand::of(Version::Lite05, viewer)));
         assert_eq!(merged.map(|d| d.upstream(track_max_age_ms, Version::Lite05)), expect);
+        // However they come and go.
+        let mut demands = Demands::default();
+        let others =
+            [preferences(255, 9000, None, None), preferences(255, 9000, Some(0), Some(99))];
+        let of = |viewer| Demand::of(Version::Lite05, viewer);
+        let all: Vec<Demand> = viewers.iter().filter_map(of).collect();
+        others.iter().filter_map(of).for_each(|demand| demands.add(demand));
+        all.iter().chain(&all).for_each(|demand| demands.add(*demand));
+        all.iter().for_each(|demand| demands.remove(*demand));
+        others.iter().filter_map(of).for_each(|demand| demands.remove(demand));
+        assert_eq!(demands.merged(), merged);
     }
 
     #[test]
