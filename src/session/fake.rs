@@ -123,7 +123,7 @@ impl Play {
         play
     }
 
-    pub fn with(&mut self, run: impl FnOnce(&mut Session, &mut Context<'_, Link>)) {
+    pub fn with(&mut self, run: impl FnOnce(&mut Session, &mut Context<'_, Link>)) -> Vec<Effect> {
         let (mut effects, mut route_ids) = (Vec::<Effect>::new(), RouteIds::new(0, self.now));
         run(
             &mut self.session,
@@ -135,6 +135,7 @@ impl Play {
                 arrival_ms: 0,
             },
         );
+        effects
     }
 
     pub fn opens(&mut self, id: u64, says: &[u8]) {

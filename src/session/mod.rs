@@ -24,7 +24,7 @@ pub mod streams;
 
 pub use serve::Service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -294,8 +294,8 @@ pub struct Session {
     probe_deadline: Option<Instant>,
     /// What was believed of the link at the last look.
     link: Estimate,
-    /// Subscriptions with a group that waits for stream credit.
-    starved: bool,
+    /// Subscriptions with groups that wait for stream credit; the first one is given the next stream.
+    starved: VecDeque<StreamId>,
     announcements: usize,
     announced_bytes: usize,
     pulls: Slab<Pull>,
@@ -362,7 +362,7 @@ impl Session {
             probes: FxHashMap::default(),
             probe_deadline: None,
             link: Estimate::default(),
-            starved: false,
+            starved: VecDeque::new(),
             announcements: 0,
             announced_bytes: 0,
             pulls: Slab::new(),
@@ -859,9 +859,7 @@ impl Session {
             return;
         }
         self.send_setup(cx);
-        if std::mem::take(&mut self.starved) {
-            self.unblock_all(cx);
-        }
+        self.open_starved(cx);
     }
 
     fn fail<S: Streams>(

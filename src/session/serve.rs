@@ -39,6 +39,8 @@ pub(super) struct Served {
     is_waiting: bool,
     /// The priorities of its groups are to be worked out again.
     is_reordered: bool,
+    /// It is among those that wait for streams.
+    is_starved: bool,
 }
 
 /// One group on its way to the peer.
@@ -119,6 +121,7 @@ impl Session {
                 end_sent: None,
                 is_waiting: false,
                 is_reordered: false,
+                is_starved: false,
             },
         );
         let track = request.track.into();
@@ -293,6 +296,10 @@ impl Session {
             // Of what cannot even begin there is nothing to complete.
             served.open.retain(|group| group.stream.is_some());
         }
+        if !served.is_starved && served.open.iter().any(|group| group.stream.is_none()) {
+            served.is_starved = true;
+            self.queue_starved(key);
+        }
         // What has come whole is served first, however the track has ended.
         let has_ended = is_past || content.outcome.is_some();
         served.is_waiting = has_ended || served.open.len() >= most;
@@ -364,13 +371,42 @@ impl Session {
         group: &mut GroupOut,
         cx: &mut Context<'_, S>,
     ) {
-        let Some(stream) = cx.streams.open_uni() else {
-            self.starved = true;
-            return;
-        };
+        let Some(stream) = cx.streams.open_uni() else { return };
         cx.streams.set_priority(stream, group.priority);
         group.stream = Some(stream);
         self.outputs.insert(stream, key);
+    }
+
+    fn queue_starved(&mut self, key: StreamId) {
+        // Some of those that wait may have ended since.
+        if self.starved.len() > 2 * self.served.len() {
+            self.starved.retain(|key| self.served.contains_key(key));
+        }
+        self.starved.push_back(key);
+    }
+
+    /// Gives the streams that the peer now grants to the subscriptions that wait for some, in turn.
+    /// Nothing is done for those that get none.
+    pub(super) fn open_starved<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        while let Some(key) = self.starved.pop_front() {
+            let Some(mut served) = self.served.remove(&key) else { continue };
+            // Most urgent first.
+            let waiting = served.open.iter_mut().find(|group| group.stream.is_none());
+            let is_granted = waiting.map(|group| {
+                self.open_group(key, group, cx);
+                group.stream.is_some()
+            });
+            served.is_starved = is_granted.is_some();
+            self.served.insert(key, served);
+            match is_granted {
+                Some(true) => {
+                    self.starved.push_back(key);
+                    cx.effects.push(Effect::Unblocked { key });
+                }
+                Some(false) => return self.starved.push_front(key),
+                None => {}
+            }
+        }
     }
 
     fn close_groups<S: Streams>(
@@ -390,12 +426,8 @@ impl Session {
     pub(super) fn thin_out<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
         if self.crowded && self.open_groups < OPEN_GROUPS_PER_PEER_MAX {
             self.crowded = false;
-            self.unblock_all(cx);
+            cx.effects.extend(self.served.keys().map(|key| Effect::Unblocked { key: *key }));
         }
-    }
-
-    pub(super) fn unblock_all<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
-        cx.effects.extend(self.served.keys().map(|key| Effect::Unblocked { key: *key }));
     }
 
     fn close_group<S: Streams>(
@@ -491,11 +523,7 @@ mod tests {
             let mut play = Play::new();
             (play.link.window, play.link.rtt) = (12_000, Duration::from_millis(100));
             play.link.granted = 1000;
-            let mut request = vec![BidiType::Subscribe as u8];
-            let (broadcast, track) = (Path::parse("cam").unwrap(), "video".to_owned());
-            Subscribe { id: 7, broadcast, track, preferences: wanted(PRIORITY) }
-                .encode(Version::Lite04, &mut request);
-            play.opens(KEY.0, &request);
+            play.opens(KEY.0, &subscribe(7, wanted(PRIORITY)));
             let mut stage = Stage { play, content: Content::new(true) };
             let info = TrackInfo { priority: 0, max_age_ms: 60_000, timescale: 1000 };
             stage.tell(Feed::Info(info));
@@ -522,10 +550,14 @@ mod tests {
         }
 
         fn serve(&mut self) {
+            self.serve_one(KEY);
+        }
+
+        fn serve_one(&mut self, key: StreamId) -> Vec<Effect> {
             let Stage { play, content } = self;
             play.with(|session, cx| {
-                assert_eq!(session.serve(KEY, content, cx), Service::Continues);
-            });
+                assert_eq!(session.serve(key, content, cx), Service::Continues);
+            })
         }
 
         /// The peer has acknowledged all of a group.
@@ -551,6 +583,13 @@ mod tests {
         fn ranks(&self) -> Vec<(u64, i32)> {
             self.ranked().into_iter().map(|(_, sequence, rank)| (sequence, rank)).collect()
         }
+    }
+
+    fn subscribe(id: u64, preferences: Preferences) -> Vec<u8> {
+        let mut request = vec![BidiType::Subscribe as u8];
+        let (broadcast, track) = (Path::parse("cam").unwrap(), "video".to_owned());
+        Subscribe { id, broadcast, track, preferences }.encode(Version::Lite04, &mut request);
+        request
     }
 
     fn wanted(priority: u8) -> Preferences {
@@ -599,6 +638,37 @@ mod tests {
         stage.group(5, 10);
         stage.serve();
         assert_eq!(stage.ranks(), [(2, 0), (4, 0), (5, 0)]);
+    }
+
+    #[test]
+    fn streams_that_are_granted_one_by_one_go_round_and_each_serves_one_subscription() {
+        let mut stage = Stage::new();
+        let keys = [KEY, StreamId(4), StreamId(8)];
+        for key in &keys[1..] {
+            stage.play.opens(key.0, &subscribe(7 + key.0, wanted(PRIORITY)));
+        }
+        stage.play.link.granted = 0;
+        (0..3).for_each(|sequence| stage.group(sequence, 10));
+        for key in keys {
+            stage.play.session.join(key, &stage.content);
+            stage.serve_one(key);
+        }
+        let mut unblocked = Vec::new();
+        for _ in 0..10 {
+            stage.play.link.granted += 1;
+            let effects = stage.play.with(|session, cx| session.available(true, cx));
+            unblocked.push(effects.len());
+            for effect in effects {
+                let Effect::Unblocked { key } = effect else { panic!("{effect:?}") };
+                stage.serve_one(key);
+            }
+        }
+        assert_eq!(unblocked, [1, 1, 1, 1, 1, 1, 1, 1, 1, 0]);
+        let told = stage.play.link.told.iter().filter(|(stream, _)| stream.is_uni());
+        // Type, length, subscribe id, sequence.
+        let order: Vec<_> = told.map(|(_, bytes)| (bytes[2], bytes[3])).collect();
+        let rounds = (0..3).flat_map(|sequence| keys.map(|key| (7 + key.0 as u8, sequence)));
+        assert_eq!(order, rounds.collect::<Vec<_>>());
     }
 
     #[test]
