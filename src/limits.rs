@@ -20,6 +20,18 @@ pub const UNFINISHED_MAX_AGE_MS: u64 = 10_000;
 /// Retention of a track whose publisher cannot state one (lite-01 to 04), in milliseconds.
 pub const TRACK_MAX_AGE_MS_DEFAULT: u64 = 5000;
 
+/// The longest retention that a publisher may state as far as we act on it, in milliseconds: a day. No
+/// cache holds more of a live track, and a group that is never finished is not kept for ever.
+pub const TRACK_MAX_AGE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// Groups of one track on one shard, beside those that were fetched one by one; past them the oldest
+/// leave the cache. Ten minutes of audio with a group for each frame of 20 ms.
+pub const GROUPS_PER_TRACK_MAX: usize = 32_768;
+
+/// Groups that are looked at for one viewer in one go, to find one for it. Who finds none among so
+/// many goes on in the next turn: nobody holds up a shard by what is not for him.
+pub const GROUPS_LOOKED_AT_MAX: usize = 64;
+
 /// Ticks per second given to frames of a publisher whose wire has no timestamps.
 pub const TIMESCALE_DEFAULT: u64 = 1000;
 

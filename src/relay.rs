@@ -218,6 +218,7 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
                 misrouted_datagrams = counts.misrouted_datagrams_total,
                 dropped_groups = counts.dropped_groups_total,
                 evicted_groups = counts.evicted_groups_total,
+                groups_looked_at = counts.groups_looked_at_total,
                 full_lanes = counts.full_lanes_total,
                 stale_mail = counts.stale_mail_total,
                 "shard ended"

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use quinn_proto::Dir;
 use shardcast::limits::{
-    LINGER_DEFAULT, READERS_PER_TURN, SETUP_TIMEOUT, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET,
+    GROUPS_PER_TRACK_MAX, LINGER_DEFAULT, READERS_PER_TURN, SETUP_TIMEOUT, TURN_INTERVAL_MIN,
+    TURN_INTERVAL_QUIET,
 };
 use shardcast::quic::CongestionControl;
 use shardcast::shard::{CacheBounds, Held};
@@ -577,6 +578,89 @@ fn groups_above_the_end_keep_a_subscription_open() {
     w.update(sub, range(0, None));
     w.run(ms(500));
     assert_eq!((w.got_sorted(sub), w.sub(sub).end), (vec![0, 1, 2, 3], Some(End::Finished)));
+    w.end();
+}
+
+/// What the relay does is counted in groups that it looks at.
+#[test]
+fn a_place_in_a_long_track_costs_little_however_often_it_is_asked_for() {
+    const GROUPS: u64 = 2000;
+    const ASKED: u64 = 300;
+    const NEW: u64 = 10;
+    /// To find a place among so many, and to serve what is there.
+    const LOOKS_EACH: u64 = 30;
+    for version in [Lite05, Lite06] {
+        let mut w = world(1);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        w.source(cam).info = TrackInfo { priority: 0, max_age_ms: u64::MAX >> 2, timescale: 1000 };
+        let (ann, eve) = (w.viewer(Lite06, 0), w.viewer(version, 0));
+        let all = w.subscribe(ann, PATH, TRACK, range(0, None));
+        w.run(ms(200));
+        for sequence in 0..GROUPS {
+            w.group(cam, sequence, &[1]);
+            if sequence % 100 == 0 {
+                w.run(ms(20));
+            }
+        }
+        w.run(ms(1000));
+        assert_eq!(w.got(all).len() as u64, GROUPS);
+        w.all_settled();
+
+        let before = w.counters(0).groups_looked_at_total;
+        // What has not come yet, then a single group anywhere, then what only age decides.
+        let future = range(GROUPS * 2, None);
+        let mut subs = Vec::new();
+        while (subs.len() as u64) < ASKED {
+            subs.extend((0..5).map(|_| w.subscribe(eve, PATH, TRACK, future)));
+            w.run(ms(50));
+        }
+        for (n, sub) in (0..).zip(&subs) {
+            let group = n * (GROUPS / ASKED);
+            w.update(*sub, range(group, group));
+            w.run(ms(2));
+            let max_age_ms = n * 7000;
+            w.update(*sub, Preferences { group_end: Some(0), max_age_ms, ..live() });
+            if n % (ASKED / NEW) == 0 {
+                w.group(cam, GROUPS + n * NEW / ASKED, &[1]);
+            }
+            w.run(ms(2));
+        }
+        w.run(ms(1000));
+        let looked_at = w.counters(0).groups_looked_at_total - before;
+        let bound = (3 * ASKED + NEW * ASKED) * LOOKS_EACH;
+        assert!(looked_at <= bound, "{version}: {looked_at} are more than {bound}");
+        let got = subs.iter().filter(|sub| !w.got(**sub).is_empty()).count();
+        assert_eq!(got as u64, ASKED, "{version}");
+        assert_eq!(w.got(all).len() as u64, GROUPS + NEW);
+        assert_eq!(w.held()[0].subscriptions as u64, ASKED + 1);
+        w.end();
+    }
+}
+
+#[test]
+fn a_track_has_so_many_groups_and_the_newest_stay() {
+    let mut w = world(2);
+    w.groups_expire = true;
+    let track = homed(PATH, 0, 2);
+    let cam = w.publisher(Lite06, 0, PATH, &track);
+    w.source(cam).info = TrackInfo { priority: 0, max_age_ms: u64::MAX >> 2, timescale: 1000 };
+    let ann = w.viewer(Lite06, 1);
+    let all = w.subscribe(ann, PATH, &track, range(0, None));
+    w.run(ms(200));
+    w.open_group(cam, 0);
+    w.frame(cam, 0, 1);
+    let most = GROUPS_PER_TRACK_MAX as u64;
+    for sequence in 1..=most {
+        w.group(cam, sequence, &[]);
+        if sequence % 200 == 0 {
+            w.run(ms(20));
+        }
+    }
+    w.run(ms(1000));
+    // The first had not ended: it is cut off, and the others are whole.
+    assert_eq!(w.sub(all).groups[&0].end, Some(End::Reset(StreamCode::OLD.0)));
+    assert_eq!(w.got(all).len() as u64, most);
+    assert_eq!(w.counters(0).evicted_groups_total + w.counters(1).evicted_groups_total, 2);
     w.end();
 }
 

@@ -269,6 +269,7 @@ impl Session {
             served.open.push(GroupOut::new(pick, served.id, self.version));
             served.is_reordered = true;
         }
+        let is_interrupted = cursor.take_interruption();
         let is_full = served.open.len() >= most;
         self.crowded |= is_full && most < OPEN_GROUPS_MAX;
         if emits_range
@@ -303,8 +304,8 @@ impl Session {
         // What has come whole is served first, however the track has ended.
         let has_ended = is_past || content.outcome.is_some();
         served.is_waiting = has_ended || served.open.len() >= most;
-        if is_full && served.open.len() < most {
-            // There is room for those that waited.
+        if is_interrupted || (is_full && served.open.len() < most) {
+            // There is more to look at, or room for those that waited.
             cx.effects.push(Effect::Unblocked { key });
             return false;
         }
@@ -503,6 +504,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::limits::GROUPS_LOOKED_AT_MAX;
     use crate::session::fake::Play;
     use crate::track::Feed;
     use crate::track::group::{FrameMark, GroupEnd, Marks, Opening, Piece};
@@ -650,7 +652,7 @@ mod tests {
         stage.play.link.granted = 0;
         (0..3).for_each(|sequence| stage.group(sequence, 10));
         for key in keys {
-            stage.play.session.join(key, &stage.content);
+            stage.play.session.place(key, &stage.content);
             stage.serve_one(key);
         }
         let mut unblocked = Vec::new();
@@ -669,6 +671,25 @@ mod tests {
         let order: Vec<_> = told.map(|(_, bytes)| (bytes[2], bytes[3])).collect();
         let rounds = (0..3).flat_map(|sequence| keys.map(|key| (7 + key.0 as u8, sequence)));
         assert_eq!(order, rounds.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_finds_no_group_among_many_is_served_again() {
+        let mut stage = Stage::new();
+        let key = StreamId(4);
+        let first = 500;
+        let preferences = Preferences { group_start: Some(first), ..wanted(PRIORITY) };
+        stage.play.opens(key.0, &subscribe(8, preferences));
+        stage.play.session.place(key, &stage.content);
+        (0..=first).for_each(|sequence| stage.group(sequence, 10));
+        let mut goes = 1;
+        while matches!(stage.serve_one(key)[..], [Effect::Unblocked { key: again }] if again == key)
+        {
+            goes += 1;
+        }
+        assert_eq!(goes, (first as usize + 1).div_ceil(GROUPS_LOOKED_AT_MAX));
+        let streams = stage.play.link.told.keys().filter(|stream| stream.is_uni());
+        assert_eq!(streams.count(), 1);
     }
 
     #[test]

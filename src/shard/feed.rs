@@ -456,6 +456,11 @@ impl Shard {
         {
             self.show_newest(now, slot);
         }
+        if matches!(applied, Applied::Opened(_))
+            && let Some(slot) = self.tracks.slot(name)
+        {
+            self.drop_surplus(now, slot);
+        }
         // What the feed has brought may show that it will not bring what a fetch waits for.
         if let Some(slot) = self.tracks.slot(name)
             && (is_info
@@ -620,6 +625,7 @@ impl Shard {
             }
         }
         self.tracks.cache.held = self.tracks.cache.held + content.held_bytes() - before;
+        self.counters.groups_looked_at_total += content.take_looked_at();
         self.tracks.slab[slot].content = content;
         for (conn, key) in over {
             self.detach(conn, key);
@@ -668,14 +674,26 @@ impl Shard {
         }
     }
 
-    fn evict(&mut self, now: Instant, slot: usize, entry: Entry, marked: &mut Vec<Entry>) {
-        let track = &self.tracks.slab[slot];
-        if let Some(group) = track.content.group(entry.arrival)
-            && track.content.is_fed(entry.arrival)
+    /// Where a track has too many groups the oldest goes, as for its age.
+    fn drop_surplus(&mut self, now: Instant, slot: usize) {
+        let Some(arrival) = self.tracks.slab[slot].content.surplus() else { return };
+        self.cut_off(now, slot, arrival, StreamCode::OLD);
+        self.tracks.with_content(slot, |content| content.evict(arrival, false));
+        self.counters.evicted_groups_total += 1;
+    }
+
+    /// Ends a group of the live feed that is to go; what mirrors have of it grows no more either.
+    fn cut_off(&mut self, now: Instant, slot: usize, arrival: u64, code: StreamCode) {
+        let content = &self.tracks.slab[slot].content;
+        if let Some(group) = content.group(arrival)
+            && content.is_fed(arrival)
         {
-            // What mirrors have of it grows no more either.
-            self.feed(now, slot, Feed::cut_off(group.sequence, StreamCode::EVICTED));
+            self.feed(now, slot, Feed::cut_off(group.sequence, code));
         }
+    }
+
+    fn evict(&mut self, now: Instant, slot: usize, entry: Entry, marked: &mut Vec<Entry>) {
+        self.cut_off(now, slot, entry.arrival, StreamCode::EVICTED);
         let Some(slot) = self.tracks.slot(entry.track) else { return };
         let track = &self.tracks.slab[slot];
         let is_read = !track.readers.is_empty() || !track.fetchers.is_empty();

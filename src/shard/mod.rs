@@ -99,6 +99,8 @@ pub struct Counters {
     pub dropped_groups_total: u64,
     /// Groups that left the cache for want of room or of interest.
     pub evicted_groups_total: u64,
+    /// Groups that were looked at to find those that viewers are sent.
+    pub groups_looked_at_total: u64,
     /// Times that mail had to wait because a lane was full.
     pub full_lanes_total: u64,
     pub frames_total: u64,

@@ -1,5 +1,6 @@
 //! The groups of one track on one shard.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Instant;
@@ -7,7 +8,9 @@ use std::time::Instant;
 use super::demand::Reach;
 use super::group::{Group, GroupEnd, Likeness, Opening, Piece};
 use super::{Datagram, Feed};
-use crate::limits::{DATAGRAMS_PER_TURN_MAX, UNFINISHED_MAX_AGE_MS};
+use crate::limits::{
+    DATAGRAMS_PER_TURN_MAX, GROUPS_PER_TRACK_MAX, TRACK_MAX_AGE_MS_MAX, UNFINISHED_MAX_AGE_MS,
+};
 use crate::wire::{StreamCode, TrackInfo};
 
 /// How a feed is over.
@@ -51,6 +54,8 @@ pub struct Content {
     /// The arrival number of the next group, of either kind.
     next_arrival: u64,
     held_bytes: u64,
+    /// Groups that were looked at for viewers since this was last asked.
+    looked_at: Cell<u64>,
 }
 
 /// Names a run of a track by how many numbers earlier ones have used: for a viewer that has seen
@@ -76,6 +81,10 @@ pub struct Told {
 /// Groups that are looked at for their age when a new one arrives. More than one leaves for each
 /// that comes, so none is kept for long for want of a look.
 const EXPIRED_AT_ONCE_MAX: usize = 64;
+
+/// Groups without a timestamp that are looked past for one that has one, where a viewer's place is
+/// sought: publishers that give up groups leave some.
+const UNTIMED_IN_A_ROW_MAX: usize = 16;
 
 /// Groups by arrival number, and the one to use of each sequence.
 #[derive(Debug, Default)]
@@ -314,7 +323,25 @@ impl Content {
 
     /// The first live group that arrived at or after `arrival`.
     pub fn next_group(&self, arrival: u64) -> Option<(u64, &Group)> {
+        self.note_look();
         self.live.groups.range(arrival..).next().map(|(arrival, group)| (*arrival, group))
+    }
+
+    /// The live group of this run with the lowest number that is not below `sequence`; of copies
+    /// that were cut off the last.
+    pub fn group_from(&self, sequence: u64) -> Option<(u64, &Group)> {
+        self.note_look();
+        let (_, arrival) = self.live.by_sequence.range(sequence..).next()?;
+        self.live.groups.get(arrival).map(|group| (*arrival, group))
+    }
+
+    fn note_look(&self) {
+        self.looked_at.set(self.looked_at.get() + 1);
+    }
+
+    /// How many groups were looked at for viewers since this was last asked.
+    pub fn take_looked_at(&self) -> u64 {
+        self.looked_at.take()
     }
 
     /// The arrival number of the first group of this run, or of the next one to come.
@@ -398,16 +425,42 @@ impl Content {
         if run != self.run {
             return true;
         }
-        let kept_ms = self.info.as_ref().map_or(u64::MAX, |info| info.max_age_ms);
-        self.is_older(sequence, max_age_ms.min(kept_ms))
+        self.is_older(sequence, max_age_ms.min(self.kept_ms()), 1)
+    }
+
+    /// How far behind the newest group the track keeps others.
+    fn kept_ms(&self) -> u64 {
+        self.info.as_ref().map_or(u64::MAX, |info| info.max_age_ms.min(TRACK_MAX_AGE_MS_MAX))
+    }
+
+    /// The number from which on groups are not older than this, for who begins there. Timestamps rise
+    /// with numbers, so that few groups tell.
+    pub fn first_within(&self, max_age_ms: u64) -> u64 {
+        let by_sequence = &self.live.by_sequence;
+        let (first, newest) = (by_sequence.first_key_value(), by_sequence.last_key_value());
+        let (Some((&first, _)), Some((&newest, _))) = (first, newest) else { return 0 };
+        let age_ms = max_age_ms.min(self.kept_ms());
+        let (mut low, mut high) = (first, newest);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.is_older(middle, age_ms, UNTIMED_IN_A_ROW_MAX) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
     }
 
     /// Whether a newer group exists, and the one right after `sequence` began `age_ms` or more
-    /// before the newest timestamp.
-    fn is_older(&self, sequence: u64, age_ms: u64) -> bool {
+    /// before the newest timestamp; the first that has begun of so many after it.
+    fn is_older(&self, sequence: u64, age_ms: u64, successors: usize) -> bool {
         let after = (Bound::Excluded(sequence), Bound::Unbounded);
-        let Some((_, successor)) = self.live.by_sequence.range(after).next() else { return false };
-        let begins = self.group(*successor).and_then(Group::first_timestamp);
+        let mut successors = self.live.by_sequence.range(after).take(successors);
+        let begins = successors.find_map(|(_, arrival)| {
+            self.note_look();
+            self.group(*arrival).and_then(Group::first_timestamp)
+        });
         let newest = self.live.by_sequence.last_key_value().and_then(|(_, a)| self.group(*a));
         let (Some(begins), Some(newest), Some(info)) = (begins, newest, &self.info) else {
             return false;
@@ -476,7 +529,7 @@ impl Content {
     /// find it gone; it is `OLD`.
     fn expire(&mut self) {
         let Some(newest) = self.newest() else { return };
-        let max_age_ms = self.info.as_ref().map_or(u64::MAX, |info| info.max_age_ms);
+        let max_age_ms = self.kept_ms();
         let mut gone = Vec::new();
         let groups = self.live.groups.range(self.run_begins..);
         for (arrival, group) in groups.take(EXPIRED_AT_ONCE_MAX) {
@@ -485,7 +538,7 @@ impl Content {
             if group.sequence == newest {
                 continue;
             }
-            if self.is_older(group.sequence, max_age_ms.max(grace)) {
+            if self.is_older(group.sequence, max_age_ms.max(grace), 1) {
                 gone.push(*arrival);
             } else if group.end.is_some() {
                 break;
@@ -494,6 +547,15 @@ impl Content {
         for arrival in gone {
             self.remove(arrival);
         }
+    }
+
+    /// The live group that has to go where there are too many: the one that came first, unless it is
+    /// the newest.
+    pub fn surplus(&self) -> Option<u64> {
+        if self.live.groups.len() <= GROUPS_PER_TRACK_MAX {
+            return None;
+        }
+        self.live.groups.keys().copied().find(|arrival| !self.is_newest(*arrival))
     }
 
     /// Drops a group for want of room or of interest. Where somebody may be reading, word of why

@@ -1,10 +1,10 @@
 //! Where one viewer is in a track: which group comes next, and where delivery began (spec §4.7,
 //! §4.9).
 
-use std::collections::VecDeque;
-
 use super::content::{Content, Run};
-use super::group::GroupEnd;
+use super::group::{Group, GroupEnd};
+use super::seen::Seen;
+use crate::limits::GROUPS_LOOKED_AT_MAX;
 use crate::wire::{Preferences, Version};
 
 /// A group to serve now.
@@ -23,6 +23,9 @@ pub struct Pick {
 
 /// Once delivery has begun, numbers only go on: a viewer that has seen an earlier run of the track
 /// knows a group by its sequence and what earlier runs have used since. Bounds are in its numbers.
+///
+/// It is as small and as quick however many groups there are. What was passed over is not listed: it is
+/// what came before `next` and is not among those that were served.
 #[derive(Debug)]
 pub struct Cursor {
     version: Version,
@@ -32,15 +35,15 @@ pub struct Cursor {
     shift: u64,
     /// Groups below are not served.
     floor: u64,
-    /// Groups that are due before anything newer.
-    due: VecDeque<u64>,
-    /// Arrival numbers of the first group that was looked at, and of the next one to look at.
-    first: u64,
+    /// From this sequence on groups that came before `next` are due, in sequence order and before
+    /// anything newer: they may have arrived slightly reordered, and all of them are here.
+    backlog: Option<u64>,
+    /// Arrival number of the next group to look at.
     next: u64,
-    /// Groups that were passed over; an update may bring them back.
-    passed: Vec<u64>,
-    /// Length at which `passed` is rid of groups that are gone.
-    passed_max: usize,
+    /// The sequences of groups of this run that were served.
+    served: Seen,
+    /// There is more to look at than one go allows.
+    is_interrupted: bool,
     /// Where the feed began for this viewer: START says this or more.
     joined_at: u64,
     started: bool,
@@ -57,18 +60,16 @@ impl Cursor {
             wanted,
             run: content.run(),
             shift: 0,
-            due: VecDeque::new(),
-            first: content.run_begins(),
+            backlog: None,
             next: content.next_arrival(),
-            passed: content.groups().map(|(arrival, _)| arrival).collect(),
-            passed_max: 64,
+            served: Seen::default(),
+            is_interrupted: false,
             joined_at: 0,
             started: false,
         };
-        cursor.revisit(content);
+        let oldest = cursor.revisit(content);
         // Before the feed has said where it starts, what is here says nothing of that.
-        let due = cursor.due.iter().filter_map(|arrival| content.group(*arrival));
-        let oldest = due.map(|group| group.sequence).min().filter(|_| content.feed_start.is_some());
+        let oldest = oldest.filter(|_| content.feed_start.is_some());
         cursor.joined_at = cursor.floor.max(oldest.unwrap_or(0));
         cursor
     }
@@ -87,10 +88,9 @@ impl Cursor {
         }
         self.shift = self.shift(content.run());
         self.run = content.run();
-        self.first = content.run_begins();
-        self.next = self.first;
-        self.due.clear();
-        self.passed.clear();
+        self.next = content.run_begins();
+        self.backlog = None;
+        self.served = Seen::default();
     }
 
     /// The next group to serve, if one is ready.
@@ -100,46 +100,92 @@ impl Cursor {
         }
         // START must not name a group above one that this relay's own feed will still bring.
         let feed_start = content.feed_start?;
-        loop {
-            let arrival = match self.due.pop_front() {
-                Some(arrival) => arrival,
-                None => {
-                    let (arrival, _) = content.next_group(self.next)?;
-                    self.next = arrival + 1;
-                    arrival
-                }
+        for _ in 0..GROUPS_LOOKED_AT_MAX {
+            let due = self.next_due(content, feed_start);
+            let is_new = due.is_none();
+            let (arrival, group) = match due {
+                Some(due) => due,
+                None => content.next_group(self.next)?,
             };
-            let Some(group) = content.group(arrival) else { continue };
-            // What an earlier feed has left is for those who ask for it.
-            let is_left_over = group.sequence < feed_start && self.wanted.group_start.is_none();
-            let number = group.sequence + self.shift;
-            if !self.covers(number) || is_left_over {
-                self.pass(content, arrival);
+            if is_new {
+                self.next = arrival + 1;
+            } else if arrival >= self.next {
+                // Its turn comes with what is new.
                 continue;
             }
-            if matches!(group.end, Some(GroupEnd::Aborted(_))) {
-                continue;
+            if let Some(pick) = self.consider(arrival, group, feed_start) {
+                self.note_served(content, pick.sequence);
+                return Some(pick);
             }
-            let frame_start = match self.wanted.group_start {
-                Some(first) if first == number => self.wanted.frame_start,
-                _ => 0,
-            };
-            if group.frame_start > frame_start {
-                // Its head is gone, and a part that nobody asked for is of no use. START does not
-                // name it either.
-                if !self.started && group.sequence == feed_start.max(self.joined_at) {
-                    self.joined_at = group.sequence + 1;
-                }
-                self.pass(content, arrival);
-                continue;
+            if is_new {
+                // Whatever came of it before, this copy was not served.
+                self.served.remove(group.sequence);
             }
-            let frame_end = match self.wanted.group_end {
-                Some(last) if last == number => self.wanted.frame_end,
-                _ => None,
-            };
-            let (sequence, run) = (group.sequence, self.run);
-            return Some(Pick { arrival, sequence, number, run, frame_start, frame_end });
         }
+        self.is_interrupted = true;
+        None
+    }
+
+    /// Whether the last of these found none among as many groups as are looked at in one go.
+    pub fn take_interruption(&mut self) -> bool {
+        std::mem::take(&mut self.is_interrupted)
+    }
+
+    /// The next group of the backlog.
+    fn next_due<'a>(&mut self, content: &'a Content, feed_start: u64) -> Option<(u64, &'a Group)> {
+        let mut from = self.backlog?.max(self.lowest());
+        if self.wanted.group_start.is_none() {
+            from = from.max(feed_start);
+        }
+        let due = self
+            .unserved(content, from)
+            .filter(|(_, group)| self.covers(self.number(group.sequence)));
+        self.backlog = due.map(|(_, group)| group.sequence + 1);
+        due
+    }
+
+    /// Whether and how a group is served, now that its turn has come.
+    #[inline]
+    fn consider(&mut self, arrival: u64, group: &Group, feed_start: u64) -> Option<Pick> {
+        let (sequence, run) = (group.sequence, self.run);
+        // What an earlier feed has left is for those who ask for it.
+        let is_left_over = sequence < feed_start && self.wanted.group_start.is_none();
+        let number = self.number(sequence);
+        if !self.covers(number) || is_left_over {
+            return None;
+        }
+        if matches!(group.end, Some(GroupEnd::Aborted(_))) {
+            return None;
+        }
+        let frame_start = match self.wanted.group_start {
+            Some(first) if first == number => self.wanted.frame_start,
+            _ => 0,
+        };
+        if group.frame_start > frame_start {
+            // Its head is gone, and a part that nobody asked for is of no use. START does not
+            // name it either.
+            if !self.started && sequence == feed_start.max(self.joined_at) {
+                self.joined_at = sequence + 1;
+            }
+            return None;
+        }
+        let frame_end = match self.wanted.group_end {
+            Some(last) if last == number => self.wanted.frame_end,
+            _ => None,
+        };
+        Some(Pick { arrival, sequence, number, run, frame_start, frame_end })
+    }
+
+    fn note_served(&mut self, content: &Content, sequence: u64) {
+        if self.served.extend(sequence) {
+            return;
+        }
+        if self.served.is_full() {
+            // No update brings back what is gone.
+            let next = |gap: u64| content.group_from(gap).map(|(_, group)| group.sequence);
+            self.served.thin_out(|gap| next(gap.start).is_none_or(|held| held >= gap.end));
+        }
+        self.served.insert(sequence);
     }
 
     /// The value of START when `sequence` is the first group served; None once it was given.
@@ -169,12 +215,6 @@ impl Cursor {
                 self.floor += self.shift;
             }
         }
-        self.passed.extend(self.due.drain(..));
-        // A mirror may have been told of them since.
-        let earlier = content.groups().map(|(arrival, _)| arrival);
-        self.passed.extend(earlier.take_while(|arrival| *arrival < self.first));
-        self.first = self.first.min(content.run_begins());
-        self.passed.sort_unstable();
         self.revisit(content);
     }
 
@@ -182,41 +222,58 @@ impl Cursor {
     /// so the subscription is not over.
     pub fn is_parked(&self, content: &Content) -> bool {
         let Some(last) = self.wanted.group_end else { return false };
-        self.passed
-            .iter()
-            .filter_map(|arrival| content.group(*arrival))
-            .any(|group| group.sequence + self.shift > last)
+        if self.run != content.run() {
+            return false;
+        }
+        let mut from = (last + 1).saturating_sub(self.shift);
+        for _ in 0..GROUPS_LOOKED_AT_MAX {
+            let Some((_, group)) = self.unserved(content, from) else { return false };
+            if !matches!(group.end, Some(GroupEnd::Aborted(_))) {
+                return true;
+            }
+            from = group.sequence + 1;
+        }
+        true
+    }
+
+    /// What this viewer knows a group of this run by.
+    fn number(&self, sequence: u64) -> u64 {
+        sequence + self.shift
     }
 
     fn covers(&self, number: u64) -> bool {
         number >= self.floor && self.wanted.group_end.is_none_or(|last| number <= last)
     }
 
-    /// Moves what is now wanted from `passed` to `due`, in sequence order: it may have arrived
-    /// slightly reordered, and all of it is here.
-    fn revisit(&mut self, content: &Content) {
-        for arrival in std::mem::take(&mut self.passed) {
-            let Some(group) = content.group(arrival) else { continue };
-            // Only lite-06 lets the age decide where to begin; elsewhere it acts on stuck
-            // streams alone (spec §4.7, §4.10).
-            let stale = self.version >= Version::Lite06
-                && content.expired(self.run, group.sequence, self.wanted.max_age_ms);
-            if self.covers(group.sequence + self.shift) && !stale {
-                self.due.push_back(arrival);
-            } else {
-                self.passed.push(arrival);
-            }
-        }
-        let sequence = |arrival: &u64| content.group(*arrival).map(|group| group.sequence);
-        self.due.make_contiguous().sort_by_key(sequence);
+    /// The floor, as this run counts.
+    fn lowest(&self) -> u64 {
+        self.floor.saturating_sub(self.shift)
     }
 
-    fn pass(&mut self, content: &Content, arrival: u64) {
-        if self.passed.len() >= self.passed_max {
-            self.passed.retain(|arrival| content.group(*arrival).is_some());
-            self.passed_max = 64.max(2 * self.passed.len());
+    /// The first group from a sequence on that was not served.
+    fn unserved<'a>(&self, content: &'a Content, from: u64) -> Option<(u64, &'a Group)> {
+        let mut from = self.served.first_missing(from);
+        loop {
+            let (arrival, group) = content.group_from(from)?;
+            from = self.served.first_missing(group.sequence);
+            if from == group.sequence {
+                return Some((arrival, group));
+            }
         }
-        self.passed.push(arrival);
+    }
+
+    /// Begins anew with what is here and was not served; the lowest sequence of that.
+    fn revisit(&mut self, content: &Content) -> Option<u64> {
+        // Only lite-06 lets the age decide where to begin; elsewhere it acts on stuck streams
+        // alone (spec §4.7, §4.10).
+        let fresh = match self.version {
+            Version::Lite06 => content.first_within(self.wanted.max_age_ms),
+            _ => 0,
+        };
+        let first = self.unserved(content, fresh.max(self.lowest()));
+        let first = first.map(|(_, group)| group.sequence);
+        self.backlog = first.filter(|sequence| self.covers(self.number(*sequence)));
+        self.backlog
     }
 }
 
@@ -501,5 +558,389 @@ mod tests {
         assert!(drain(&mut cursor, &content).is_empty());
         add(&mut content, 0);
         assert_eq!(drain(&mut cursor, &content), [0]);
+    }
+
+    #[test]
+    fn a_viewer_is_told_to_come_again_where_there_is_much_to_pass_over() {
+        let mut content = content(&[0]);
+        content.info = Some(TrackInfo { timescale: 1_000_000, ..content.info.unwrap() });
+        let mut cursor = Cursor::join(&content, Version::Lite05, wanted(0, Some(1000), None));
+        (1..=1000).for_each(|sequence| add(&mut content, sequence));
+        let mut goes = 1;
+        let pick = loop {
+            match cursor.pick(&content) {
+                Some(pick) => break pick,
+                None => assert!(cursor.take_interruption(), "after {goes}"),
+            }
+            goes += 1;
+        };
+        assert_eq!((pick.sequence, goes), (1000, 1000_usize.div_ceil(GROUPS_LOOKED_AT_MAX)));
+        assert_eq!(cursor.pick(&content), None);
+        assert!(!cursor.take_interruption());
+    }
+
+    /// Groups that one run of this looks at.
+    fn looked_at(content: &Content, run: impl FnOnce()) -> u64 {
+        content.take_looked_at();
+        run();
+        content.take_looked_at()
+    }
+
+    #[test]
+    fn a_place_is_found_among_many_groups_by_looking_at_few() {
+        let count = 100_000;
+        let mut content = Content::default();
+        let max_age_ms = crate::limits::TRACK_MAX_AGE_MS_MAX;
+        tell(&mut content, Feed::Info(TrackInfo { priority: 0, max_age_ms, timescale: 1_000_000 }));
+        tell(&mut content, Feed::Start(0));
+        (0..count).for_each(|sequence| add(&mut content, sequence));
+        for version in [Version::Lite05, Version::Lite06] {
+            let bounds = [
+                wanted(0, None, None),
+                wanted(50_000, None, None),
+                wanted(u64::MAX, Some(3), Some(5)),
+                wanted(u64::MAX, Some(count - 9), None),
+                wanted(u64::MAX, Some(2), None),
+                wanted(u64::MAX, None, Some(7)),
+                wanted(0, Some(count), None),
+            ];
+            for first in bounds {
+                let mut cursor = None;
+                let join = || cursor = Some(Cursor::join(&content, version, first));
+                assert!(looked_at(&content, join) <= 20, "{version} {first:?}");
+                let mut cursor = cursor.unwrap();
+                for then in bounds {
+                    let update = || cursor.update(&content, then);
+                    assert!(looked_at(&content, update) <= 20, "{version} {then:?}");
+                    let pick = || _ = (cursor.pick(&content), cursor.is_parked(&content));
+                    assert!(looked_at(&content, pick) <= 4, "{version} {then:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_viewer_costs_has_a_bound_and_nothing_is_served_twice() {
+        let mut content = content(&[]);
+        let served = |cursor: &mut Cursor, content: &Content, bounds| {
+            cursor.update(content, bounds);
+            drain(cursor, content)
+        };
+        let mut cursor = Cursor::join(&content, Version::Lite05, wanted(0, Some(0), None));
+        // A publisher that counts in tens, and keeps little.
+        for sequence in (0..20_000).step_by(10) {
+            add(&mut content, sequence);
+            assert_eq!(drain(&mut cursor, &content), [sequence]);
+        }
+        assert!(served(&mut cursor, &content, wanted(0, Some(0), None)).is_empty());
+
+        // A viewer that takes every other group.
+        let held: Vec<u64> = (20_000..21_000).collect();
+        cursor.update(&content, wanted(0, Some(30_000), None));
+        let info = TrackInfo { priority: 0, max_age_ms: 10_000, timescale: 1_000_000 };
+        content.info = Some(info);
+        held.iter().for_each(|sequence| add(&mut content, *sequence));
+        for sequence in held.iter().copied().step_by(2) {
+            let bounds = wanted(0, Some(sequence), Some(sequence));
+            assert_eq!(served(&mut cursor, &content, bounds), [sequence]);
+        }
+        let rest = served(&mut cursor, &content, wanted(0, Some(20_000), None));
+        assert!(rest.iter().all(|sequence| sequence % 2 == 1), "{rest:?}");
+        assert!(rest.len() >= 30, "the latest gaps are still open: {rest:?}");
+        assert!(served(&mut cursor, &content, wanted(0, Some(0), None)).is_empty());
+    }
+
+    /// The same as a cursor by lists: of what is due, and of what was passed over.
+    struct Lists {
+        version: Version,
+        wanted: Preferences,
+        run: Run,
+        shift: u64,
+        floor: u64,
+        due: Vec<u64>,
+        next: u64,
+        passed: Vec<u64>,
+        joined_at: u64,
+        started: bool,
+    }
+
+    impl Lists {
+        fn join(content: &Content, version: Version, wanted: Preferences) -> Lists {
+            let mut lists = Lists {
+                version,
+                floor: floor_of(content, version, &wanted),
+                wanted,
+                run: content.run(),
+                shift: 0,
+                due: Vec::new(),
+                next: content.next_arrival(),
+                passed: in_sequence(content),
+                joined_at: 0,
+                started: false,
+            };
+            lists.revisit(content);
+            let oldest = lists.due.first().and_then(|due| content.group(*due));
+            let oldest = oldest.filter(|_| content.feed_start.is_some());
+            lists.joined_at = lists.floor.max(oldest.map_or(0, |group| group.sequence));
+            lists
+        }
+
+        fn enter_run(&mut self, content: &Content) {
+            if self.run == content.run() {
+                return;
+            }
+            if !self.started {
+                *self = Lists::join(content, self.version, self.wanted);
+                return;
+            }
+            self.shift += content.run().0 - self.run.0;
+            self.run = content.run();
+            self.next = content.run_begins();
+            self.due.clear();
+            self.passed.clear();
+        }
+
+        fn pick(&mut self, content: &Content) -> Option<Pick> {
+            self.enter_run(content);
+            let feed_start = content.feed_start?;
+            loop {
+                let arrival = if self.due.is_empty() {
+                    let (arrival, _) = content.groups().find(|(at, _)| *at >= self.next)?;
+                    self.next = arrival + 1;
+                    arrival
+                } else {
+                    self.due.remove(0)
+                };
+                let Some(group) = content.group(arrival) else { continue };
+                let number = group.sequence + self.shift;
+                let is_left_over = group.sequence < feed_start && self.wanted.group_start.is_none();
+                let is_first = self.wanted.group_start == Some(number);
+                let frame_start = if is_first { self.wanted.frame_start } else { 0 };
+                let lacks_head = group.frame_start > frame_start;
+                let is_wanted = self.covers(number) && !is_left_over;
+                let is_cut_off = matches!(group.end, Some(GroupEnd::Aborted(_)));
+                if is_wanted && is_cut_off {
+                    continue;
+                }
+                if is_wanted
+                    && lacks_head
+                    && !self.started
+                    && group.sequence == feed_start.max(self.joined_at)
+                {
+                    self.joined_at = group.sequence + 1;
+                }
+                if !is_wanted || lacks_head {
+                    self.passed.push(arrival);
+                    continue;
+                }
+                let is_last = self.wanted.group_end == Some(number);
+                let frame_end = self.wanted.frame_end.filter(|_| is_last);
+                let (sequence, run) = (group.sequence, self.run);
+                return Some(Pick { arrival, sequence, number, run, frame_start, frame_end });
+            }
+        }
+
+        fn start(&mut self, content: &Content, sequence: u64) -> Option<u64> {
+            if std::mem::replace(&mut self.started, true) {
+                return None;
+            }
+            let feed = content.feed_start.unwrap_or(sequence).max(self.joined_at);
+            let start = feed.min(sequence);
+            if self.version <= Version::Lite05 && self.wanted.group_start.is_none() {
+                self.floor = self.floor.max(start);
+            }
+            Some(start)
+        }
+
+        fn update(&mut self, content: &Content, wanted: Preferences) {
+            self.enter_run(content);
+            let named = self.wanted.group_start.is_some() || wanted.group_start.is_some();
+            self.wanted = wanted;
+            if named {
+                let shift = if wanted.group_start.is_none() { self.shift } else { 0 };
+                self.floor = floor_of(content, self.version, &wanted) + shift;
+            }
+            self.passed.append(&mut self.due);
+            self.revisit(content);
+        }
+
+        fn is_parked(&self, content: &Content) -> bool {
+            let Some(last) = self.wanted.group_end else { return false };
+            let held = self.passed.iter().filter_map(|arrival| content.group(*arrival));
+            let whole = |group: &&Group| !matches!(group.end, Some(GroupEnd::Aborted(_)));
+            held.filter(whole).any(|group| group.sequence + self.shift > last)
+        }
+
+        fn covers(&self, number: u64) -> bool {
+            number >= self.floor && self.wanted.group_end.is_none_or(|last| number <= last)
+        }
+
+        fn revisit(&mut self, content: &Content) {
+            let fresh = match self.version {
+                Version::Lite06 => fresh(content, self.wanted.max_age_ms),
+                _ => 0,
+            };
+            let is_due = |arrival: &u64| {
+                let group = content.group(*arrival)?;
+                let is_due = group.sequence >= fresh && self.covers(group.sequence + self.shift);
+                is_due.then_some(group.sequence)
+            };
+            let (mut due, passed): (Vec<u64>, Vec<u64>) =
+                self.passed.iter().partition(|arrival| is_due(arrival).is_some());
+            due.sort_by_key(is_due);
+            (self.due, self.passed) = (due, passed);
+        }
+    }
+
+    /// What is held, as cursors find it.
+    fn in_sequence(content: &Content) -> Vec<u64> {
+        let mut from = 0;
+        let held = std::iter::from_fn(|| {
+            let (arrival, group) = content.group_from(from)?;
+            from = group.sequence + 1;
+            Some(arrival)
+        });
+        held.collect()
+    }
+
+    /// The first group of which the next that has begun is young enough.
+    fn fresh(content: &Content, max_age_ms: u64) -> u64 {
+        let held = in_sequence(content);
+        let groups = held.iter().filter_map(|arrival| content.group(*arrival));
+        let groups: Vec<&Group> = groups.collect();
+        let newest = groups.last().map_or(0, |group| group.newest_timestamp());
+        let kept_ms = content.info.map_or(u64::MAX, |info| info.max_age_ms);
+        let is_old = |at: usize| {
+            let begins = groups[at + 1..].iter().find_map(|group| group.first_timestamp());
+            // A tick is a millisecond.
+            begins.is_some_and(|at| newest.saturating_sub(at) >= max_age_ms.min(kept_ms))
+        };
+        let first = (0..groups.len()).find(|at| !is_old(*at));
+        first.map_or(0, |at| groups[at].sequence)
+    }
+
+    /// xorshift64*
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, count: u64) -> u64 {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % count
+        }
+
+        fn one_in(&mut self, count: u64) -> bool {
+            self.below(count) == 0
+        }
+
+        fn bounds(&mut self, newest: u64) -> Preferences {
+            let ages = [0, 500, 1500, 5000, 60_000];
+            let near =
+                |random: &mut Random| (newest + random.below(6)).saturating_sub(random.below(20));
+            let start = self.one_in(2).then(|| near(self));
+            let end = self.one_in(2).then(|| near(self));
+            let frame_start = if start.is_some() && self.one_in(3) { self.below(3) } else { 0 };
+            let frame_end = end.filter(|_| self.one_in(3));
+            let age = ages[self.below(5) as usize];
+            Preferences { frame_start, frame_end, ..wanted(age, start, end) }
+        }
+    }
+
+    /// A group begins, grows or ends, or comes again; feeds and runs follow each other.
+    fn change(content: &mut Content, random: &mut Random) {
+        let near = content.arrived_end().saturating_sub(random.below(8)) + random.below(3);
+        let ends = match random.below(8) {
+            0 => None,
+            1 => Some(GroupEnd::Aborted(StreamCode::CANCEL)),
+            _ => Some(GroupEnd::Finished),
+        };
+        let feed = match random.below(40) {
+            0 => Feed::NewRun(StreamCode::CANCEL),
+            1 => Feed::Closed(StreamCode::CANCEL),
+            2..6 => Feed::Start(near.saturating_sub(random.below(4))),
+            6..10 => Feed::Piece(Piece {
+                opens: None,
+                bytes: Bytes::new(),
+                marks: Marks::new(),
+                ends,
+                ..piece(near)
+            }),
+            10..12 => {
+                let held = in_sequence(content);
+                if !held.is_empty() {
+                    content.evict(held[random.below(held.len() as u64) as usize], random.one_in(2));
+                }
+                return;
+            }
+            12..14 => {
+                Feed::Piece(Piece { bytes: Bytes::new(), marks: Marks::new(), ends, ..piece(near) })
+            }
+            14..16 => {
+                let opens = Some(Opening::at(random.below(3)));
+                Feed::Piece(Piece { opens, ends, ..piece(near) })
+            }
+            _ => Feed::Piece(Piece { ends, ..piece(near) }),
+        };
+        tell(content, feed);
+    }
+
+    #[test]
+    fn a_cursor_does_what_lists_of_groups_would() {
+        let mut picks = 0;
+        for seed in 1..=500 {
+            let random = &mut Random(seed);
+            let mut content = content(&[]);
+            let mut viewers: Vec<(Cursor, Lists)> = Vec::new();
+            for step in 0..200 {
+                for _ in 0..random.below(6) {
+                    change(&mut content, random);
+                }
+                if viewers.len() < 4 || random.one_in(8) {
+                    let version = [Version::Lite04, Version::Lite05, Version::Lite06];
+                    let version = version[random.below(3) as usize];
+                    let bounds = random.bounds(content.arrived_end());
+                    let cursor = Cursor::join(&content, version, bounds);
+                    viewers.push((cursor, Lists::join(&content, version, bounds)));
+                }
+                if viewers.len() > 6 {
+                    viewers.remove(random.below(6) as usize);
+                }
+                for (cursor, lists) in &mut viewers {
+                    if random.one_in(6) {
+                        let end = content.arrived_end() + lists.shift;
+                        let bounds = random.bounds(end);
+                        cursor.update(&content, bounds);
+                        lists.update(&content, bounds);
+                    }
+                    let most = if random.one_in(3) { random.below(4) } else { u64::MAX };
+                    for taken in 0.. {
+                        let is_drained = taken < most && content.feed_start.is_some();
+                        if taken == most {
+                            break;
+                        }
+                        let pick = cursor.pick(&content);
+                        assert!(!cursor.take_interruption());
+                        assert_eq!(pick, lists.pick(&content), "seed {seed} step {step}");
+                        let Some(pick) = pick else {
+                            let are_parked =
+                                (cursor.is_parked(&content), lists.is_parked(&content));
+                            assert!(
+                                !is_drained || are_parked.0 == are_parked.1,
+                                "seed {seed} step {step}: {are_parked:?}"
+                            );
+                            break;
+                        };
+                        picks += 1;
+                        let starts = (
+                            cursor.start(&content, pick.number),
+                            lists.start(&content, pick.number),
+                        );
+                        assert_eq!(starts.0, starts.1, "seed {seed} step {step}");
+                    }
+                }
+            }
+        }
+        assert!(picks > 100_000, "{picks}");
     }
 }
