@@ -665,6 +665,31 @@ fn a_track_has_so_many_groups_and_the_newest_stay() {
 }
 
 #[test]
+fn the_last_of_all_numbers_can_be_asked_for() {
+    for (publisher, version) in [(Lite05, Lite06), (Lite06, Lite05), (Lite06, Lite06)] {
+        let mut w = world(1);
+        let cam = w.publisher(publisher, 0, PATH, TRACK);
+        let ann = w.viewer(version, 0);
+        // No older version can name what can never come.
+        let nothing = version == Lite06;
+        let nothing = nothing.then(|| w.subscribe(ann, PATH, TRACK, range(VARINT_MAX, None)));
+        w.run(ms(200));
+        let last = w.subscribe(ann, PATH, TRACK, range(VARINT_MAX - 1, None));
+        w.run(ms(200));
+        w.open_group(cam, VARINT_MAX - 1);
+        w.frame_at(cam, VARINT_MAX - 1, 1, 9);
+        w.end_group(cam, VARINT_MAX - 1, End::Finished);
+        w.run(ms(200));
+        assert_eq!(w.got(last), [VARINT_MAX - 1], "{publisher} to {version}");
+        assert!(nothing.is_none_or(|sub| w.sub(sub).groups.is_empty()));
+        w.finish(cam, VARINT_MAX);
+        w.run(ms(2000));
+        assert_eq!(w.sub(last).end, Some(End::Finished));
+        w.end();
+    }
+}
+
+#[test]
 fn track_then_subscribe_asks_the_publisher_once() {
     for shard in 0..2 {
         let mut w = world(2);

@@ -86,7 +86,9 @@ impl Session {
         let bitrate = cx.streams.estimate().bitrate;
         let (is_alone, bitrate) = (is_idle || bitrate.is_none(), bitrate.unwrap_or(0));
         let mut head = Vec::with_capacity(24);
-        let wanted = datagrams.iter().map(|datagram| (datagram.sequence + shift, datagram));
+        let wanted = datagrams
+            .iter()
+            .map(|datagram| ((datagram.sequence + shift).min(VARINT_MAX), datagram));
         for (number, datagram) in wanted.filter(|(number, _)| served.wants(*number)) {
             head.clear();
             encode_varint(served.id, &mut head);

@@ -17,7 +17,7 @@ use crate::track::demand::{Demand, Reach};
 use crate::track::group::Form;
 use crate::wire::{
     CONTROL_MESSAGE_BYTES_MAX, GroupHeader, Preferences, StreamCode, Subscribe, SubscribeResponse,
-    UniType, Version, encode_varint, split_message,
+    UniType, VARINT_MAX, Version, encode_varint, split_message,
 };
 
 /// One subscription of the peer.
@@ -277,7 +277,7 @@ impl Session {
             && let Some(group) = content.end
         {
             served.end_sent = Some(content.run());
-            let group = group + cursor.shift(content.run());
+            let group = (group + cursor.shift(content.run())).min(VARINT_MAX);
             SubscribeResponse::End { group }.encode(self.version, &mut responses);
         }
         if !responses.is_empty() {

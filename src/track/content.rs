@@ -11,7 +11,7 @@ use super::{Datagram, Feed};
 use crate::limits::{
     DATAGRAMS_PER_TURN_MAX, GROUPS_PER_TRACK_MAX, TRACK_MAX_AGE_MS_MAX, UNFINISHED_MAX_AGE_MS,
 };
-use crate::wire::{StreamCode, TrackInfo};
+use crate::wire::{StreamCode, TrackInfo, VARINT_MAX};
 
 /// How a feed is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +208,7 @@ impl Content {
         self.live.forget_sequences();
         self.fetched.forget_sequences();
         let used = self.arrived_end.max(self.end.unwrap_or(0));
-        self.run = Run(self.run.0 + used);
+        self.run = Run((self.run.0 + used).min(VARINT_MAX));
         self.next_arrival += EARLIER_ROOM;
         self.run_begins = self.next_arrival;
         self.arrived_end = 0;

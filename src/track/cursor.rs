@@ -5,7 +5,7 @@ use super::content::{Content, Run};
 use super::group::{Group, GroupEnd};
 use super::seen::Seen;
 use crate::limits::GROUPS_LOOKED_AT_MAX;
-use crate::wire::{Preferences, Version};
+use crate::wire::{Preferences, VARINT_MAX, Version};
 
 /// A group to serve now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Cursor {
             return None;
         }
         let feed = content.feed_start.unwrap_or(sequence).max(self.joined_at);
-        let start = feed.min(sequence);
+        let start = feed.min(sequence).min(VARINT_MAX);
         if self.version <= Version::Lite05 && self.wanted.group_start.is_none() {
             self.floor = self.floor.max(start);
         }
@@ -236,9 +236,9 @@ impl Cursor {
         true
     }
 
-    /// What this viewer knows a group of this run by.
+    /// What this viewer knows a group of this run by. A publisher that uses up all numbers gets no more.
     fn number(&self, sequence: u64) -> u64 {
-        sequence + self.shift
+        (sequence + self.shift).min(VARINT_MAX)
     }
 
     fn covers(&self, number: u64) -> bool {

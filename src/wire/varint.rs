@@ -72,9 +72,10 @@ pub fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// Appends an optional number: 0 for none, n + 1 for n.
+/// Appends an optional number: 0 for none, n + 1 for n. The largest has no encoding of its own, and
+/// becomes the one before.
 pub(super) fn encode_optional(value: Option<u64>, out: &mut Vec<u8>) {
-    encode_varint(value.map_or(0, |n| n.saturating_add(1)), out);
+    encode_varint(value.map_or(0, |n| n.saturating_add(1).min(VARINT_MAX)), out);
 }
 
 /// Appends a byte string with its length.
