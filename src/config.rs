@@ -149,7 +149,8 @@ Examples:
         MOQ_AUTH_PUBLIC='anon/**' SHARDCAST_SHARDS=4 shardcast
 
 Arguments win over variables. Logs go to standard error; RUST_LOG, when set, replaces --log-level.
-SIGINT and SIGTERM close every session and exit with 0; a second signal exits at once with 130.";
+SIGINT and SIGTERM close every session and exit with 0, or with 1 after 8s if something hangs; a \
+second signal exits at once with 130.";
 
 #[derive(Debug, Parser)]
 #[command(

@@ -14,6 +14,7 @@
 //! * [`web`]: HTTP on a thread of its own. Asks shards by mail; knows no session and no QUIC.
 //! * [`rt`]: glommio behind a handful of functions. Knows turns, not what they do.
 //! * [`relay`], [`config`], [`tls`], [`host`]: start-up.
+//! * [`log`]: lines by a bounded queue to a thread that writes them. Nobody waits for it.
 //! * `prefetch`: telling the processor what is needed next.
 //! * [`limits`]: every bound by name.
 
@@ -21,6 +22,7 @@ pub mod config;
 pub mod h3;
 pub mod host;
 pub mod limits;
+pub mod log;
 pub mod net;
 mod prefetch;
 pub mod quic;

@@ -329,11 +329,28 @@ pub const LISTING_PAUSE: Duration = Duration::from_millis(200);
 /// Announced paths that are made text for one HTTP client at once.
 pub const LISTING_CHUNK_PATHS: usize = 1024;
 
+/// Lines of the log that wait for whoever reads it, and their bytes: what 5,000 sessions say when they
+/// begin, and a reader may be away for as long as that takes. Lines beyond are lost and counted.
+pub const LOG_LINES_MAX: usize = 8192;
+pub const LOG_BYTES_MAX: usize = 1 << 20;
+
+/// From one line that says how many were lost to the next, while the log never catches up.
+pub const LOG_LOSS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a process that ends waits for its last lines to be read.
+pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// How long a relay may take to end once it was asked to, whatever hangs: less than the ten seconds
+/// after which a container's runtime kills it.
+pub const END_MAX: Duration = Duration::from_secs(8);
+
 const _: () = assert!(FRAME_BYTES_MAX <= GROUP_BYTES_MAX);
 const _: () = assert!(0.0 < CACHE_MEMORY_PERCENT_DEFAULT && CACHE_MEMORY_PERCENT_DEFAULT <= 100.0);
 const _: () = assert!(STREAMS_BIDI_START <= STREAMS_MAX && STREAMS_UNI_PUBLISHER <= STREAMS_MAX);
 // One ping may be lost.
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
+const _: () =
+    assert!(LAST_WORDS_GRACE.as_millis() + LOG_FLUSH_MAX.as_millis() < END_MAX.as_millis());
 const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);
 // A path and a name in percent-encoding, and room for the rest of the head.
 const _: () = assert!(3 * REQUEST_NAME_BYTES_MAX < WEB_HEAD_BYTES_MAX);

@@ -1,10 +1,14 @@
 //! Arguments → configuration → shards → wait for a signal.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use shardcast::config::{Config, IdentitySource, Request};
+use shardcast::limits::END_MAX;
+use shardcast::log;
 use shardcast::relay::{self, Running};
 use time::OffsetDateTime;
 use tracing_subscriber::EnvFilter;
@@ -19,29 +23,43 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_AT_ONCE: i32 = 130;
 
 fn main() -> ExitCode {
+    let code = match begin() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, error)) => {
+            // File names and arguments may hold anything, line breaks included.
+            let line = error.to_string().replace(char::is_control, " ");
+            log::line(&format!("shardcast: {line}"));
+            ExitCode::from(code)
+        }
+    };
+    log::flush();
+    code
+}
+
+type Error = Box<dyn std::error::Error>;
+
+/// The error goes with the exit code.
+fn begin() -> Result<(), (u8, Error)> {
+    let failed = |error: std::io::Error| (EXIT_FAILED, error.into());
+    // Before the first thread: all inherit the mask, and a signal taken by a shard would interrupt
+    // its ring.
+    let signals = Signals::take_over().map_err(failed)?;
+    log::start().map_err(failed)?;
     let variables = std::env::vars_os().map(|(name, _)| name);
     let config = match Config::parse(std::env::args_os(), variables) {
         Ok(Request::Run(config)) => config,
         Ok(Request::Show(text)) => {
             // A reader that has left, as in `--help | head -1`, is not a failure.
             let _ = text.print();
-            return ExitCode::SUCCESS;
+            return Ok(());
         }
-        Err(error) => return fail(EXIT_USAGE, &error),
+        Err(error) => return Err((EXIT_USAGE, error.into())),
     };
-    if let Err(error) = start_logging(&config) {
-        return fail(EXIT_USAGE, &error);
-    }
-    match run(&config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(EXIT_FAILED, &*error),
-    }
+    start_logging(&config).map_err(|error| (EXIT_USAGE, error.into()))?;
+    run(&config, &signals).map_err(|error| (EXIT_FAILED, error))
 }
 
-fn run(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
-    // Before the first shard: threads inherit the mask, and a signal taken by a shard would
-    // interrupt its ring.
-    let signals = Signals::take_over()?;
+fn run(config: &Config, signals: &Signals) -> Result<(), Error> {
     let running = relay::start(config)?;
     // A welcome that nobody reads any more is not a reason to stop.
     let _ = welcome(&mut std::io::stdout().lock(), config, &running);
@@ -59,13 +77,6 @@ fn run(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
-    // File names and arguments may hold anything, line breaks included.
-    let line = error.to_string().replace(char::is_control, " ");
-    let _ = writeln!(std::io::stderr(), "shardcast: {line}");
-    ExitCode::from(code)
-}
-
 #[derive(Debug, thiserror::Error)]
 #[error("RUST_LOG is not a log filter: {0}; write for example RUST_LOG=info,shardcast=debug")]
 struct BadFilter(String);
@@ -80,9 +91,20 @@ fn start_logging(config: &Config) -> Result<(), BadFilter> {
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log::Lines)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    // A panic is told as everything else is: the hook of the standard library waits for a reader.
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        log::line(&format!("shardcast: thread '{name}' {panic}"));
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            log::line(&trace.to_string());
+        }
+        log::flush();
+    }));
     Ok(())
 }
 
@@ -92,7 +114,7 @@ struct Signals {
 }
 
 impl Signals {
-    /// Call while there is one thread.
+    /// Call while there is one thread. From the first signal on, the process ends in time.
     fn take_over() -> std::io::Result<Self> {
         let set = Self::block()?;
         let (found, first) = mpsc::channel();
@@ -103,10 +125,17 @@ impl Signals {
             };
             // Nobody listens if the start failed, and then the process is about to end.
             let _ = found.send(name);
-            Self::next(&set);
-            // SAFETY: ends the process without running anything of ours, whose state after
-            // an impatient second signal is not to be trusted.
-            unsafe { libc::_exit(EXIT_AT_ONCE) }
+            let code = match Self::next_within(&set, END_MAX) {
+                true => EXIT_AT_ONCE,
+                false => {
+                    log::line("shardcast: the relay did not end in time");
+                    log::flush();
+                    i32::from(EXIT_FAILED)
+                }
+            };
+            // SAFETY: ends the process without running anything of ours, whose state after an
+            // impatient second signal, or while something hangs, is not to be trusted.
+            unsafe { libc::_exit(code) }
         })?;
         Ok(Self { first })
     }
@@ -135,6 +164,26 @@ impl Signals {
         let code = unsafe { libc::sigwait(set, &mut signal) };
         assert_eq!(code, 0, "sigwait of SIGINT and SIGTERM");
         signal
+    }
+
+    /// Whether another signal comes in time.
+    fn next_within(set: &libc::sigset_t, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = libc::timespec {
+                tv_sec: left.as_secs() as libc::time_t,
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            // SAFETY: both point to live values, and nothing is to be written.
+            if unsafe { libc::sigtimedwait(set, std::ptr::null_mut(), &left) } > 0 {
+                return true;
+            }
+            // A process that is stopped and continued has its wait cut short.
+            if Instant::now() >= deadline {
+                return false;
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use crate::config::{Capacity, Config, IdentitySource, WebListen};
 use crate::host::{self, HostError};
 use crate::limits::{CACHE_BYTES_PER_SHARD_MIN, LANE_MESSAGES, SAME_PORT_TRIES_MAX};
+use crate::log;
 use crate::net::{self, BindError, Socket};
 use crate::quic::{ALPN_HTTP3, Config as QuicConfig, Keys};
 use crate::rt::{self, Next, Parking, ShardThread};
@@ -198,7 +199,8 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
         Ok(parking) => parking,
         Err(error) => {
             // A relay without one of its shards would leave its share of the clients hanging.
-            eprintln!("shardcast: shard {me} cannot watch its socket: {error}");
+            log::line(&format!("shardcast: shard {me} cannot watch its socket: {error}"));
+            log::flush();
             std::process::exit(1);
         }
     };

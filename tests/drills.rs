@@ -13,11 +13,13 @@ mod support {
     pub mod relay;
 }
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use quinn_proto::Dir;
-use shardcast::limits::{IDLE_TIMEOUT, KEEP_ALIVE, ROOT_BYTES_MAX, SETUP_TIMEOUT, STREAMS_MAX};
+use shardcast::limits::{
+    IDLE_TIMEOUT, KEEP_ALIVE, LOG_FLUSH_MAX, ROOT_BYTES_MAX, SETUP_TIMEOUT, STREAMS_MAX,
+};
 use shardcast::wire::*;
 use support::client::{
     Heard, LITE_06, MAX_AGE, Peer, Role as Part, VERSIONS, View, carries_ends, carries_timestamps,
@@ -108,7 +110,7 @@ async fn a_publisher_dies_and_returns() {
     println!("seed {SEED:#x}");
     let relay = Relay::start(2).await;
     let silent = Raw::introduced(relay.address(), Version::Lite06).await;
-    let publisher = Publisher::announce(&relay, IDLE, PATH).await;
+    let publisher = Publisher::announce(relay.address(), IDLE, PATH).await;
     let mut audience = Vec::new();
     for version in VERSIONS {
         let mut viewer = Peer::connect(&relay, version, Part::Viewer).await;
@@ -190,9 +192,9 @@ struct Publisher {
 }
 
 impl Publisher {
-    async fn announce(relay: &Relay, idle_timeout: Duration, path: &str) -> Publisher {
+    async fn announce(relay: SocketAddr, idle_timeout: Duration, path: &str) -> Publisher {
         let version = Version::Lite06;
-        let raw = Raw::connect_impatient(relay.address(), version, idle_timeout).await;
+        let raw = Raw::connect_impatient(relay, version, idle_timeout).await;
         raw.open(Dir::Uni, &setup(&Setup { hop: 77, ..Setup::default() }), true).await;
         let request = raw.accepted("ANNOUNCE_REQUEST", is_request(BidiType::Announce)).await;
         let mut bytes = Vec::new();
@@ -284,6 +286,34 @@ async fn the_relay_leaves_while_fifty_watch() {
     }
     println!("everybody knew after {:?}", asked.elapsed());
     let ended = stopping.await.expect("the relay is waited for");
+    ended.expect_success();
+    println!("gone after {:?}", ended.took);
+    assert!(ended.took <= EXIT_MAX, "{:?}", ended.took);
+}
+
+// ---- a log that hangs ----
+
+/// Whoever reads the log hangs: sessions come and go and groups flow as before, and the relay ends
+/// when it is asked to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_nobody_reads_stops_nobody() {
+    const PATH: &str = "still/life";
+    /// Each says two lines: more than a pipe holds.
+    const CONNECTIONS: usize = 500;
+    /// With all of the patience that last lines deserve, and half a second of ours.
+    const EXIT_MAX: Duration = LOG_FLUSH_MAX.saturating_add(Duration::from_millis(500));
+    let relay = Relay::unheard(2).await;
+    let publisher = Publisher::announce(relay.address(), Duration::from_secs(30), PATH).await;
+    let viewer = viewing(&relay, PATH).await;
+    publisher.serve(0, MAX_AGE).await;
+    publisher.group(0, true).await;
+    viewer.accepted("the first group", is_group(0)).await;
+    come_and_go(&relay, CONNECTIONS, 20).await;
+    for sequence in 1..10 {
+        publisher.group(sequence, true).await;
+        viewer.accepted("a group", is_group(sequence)).await;
+    }
+    let ended = relay.stop().await;
     ended.expect_success();
     println!("gone after {:?}", ended.took);
     assert!(ended.took <= EXIT_MAX, "{:?}", ended.took);
@@ -761,7 +791,7 @@ async fn a_viewer_that_stops_reading_costs_little() {
     const COST_MAX: u64 = 2 << 20;
     let relay = Relay::start(2).await;
     let process = Process(relay.id());
-    let publisher = Publisher::announce(&relay, IDLE_TIMEOUT, PATH).await;
+    let publisher = Publisher::announce(relay.address(), IDLE_TIMEOUT, PATH).await;
     let (keen, lazy) = (viewing(&relay, PATH).await, viewing(&relay, PATH).await);
     publisher.serve(0, Duration::from_secs(5)).await;
     let mut ticks = tokio::time::interval(Duration::from_millis(150));

@@ -37,10 +37,12 @@ pub struct Relay {
 
 struct Running {
     process: Mutex<Child>,
-    /// By the play, so that its end is none of a relay's.
+    /// By the play, or kept from its end, so that this is none of a relay's.
     is_killed: AtomicBool,
     id: libc::pid_t,
     log: Log,
+    /// Whether its log is read to the end.
+    is_heard: bool,
     shards: usize,
     stage: Stage,
 }
@@ -89,10 +91,22 @@ impl Relay {
     /// With more arguments than every relay of a play has.
     async fn start_with(shards: usize, public: &str, more: &[&str]) -> Relay {
         let stage = Arc::new(STAGE.lock().await);
-        Relay::launch(stage, shards, public, more).await
+        Relay::launch(stage, shards, public, more, true).await
     }
 
-    async fn launch(stage: Stage, shards: usize, public: &str, more: &[&str]) -> Relay {
+    /// One whose log is read until it listens, and never again, though somebody could.
+    pub async fn unheard(shards: usize) -> Relay {
+        let stage = Arc::new(STAGE.lock().await);
+        Relay::launch(stage, shards, "**", &[], false).await
+    }
+
+    async fn launch(
+        stage: Stage,
+        shards: usize,
+        public: &str,
+        more: &[&str],
+        is_heard: bool,
+    ) -> Relay {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -122,11 +136,20 @@ impl Relay {
         let log = Log::default();
         let stderr = process.stderr.take().expect("a pipe");
         let writer = log.clone();
-        // The pipe is read to its end whatever the drill does: a full pipe would stop the relay.
+        // The pipe is read to its end whatever the drill does, or not at all.
         std::thread::spawn(move || {
-            for line in BufReader::new(stderr).split(b'\n') {
-                let Ok(line) = line else { break };
-                writer.push(String::from_utf8_lossy(&line).into_owned());
+            let mut stderr = BufReader::new(stderr);
+            let mut line = Vec::new();
+            while stderr.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                let is_enough = !is_heard && text.contains("kind=http");
+                writer.push(text);
+                line.clear();
+                if is_enough {
+                    // A pipe that is closed would let the relay go on.
+                    std::mem::forget(stderr);
+                    return;
+                }
             }
             writer.close();
         });
@@ -134,7 +157,7 @@ impl Relay {
         let id = process.id() as libc::pid_t;
         let process = Mutex::new(process);
         let is_killed = AtomicBool::new(false);
-        let running = Arc::new(Running { process, is_killed, id, log, shards, stage });
+        let running = Arc::new(Running { process, is_killed, id, log, is_heard, shards, stage });
         let is_listening =
             |line: &str| line.contains("listening") && field(line, "kind") == Some("quic");
         let line = running.log.wait_from(0, "the relay to listen", is_listening).await;
@@ -230,7 +253,7 @@ impl Relay {
         let (address, shards) = (self.dialled.to_string(), self.running.shards);
         self.stop().await.expect_success();
         tokio::time::sleep(away).await;
-        Relay::launch(stage, shards, "**", &["--listen", &address]).await
+        Relay::launch(stage, shards, "**", &["--listen", &address], true).await
     }
 
     /// Asks it to leave, and waits until it has.
@@ -238,11 +261,24 @@ impl Relay {
         let asked = Instant::now();
         // SAFETY: kill takes no pointers, and the child is not reaped yet, so the id is its own.
         unsafe { libc::kill(self.running.id, libc::SIGTERM) };
-        // The process holds the only writing end, so the end of the log is the end of the process.
-        self.running.log.ended().await;
+        if self.running.is_heard {
+            // The process holds the only writing end, so the end of the log is its own.
+            self.running.log.ended().await;
+        } else {
+            while self.running.try_wait().is_none() {
+                assert!(asked.elapsed() < PATIENCE, "the relay does not end");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
         let took = asked.elapsed();
         let status = self.running.process.lock().expect("process").wait().expect("our own child");
         Ended { status, took, log: self.running.log.lines() }
+    }
+
+    /// The same of one that cannot end as a relay does.
+    pub async fn stop_upset(self) -> Ended {
+        self.running.is_killed.store(true, Ordering::Relaxed);
+        self.stop().await
     }
 
     /// Ends it without a word to anybody, and waits until it is gone.
@@ -251,6 +287,12 @@ impl Relay {
         self.running.process.lock().expect("process").kill().expect("our own child");
         self.running.log.ended().await;
         self.running.process.lock().expect("process").wait().expect("our own child");
+    }
+}
+
+impl Running {
+    fn try_wait(&self) -> Option<ExitStatus> {
+        self.process.lock().expect("process").try_wait().expect("our own child")
     }
 }
 
