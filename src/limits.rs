@@ -207,9 +207,13 @@ pub const CLOSE_GRACE_MAX: Duration = Duration::from_secs(2);
 pub const LAST_WORDS_GRACE: Duration = Duration::from_millis(100);
 
 /// Handshakes in progress on one shard before new clients must prove their address (Retry), and
-/// before they are refused.
+/// before the source that has the most of them loses its oldest.
 pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
 pub const HANDSHAKES_MAX: usize = 4096;
+
+/// How long a QUIC handshake may take, whatever comes meanwhile: two flights may be lost, which are
+/// sent again after one second and two more.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause between two stateless resets of one shard. quinn's 20 ms would need 20 s to tell 1,000
 /// viewers of a restarted relay.
@@ -351,6 +355,8 @@ const _: () = assert!(STREAMS_BIDI_START <= STREAMS_MAX && STREAMS_UNI_PUBLISHER
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
 const _: () =
     assert!(LAST_WORDS_GRACE.as_millis() + LOG_FLUSH_MAX.as_millis() < END_MAX.as_millis());
+const _: () = assert!(HANDSHAKES_BEFORE_RETRY < HANDSHAKES_MAX);
+const _: () = assert!(HANDSHAKE_TIMEOUT.as_millis() < IDLE_TIMEOUT.as_millis());
 const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);
 // A path and a name in percent-encoding, and room for the rest of the head.
 const _: () = assert!(3 * REQUEST_NAME_BYTES_MAX < WEB_HEAD_BYTES_MAX);

@@ -1,5 +1,6 @@
 //! Clients that never mean to connect, under a virtual clock: they forge Initial packets, whose
-//! keys anybody can derive, and break one connection twice. Whoever comes after them gets in.
+//! keys anybody can derive, break one connection twice, prove their address and say no more. Whoever
+//! comes after them gets in.
 
 mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
@@ -17,13 +18,14 @@ use std::time::{Duration, Instant};
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::quic;
 use shardcast::limits::{
-    CACHE_DURATION_DEFAULT, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, IDLE_TIMEOUT, LINGER_DEFAULT,
+    CACHE_DURATION_DEFAULT, HANDSHAKE_TIMEOUT, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX,
+    IDLE_TIMEOUT, LINGER_DEFAULT, TIMER_SLACK, TIMER_TICK,
 };
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::mesh;
 use shardcast::shard::{CacheBounds, Held, Next, Setting, Shard};
-use shardcast::wire::{Path, Version};
+use shardcast::wire::{Path, Version, encode_varint};
 use support::network::Port;
 use support::peer::{Peer, Spec};
 
@@ -52,6 +54,10 @@ const EMPTY: &[u8] = &[];
 
 /// A long header's bits that must be zero once they are unprotected (RFC 9000 §17.2).
 const RESERVED: u8 = 0x0c;
+
+/// The first bits of a Retry packet, and the bytes of the tag at its end (RFC 9000 §17.2.5).
+const RETRY: u8 = 0xf0;
+const RETRY_TAG_BYTES: usize = 16;
 
 /// What a connection that is closed already can still be broken by: the bits, the frames.
 const BREAKS: [(u8, &[u8]); 2] = [(RESERVED, PING), (0, EMPTY)];
@@ -138,16 +144,26 @@ impl Relay {
         sent.map(|(_, datagram)| datagram).collect()
     }
 
+    fn guest(&mut self) -> Peer {
+        let spec = Spec::new(Version::Lite06, 0);
+        let index = self.guests;
+        self.guests += 1;
+        Peer::join(index, spec, self.client_tls.clone(), index as u64, 1, self.now)
+    }
+
     /// An honest client comes, and leaves when its session is up. Returns how often it had to
     /// speak for that: once more than usual if it was sent back to prove its address.
     fn admits(&mut self) -> usize {
+        self.admits_among(|_| {})
+    }
+
+    /// The same with others who do something before each time that it speaks.
+    fn admits_among(&mut self, mut others: impl FnMut(&mut Relay)) -> usize {
         let sessions = self.shard.counters().sessions_total;
-        let spec = Spec::new(Version::Lite06, 0);
-        let seed = self.guests as u64;
-        let mut guest = Peer::join(self.guests, spec, self.client_tls.clone(), seed, 1, self.now);
-        self.guests += 1;
+        let mut guest = self.guest();
         let mut trips = 0;
         while self.shard.counters().sessions_total == sessions {
+            others(self);
             let answers = self.trip(&mut guest);
             trips += 1;
             assert!(!answers.is_empty(), "no session after {trips} trips: {:?}", guest.state);
@@ -168,6 +184,18 @@ impl Relay {
 
     fn live(&self) -> usize {
         self.shard.held().connections
+    }
+
+    /// A forger begins a handshake that will never go on, and proves its address where that is asked
+    /// for.
+    fn begin_proven(&mut self, address: SocketAddr) {
+        let mut forger = Forger { address, ..Forger::new(self.forgers) };
+        self.forgers += 1;
+        let answers = self.answers(address, &forger.initial(0, 0, PING));
+        if let Some(retry) = answers.iter().find(|answer| answer[0] & 0xf0 == RETRY) {
+            forger.heed(retry);
+            self.answers(address, &forger.initial(1, 0, PING));
+        }
     }
 
     /// A forger's first packet begins a handshake that will never go on.
@@ -196,22 +224,43 @@ impl Relay {
     }
 }
 
+/// What protects the Initial packets of those who send to this connection ID.
+fn keys(cid: &[u8]) -> quic::Keys {
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().and_then(|suite| suite.quic_suite());
+    let suite = suite.expect("the suite of every Initial");
+    suite.keys(cid, rustls::Side::Client, quic::Version::V1)
+}
+
 struct Forger {
     address: SocketAddr,
     cid: [u8; 8],
+    /// Of the relay, as far as it is known.
+    peer_cid: Vec<u8>,
+    token: Vec<u8>,
     keys: quic::Keys,
 }
 
 impl Forger {
     fn new(index: usize) -> Forger {
         let cid = (index as u64).to_be_bytes();
-        let suite = TLS13_AES_128_GCM_SHA256.tls13().and_then(|suite| suite.quic_suite());
-        let suite = suite.expect("the suite of every Initial");
         Forger {
             address: ([10, 2, (index >> 8) as u8, index as u8], 5000).into(),
             cid,
-            keys: suite.keys(&cid, rustls::Side::Client, quic::Version::V1),
+            peer_cid: cid.to_vec(),
+            token: Vec::new(),
+            keys: keys(&cid),
         }
+    }
+
+    /// Takes the token from a Retry packet (RFC 9000 §17.2.5).
+    fn heed(&mut self, retry: &[u8]) {
+        let after_version = &retry[5..];
+        let (own, rest) = after_version.split_at(1 + usize::from(after_version[0]));
+        assert_eq!(own[1..], self.cid);
+        let (peer, rest) = rest.split_at(1 + usize::from(rest[0]));
+        self.peer_cid = peer[1..].to_vec();
+        self.token = rest[..rest.len() - RETRY_TAG_BYTES].to_vec();
+        self.keys = keys(&self.peer_cid);
     }
 
     /// A datagram with one Initial that authenticates (RFC 9000 §17.2.2, RFC 9001 §5).
@@ -221,13 +270,13 @@ impl Forger {
         let length = number_bytes.len() + frames.len() + packet_key.tag_len();
         // Fixed bit, Initial, a packet number of four bytes; version 1.
         let mut datagram = vec![0xc3 | bits, 0, 0, 0, 1];
-        for cid in [self.cid, self.cid] {
+        for cid in [&self.peer_cid[..], &self.cid] {
             datagram.push(cid.len() as u8);
             datagram.extend(cid);
         }
-        // No token; a length of one byte, as nothing here needs two.
-        assert!(length < 64);
-        datagram.extend([0, length as u8]);
+        encode_varint(self.token.len() as u64, &mut datagram);
+        datagram.extend(&self.token);
+        encode_varint(length as u64, &mut datagram);
         let number_at = datagram.len();
         datagram.extend(number_bytes);
 
@@ -277,4 +326,52 @@ fn a_crowd_of_handshakes_sends_guests_to_prove_their_address_and_leaves_no_trace
         assert_eq!(relay.admits(), TRIPS);
         relay.ends();
     }
+}
+
+#[test]
+fn one_address_that_floods_locks_nobody_out() {
+    let mut relay = Relay::new();
+    let flood = |relay: &mut Relay, count| {
+        (0..count).for_each(|_| relay.begin_proven(([10, 3, 0, 1], 5000).into()));
+    };
+    flood(&mut relay, HANDSHAKES_MAX + 500);
+    assert_eq!(relay.live(), HANDSHAKES_MAX);
+    for _ in 0..10 {
+        assert_eq!(relay.admits_among(|relay| flood(relay, 50)), TRIPS_WITH_RETRY);
+    }
+    relay.ends();
+}
+
+#[test]
+fn a_handshake_has_an_end_whatever_comes_meanwhile() {
+    let mut relay = Relay::new();
+    let forger = relay.begin();
+    let seconds = HANDSHAKE_TIMEOUT.as_secs() as u32;
+    for second in 1..seconds {
+        relay.pass(Duration::from_secs(1));
+        assert!(!relay.answers(forger.address, &forger.initial(second, 0, PING)).is_empty());
+    }
+    relay.pass(Duration::from_secs(1) + TIMER_SLACK + TIMER_TICK);
+    assert_eq!(relay.live(), 0);
+    relay.ends();
+}
+
+/// As behind one address of a company, or in a load test.
+#[test]
+fn a_thousand_of_one_address_get_in_at_once() {
+    const GUESTS: usize = 1000;
+    let mut relay = Relay::new();
+    let mut guests: Vec<Peer> = (0..GUESTS).map(|_| relay.guest()).collect();
+    for (index, guest) in guests.iter_mut().enumerate() {
+        guest.address = ([127, 0, 0, 1], 5000 + index as u16).into();
+    }
+    for _ in 0..TRIPS_WITH_RETRY {
+        for guest in &mut guests {
+            let answers = relay.trip(guest);
+            answers.iter().for_each(|answer| guest.datagram(relay.now, answer));
+        }
+    }
+    assert!(guests.iter().all(Peer::is_up));
+    assert_eq!(relay.shard.counters().sessions_total, GUESTS as u64);
+    assert!(relay.shard.held().connections == GUESTS);
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use quinn_proto as proto;
 use quinn_proto::{ConnectionEvent, Dir, VarInt};
 
+use super::handshakes::Ticket;
 use super::streams::{RawEnd, RawStreams};
 use super::trains::Unsent;
 use super::web::Web;
@@ -14,7 +15,8 @@ use super::{Event, INITIAL_RTT, varint};
 use crate::h3::request::Status;
 use crate::h3::{self, Code};
 use crate::limits::{
-    ACK_DELAY, CLOSE_GRACE_MAX, CLOSE_GRACE_MIN, SETUP_TIMEOUT, STREAMS_MAX, STREAMS_UNI_PUBLISHER,
+    ACK_DELAY, CLOSE_GRACE_MAX, CLOSE_GRACE_MIN, HANDSHAKE_TIMEOUT, SETUP_TIMEOUT, STREAMS_MAX,
+    STREAMS_UNI_PUBLISHER,
 };
 use crate::session::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
 use crate::wire::{SessionCode, StreamCode};
@@ -43,8 +45,10 @@ pub struct Conn {
     is_established: bool,
     /// Some may wait to be taken.
     has_datagrams: bool,
-    /// Counts as a handshake in progress.
-    pub(super) is_handshaking: bool,
+    /// While it is a handshake in progress: until it has a session, or asks for one.
+    pub(super) handshake: Option<Ticket>,
+    /// Nothing is kept of it once its last words have left. It has no session.
+    pub(super) is_forgotten: bool,
     binding: Binding,
     /// Events that are ready for the session.
     ready: VecDeque<Event>,
@@ -67,6 +71,7 @@ enum Binding {
 impl Conn {
     pub(super) fn new(proto: proto::Connection, generation: u32, now: Instant) -> Conn {
         let credit = [Dir::Bi, Dir::Uni].map(|dir| proto.max_concurrent_streams(dir));
+        let code = varint(SessionCode::CONTROL_TIMEOUT.0);
         Conn {
             proto,
             generation,
@@ -80,10 +85,11 @@ impl Conn {
             close: None,
             is_established: false,
             has_datagrams: false,
-            is_handshaking: true,
+            handshake: None,
+            is_forgotten: false,
             binding: Binding::Quic { maps_codes: true },
             ready: VecDeque::new(),
-            ends: None,
+            ends: Some((now + HANDSHAKE_TIMEOUT, code, "no handshake in time")),
         }
     }
 
@@ -165,6 +171,7 @@ impl Conn {
             let event = match self.proto.poll()? {
                 proto::Event::Connected => {
                     self.is_established = true;
+                    self.ends = None;
                     let data = self.proto.crypto_session().handshake_data();
                     let data = data.and_then(|data| {
                         data.downcast::<proto::crypto::rustls::HandshakeData>().ok()
@@ -253,8 +260,15 @@ impl Conn {
     /// Ends the connection if its time has come.
     pub(super) fn expire(&mut self, now: Instant) {
         if let Some((_, code, reason)) = self.ends.take_if(|(at, ..)| *at <= now) {
+            self.is_forgotten = !self.is_established;
             self.close_connection(now, code, reason);
         }
+    }
+
+    /// Gives up a connection whose handshake makes room for another one.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        self.is_forgotten = true;
+        self.close_connection(now, varint(SessionCode::CONTROL_TIMEOUT.0), "too many handshakes");
     }
 
     fn close_connection(&mut self, now: Instant, code: VarInt, reason: &'static str) {

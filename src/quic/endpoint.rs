@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use quinn_proto as proto;
-use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
+use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Transmit};
 
 use super::conn::Conn;
+use super::handshakes::Handshakes;
 use super::timers::Timers;
 use super::trains::{self, Transmitted, recycle, train};
 use super::{Config, Event};
@@ -28,7 +29,7 @@ pub struct Endpoint {
     /// By quinn-proto's handle.
     conns: Vec<Option<Box<Conn>>>,
     live: usize,
-    handshakes: usize,
+    handshakes: Handshakes,
     generation: u32,
     with_events: Vec<usize>,
     dirty: VecDeque<usize>,
@@ -61,7 +62,7 @@ impl Endpoint {
             proto: proto::Endpoint::new(endpoint, Some(config.server()), true, None),
             conns: Vec::new(),
             live: 0,
-            handshakes: 0,
+            handshakes: Handshakes::default(),
             generation: 0,
             with_events: Vec::new(),
             dirty: VecDeque::new(),
@@ -90,7 +91,7 @@ impl Endpoint {
 
     /// Handshakes in progress.
     pub fn handshakes(&self) -> usize {
-        self.handshakes
+        self.handshakes.len()
     }
 
     /// Finds out whom a datagram is for. A connection has it with the next [`Endpoint::deliver`].
@@ -108,10 +109,7 @@ impl Endpoint {
             }
             Some(DatagramEvent::Response(transmit)) => Some(transmit),
             Some(DatagramEvent::NewConnection(incoming)) => {
-                let handshakes = self.handshakes;
-                if handshakes >= HANDSHAKES_MAX {
-                    Some(self.proto.refuse(incoming, &mut buf))
-                } else if handshakes >= HANDSHAKES_BEFORE_RETRY && incoming.may_retry() {
+                if self.handshakes.len() >= HANDSHAKES_BEFORE_RETRY && incoming.may_retry() {
                     self.proto.retry(incoming, &mut buf).ok()
                 } else {
                     match self.proto.accept(incoming, now, &mut buf, None) {
@@ -151,10 +149,19 @@ impl Endpoint {
             self.conns.resize_with(slot + 1, || None);
         }
         self.generation = self.generation.wrapping_add(1);
-        self.conns[slot] = Some(Box::new(Conn::new(conn, self.generation, now)));
+        let mut conn = Conn::new(conn, self.generation, now);
+        conn.handshake = Some(self.handshakes.begin(slot, conn.remote()));
+        self.conns[slot] = Some(Box::new(conn));
         self.live += 1;
-        self.handshakes += 1;
         self.note_events(slot);
+        if self.handshakes.len() > HANDSHAKES_MAX
+            && let Some(slot) = self.handshakes.first_to_leave()
+            && let Some(conn) = self.conns[slot].as_deref_mut()
+        {
+            conn.give_up(now);
+            conn.handshake.take().into_iter().for_each(|ticket| self.handshakes.end(ticket));
+            self.note_dirty(slot);
+        }
     }
 
     /// Puts a connection on the list of those whose events are to be looked at.
@@ -187,13 +194,13 @@ impl Endpoint {
 
     /// The next event of a connection.
     pub fn poll(&mut self, slot: usize) -> Option<Event> {
-        let conn = self.conns[slot].as_deref_mut()?;
+        let conn = self.conns[slot].as_deref_mut().filter(|conn| !conn.is_forgotten)?;
         let event = conn.poll();
         // A connection may be lost more than once, as quinn-proto tells it.
         if matches!(event, Some(Event::Connected { .. } | Event::Requested(_) | Event::Lost { .. }))
-            && std::mem::take(&mut conn.is_handshaking)
+            && let Some(ticket) = conn.handshake.take()
         {
-            self.handshakes -= 1;
+            self.handshakes.end(ticket);
         }
         event
     }
@@ -254,6 +261,12 @@ impl Endpoint {
             conn.is_dirty = false;
             conn.settle(now);
             match trains::transmit(&mut conn.proto, &mut conn.unsent, now, io, &mut self.pool) {
+                Transmitted::All if conn.is_forgotten => {
+                    let _ =
+                        self.proto.handle_event(ConnectionHandle(slot), EndpointEvent::drained());
+                    self.forget(slot);
+                    continue;
+                }
                 Transmitted::All => {}
                 Transmitted::More => self.note_dirty(slot),
                 // It keeps its place, so that nobody is starved.
@@ -283,12 +296,7 @@ impl Endpoint {
             let is_drained = event.is_drained();
             let answer = self.proto.handle_event(handle, event);
             if is_drained {
-                if self.conns[slot].take().is_some_and(|conn| conn.is_handshaking) {
-                    self.handshakes -= 1;
-                }
-                self.live -= 1;
-                self.timers.set(slot, None);
-                return;
+                return self.forget(slot);
             }
             if let (Some(answer), Some(conn)) = (answer, self.conns[slot].as_deref_mut()) {
                 conn.proto.handle_event(answer);
@@ -296,6 +304,15 @@ impl Endpoint {
             }
         }
         self.schedule(slot);
+    }
+
+    fn forget(&mut self, slot: usize) {
+        let Some(conn) = self.conns[slot].take() else { return };
+        if let Some(ticket) = conn.handshake {
+            self.handshakes.end(ticket);
+        }
+        self.live -= 1;
+        self.timers.set(slot, None);
     }
 
     /// Closes every connection, as a relay does that ends. To a browser that is a loss: it hears of

@@ -6,6 +6,7 @@ pub mod cid;
 mod congestion;
 mod conn;
 mod endpoint;
+mod handshakes;
 mod streams;
 mod timers;
 pub mod trains;
