@@ -290,8 +290,9 @@ pub const DATAGRAMS_PER_TURN_MAX: usize = 64;
 /// unless many programs hold many ports.
 pub const SAME_PORT_TRIES_MAX: usize = 16;
 
-/// HTTP connections at once; others wait in the kernel's backlog, of this length. Each costs a file
-/// descriptor and some 20 KiB, and serves one request.
+/// HTTP connections at once; more cut off those whose request has not come, the oldest first, and
+/// where there are none wait in the kernel's backlog, of this length. Each costs a file descriptor and
+/// some 20 KiB, and serves one request.
 pub const WEB_CONNECTIONS_MAX: usize = 256;
 pub const WEB_BACKLOG: u32 = 1024;
 
@@ -316,12 +317,20 @@ pub const WEB_LISTINGS_MAX: usize = 16;
 pub const WEB_FETCHES_MAX: usize = 64;
 
 /// Bytes of groups that wait for HTTP clients to read them, all together. A client that reads has
-/// less than a turn's worth.
+/// less than a turn's worth. When it is full, of those who have more than an equal share the one that
+/// has read nothing for the longest is cut off.
 pub const WEB_UNREAD_BYTES_MAX: usize = 64 << 20;
 
 /// How long a subscription is given to bring the newest group before one that is held is taken for
 /// it: a publisher does not send again what it has sent, and a round trip around the world is less.
 pub const NEWEST_GRACE: Duration = Duration::from_millis(300);
+
+/// How long a shard may take to answer what HTTP asks it: a turn takes milliseconds, and one that takes
+/// longer than this hangs.
+pub const SHARD_ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// From one time that all shards are asked whether they turn to the next.
+pub const HEALTH_PAUSE: Duration = Duration::from_millis(100);
 
 /// Announced paths that a shard lists for HTTP in one piece of mail: some 20 microseconds.
 pub const LISTING_PAGE_PATHS: usize = 1024;
@@ -358,6 +367,8 @@ const _: () =
 const _: () = assert!(HANDSHAKES_BEFORE_RETRY < HANDSHAKES_MAX);
 const _: () = assert!(HANDSHAKE_TIMEOUT.as_millis() < IDLE_TIMEOUT.as_millis());
 const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);
+// However many are served, some are still to say what they want.
+const _: () = assert!(WEB_FETCHES_MAX + WEB_LISTINGS_MAX < WEB_CONNECTIONS_MAX);
 // A path and a name in percent-encoding, and room for the rest of the head.
 const _: () = assert!(3 * REQUEST_NAME_BYTES_MAX < WEB_HEAD_BYTES_MAX);
 // The largest group waits as a whole for a client that is about to read it.

@@ -2756,7 +2756,7 @@ fn a_track_that_ends_or_fails_is_over_for_guests_too() {
     });
 }
 
-/// Those who read too little are told so, and the home holds nothing for them.
+/// Those who read nothing make room for others, and the home holds nothing for them.
 #[test]
 fn guests_that_do_not_read_are_cut_off() {
     everywhere(|version, place| {
@@ -2764,16 +2764,22 @@ fn guests_that_do_not_read_are_cut_off() {
         s.groups(0..1);
         let unread = shardcast::shard::guest::Unread::new(4000);
         let track = s.track.clone();
-        let mut one = s.w.guest_with(PATH, &track, Some(0), &unread);
+        let one = s.w.guest_with(PATH, &track, Some(0), &unread);
         s.w.run(SOON);
         let mut two = s.w.guest_with(PATH, &track, Some(0), &unread);
         s.w.run(SOON);
-        assert_eq!(two.outcome(), (0, Some(Err(StreamCode::TOO_FAR_BEHIND))), "{place:?}");
-        assert_eq!((one.outcome(), s.guests()), ((4, Some(Ok(()))), 0));
+        assert!(one.is_cut_off() && !two.is_cut_off(), "{place:?}");
+        assert_eq!((two.outcome(), s.guests()), ((4, Some(Ok(()))), 0));
         // What was read makes room.
         let mut three = s.w.guest_with(PATH, &track, Some(0), &unread);
         s.w.run(SOON);
         assert_eq!(three.outcome(), (4, Some(Ok(()))));
+        assert!(!two.is_cut_off());
+        // Nobody has room for what is more than there is.
+        let little = shardcast::shard::guest::Unread::new(100);
+        let mut four = s.w.guest_with(PATH, &track, Some(0), &little);
+        s.w.run(SOON);
+        assert_eq!(four.outcome(), (0, Some(Err(StreamCode::TOO_FAR_BEHIND))));
         s.w.end();
     });
 }

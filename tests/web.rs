@@ -14,10 +14,14 @@ mod support {
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use process::{Process, shardcast};
-use shardcast::limits::{WEB_FETCHES_MAX, WEB_HEAD_TIMEOUT, WEB_UNREAD_BYTES_MAX};
+use shardcast::limits::{
+    END_MAX, SHARD_ANSWER_MAX, WEB_CONNECTIONS_MAX, WEB_FETCHES_MAX, WEB_HEAD_TIMEOUT,
+    WEB_UNREAD_BYTES_MAX,
+};
 use shardcast::shard::placement::home_of;
 use support::client::{Channel, LITE_03, LITE_05, LITE_06, Peer, Role, Script, abandoned, within};
 use support::flow::{Flow, prologue};
@@ -402,27 +406,31 @@ async fn who_hangs_up_wants_nothing_any_more() {
     }
 }
 
-/// More than what all together may leave unread: the last ones are cut off, who reads is not.
+/// More than what all together may leave unread: who has read nothing for the longest is cut off,
+/// and everybody else has what he asks for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_never_reads_is_cut_off() {
+async fn who_never_reads_makes_room_for_others() {
     const FRAME_BYTES: usize = 4 << 20;
     const FRAMES: usize = 7;
+    /// What they leave unread is all that there is room for.
+    const FIT: usize = WEB_UNREAD_BYTES_MAX / (FRAME_BYTES * FRAMES);
     let mut scene = Scene::new(2).await;
     let script = Script::new(SEED, 0, 1, &[FRAME_BYTES; FRAMES]);
     scene.channel.publish(TRACK, &script);
     expect_group(&scene.get("?group=0").await, &script, 0);
     let mut silent = Vec::new();
-    for _ in 0..WEB_UNREAD_BYTES_MAX / (FRAME_BYTES * FRAMES) + 1 {
+    for _ in 0..2 * FIT {
         silent.push(scene.begin("?group=0").await);
-        // Its place in the queue is taken when the first bytes have come.
+        // It has its share when the first bytes have come.
         silent.last_mut().expect("just pushed").stream.readable().await.expect("an answer");
     }
-    let last = silent.pop().expect("several").finish().await.expect("an answer");
-    last.refuses(503, "no room");
-    for exchange in silent {
-        expect_group(&exchange.finish().await.expect("an answer"), &script, 0);
+    for _ in 0..3 {
+        expect_group(&scene.get("?group=0").await, &script, 0);
     }
-    expect_group(&scene.get("?group=0").await, &script, 0);
+    for (number, exchange) in silent.into_iter().enumerate() {
+        let answer = exchange.finish().await.expect("an answer");
+        assert!(number >= FIT || !answer.is_whole, "reader {number} has everything");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -466,6 +474,110 @@ async fn who_never_ends_a_request_is_cut_off_in_time() {
     let took = began.elapsed();
     assert!(took >= WEB_HEAD_TIMEOUT - Duration::from_millis(100), "after {took:?}");
     get(address, "/health").await.expect(200, "ok\n");
+}
+
+/// More than there are places for begin a request and never end it: who asks at once is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_never_come_keep_nobody_out() {
+    const CLIENTS: usize = 700;
+    const _: () = assert!(CLIENTS > 2 * WEB_CONNECTIONS_MAX);
+    let relay = Relay::start(1).await;
+    let address = relay.address();
+    let mut halves = Vec::new();
+    let began = Instant::now();
+    for _ in 0..CLIENTS {
+        halves.push(Exchange::begin(address, "GET /health HTTP/1.1\r\nHost:").await);
+    }
+    for _ in 0..10 {
+        get(address, "/health").await.expect(200, "ok\n");
+    }
+    // None of them has left by itself.
+    let took = began.elapsed();
+    assert!(took < WEB_HEAD_TIMEOUT, "after {took:?}");
+}
+
+/// One shard hangs: whoever asks hears of it in time, and when it turns again all is well. A relay
+/// of which a shard hangs for good ends in time too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_hangs_is_told_of() {
+    const GRACE: Duration = Duration::from_secs(1);
+    let relay = Relay::start(2).await;
+    let address = relay.address();
+    get(address, "/health").await.expect(200, "ok\n");
+    let hang = Hang::of(relay.id(), "shard-1");
+    let began = Instant::now();
+    let (health, ..) = tokio::join!(get(address, "/health"), get(address, "/health"));
+    health.refuses(503, "no answer from shard 1");
+    assert!(began.elapsed() < SHARD_ANSWER_MAX + GRACE, "{:?}", began.elapsed());
+    // They are asked in turns.
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        let began = Instant::now();
+        statuses.push(get(address, "/announced").await.status);
+        assert!(began.elapsed() < SHARD_ANSWER_MAX + GRACE, "{:?}", began.elapsed());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 503]);
+    drop(hang);
+    get(address, "/health").await.expect(200, "ok\n");
+    assert_eq!(get(address, "/announced").await.status, 200);
+    assert_eq!(get(address, "/announced").await.status, 200);
+
+    let hang = Hang::of(relay.id(), "shard-1");
+    let ended = relay.stop_upset().await;
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.took >= END_MAX && ended.took < END_MAX + GRACE, "{:?}", ended.took);
+    let says = |words: &str| ended.log.iter().any(|line| line.contains(words));
+    assert!(says("did not end in time"), "{:?}", ended.log);
+    drop(hang);
+}
+
+/// A thread of another process that is held where it is, as a debugger does it, until this is
+/// dropped. Who holds a thread is a thread too.
+struct Hang {
+    release: Option<mpsc::Sender<()>>,
+    holder: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Hang {
+    fn of(process: libc::pid_t, thread: &str) -> Hang {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("a process");
+        let id = tasks.filter_map(Result::ok).find(|task| {
+            let name = std::fs::read_to_string(task.path().join("comm"));
+            name.is_ok_and(|name| name.trim() == thread)
+        });
+        let id = id.expect("a thread of this name").file_name();
+        let id: libc::pid_t = id.to_str().and_then(|id| id.parse().ok()).expect("a number");
+        let (release, released) = mpsc::channel();
+        let (holding, held) = mpsc::channel();
+        let holder = std::thread::spawn(move || {
+            let nothing = std::ptr::null_mut::<libc::c_void>();
+            // SAFETY: no memory is shared with the other process, and the calls write nothing here.
+            unsafe {
+                let seized = libc::ptrace(libc::PTRACE_SEIZE, id, nothing, nothing);
+                assert_eq!(seized, 0, "{}", std::io::Error::last_os_error());
+                assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, id, nothing, nothing), 0);
+                assert_eq!(libc::waitpid(id, std::ptr::null_mut(), libc::__WALL), id);
+            }
+            holding.send(()).expect("somebody waits");
+            while released.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout)
+            {
+                // SAFETY: as above. The end of a thread that is held is its holder's to see.
+                unsafe { libc::waitpid(id, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
+            }
+            // SAFETY: as above. Where the process is gone, there is nothing to release.
+            unsafe { libc::ptrace(libc::PTRACE_DETACH, id, nothing, nothing) };
+        });
+        held.recv().expect("the thread is held");
+        Hang { release: Some(release), holder: Some(holder) }
+    }
+}
+
+impl Drop for Hang {
+    fn drop(&mut self) {
+        drop(self.release.take());
+        let _ = self.holder.take().expect("dropped once").join();
+    }
 }
 
 /// Thousands of connections of which half never end their request: who watches loses nothing, and

@@ -2,13 +2,13 @@
 //! it is given through a line that takes at once whatever it takes at all; or a page of what is
 //! announced.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::Shard;
 use super::message::TrackKey;
@@ -23,16 +23,84 @@ use crate::wire::{Path, StreamCode};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct GuestId(pub u64);
 
-/// What guests have been given and have not taken yet, all together.
+/// What guests have been given and have not taken yet. All together may have so much; when it is more,
+/// of those who have more than an equal share the one leaves that has taken nothing for the longest.
 #[derive(Debug)]
 pub struct Unread {
-    bytes: AtomicUsize,
     bytes_max: usize,
+    shares: Mutex<Shares>,
+}
+
+#[derive(Debug, Default)]
+struct Shares {
+    bytes: usize,
+    /// Counts what guests take, and those who come.
+    clock: u64,
+    next_number: u64,
+    by_number: BTreeMap<u64, Share>,
+}
+
+/// What one guest has not taken.
+#[derive(Debug)]
+struct Share {
+    bytes: usize,
+    /// When it last took something, or came.
+    took_at: u64,
+    /// What tells it that it has to leave.
+    cut: Arc<Notify>,
 }
 
 impl Unread {
     pub fn new(bytes_max: usize) -> Arc<Unread> {
-        Arc::new(Unread { bytes: AtomicUsize::new(0), bytes_max })
+        Arc::new(Unread { bytes_max, shares: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shares {
+    fn come(&mut self, cut: Arc<Notify>) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.clock += 1;
+        self.by_number.insert(number, Share { bytes: 0, took_at: self.clock, cut });
+        number
+    }
+
+    /// False if there is no room for so much more for this guest.
+    fn give(&mut self, number: u64, bytes: usize, bytes_max: usize) -> bool {
+        let Some(share) = self.by_number.get_mut(&number) else { return false };
+        share.bytes += bytes;
+        self.bytes += bytes;
+        while self.bytes > bytes_max {
+            let equal = bytes_max / self.by_number.len();
+            let large = self.by_number.iter().filter(|(_, share)| share.bytes > equal);
+            let slowest = large.min_by_key(|(_, share)| share.took_at);
+            let (&slowest, _) = slowest.expect("not all have less than an equal share of too much");
+            let cut = self.leave(slowest);
+            if slowest == number {
+                return false;
+            }
+            cut.into_iter().for_each(|cut| cut.notify_one());
+        }
+        true
+    }
+
+    fn take(&mut self, number: u64, bytes: usize) {
+        self.clock += 1;
+        if let Some(share) = self.by_number.get_mut(&number) {
+            share.took_at = self.clock;
+            share.bytes -= bytes;
+            self.bytes -= bytes;
+        }
+    }
+
+    fn leave(&mut self, number: u64) -> Option<Arc<Notify>> {
+        let share = self.by_number.remove(&number)?;
+        self.bytes -= share.bytes;
+        Some(share.cut)
     }
 }
 
@@ -40,6 +108,7 @@ impl Unread {
 #[derive(Debug)]
 pub struct Line {
     to: UnboundedSender<Parcel>,
+    number: u64,
     unread: Arc<Unread>,
 }
 
@@ -50,23 +119,57 @@ pub struct Parcel {
     pub load: Load,
 }
 
-/// Counts as unread while it lives.
+/// How much of a parcel is not taken.
 #[derive(Debug)]
 pub struct Load {
     bytes: usize,
+    number: u64,
     unread: Arc<Unread>,
+}
+
+impl Load {
+    /// The guest has taken so much of it.
+    pub fn take(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.unread.lock().take(self.number, bytes);
+    }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.unread.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.take(self.bytes);
+    }
+}
+
+/// A guest's end of its line.
+#[derive(Debug)]
+pub struct Parcels {
+    from: UnboundedReceiver<Parcel>,
+    number: u64,
+    unread: Arc<Unread>,
+}
+
+impl Parcels {
+    /// None where the shard has ended.
+    pub async fn next(&mut self) -> Option<Parcel> {
+        self.from.recv().await
+    }
+}
+
+impl Drop for Parcels {
+    fn drop(&mut self) {
+        self.unread.lock().leave(self.number);
     }
 }
 
 impl Line {
-    pub fn new(unread: &Arc<Unread>) -> (Line, UnboundedReceiver<Parcel>) {
-        let (to, parcels) = unbounded_channel();
-        (Line { to, unread: unread.clone() }, parcels)
+    /// `cut` is notified when the guest has to make room for others.
+    pub fn new(unread: &Arc<Unread>, cut: Arc<Notify>) -> (Line, Parcels) {
+        let (to, from) = unbounded_channel();
+        let number = unread.lock().come(cut);
+        let line = Line { to, number, unread: unread.clone() };
+        (line, Parcels { from, number, unread: unread.clone() })
     }
 
     /// False if it is the last that the guest hears: it is gone, or guests read too little, which
@@ -76,10 +179,12 @@ impl Line {
             Fetched::Pieces(pieces) => pieces.iter().map(weight).sum(),
             Fetched::Failed(_) => 0,
         };
-        let before = self.unread.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let load = Load { bytes, unread: self.unread.clone() };
-        let fits = before + bytes <= self.unread.bytes_max;
-        let news = if fits { news } else { Fetched::Failed(StreamCode::TOO_FAR_BEHIND) };
+        let fits = self.unread.lock().give(self.number, bytes, self.unread.bytes_max);
+        let (news, bytes) = match fits {
+            true => (news, bytes),
+            false => (Fetched::Failed(StreamCode::TOO_FAR_BEHIND), 0),
+        };
+        let load = Load { bytes, number: self.number, unread: self.unread.clone() };
         self.to.send(Parcel { news, load }).is_ok() && fits
     }
 }
@@ -251,4 +356,68 @@ impl Shard {
 fn ask(group: u64) -> Ask {
     // All of them together are as good as one viewer.
     Ask { group, frame_start: 0, priority: 0, asker: Asker(u64::MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guests of whom each has been given something, in their order; who is cut off says so.
+    struct Room {
+        shares: Shares,
+        cuts: Vec<Arc<Notify>>,
+        bytes_max: usize,
+    }
+
+    impl Room {
+        fn new(bytes_max: usize) -> Room {
+            Room { shares: Shares::default(), cuts: Vec::new(), bytes_max }
+        }
+
+        fn come(&mut self, bytes: usize) -> bool {
+            let cut = Arc::new(Notify::new());
+            self.cuts.push(cut.clone());
+            let number = self.shares.come(cut);
+            self.shares.give(number, bytes, self.bytes_max)
+        }
+
+        #[track_caller]
+        fn expect_here(&self, here: &[u64], bytes: usize) {
+            assert_eq!(self.shares.by_number.keys().copied().collect::<Vec<_>>(), here);
+            assert_eq!(self.shares.bytes, bytes);
+        }
+    }
+
+    #[test]
+    fn who_takes_nothing_for_the_longest_makes_room() {
+        let mut room = Room::new(100);
+        assert!(room.come(40) && room.come(40));
+        room.shares.take(0, 5);
+        assert!(room.come(40));
+        room.expect_here(&[0, 2], 75);
+        assert!(room.come(60));
+        room.expect_here(&[2, 3], 100);
+    }
+
+    #[test]
+    fn who_has_little_is_not_asked_to_make_room() {
+        let mut room = Room::new(100);
+        (0..10).for_each(|_| assert!(room.come(1)));
+        assert!(room.come(60) && room.come(60));
+        room.expect_here(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11], 70);
+    }
+
+    #[test]
+    fn who_wants_more_than_there_is_gets_nothing() {
+        let mut room = Room::new(100);
+        assert!(room.come(10));
+        assert!(!room.come(101));
+        // Also the one that has more coming while it reads nothing.
+        assert!(room.come(80));
+        assert!(!room.shares.give(2, 30, 100));
+        assert!(!room.shares.give(2, 1, 100));
+        room.expect_here(&[0], 10);
+        room.shares.take(2, 80);
+        room.expect_here(&[0], 10);
+    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
 use super::guest::{GuestId, Line, PageLine};
 use crate::net::Received;
@@ -107,6 +108,10 @@ pub enum ToShard {
     List {
         after: Option<Path>,
         page: PageLine,
+    },
+    /// From outside: whether this shard turns.
+    Turn {
+        turned: oneshot::Sender<()>,
     },
     /// From outside: close every session and end.
     Stop,

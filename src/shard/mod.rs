@@ -305,6 +305,10 @@ impl Shard {
             ToShard::List { after, page } => {
                 page.answer(self.directory.paths_after(after.as_ref()))
             }
+            ToShard::Turn { turned } => {
+                // Who has asked may have given up.
+                let _ = turned.send(());
+            }
             ToShard::Stop => {
                 self.ends_at.get_or_insert(now + LAST_WORDS_GRACE);
             }

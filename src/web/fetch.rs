@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{StatusCode, Uri, header};
@@ -11,17 +12,16 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_lite::stream;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::mail::hand_in;
 use super::payload::Payloads;
-use super::{Site, busy, refusal};
+use super::{Cut, Site, busy, refusal};
 use crate::limits::{
     NEWEST_GRACE, REQUEST_NAME_BYTES_MAX, WEB_FETCH_TIMEOUT, WEB_FETCHES_MAX, WEB_UNREAD_BYTES_MAX,
 };
-use crate::shard::guest::{GuestId, Line, Load, Parcel, Unread};
+use crate::shard::guest::{GuestId, Line, Load, Parcel, Parcels, Unread};
 use crate::shard::mailbox::Outside;
 use crate::shard::message::ToShard;
 use crate::shard::placement::home_of;
@@ -49,6 +49,7 @@ impl Fetches {
 /// `/fetch/<broadcast>/<track>?group=N|latest`
 pub async fn serve(
     State(site): State<Arc<Site>>,
+    Extension(cut): Extension<Cut>,
     UrlPath(path): UrlPath<String>,
     uri: Uri,
 ) -> Response {
@@ -63,11 +64,12 @@ pub async fn serve(
         return busy("too many groups are fetched at once");
     };
     let deadline = Instant::now() + WEB_FETCH_TIMEOUT;
-    let mut visit = Visit::begin(&site, wanted, place).await;
-    let first = match timeout_at(deadline, visit.first()).await {
-        Ok(first) => first,
-        Err(_) => Err(Refused::InTime),
+    let (mut visit, ask) = Visit::new(&site, wanted, place, cut);
+    let first = async {
+        hand_in(&visit.home, ask).await;
+        visit.first().await
     };
+    let first = timeout_at(deadline, first).await.unwrap_or(Err(Refused::InTime));
     match first {
         Ok(first) => {
             let rest = stream::unfold((first, visit), move |(ready, mut visit)| async move {
@@ -170,7 +172,7 @@ struct Broken;
 struct Visit {
     guest: GuestId,
     home: Outside<ToShard>,
-    parcels: UnboundedReceiver<Parcel>,
+    parcels: Parcels,
     payloads: Payloads,
     /// Payload that is here and has not been passed on, and whether more may come.
     ready: VecDeque<Bytes>,
@@ -182,12 +184,18 @@ struct Visit {
 }
 
 impl Visit {
-    async fn begin(site: &Site, wanted: Wanted, place: OwnedSemaphorePermit) -> Visit {
+    /// With what the home is to be told.
+    fn new(
+        site: &Site,
+        wanted: Wanted,
+        place: OwnedSemaphorePermit,
+        Cut(cut): Cut,
+    ) -> (Visit, ToShard) {
         let Wanted { broadcast, track, group } = wanted;
         let home = home_of(broadcast.as_str(), &track, site.shards.len());
         let home = site.shards[home].clone();
         let guest = GuestId(site.fetches.next_guest.fetch_add(1, Ordering::Relaxed));
-        let (line, parcels) = Line::new(&site.fetches.unread);
+        let (line, parcels) = Line::new(&site.fetches.unread, cut);
         let visit = Visit {
             guest,
             home,
@@ -200,15 +208,14 @@ impl Visit {
             place: Some(place),
         };
         let ask = ToShard::FetchForGuest { guest, broadcast, track, group, line };
-        hand_in(&visit.home, ask).await;
-        visit
+        (visit, ask)
     }
 
     /// The first payload of the group; none of one that is over without any.
     async fn first(&mut self) -> Result<Option<Bytes>, Refused> {
         let mut parcel = None;
         if self.waits_for_newest {
-            match timeout(NEWEST_GRACE, self.parcels.recv()).await {
+            match timeout(NEWEST_GRACE, self.parcels.next()).await {
                 Ok(received) => parcel = Some(received),
                 Err(_) => {
                     hand_in(&self.home, ToShard::GuestSettles { guest: self.guest }).await;
@@ -218,11 +225,11 @@ impl Visit {
         loop {
             let received = match parcel.take() {
                 Some(received) => received,
-                None => self.parcels.recv().await,
+                None => self.parcels.next().await,
             };
             self.unpack(received.ok_or(Refused::Gone)?).map_err(Refused::By)?;
             if self.is_over || !self.ready.is_empty() {
-                return Ok(self.ready.pop_front());
+                return Ok(self.pop());
             }
         }
     }
@@ -230,10 +237,18 @@ impl Visit {
     /// The next payload; none at the end of the group.
     async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
         while self.ready.is_empty() && !self.is_over {
-            let parcel = self.parcels.recv().await.ok_or(Broken)?;
+            let parcel = self.parcels.next().await.ok_or(Broken)?;
             self.unpack(parcel).map_err(|_| Broken)?;
         }
-        Ok(self.ready.pop_front())
+        Ok(self.pop())
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let payload = self.ready.pop_front()?;
+        if let Some(load) = &mut self.load {
+            load.take(payload.len());
+        }
+        Some(payload)
     }
 
     fn unpack(&mut self, parcel: Parcel) -> Result<(), StreamCode> {

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::mail::hand_in;
-use crate::limits::{LISTING_CHUNK_PATHS, LISTING_PAUSE};
+use crate::limits::{LISTING_CHUNK_PATHS, LISTING_PAUSE, SHARD_ANSWER_MAX};
 use crate::shard::guest::PageLine;
 use crate::shard::mailbox::Outside;
 use crate::shard::message::ToShard;
@@ -30,7 +30,9 @@ pub async fn answer(shards: Vec<Outside<ToShard>>, mut asked: mpsc::UnboundedRec
         while let Ok(asker) = asked.try_recv() {
             askers.push(asker);
         }
-        let Some(listing) = list(shards.next().expect("a relay has shards")).await else { return };
+        let shard = shards.next().expect("a relay has shards");
+        // Where there is none, those who ask are dropped, and so told.
+        let Ok(Some(listing)) = timeout(SHARD_ANSWER_MAX, list(shard)).await else { continue };
         for asker in askers {
             // One that has hung up needs none.
             let _ = asker.send(listing.clone());
@@ -197,6 +199,21 @@ mod tests {
         assert_eq!((listing.len(), listing[2052].as_str()), (2053, "b/02052"));
         let pages: Vec<_> = shard.await.unwrap().into_iter().map(|(_, after)| after).collect();
         assert_eq!(pages, [None, Some(path("b/01023")), Some(path("b/02047"))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_hangs_keeps_nobody_waiting_for_good() {
+        let posts = mesh(2, 16);
+        let shards = posts.iter().map(Post::outside).collect();
+        let (askers, asked) = mpsc::unbounded_channel();
+        tokio::spawn(answer(shards, asked));
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let (asker, listing) = oneshot::channel();
+            askers.send(asker).unwrap();
+            listing.await.unwrap_err();
+            assert!(begun.elapsed() <= SHARD_ANSWER_MAX + LISTING_PAUSE);
+        }
     }
 
     #[tokio::test(start_paused = true)]

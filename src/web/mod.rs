@@ -6,6 +6,8 @@
 //! here: connections, heads, time, groups at once, bytes that it does not read.
 
 mod fetch;
+mod heads;
+mod health;
 mod listen;
 mod listing;
 mod mail;
@@ -27,12 +29,14 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_lite::{future, stream};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::limits::{
@@ -42,6 +46,8 @@ use crate::limits::{
 use crate::shard::mailbox::Outside;
 use crate::shard::message::ToShard;
 use crate::wire::Path;
+
+use heads::{Head, Heads};
 
 pub use listen::{ListenError, listen};
 
@@ -76,6 +82,7 @@ pub struct Web {
 struct Site {
     about: About,
     shards: Vec<Outside<ToShard>>,
+    checks: mpsc::UnboundedSender<health::Asker>,
     listings: mpsc::UnboundedSender<listing::Asker>,
     /// Places for those who read one.
     readers: Arc<Semaphore>,
@@ -105,10 +112,12 @@ pub fn start(
         // SAFETY: no preconditions. Zero is this thread, and a refusal changes nothing.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
         let (listings, asked) = mpsc::unbounded_channel();
-        let fetches = fetch::Fetches::new();
         runtime.spawn(listing::answer(shards.clone(), asked));
+        let (checks, asked) = mpsc::unbounded_channel();
+        runtime.spawn(health::answer(shards.clone(), asked));
+        let fetches = fetch::Fetches::new();
         let readers = Arc::new(Semaphore::new(WEB_LISTINGS_MAX));
-        let site = Arc::new(Site { about, shards, listings, readers, fetches });
+        let site = Arc::new(Site { about, shards, checks, listings, readers, fetches });
         let stopped = async {
             let _ = stopped.await;
         };
@@ -132,8 +141,8 @@ impl Web {
 
 async fn accept(listener: tokio::net::TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(WEB_CONNECTIONS_MAX));
+    let heads = Arc::new(Heads::default());
     loop {
-        let place = places.clone().acquire_owned().await.expect("it is never closed");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -142,16 +151,46 @@ async fn accept(listener: tokio::net::TcpListener, router: Router) {
                 continue;
             }
         };
-        let router = router.clone();
+        if places.available_permits() == 0 {
+            heads.drop_oldest();
+        }
+        let place = places.clone().acquire_owned().await.expect("it is never closed");
+        let cut = Cut::default();
+        let head = heads.begin(cut.0.clone());
+        let router = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
-            let _ = timeout(WEB_CONNECTION_TIME_MAX, serve(stream, router)).await;
+            let served = serve(stream, Connection { head, cut: cut.clone(), router });
+            let _ = timeout(WEB_CONNECTION_TIME_MAX, future::or(served, cut.0.notified())).await;
             drop(place);
         });
     }
 }
 
+/// What cuts a connection off, whatever it does. Every request carries its own.
+#[derive(Clone, Debug, Default)]
+struct Cut(Arc<Notify>);
+
+/// The routes, as one connection has them.
+struct Connection {
+    head: Head,
+    cut: Cut,
+    router: TowerToHyperService<Router>,
+}
+
+impl Service<hyper::Request<Incoming>> for Connection {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <TowerToHyperService<Router> as Service<hyper::Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
+        self.head.end();
+        request.extensions_mut().insert(self.cut.clone());
+        self.router.call(request)
+    }
+}
+
 /// One request, so that every connection has an end that can be foretold.
-async fn serve(stream: TcpStream, router: Router) {
+async fn serve(stream: TcpStream, connection: Connection) {
     // Frames are passed on as they come.
     let _ = stream.set_nodelay(true);
     let served = http1::Builder::new()
@@ -159,7 +198,7 @@ async fn serve(stream: TcpStream, router: Router) {
         .header_read_timeout(WEB_HEAD_TIMEOUT)
         .max_buf_size(WEB_HEAD_BYTES_MAX)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), connection)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "an HTTP connection broke off");
@@ -222,8 +261,19 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
     protocols.map(str::trim).any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
 }
 
-async fn health() -> &'static str {
-    "ok\n"
+/// Whether every shard turns.
+async fn health(State(site): State<Arc<Site>>) -> Response {
+    let (asker, hanging) = oneshot::channel();
+    let _ = site.checks.send(asker);
+    match hanging.await.as_deref() {
+        Ok([]) => "ok\n".into_response(),
+        Ok(hanging) => {
+            let hanging: Vec<String> = hanging.iter().map(usize::to_string).collect();
+            let words = format!("no answer from shard {}", hanging.join(" "));
+            refusal(StatusCode::SERVICE_UNAVAILABLE, words)
+        }
+        Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping"),
+    }
 }
 
 /// What clients pin: nothing but the hash.
@@ -243,7 +293,7 @@ async fn announced(State(site): State<Arc<Site>>, prefix: Option<UrlPath<String>
     let (asker, listing) = oneshot::channel();
     let _ = site.listings.send(asker);
     let Ok(listing) = listing.await else {
-        return refusal(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping");
+        return busy("a shard does not answer, or the relay is stopping");
     };
     let Ok(place) = site.readers.clone().try_acquire_owned() else {
         return busy("too many read what is announced");

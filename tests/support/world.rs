@@ -12,6 +12,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_lite::future::{block_on, poll_once};
 use quinn_proto::Dir;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use shardcast::limits::{
@@ -20,7 +21,7 @@ use shardcast::limits::{
 };
 use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, CongestionControl, Keys};
 use shardcast::session::Policy;
-use shardcast::shard::guest::{GuestId, Line, Parcel, Unread};
+use shardcast::shard::guest::{GuestId, Line, Parcels, Unread};
 use shardcast::shard::mailbox::{Outside, Parked, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::shard::placement::home_of;
@@ -28,7 +29,7 @@ use shardcast::shard::{CacheBounds, Counters, Held, Next, Setting, Shard};
 use shardcast::track;
 use shardcast::track::group::GroupEnd;
 use shardcast::wire::*;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::Notify;
 
 use super::network::{History, Network, Port, Random, To, Weather};
 use super::peer::{
@@ -173,16 +174,22 @@ pub struct World {
 pub struct Guest {
     pub id: GuestId,
     home: usize,
-    parcels: UnboundedReceiver<Parcel>,
+    parcels: Parcels,
+    cut: Arc<Notify>,
     /// Frames so far, and how it ended.
     frames: usize,
     end: Option<Result<(), StreamCode>>,
 }
 
 impl Guest {
+    /// Whether it has been told to make room for others, and has not asked before.
+    pub fn is_cut_off(&self) -> bool {
+        block_on(poll_once(self.cut.notified())).is_some()
+    }
+
     /// Frames that it has been given so far, and how that ended.
     pub fn outcome(&mut self) -> (usize, Option<Result<(), StreamCode>>) {
-        while let Ok(parcel) = self.parcels.try_recv() {
+        while let Some(Some(parcel)) = block_on(poll_once(self.parcels.next())) {
             assert_eq!(self.end, None, "nothing follows the end");
             let pieces = match parcel.news {
                 track::Fetched::Pieces(pieces) => pieces,
@@ -371,13 +378,14 @@ impl World {
         unread: &Arc<Unread>,
     ) -> Guest {
         let home = home_of(path, track, self.stage.shards);
-        let (line, parcels) = Line::new(unread);
+        let cut = Arc::new(Notify::new());
+        let (line, parcels) = Line::new(unread, cut.clone());
         let guest = GuestId(self.guests);
         self.guests += 1;
         let broadcast = Path::parse(path).expect("a path");
         let track = track.into();
         self.tell(home, ToShard::FetchForGuest { guest, broadcast, track, group, line });
-        Guest { id: guest, home, parcels, frames: 0, end: None }
+        Guest { id: guest, home, parcels, cut, frames: 0, end: None }
     }
 
     pub fn guest_settles(&mut self, guest: &Guest) {

@@ -1,0 +1,117 @@
+//! Whether every shard turns: each is asked by mail. However many ask, no shard is asked more than
+//! once at a time, nor more often than a pause allows.
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::limits::{HEALTH_PAUSE, SHARD_ANSWER_MAX};
+use crate::shard::mailbox::Outside;
+use crate::shard::message::ToShard;
+
+/// The shards that do not turn.
+pub type Hanging = Vec<usize>;
+
+pub type Asker = oneshot::Sender<Hanging>;
+
+/// Answers those who ask, together: each with what was found after it asked.
+pub async fn answer(shards: Vec<Outside<ToShard>>, mut asked: mpsc::UnboundedReceiver<Asker>) {
+    let mut next_start = Instant::now();
+    while let Some(first) = asked.recv().await {
+        sleep_until(next_start).await;
+        next_start = Instant::now() + HEALTH_PAUSE;
+        let mut askers = vec![first];
+        while let Ok(asker) = asked.try_recv() {
+            askers.push(asker);
+        }
+        let hanging = hanging(&shards).await;
+        for asker in askers {
+            // One that has hung up needs none.
+            let _ = asker.send(hanging.clone());
+        }
+    }
+}
+
+async fn hanging(shards: &[Outside<ToShard>]) -> Hanging {
+    let deadline = Instant::now() + SHARD_ANSWER_MAX;
+    let ask = |shard: &Outside<ToShard>| {
+        let (turned, answer) = oneshot::channel();
+        // A lane that is full of what others ask is as good as no answer.
+        let _ = shard.send(ToShard::Turn { turned });
+        answer
+    };
+    let answers: Vec<_> = shards.iter().map(ask).collect();
+    let mut hanging = Vec::new();
+    for (shard, answer) in answers.into_iter().enumerate() {
+        if !matches!(timeout_at(deadline, answer).await, Ok(Ok(()))) {
+            hanging.push(shard);
+        }
+    }
+    hanging
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::shard::mailbox::{Post, mesh};
+
+    /// Answers everything that has come, and says how much that was.
+    fn turn(post: &mut Post<ToShard>) -> usize {
+        let mut inbox = VecDeque::new();
+        post.take(16, &mut inbox);
+        let taken = inbox.len();
+        for (_, mail) in inbox {
+            let ToShard::Turn { turned } = mail else { panic!("{mail:?}") };
+            let _ = turned.send(());
+        }
+        taken
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shards_that_do_not_turn_are_named() {
+        let mut posts = mesh(3, 2);
+        let shards: Vec<_> = posts.iter().map(Post::outside).collect();
+        let (askers, asked) = mpsc::unbounded_channel();
+        tokio::spawn(answer(shards, asked));
+        let mut ask = async |turning: &[usize]| {
+            let (asker, mut hanging) = oneshot::channel();
+            askers.send(asker).unwrap();
+            let begun = Instant::now();
+            loop {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                turning.iter().for_each(|shard| _ = turn(&mut posts[*shard]));
+                if let Ok(hanging) = hanging.try_recv() {
+                    return (hanging, begun.elapsed());
+                }
+            }
+        };
+        assert_eq!(ask(&[0, 1, 2]).await.0, []);
+        // The lane of the one that hangs fills in the end.
+        for _ in 0..4 {
+            let (hanging, took) = ask(&[0, 2]).await;
+            assert_eq!(hanging, [1]);
+            assert!(took <= SHARD_ANSWER_MAX + HEALTH_PAUSE, "{took:?}");
+        }
+        assert_eq!(ask(&[0, 1, 2]).await.0, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_ask_share_what_shards_are_asked() {
+        let mut post = mesh(1, 16).pop().unwrap();
+        let (askers, asked) = mpsc::unbounded_channel();
+        tokio::spawn(answer(vec![post.outside()], asked));
+        let mut asked = 0;
+        let mut waiting = Vec::new();
+        // For a second.
+        for _ in 0..1000 {
+            let (asker, hanging) = oneshot::channel();
+            askers.send(asker).unwrap();
+            waiting.push(hanging);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            asked += turn(&mut post);
+        }
+        assert!((9..=11).contains(&asked), "{asked}");
+    }
+}
