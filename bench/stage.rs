@@ -181,7 +181,11 @@ fn shard() -> Shard {
         shards: 1,
         quic: QuicConfig::new(tls, keys, CongestionControl::default())
             .expect("a QUIC configuration"),
-        policy: Arc::new(Policy { hop: 7, public: vec![Path::root()] }),
+        policy: Arc::new(Policy {
+            hop: 7,
+            public: vec![Path::root()],
+            origins: shardcast::origin::Origins::All,
+        }),
         seed: 1,
         started: Instant::now(),
         linger: LINGER_DEFAULT,

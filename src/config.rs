@@ -19,6 +19,7 @@ use rustls::pki_types::ServerName;
 use crate::limits::{
     CACHE_DURATION_DEFAULT, CACHE_MEMORY_PERCENT_DEFAULT, LINGER_DEFAULT, SETTING_DURATION_MAX,
 };
+use crate::origin::{OriginPattern, Origins};
 use crate::quic::CongestionControl;
 use crate::quic::cid::SHARDS_MAX;
 
@@ -37,10 +38,14 @@ pub struct Config {
     pub identity: IdentitySource,
     /// Where sessions without a token may publish and subscribe. Never empty.
     pub public: Vec<Pattern>,
+    /// The pages of browsers that may use the relay.
+    pub origins: Origins,
     /// How long an upstream subscription that nobody needs is kept; zero closes it at once.
     pub linger: Duration,
     pub cache: CacheConfig,
     pub congestion_control: CongestionControl,
+    /// Where secrets are kept that outlast the process; none for nowhere.
+    pub state_dir: Option<PathBuf>,
     /// None: one shard per core this process may use.
     pub shards: Option<NonZeroUsize>,
     pub log_level: tracing::Level,
@@ -72,7 +77,7 @@ pub struct CacheConfig {
 /// What the command line asked for.
 #[derive(Debug)]
 pub enum Request {
-    Run(Config),
+    Run(Box<Config>),
     /// `--help` or `--version`, ready to `print()`.
     Show(clap::Error),
 }
@@ -119,7 +124,7 @@ impl Config {
             .try_get_matches_from(args)
             .and_then(|matches| Args::from_arg_matches(&matches));
         match parsed {
-            Ok(args) => args.check().map(Request::Run),
+            Ok(args) => args.check().map(|config| Request::Run(Box::new(config))),
             Err(shown) if !shown.use_stderr() => Ok(Request::Show(shown)),
             Err(error) => Err(ConfigError::Usage(usage_line(&error))),
         }
@@ -150,7 +155,7 @@ Examples:
 
 Arguments win over variables. Logs go to standard error; RUST_LOG, when set, replaces --log-level.
 SIGINT and SIGTERM close every session and exit with 0, or with 1 after 8s if something hangs; a \
-second signal exits at once with 130.";
+second signal exits at once with 130. SIGHUP is ignored.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -228,6 +233,18 @@ struct Args {
     )]
     auth_public: Vec<Pattern>,
 
+    /// Which web pages may use the relay, by their origin: https://app.example, https://*.app.example
+    /// or *, which is all. On loopback pages of this machine always may, and others if they are named;
+    /// elsewhere all may until some are named. Repeat it, or separate origins with commas
+    #[arg(
+        long,
+        env = "SHARDCAST_ALLOW_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        help_heading = "Access"
+    )]
+    allow_origin: Vec<OriginPattern>,
+
     /// How long the subscription to a publisher is kept, paused, after the last viewer of its
     /// track has left; 0 closes it at once
     #[arg(
@@ -271,6 +288,11 @@ struct Args {
         help_heading = "Runtime"
     )]
     shards: Option<NonZeroUsize>,
+
+    /// Directory for secrets that outlast the process, made if it is not there: clients of a relay
+    /// that crashed then hear at once that it is back, and not only after their idle timeout
+    #[arg(long, env = "SHARDCAST_STATE_DIR", value_name = "DIR", help_heading = "Runtime")]
+    state_dir: Option<PathBuf>,
 
     /// How much to log
     #[arg(
@@ -336,17 +358,23 @@ impl Args {
             true => vec![Pattern::everything()],
             false => self.auth_public,
         };
+        let origins = match !loopback && self.allow_origin.is_empty() {
+            true => Origins::All,
+            false => Origins::Some { patterns: self.allow_origin, local: loopback },
+        };
         Ok(Config {
             listen: self.listen,
             web,
             identity,
             public,
+            origins,
             linger: self.linger.into(),
             cache: CacheConfig {
                 capacity: self.cache_capacity,
                 duration: self.cache_duration.into(),
             },
             congestion_control: self.quic_congestion_control,
+            state_dir: self.state_dir,
             shards: self.shards,
             log_level: self.log_level,
         })
@@ -914,7 +942,7 @@ mod tests {
         let args = ["shardcast"].into_iter().chain(args.split_whitespace());
         let request = Config::parse(args.map(OsString::from), []);
         let Ok(Request::Run(config)) = request else { panic!("got {request:?}") };
-        config
+        *config
     }
 
     #[track_caller]
@@ -957,6 +985,24 @@ mod tests {
         check("--cache-capacity 8PB", Err(&["'8PB'", "\"PB\" is not a unit", "GiB"]));
         check("--cache-capacity 101%", Err(&["'101%'", "write 1% to 100%"]));
         check("--cache-capacity lots", Err(&["'lots'", "not a size; write 8GiB"]));
+    }
+
+    #[test]
+    fn origins() {
+        let some = |local, patterns: &[&str]| Origins::Some {
+            patterns: patterns.iter().map(|text| text.parse().unwrap()).collect(),
+            local,
+        };
+        assert_eq!(parsed("").origins, some(true, &[]));
+        assert_eq!(parsed("--allow-origin null").origins, some(true, &["null"]));
+        let open = "--listen [::]:1 --listen-tls-cert c --listen-tls-key k --auth-public a/**";
+        assert_eq!(parsed(open).origins, Origins::All);
+        let named = format!("{open} --allow-origin https://a.example,https://*.b.example");
+        assert_eq!(
+            parsed(&named).origins,
+            some(false, &["https://a.example", "https://*.b.example"])
+        );
+        check("--allow-origin a.example", Err(&["'a.example'", "write https://app.example"]));
     }
 
     #[test]

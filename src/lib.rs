@@ -13,7 +13,8 @@
 //! * [`shard`]: the only folder that sees all of the above.
 //! * [`web`]: HTTP on a thread of its own. Asks shards by mail; knows no session and no QUIC.
 //! * [`rt`]: glommio behind a handful of functions. Knows turns, not what they do.
-//! * [`relay`], [`config`], [`tls`], [`host`]: start-up.
+//! * [`relay`], [`config`], [`tls`], [`host`], [`state`]: start-up.
+//! * [`origin`]: which pages of the web may use the relay.
 //! * [`log`]: lines by a bounded queue to a thread that writes them. Nobody waits for it.
 //! * `prefetch`: telling the processor what is needed next.
 //! * [`limits`]: every bound by name.
@@ -24,6 +25,7 @@ pub mod host;
 pub mod limits;
 pub mod log;
 pub mod net;
+pub mod origin;
 mod prefetch;
 pub mod quic;
 pub mod relay;
@@ -31,6 +33,7 @@ pub mod route;
 pub mod rt;
 pub mod session;
 pub mod shard;
+pub mod state;
 pub mod tls;
 pub mod track;
 pub mod web;

@@ -202,9 +202,11 @@ pub const CLOSE_REASON_BYTES_MAX: usize = 1024;
 pub const CLOSE_GRACE_MIN: Duration = Duration::from_millis(100);
 pub const CLOSE_GRACE_MAX: Duration = Duration::from_secs(2);
 
-/// How long a relay that ends tries to tell its clients while the kernel takes no datagrams: a full
-/// socket drains in less, and nobody waits longer for a relay to go.
+/// How long a relay that ends tries to tell its clients while the kernel takes no datagrams, from the
+/// last one that it took, for a full socket drains in less; and from the begin, for nobody waits longer
+/// for a relay to go.
 pub const LAST_WORDS_GRACE: Duration = Duration::from_millis(100);
+pub const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 
 /// Handshakes in progress on one shard before new clients must prove their address (Retry), and
 /// before the source that has the most of them loses its oldest.
@@ -350,6 +352,14 @@ pub const LOG_BYTES_MAX: usize = 1 << 20;
 /// From one line that says how many were lost to the next, while the log never catches up.
 pub const LOG_LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Lines on sessions that come and go: so many at once on each shard, and so many a second after that.
+/// Strangers cause them, and whoever keeps the log has a disk.
+pub const PEER_LINES_BURST: u64 = 4096;
+pub const PEER_LINES_PER_SECOND: u64 = 100;
+
+/// Bytes of a reason for which a session ended that are shown: peers send what fits a packet.
+pub const LOGGED_REASON_BYTES_MAX: usize = 200;
+
 /// How long a process that ends waits for its last lines to be read.
 pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 
@@ -362,8 +372,7 @@ const _: () = assert!(0.0 < CACHE_MEMORY_PERCENT_DEFAULT && CACHE_MEMORY_PERCENT
 const _: () = assert!(STREAMS_BIDI_START <= STREAMS_MAX && STREAMS_UNI_PUBLISHER <= STREAMS_MAX);
 // One ping may be lost.
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
-const _: () =
-    assert!(LAST_WORDS_GRACE.as_millis() + LOG_FLUSH_MAX.as_millis() < END_MAX.as_millis());
+const _: () = assert!(LAST_WORDS_MAX.as_millis() + LOG_FLUSH_MAX.as_millis() < END_MAX.as_millis());
 const _: () = assert!(HANDSHAKES_BEFORE_RETRY < HANDSHAKES_MAX);
 const _: () = assert!(HANDSHAKE_TIMEOUT.as_millis() < IDLE_TIMEOUT.as_millis());
 const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);

@@ -4,6 +4,7 @@
 //!
 //! There is one for the whole process, as there is one standard error.
 
+use std::fmt::{self, Debug, Write as _};
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,11 +12,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format;
+use tracing_subscriber::fmt::format::{self, FormatFields};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use crate::limits::{LOG_BYTES_MAX, LOG_FLUSH_MAX, LOG_LINES_MAX, LOG_LOSS_INTERVAL};
+use crate::limits::{
+    LOG_BYTES_MAX, LOG_FLUSH_MAX, LOG_LINES_MAX, LOG_LOSS_INTERVAL, PEER_LINES_BURST,
+    PEER_LINES_PER_SECOND,
+};
 
 static LOG: OnceLock<Arc<Log>> = OnceLock::new();
 
@@ -69,6 +75,68 @@ impl MakeWriter<'_> for Lines {
 
     fn make_writer(&self) -> Lines {
         Lines
+    }
+}
+
+/// How tracing writes what a line says: as it stands, but for what would make a terminal or a reader of
+/// lines see something else. Much of it is text of peers.
+pub fn fields() -> impl for<'a> FormatFields<'a> + 'static {
+    let field = |out: &mut format::Writer<'_>, field: &Field, value: &dyn Debug| {
+        match field.name() {
+            "message" => {}
+            name => write!(out, "{name}=")?,
+        }
+        write!(Escaping(out), "{value:?}")
+    };
+    format::debug_fn(field).delimited(" ")
+}
+
+struct Escaping<W>(W);
+
+impl<W: fmt::Write> fmt::Write for Escaping<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            let mut rest = part.chars();
+            match rest.next_back() {
+                Some(last) if last.is_control() => {
+                    self.0.write_str(rest.as_str())?;
+                    write!(self.0, "{}", last.escape_default())?;
+                }
+                _ => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How much may be said of what others cause: so many lines at once, and so many a second after that.
+#[derive(Debug)]
+pub struct Quota {
+    left: u64,
+    earned_at: Instant,
+    /// Lines since the last one that was said.
+    unsaid: u64,
+}
+
+impl Quota {
+    pub fn new(now: Instant) -> Quota {
+        Quota { left: PEER_LINES_BURST, earned_at: now, unsaid: 0 }
+    }
+
+    /// Whether a line may be said, and how many were not before it.
+    pub fn take(&mut self, now: Instant) -> Option<u64> {
+        let passed = now.saturating_duration_since(self.earned_at).as_millis() as u64;
+        let earned = passed * PEER_LINES_PER_SECOND / 1000;
+        if earned > 0 {
+            self.earned_at = now;
+            self.left = (self.left + earned).min(PEER_LINES_BURST);
+        }
+        if self.left == 0 {
+            self.unsaid += 1;
+            return None;
+        }
+        self.left -= 1;
+        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -204,6 +272,32 @@ mod tests {
                 thread::yield_now();
             }
         }
+    }
+
+    #[test]
+    fn text_of_peers_stays_on_its_line() {
+        let mut out = String::new();
+        write!(Escaping(&mut out), "a\nb\x1b[31m\u{9b}\u{7f} ä/\u{200d}\r").unwrap();
+        assert_eq!(out, "a\\nb\\u{1b}[31m\\u{9b}\\u{7f} ä/\u{200d}\\r");
+    }
+
+    #[test]
+    fn what_others_cause_is_said_so_often_and_no_more() {
+        let mut now = Instant::now();
+        let mut quota = Quota::new(now);
+        assert!((0..PEER_LINES_BURST).all(|_| quota.take(now) == Some(0)));
+        assert!((0..10).all(|_| quota.take(now).is_none()));
+        now += Duration::from_secs(1);
+        assert_eq!(quota.take(now), Some(10));
+        assert!((1..PEER_LINES_PER_SECOND).all(|_| quota.take(now) == Some(0)));
+        assert_eq!(quota.take(now), None);
+        // However often it is asked for.
+        let mut said = 0;
+        for _ in 0..10_000 {
+            now += Duration::from_micros(100);
+            said += u64::from(quota.take(now).is_some());
+        }
+        assert!(said.abs_diff(PEER_LINES_PER_SECOND) <= 1, "{said}");
     }
 
     #[test]

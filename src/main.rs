@@ -92,6 +92,7 @@ fn start_logging(config: &Config) -> Result<(), BadFilter> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(log::Lines)
+        .fmt_fields(log::fields())
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     // A panic is told as everything else is: the hook of the standard library waits for a reader.
@@ -108,7 +109,8 @@ fn start_logging(config: &Config) -> Result<(), BadFilter> {
     Ok(())
 }
 
-/// SIGINT and SIGTERM, taken by one thread.
+/// SIGINT, SIGTERM and SIGHUP, taken by one thread. A terminal that closes is no reason to end, and
+/// what others read anew on SIGHUP this relay reads once.
 struct Signals {
     first: mpsc::Receiver<&'static str>,
 }
@@ -119,9 +121,12 @@ impl Signals {
         let set = Self::block()?;
         let (found, first) = mpsc::channel();
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            let name = match Self::next(&set) {
-                libc::SIGINT => "SIGINT",
-                _ => "SIGTERM",
+            let name = loop {
+                match Self::next(&set) {
+                    libc::SIGHUP => Self::ignore(),
+                    libc::SIGINT => break "SIGINT",
+                    _ => break "SIGTERM",
+                }
             };
             // Nobody listens if the start failed, and then the process is about to end.
             let _ = found.send(name);
@@ -151,6 +156,7 @@ impl Signals {
             libc::sigemptyset(&mut set);
             libc::sigaddset(&mut set, libc::SIGINT);
             libc::sigaddset(&mut set, libc::SIGTERM);
+            libc::sigaddset(&mut set, libc::SIGHUP);
             match libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) {
                 0 => Ok(set),
                 code => Err(std::io::Error::from_raw_os_error(code)),
@@ -162,11 +168,15 @@ impl Signals {
         let mut signal = 0;
         // SAFETY: both point to live values. It fails only for a set with invalid signals.
         let code = unsafe { libc::sigwait(set, &mut signal) };
-        assert_eq!(code, 0, "sigwait of SIGINT and SIGTERM");
+        assert_eq!(code, 0, "sigwait of SIGINT, SIGTERM and SIGHUP");
         signal
     }
 
-    /// Whether another signal comes in time.
+    fn ignore() {
+        tracing::info!("SIGHUP is ignored: nothing is read anew; restart the relay for that");
+    }
+
+    /// Whether somebody is impatient, and says so in time.
     fn next_within(set: &libc::sigset_t, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         loop {
@@ -176,8 +186,10 @@ impl Signals {
                 tv_nsec: left.subsec_nanos().into(),
             };
             // SAFETY: both point to live values, and nothing is to be written.
-            if unsafe { libc::sigtimedwait(set, std::ptr::null_mut(), &left) } > 0 {
-                return true;
+            match unsafe { libc::sigtimedwait(set, std::ptr::null_mut(), &left) } {
+                libc::SIGHUP => Self::ignore(),
+                signal if signal > 0 => return true,
+                _ => {}
             }
             // A process that is stopped and continued has its wait cut short.
             if Instant::now() >= deadline {

@@ -18,6 +18,7 @@ use crate::session::Policy;
 use crate::shard::mailbox::{self, Outside, Post};
 use crate::shard::message::ToShard;
 use crate::shard::{CacheBounds, Setting, Shard};
+use crate::state::{self, StateError};
 use crate::tls::{Identity, TlsError};
 use crate::web::{self, Web};
 use crate::wire::{Path, Protocol};
@@ -37,6 +38,8 @@ pub enum StartError {
     CacheTooSmall { bytes: u64, shards: usize },
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
@@ -88,13 +91,18 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let report = host::check(cores.len())?;
     let share = CacheShare::of(config.cache.capacity, report.memory_bytes, cores.len())?;
     let identity = Identity::load(&config.identity, &alpn())?;
-    let quic = QuicConfig::new(identity.config.clone(), Keys::random(), config.congestion_control)
+    let keys = config.state_dir.as_deref().map_or_else(|| Ok(Keys::random()), state::keys)?;
+    let quic = QuicConfig::new(identity.config.clone(), keys, config.congestion_control)
         .map_err(StartError::Quic)?;
     let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random).expect("the system has entropy at start-up");
     let (hop, seed) =
         (u128::from_le_bytes(random) as u64, (u128::from_le_bytes(random) >> 64) as u64);
-    let policy = Arc::new(Policy { hop: (hop >> 11).max(1), public: public(config)? });
+    let policy = Arc::new(Policy {
+        hop: (hop >> 11).max(1),
+        public: public(config)?,
+        origins: config.origins.clone(),
+    });
     let (sockets, listener) = bind(config, cores.len())?;
     let addr = sockets[0].local_address();
     let mut notes = report.remarks;
@@ -127,8 +135,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     }
     let Identity { fingerprint, expires, .. } = identity;
     let is_self_signed = matches!(config.identity, IdentitySource::Generated { .. });
-    let public = policy.public.clone();
-    let about = web::About { addr, fingerprint, expires, is_self_signed, public };
+    let (public, origins) = (policy.public.clone(), policy.origins.clone());
+    let about = web::About { addr, fingerprint, expires, is_self_signed, public, origins };
     let outsides = shards.iter().map(|(_, outside)| outside.clone()).collect();
     let web = listener.map(|listener| web::start(listener, about, outsides));
     let web = web.transpose().map_err(StartError::Web)?;

@@ -291,6 +291,38 @@ async fn the_relay_leaves_while_fifty_watch() {
     assert!(ended.took <= EXIT_MAX, "{:?}", ended.took);
 }
 
+/// A relay is killed and back: where it kept its secrets, whoever has something to say to the old one
+/// is told at once that it is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_is_killed_and_back_tells_its_clients() {
+    /// Half of what they would wait otherwise: where many speak at once, some hear it the second time.
+    const NOTICE_MAX: Duration = Duration::from_secs(5);
+    const _: () = assert!(NOTICE_MAX.as_secs() * 2 <= IDLE_TIMEOUT.as_secs());
+    let name = format!("shardcast-drill-state-{}", std::process::id());
+    let state = std::env::temp_dir().join(name);
+    let relay = Relay::keeping(([127, 0, 0, 1], 0).into(), &state).await;
+    let address = relay.address();
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let client = Raw::introduced(address, Version::Lite06).await;
+        let stream = client.open(Dir::Bi, &[], false).await;
+        clients.push((client, stream));
+    }
+    relay.kill().await;
+    let relay = Relay::keeping(address, &state).await;
+    let back = Instant::now();
+    for (client, stream) in &clients {
+        client.send(*stream, &subscribe(Version::Lite06, "live/cam"), false);
+    }
+    for (client, _) in &clients {
+        let lost = client.lost("the relay that was killed").await;
+        assert!(lost.reason.contains("reset"), "{lost:?}");
+        assert!(lost.at <= back + NOTICE_MAX, "{:?}", lost.at - back);
+    }
+    relay.stop().await.expect_success();
+    std::fs::remove_dir_all(&state).expect("a directory of ours");
+}
+
 // ---- a log that hangs ----
 
 /// Whoever reads the log hangs: sessions come and go and groups flow as before, and the relay ends

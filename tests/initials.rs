@@ -1,6 +1,6 @@
 //! Clients that never mean to connect, under a virtual clock: they forge Initial packets, whose
 //! keys anybody can derive, break one connection twice, prove their address and say no more. Whoever
-//! comes after them gets in.
+//! comes after them gets in. And a relay that ends tells everybody.
 
 mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
@@ -11,6 +11,7 @@ mod support {
     pub mod peer;
 }
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,11 +20,12 @@ use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::quic;
 use shardcast::limits::{
     CACHE_DURATION_DEFAULT, HANDSHAKE_TIMEOUT, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX,
-    IDLE_TIMEOUT, LINGER_DEFAULT, TIMER_SLACK, TIMER_TICK,
+    IDLE_TIMEOUT, LAST_WORDS_GRACE, LAST_WORDS_MAX, LINGER_DEFAULT, TIMER_SLACK, TIMER_TICK,
 };
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::session::Policy;
-use shardcast::shard::mailbox::mesh;
+use shardcast::shard::mailbox::{Outside, mesh};
+use shardcast::shard::message::ToShard;
 use shardcast::shard::{CacheBounds, Held, Next, Setting, Shard};
 use shardcast::wire::{Path, Version, encode_varint};
 use support::network::Port;
@@ -65,6 +67,7 @@ const BREAKS: [(u8, &[u8]); 2] = [(RESERVED, PING), (0, EMPTY)];
 /// One shard, and all that a client can see of it.
 struct Relay {
     shard: Shard,
+    outside: Outside<ToShard>,
     port: Port,
     now: Instant,
     client_tls: Arc<rustls::ClientConfig>,
@@ -98,7 +101,11 @@ impl Relay {
         let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
         let quic = QuicConfig::new(Arc::new(server_tls), keys, CongestionControl::default())
             .expect("a suitable configuration");
-        let policy = Arc::new(Policy { hop: 1000, public: vec![Path::root()] });
+        let policy = Arc::new(Policy {
+            hop: 1000,
+            public: vec![Path::root()],
+            origins: shardcast::origin::Origins::All,
+        });
         let now = Instant::now();
         let setting = Setting {
             shard: 0,
@@ -111,7 +118,9 @@ impl Relay {
             cache: CacheBounds { bytes: 1 << 20, duration: CACHE_DURATION_DEFAULT },
         };
         let post = mesh(1, 1).pop().expect("one shard has one post");
+        let outside = post.outside();
         Relay {
+            outside,
             shard: Shard::new(setting, post),
             port: Port::new(1),
             now,
@@ -374,4 +383,49 @@ fn a_thousand_of_one_address_get_in_at_once() {
     assert!(guests.iter().all(Peer::is_up));
     assert_eq!(relay.shard.counters().sessions_total, GUESTS as u64);
     assert!(relay.shard.held().connections == GUESTS);
+}
+
+/// A relay that ends while its socket takes next to nothing: it goes on for as long as something
+/// leaves, so that nobody has to find out by himself.
+#[test]
+fn everybody_is_told_of_the_end_through_a_narrow_socket() {
+    const GUESTS: usize = 100;
+    /// Of a thousand trains.
+    const BLOCKED: u64 = 900;
+    let mut relay = Relay::new();
+    for _ in 0..GUESTS {
+        let mut guest = relay.guest();
+        for _ in 0..TRIPS {
+            let answers = relay.trip(&mut guest);
+            answers.iter().for_each(|answer| guest.datagram(relay.now, answer));
+        }
+    }
+    relay.pass(Duration::from_secs(1));
+    relay.port.sent.clear();
+    relay.port.blocked = BLOCKED;
+    relay.outside.send(ToShard::Stop).expect("room for mail");
+    let (begun, mut turns) = (relay.now, 0);
+    let ended = loop {
+        turns += 1;
+        match relay.shard.turn(relay.now, &mut relay.port) {
+            Next::More => {}
+            Next::Until(at) => relay.now = at,
+            Next::Stop => break relay.now,
+            Next::Idle => panic!("it waits for nothing after {turns} turns"),
+        }
+    };
+    let told: BTreeSet<SocketAddr> = relay.port.sent.iter().map(|(to, _)| *to).collect();
+    assert_eq!(told.len(), GUESTS, "after {turns} turns");
+    assert!(ended - begun > LAST_WORDS_GRACE && ended - begun < LAST_WORDS_MAX);
+
+    // One that takes nothing at all holds nobody up.
+    let mut relay = Relay::new();
+    relay.begin();
+    relay.port.blocked = 1000;
+    relay.outside.send(ToShard::Stop).expect("room for mail");
+    let begun = relay.now;
+    while let Next::Until(at) = relay.shard.turn(relay.now, &mut relay.port) {
+        relay.now = at;
+    }
+    assert!(relay.now - begun <= LAST_WORDS_GRACE + Duration::from_millis(1));
 }

@@ -311,6 +311,16 @@ fn interrupt_stops() {
     stops(relay, libc::SIGINT);
 }
 
+/// As when the terminal closes, or an operator expects that something is read anew.
+#[test]
+fn hangup_is_ignored() {
+    let mut relay = Process::spawn(shardcast(&["--listen", ANY_PORT]));
+    relay.listening(LISTENING_WITHIN);
+    relay.signal(libc::SIGHUP);
+    relay.stderr_line("SIGHUP is ignored", LISTENING_WITHIN);
+    stops(relay, libc::SIGTERM);
+}
+
 #[test]
 fn address_is_free_after_stop() {
     let mut first = Process::spawn(shardcast(&["--listen", ANY_PORT]));
@@ -332,6 +342,10 @@ fn help_names_every_flag() {
         "--listen-tls-key <FILE>",
         "--listen-tls-generate <HOST>",
         "--auth-public <PATTERN>",
+        "--allow-origin <ORIGIN>",
+        "--state-dir <DIR>",
+        "SHARDCAST_ALLOW_ORIGIN=",
+        "SHARDCAST_STATE_DIR=",
         "--linger <DURATION>",
         "--cache-capacity <SIZE>",
         "--cache-duration <DURATION>",

@@ -205,7 +205,11 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
     let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
     let quic = QuicConfig::new(identity.config, keys, CongestionControl::default())
         .expect("a QUIC configuration");
-    let policy = Arc::new(Policy { hop: 7, public: vec![Path::root()] });
+    let policy = Arc::new(Policy {
+        hop: 7,
+        public: vec![Path::root()],
+        origins: shardcast::origin::Origins::All,
+    });
     let posts = mesh(count, LANE_MESSAGES);
     let setting = |shard| Setting {
         shard,

@@ -132,7 +132,7 @@ async fn plain_routes_and_methods() {
         refused.refuses(405, "only GET and HEAD");
         assert_eq!(refused.header("allow"), Some("GET, HEAD"));
     }
-    let asked = "Origin: http://a.example\r\nAccess-Control-Request-Method: GET\r\n\
+    let asked = "Origin: http://localhost:3000\r\nAccess-Control-Request-Method: GET\r\n\
                  Access-Control-Request-Headers: x-thing\r\n";
     let preflight = ask(address, "OPTIONS", "/announced", asked).await;
     assert_eq!((preflight.status, preflight.body.len()), (204, 0));
@@ -187,6 +187,32 @@ async fn heads_are_answered_without_bodies() {
     }
     // Nobody reads what the last fetch but one has opened.
     scene.channel.unwanted(TRACK).await;
+}
+
+/// A relay on this machine is nothing for the pages of any website, but for those that are named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_other_sites_are_refused() {
+    let relay = Relay::allowing(1, "https://app.example").await;
+    let targets = ["/", "/health", "/certificate.sha256", "/announced", "/fetch/a/b", "/nothing"];
+    for (origins, is_refused) in [
+        ("", false),
+        ("Origin: http://127.0.0.1:8080\r\n", false),
+        ("Origin: https://app.example\r\n", false),
+        ("Origin: https://evil.example\r\n", true),
+        ("Origin: null\r\n", true),
+        ("Origin: http://localhost\r\nOrigin: https://evil.example\r\n", true),
+    ] {
+        for target in targets {
+            let answer = ask(relay.address(), "GET", target, origins).await;
+            assert_eq!(answer.status == 403, is_refused, "{target} {origins:?}");
+            if is_refused {
+                answer.refuses(403, "--allow-origin");
+            }
+        }
+        let asked = format!("{origins}Access-Control-Request-Method: GET\r\n");
+        let preflight = ask(relay.address(), "OPTIONS", "/announced", &asked).await;
+        assert_eq!(preflight.status, if is_refused { 403 } else { 204 }, "{origins:?}");
+    }
 }
 
 /// As people and scripts ask.

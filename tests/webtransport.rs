@@ -76,6 +76,30 @@ async fn answered(raw: &Raw, id: u64) -> (u16, Option<String>) {
     status(&stream.received).expect("it was waited for")
 }
 
+/// A relay on this machine is nothing for the pages of any website, but for those that are named.
+#[tokio::test]
+async fn pages_of_other_sites_are_refused() {
+    let relay = Relay::allowing(1, "https://app.example").await;
+    for (origins, status) in [
+        (&[][..], 200),
+        (&["http://127.0.0.1:8080"], 200),
+        (&["https://app.example"], 200),
+        (&["https://evil.example"], 403),
+        (&["null"], 403),
+        (&["http://localhost", "https://evil.example"], 403),
+    ] {
+        let raw = Raw::connect_web(relay.address()).await;
+        raw.open(Dir::Uni, &control(&[settings(CHROME)]), false).await;
+        let request = connect_from(origins, "/", Some("\"moq-lite-05\""));
+        let id = raw.open(Dir::Bi, &request, false).await;
+        assert_eq!(answered(&raw, id).await.0, status, "{origins:?}");
+        raw.close().await;
+    }
+    let ended = relay.stop().await;
+    ended.expect_success();
+    assert_eq!(ended.counts("sessions"), [3]);
+}
+
 /// What a browser may do, in every order and in parts of every size.
 #[tokio::test]
 async fn any_order_and_any_parts() {

@@ -79,7 +79,11 @@ impl Home {
             shards: 2,
             quic: QuicConfig::new(identity.config, keys, CongestionControl::default())
                 .expect("a QUIC configuration"),
-            policy: Arc::new(Policy { hop: 7, public: vec![Path::root()] }),
+            policy: Arc::new(Policy {
+                hop: 7,
+                public: vec![Path::root()],
+                origins: shardcast::origin::Origins::All,
+            }),
             seed: 1,
             started: now,
             linger: LINGER_DEFAULT,

@@ -98,7 +98,11 @@ pub fn fetch(criterion: &mut Criterion) {
         let mut peer = Peer::default();
         let mut effects = Vec::new();
         let mut route_ids = RouteIds::new(0, now);
-        let policy = Arc::new(Policy { hop: 7, public: vec![Path::root()] });
+        let policy = Arc::new(Policy {
+            hop: 7,
+            public: vec![Path::root()],
+            origins: shardcast::origin::Origins::All,
+        });
         let me = SessionRef { shard: 0, slot: 0, generation: 0 };
         let names = Names { identity: 1, stamp: 2 };
         let protocol = Protocol::Version(Version::Lite06);

@@ -13,6 +13,8 @@ pub struct Request {
     pub path: String,
     /// The protocols that the client offers, in its order of preference.
     pub protocols: Vec<String>,
+    /// Where the page comes from that asks, if one does.
+    pub origin: Option<String>,
 }
 
 /// What a field section asks for.
@@ -27,7 +29,7 @@ pub enum Asked {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
     Malformed,
-    /// Nothing is public at this path.
+    /// Nothing is public at this path, or the page may not use the relay.
     Forbidden,
     /// A method other than CONNECT.
     MethodNotAllowed,
@@ -69,9 +71,14 @@ pub fn read(fields: &[u8]) -> Result<Asked, Violation> {
         }
         Err(_) => return Ok(Asked::Other(Status::Malformed)),
     };
+    // What is no text, or more than one, is no origin that anybody names.
+    let origins = request.headers.get_all("origin").into_iter();
+    let origins: Vec<_> =
+        origins.map(|origin| String::from_utf8_lossy(origin.as_bytes())).collect();
     Ok(Asked::Session(Request {
         path: request.url.path().to_owned(),
         protocols: request.protocols,
+        origin: (!origins.is_empty()).then(|| origins.join(" ")),
     }))
 }
 

@@ -31,6 +31,8 @@ pub struct Endpoint {
     live: usize,
     handshakes: Handshakes,
     generation: u32,
+    /// Once all connections are to be closed: the slots up to here are.
+    closed: Option<usize>,
     with_events: Vec<usize>,
     dirty: VecDeque<usize>,
     /// What has come for connections and not been given to them.
@@ -64,6 +66,7 @@ impl Endpoint {
             live: 0,
             handshakes: Handshakes::default(),
             generation: 0,
+            closed: None,
             with_events: Vec::new(),
             dirty: VecDeque::new(),
             arrived: Vec::new(),
@@ -109,7 +112,9 @@ impl Endpoint {
             }
             Some(DatagramEvent::Response(transmit)) => Some(transmit),
             Some(DatagramEvent::NewConnection(incoming)) => {
-                if self.handshakes.len() >= HANDSHAKES_BEFORE_RETRY && incoming.may_retry() {
+                if self.closed.is_some() {
+                    Some(self.proto.refuse(incoming, &mut buf))
+                } else if self.handshakes.len() >= HANDSHAKES_BEFORE_RETRY && incoming.may_retry() {
                     self.proto.retry(incoming, &mut buf).ok()
                 } else {
                     match self.proto.accept(incoming, now, &mut buf, None) {
@@ -176,6 +181,10 @@ impl Endpoint {
 
     /// Puts a connection on the list of those that may have something to send.
     pub fn note_dirty(&mut self, slot: usize) {
+        // Whoever is to be closed says nothing before.
+        if self.closed.is_some_and(|closed| slot >= closed) {
+            return;
+        }
         if let Some(conn) = self.conns[slot].as_deref_mut()
             && !std::mem::replace(&mut conn.is_dirty, true)
         {
@@ -240,6 +249,11 @@ impl Endpoint {
         let Some(conn) = self.conns[slot].as_deref_mut() else { return };
         let deadlines = [conn.proto.poll_timeout(), conn.session_deadline, conn.ends_at()];
         self.timers.set(slot, deadlines.into_iter().flatten().min());
+    }
+
+    /// Connections that are to be closed, or may have something to send.
+    pub fn unsent(&self) -> usize {
+        self.conns.len() - self.closed.unwrap_or(0) + self.dirty.len()
     }
 
     /// Transmits dirty connections, the first ones first, each once and only so many.
@@ -315,14 +329,27 @@ impl Endpoint {
         self.timers.set(slot, None);
     }
 
-    /// Closes every connection, as a relay does that ends. To a browser that is a loss: it hears of
-    /// it at once, and clients that take a session's proper end for a wish dial again.
-    pub fn close_all(&mut self, now: Instant) {
-        for slot in 0..self.conns.len() {
+    /// Closes the next connections, as a relay does that ends, and takes no new ones from then on. False
+    /// if all are closed. To a browser that is a loss: it hears of it at once, and clients that take a
+    /// session's proper end for a wish dial again.
+    ///
+    /// Only so many as can be told soon: one that is closed is forgotten a moment later, whether it has
+    /// said so or not.
+    pub fn close_next(&mut self, now: Instant) -> bool {
+        let begin = self.closed.unwrap_or_else(|| {
+            for slot in self.dirty.drain(..) {
+                self.conns[slot].iter_mut().for_each(|conn| conn.is_dirty = false);
+            }
+            0
+        });
+        let end = self.conns.len().min(begin + SENDERS_PER_TURN);
+        self.closed = Some(end);
+        for slot in begin..end {
             if let Some(conn) = self.conns[slot].as_deref_mut() {
                 conn.close_now(now, GOODBYE);
                 self.note_dirty(slot);
             }
         }
+        begin < end
     }
 }

@@ -111,7 +111,11 @@ impl Play {
     pub fn speaking(version: Version) -> Play {
         let now = Instant::now();
         let me = SessionRef { shard: 0, slot: 0, generation: 0 };
-        let policy = Arc::new(Policy { hop: 7, public: vec![Path::root()] });
+        let policy = Arc::new(Policy {
+            hop: 7,
+            public: vec![Path::root()],
+            origins: crate::origin::Origins::All,
+        });
         let protocol = Protocol::Version(version);
         let names = Names { identity: 1, stamp: 2 };
         let session = Session::new(protocol, Path::root(), me, policy, now, names);

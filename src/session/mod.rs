@@ -33,6 +33,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::limits::{REQUEST_NAME_BYTES_MAX, ROOT_BYTES_MAX, SETUP_TIMEOUT};
+use crate::origin::Origins;
 use crate::route::{Route, RouteId, SessionRef};
 use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
@@ -162,6 +163,8 @@ pub struct Policy {
     pub hop: u64,
     /// Prefixes open to everybody, for publishing and subscribing.
     pub public: Vec<Path>,
+    /// The pages of browsers that may use the relay.
+    pub origins: Origins,
 }
 
 impl Policy {

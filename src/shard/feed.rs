@@ -345,7 +345,8 @@ impl Shard {
         {
             let (shard, track) = (self.me, &track.key);
             let (from, to) = (info.timescale, settled.timescale);
-            tracing::warn!(shard, ?track, from, to, "converting timestamps");
+            // Publishers can cause this line, as often as they like.
+            tracing::debug!(shard, ?track, from, to, "converting timestamps");
         }
         let is_info = matches!(feed, Feed::Info(_));
         if let Some(before) = track.before.as_mut().filter(|_| is_info) {

@@ -23,9 +23,11 @@ use rustc_hash::FxHashMap;
 
 use crate::h3::request::{Request, Status};
 use crate::limits::{
-    LAST_WORDS_GRACE, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
-    QUIET_AFTER, ROOT_BYTES_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
+    LAST_WORDS_GRACE, LAST_WORDS_MAX, LOGGED_REASON_BYTES_MAX, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX,
+    OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, QUIET_AFTER, ROOT_BYTES_MAX, TURN_INTERVAL_MIN,
+    TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
+use crate::log::Quota;
 use crate::net::{Datagrams, Received, steer};
 use crate::prefetch::prefetch;
 use crate::quic::trains::Transmitted;
@@ -117,6 +119,16 @@ struct Peer {
     skips: FxHashMap<PullRef, Skips>,
 }
 
+/// What a shard that ends has still to say.
+#[derive(Clone, Copy)]
+struct Goodbye {
+    /// When it is over, whoever is still there.
+    ends_at: Instant,
+    /// Connections with words left, and when that last was another number.
+    left: usize,
+    moved_at: Instant,
+}
+
 pub struct Shard {
     me: usize,
     shards: usize,
@@ -147,8 +159,10 @@ pub struct Shard {
     counters: Counters,
     /// When a session last heard something.
     heard_at: Option<Instant>,
-    /// When this shard is over, whoever is still there.
-    ends_at: Option<Instant>,
+    /// How much may be said of sessions that come and go.
+    quota: Quota,
+    /// How far this shard is with its last words.
+    goodbye: Option<Goodbye>,
 }
 
 impl Shard {
@@ -177,7 +191,8 @@ impl Shard {
             unblocked: Vec::new(),
             counters: Counters::default(),
             heard_at: None,
-            ends_at: None,
+            quota: Quota::new(started),
+            goodbye: None,
         }
     }
 
@@ -195,8 +210,8 @@ impl Shard {
         self.settle(now);
         // Before what takes long: other shards need not wait for that.
         let unposted = self.post.flush() == Flush::Held;
-        if let Some(ends_at) = self.ends_at {
-            return self.say_goodbye(now, ends_at, io);
+        if let Some(goodbye) = self.goodbye {
+            return self.say_goodbye(now, goodbye, io);
         }
         let transmitted = self.endpoint.transmit(now, io);
         let is_behind = !self.unread.is_empty()
@@ -215,23 +230,34 @@ impl Shard {
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
-    /// Closes every connection, also what has come since the relay was to end, and is done when the
-    /// last words have left or there was time enough for them.
-    fn say_goodbye(&mut self, now: Instant, ends_at: Instant, io: &mut impl Datagrams) -> Next {
-        self.endpoint.close_all(now);
+    /// Closes every connection, and is done when the last words have left or there was time enough for
+    /// them.
+    fn say_goodbye(&mut self, now: Instant, mut goodbye: Goodbye, io: &mut impl Datagrams) -> Next {
+        if goodbye.left == 0 {
+            // Before anything that was to be sent otherwise.
+            self.endpoint.close_next(now);
+        }
         loop {
             match self.endpoint.transmit(now, io) {
                 Transmitted::More => {}
-                Transmitted::Blocked if now < ends_at => return Next::Until(now + RETRY_AFTER),
-                Transmitted::All | Transmitted::Blocked => return Next::Stop,
+                Transmitted::Blocked => break,
+                Transmitted::All if self.endpoint.close_next(now) => {}
+                Transmitted::All => return Next::Stop,
             }
         }
+        let left = self.endpoint.unsent();
+        if left != goodbye.left {
+            (goodbye.left, goodbye.moved_at) = (left, now);
+        }
+        self.goodbye = Some(goodbye);
+        let ends_at = goodbye.ends_at.min(goodbye.moved_at + LAST_WORDS_GRACE);
+        if now < ends_at { Next::Until(now + RETRY_AFTER) } else { Next::Stop }
     }
 
     /// How long the next turn may wait for company.
     pub fn pace(&self, now: Instant) -> Duration {
         let is_quiet = self.heard_at.is_none_or(|at| at + QUIET_AFTER <= now);
-        if !is_quiet || self.endpoint.handshakes() > 0 || self.ends_at.is_some() {
+        if !is_quiet || self.endpoint.handshakes() > 0 || self.goodbye.is_some() {
             return TURN_INTERVAL_MIN;
         }
         let quiet = TURN_INTERVAL_QUIET.saturating_mul(self.endpoint.live() as u32);
@@ -310,7 +336,8 @@ impl Shard {
                 let _ = turned.send(());
             }
             ToShard::Stop => {
-                self.ends_at.get_or_insert(now + LAST_WORDS_GRACE);
+                let ends_at = now + LAST_WORDS_MAX;
+                self.goodbye.get_or_insert(Goodbye { ends_at, left: 0, moved_at: now });
             }
         }
     }
@@ -433,6 +460,7 @@ impl Shard {
         let path = Path::parse(&request.path).ok();
         let path = path.filter(|path| path.as_str().len() <= ROOT_BYTES_MAX);
         let decided = match (path, protocol) {
+            _ if !self.policy.origins.permit(request.origin.as_deref()) => Err(Status::Forbidden),
             (Some(path), _) if self.policy.scope(&path).is_empty() => Err(Status::Forbidden),
             (Some(path), Some(protocol)) => Ok((path, protocol)),
             _ => Err(Status::Malformed),
@@ -448,6 +476,7 @@ impl Shard {
                     shard = self.me,
                     conn = slot,
                     path = request.path,
+                    origin = request.origin,
                     ?status,
                     "refused"
                 );
@@ -465,17 +494,20 @@ impl Shard {
         root: Path,
         transport: &'static str,
     ) {
+        let is_said = self.may_say(now);
         let Some(conn) = self.endpoint.conn(slot) else { return };
         let generation = conn.generation();
         let me = SessionRef { shard: self.me as u16, slot: slot as u32, generation };
-        tracing::info!(
-            shard = self.me,
-            conn = slot,
-            remote = %conn.remote(),
-            version = protocol.name(),
-            transport,
-            "negotiated"
-        );
+        if is_said {
+            tracing::info!(
+                shard = self.me,
+                conn = slot,
+                remote = %conn.remote(),
+                version = protocol.name(),
+                transport,
+                "negotiated"
+            );
+        }
         let names = Names { identity: self.random.hop(), stamp: self.random.hop() };
         let session = Session::new(protocol, root, me, self.policy.clone(), now, names);
         self.counters.sessions_total += 1;
@@ -489,10 +521,22 @@ impl Shard {
         self.with_session(now, slot, |session, cx| session.start(cx));
     }
 
+    /// Whether one more session that comes or goes is worth a line.
+    fn may_say(&mut self, now: Instant) -> bool {
+        let unsaid = self.quota.take(now);
+        if let Some(unsaid) = unsaid.filter(|unsaid| *unsaid > 0) {
+            tracing::info!(shard = self.me, unsaid, "sessions came and went too often to say");
+        }
+        unsaid.is_some()
+    }
+
     /// The connection is gone, and everything that it published or watched with it.
     fn lost(&mut self, now: Instant, slot: usize, reason: &str) {
         let Some(peer) = self.peers[slot].take() else { return };
-        tracing::info!(shard = self.me, conn = slot, reason, "closed");
+        if self.may_say(now) {
+            let reason = &reason[..reason.floor_char_boundary(LOGGED_REASON_BYTES_MAX)];
+            tracing::info!(shard = self.me, conn = slot, reason, "closed");
+        }
         self.listeners.retain(|listener| *listener != slot);
         // Routes first, so that no home asks this session again.
         for (id, path) in peer.routes {

@@ -25,7 +25,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_lite::{future, stream};
@@ -43,6 +43,7 @@ use crate::limits::{
     WEB_CONNECTION_TIME_MAX, WEB_CONNECTIONS_MAX, WEB_HEAD_BYTES_MAX, WEB_HEAD_TIMEOUT,
     WEB_LISTINGS_MAX,
 };
+use crate::origin::Origins;
 use crate::shard::mailbox::Outside;
 use crate::shard::message::ToShard;
 use crate::wire::Path;
@@ -69,6 +70,8 @@ pub struct About {
     pub is_self_signed: bool,
     /// Prefixes that are open to everybody.
     pub public: Vec<Path>,
+    /// The pages of browsers that may ask.
+    pub origins: Origins,
 }
 
 /// HTTP that runs.
@@ -215,15 +218,23 @@ fn router(site: Arc<Site>) -> Router {
         .route("/announced/{*prefix}", get(announced))
         .route("/fetch/{*path}", get(fetch::serve))
         .fallback(page::lost)
-        .layer(from_fn(rules))
+        .layer(from_fn_with_state(site.clone(), rules))
         .with_state(site)
 }
 
 /// What holds for every request and every response.
-async fn rules(request: Request, next: Next) -> Response {
+async fn rules(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+    let is_permitted =
+        request.headers().get_all(header::ORIGIN).into_iter().all(|origin| {
+            site.about.origins.permit(Some(&String::from_utf8_lossy(origin.as_bytes())))
+        });
     let asked_for = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let asked_to = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
     let mut response = match *request.method() {
+        _ if !is_permitted => refusal(
+            StatusCode::FORBIDDEN,
+            "pages of this origin may not use this relay; see shardcast --help of --allow-origin",
+        ),
         // A client that looks for another way to the relay is told at once that this is none.
         _ if wants_websocket(request.headers()) => {
             refusal(StatusCode::BAD_REQUEST, "there are no WebSockets here")

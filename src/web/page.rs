@@ -121,6 +121,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::origin::Origins;
     use crate::wire::Path;
 
     fn about(public: &[&str]) -> About {
@@ -129,6 +130,7 @@ mod tests {
             fingerprint: [0xab; 32],
             expires: OffsetDateTime::UNIX_EPOCH,
             is_self_signed: true,
+            origins: Origins::All,
             public: public.iter().map(|text| Path::parse(text).unwrap()).collect(),
         }
     }

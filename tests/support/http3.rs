@@ -75,14 +75,19 @@ pub fn fields(pairs: &[(&str, &str)]) -> Vec<u8> {
 
 /// A request as browsers make it, for this path; `offers` as it stands in the header.
 pub fn connect(path: &str, offers: Option<&str>) -> Vec<u8> {
+    connect_from(&["http://localhost:8080"], path, offers)
+}
+
+/// The same of a page of these origins, of which a browser sends one.
+pub fn connect_from(origins: &[&str], path: &str, offers: Option<&str>) -> Vec<u8> {
     let mut pairs = vec![
         (":method", "CONNECT"),
         (":protocol", "webtransport"),
         (":scheme", "https"),
         (":authority", "localhost:4443"),
         (":path", path),
-        ("origin", "https://example.com"),
     ];
+    pairs.extend(origins.iter().map(|origin| ("origin", *origin)));
     pairs.extend(offers.map(|offers| ("wt-available-protocols", offers)));
     frame(HEADERS, &fields(&pairs))
 }

@@ -68,6 +68,18 @@ impl Relay {
         Relay::start_with(shards, public, &[]).await
     }
 
+    /// One that pages of this origin may use too.
+    pub async fn allowing(shards: usize, origin: &str) -> Relay {
+        Relay::start_with(shards, "**", &["--allow-origin", origin]).await
+    }
+
+    /// One that keeps its secrets in a directory, at an address where another one may have been before.
+    pub async fn keeping(address: SocketAddr, directory: &Path) -> Relay {
+        let directory = directory.to_str().expect("a path of ours");
+        let address = address.to_string();
+        Relay::start_with(2, "**", &["--listen", &address, "--state-dir", directory]).await
+    }
+
     /// One that keeps a subscription upstream for so long after its last viewer.
     pub async fn lingering(shards: usize, linger: Duration) -> Relay {
         let linger = format!("{}ms", linger.as_millis());

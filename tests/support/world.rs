@@ -310,7 +310,11 @@ impl World {
         let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
         let quic = QuicConfig::new(server_tls(), keys, stage.congestion_control)
             .expect("a suitable TLS configuration");
-        let policy = Arc::new(Policy { hop: HOP, public: vec![Path::root()] });
+        let policy = Arc::new(Policy {
+            hop: HOP,
+            public: vec![Path::root()],
+            origins: shardcast::origin::Origins::All,
+        });
         let mut network = Network::new(random.next(), stage.shards);
         network.strays = stage.strays;
         let posts = mesh::<ToShard>(stage.shards, stage.lanes);
