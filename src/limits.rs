@@ -217,10 +217,6 @@ pub const HANDSHAKES_MAX: usize = 4096;
 /// sent again after one second and two more.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pause between two stateless resets of one shard. quinn's 20 ms would need 20 s to tell 1,000
-/// viewers of a restarted relay.
-pub const STATELESS_RESET_INTERVAL: Duration = Duration::from_micros(200);
-
 /// Messages that fit a lane between two shards, and mail taken in one turn.
 pub const LANE_MESSAGES: usize = 1024;
 pub const MAIL_PER_TURN: usize = 512;
