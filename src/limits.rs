@@ -114,6 +114,10 @@ pub const FETCH_BYTES_BESIDE_LIVE: u64 = 512 << 10;
 pub const FETCH_REST_TIMES: u32 = 3;
 pub const FETCH_REST_MAX: Duration = Duration::from_secs(5);
 
+/// One of which nothing has come for so long counts no more: it may be a group that grows by a line of
+/// chat an hour.
+pub const FETCH_QUIET: Duration = Duration::from_secs(1);
+
 /// What a group of a track is taken to come to of which none has been seen.
 pub const GROUP_BYTES_GUESS: u64 = FETCH_BYTES_BESIDE_LIVE / FETCHES_AT_ONCE as u64;
 

@@ -19,7 +19,8 @@ use quinn_proto::Dir;
 
 use Version::{Lite03, Lite04, Lite05, Lite06};
 use shardcast::limits::{
-    ANSWER_TIMEOUT, LINGER_DEFAULT, MISSING_GRACE_MAX, TRACK_MAX_AGE_MS_DEFAULT,
+    ANSWER_TIMEOUT, FETCH_QUIET, FETCHES_AT_ONCE, LINGER_DEFAULT, MISSING_GRACE_MAX,
+    TRACK_MAX_AGE_MS_DEFAULT,
 };
 use shardcast::shard::CacheBounds;
 use shardcast::wire::*;
@@ -1146,6 +1147,49 @@ fn a_publisher_that_never_answers_a_fetch_is_given_up() {
         s.w.run(SOON);
         assert_eq!(s.w.outcome(get), (4, DONE), "{place:?}");
         assert_eq!(s.w.got(sub), [5, 6]);
+        s.w.end();
+    });
+}
+
+/// Groups that grow for hours, as those of a chat, and fetches that never end.
+#[test]
+fn fetches_of_which_nothing_comes_hold_up_no_others() {
+    everywhere(|version, place| {
+        let mut s = scene(version, place);
+        s.groups(0..20);
+        let viewers = [0, 1].map(|nth| s.viewer(FETCHABLE[nth], nth));
+        s.subscribe(viewers[1], range(19, None));
+        s.w.run(SOON);
+        s.w.all_settled();
+        s.pace(1);
+        for group in 0..FETCHES_AT_ONCE as u64 {
+            s.fetch(viewers[0], whole(group));
+        }
+        s.w.run(SOON);
+        s.w.asked(s.cam.peer);
+        let get = s.fetch(viewers[1], whole(18));
+        s.w.run(FETCH_QUIET + SOON);
+        assert_eq!(s.w.asked(s.cam.peer), [s.fetches(whole(18))], "{place:?}");
+        assert_eq!(s.w.outcome(get), (1, None), "{place:?}");
+        s.w.end();
+    });
+}
+
+/// Whoever wants what somebody else has waited for long has his own time for it.
+#[test]
+fn who_joins_a_fetch_that_waits_has_as_long_as_for_his_own() {
+    everywhere(|version, place| {
+        let mut s = scene(version, place);
+        s.groups(0..6);
+        let viewers = [0, 1, 2].map(|nth| s.viewer(FETCHABLE[nth % 2], nth));
+        s.w.source(s.cam).never_answers = Some(BidiType::Fetch);
+        let first = s.fetch(viewers[0], whole(0));
+        s.w.run(ANSWER_TIMEOUT - SLACK);
+        let late = [1, 2].map(|nth| s.fetch(viewers[nth], whole(0)));
+        s.w.run(ANSWER_TIMEOUT - SLACK);
+        s.outcomes(&[first, late[0], late[1]], (0, None));
+        s.w.run(SLACK + SOON);
+        s.outcomes(&[first, late[0], late[1]], (0, reset(StreamCode::CONTROL_TIMEOUT)));
         s.w.end();
     });
 }

@@ -7,7 +7,7 @@ use super::fetch_turns::Waits;
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Stream, Use};
 use crate::limits::{ANSWER_TIMEOUT, CONTROL_BACKLOG_BYTES_MAX};
-use crate::track::fetch::{Ask, FetchId};
+use crate::track::fetch::{Ask, Asker, FetchId};
 use crate::track::group::{GroupEnd, Opening, Piece};
 use crate::track::scan::FrameScanner;
 use crate::track::{Fetched, PullRef};
@@ -21,9 +21,6 @@ pub(super) struct PullFetch {
     waits: Waits,
     /// None before it is asked for.
     stream: Option<StreamId>,
-    has_begun: bool,
-    /// About how much was asked for.
-    bytes: u64,
 }
 
 /// The answer, being read.
@@ -51,8 +48,23 @@ impl Session {
             return cx.effects.push(Effect::FetchFed { pull, fetch: id, news });
         }
         let waits = self.fetch_turns.enter(ask.asker, (key, id), cx.now + ANSWER_TIMEOUT);
-        let fetch = PullFetch { ask, waits, stream: None, has_begun: false, bytes: 0 };
-        self.pulls[key].fetches.insert(id, fetch);
+        self.pulls[key].fetches.insert(id, PullFetch { ask, waits, stream: None });
+        self.open_fetches(cx);
+        self.note_fetch_deadline();
+    }
+
+    /// Somebody else waits for a group too.
+    pub(super) fn join_fetch<S: Streams>(
+        &mut self,
+        pull: PullRef,
+        id: FetchId,
+        asker: Asker,
+        cx: &mut Context<'_, S>,
+    ) {
+        let Some(&key) = self.pull_keys.get(&pull) else { return };
+        let Some(fetch) = self.pulls[key].fetches.get_mut(&id) else { return };
+        let answer_by = cx.now + ANSWER_TIMEOUT;
+        fetch.waits = self.fetch_turns.enter_again(fetch.waits, asker, answer_by);
         self.open_fetches(cx);
         self.note_fetch_deadline();
     }
@@ -70,9 +82,9 @@ impl Session {
                 return;
             }
             let Some(stream) = cx.streams.open_bidi() else { return };
-            self.fetch_turns.asked(bytes);
+            self.fetch_turns.asked(cx.now, bytes);
             let Some(fetch) = pull.fetches.get_mut(&id) else { continue };
-            (fetch.stream, fetch.bytes) = (Some(stream), bytes);
+            fetch.stream = Some(stream);
             // What is past is not more urgent than what is live. Not every publisher heeds that.
             let most = pull.live_priority.unwrap_or(u8::MAX);
             let ask = Ask { priority: fetch.ask.priority.min(most), ..fetch.ask };
@@ -123,7 +135,7 @@ impl Session {
     fn close_fetch<S: Streams>(&mut self, key: usize, id: FetchId, cx: &mut Context<'_, S>) {
         let Some(fetch) = self.pulls[key].fetches.remove(&id) else { return };
         let Some(stream) = fetch.stream else { return self.fetch_turns.withdraw(fetch.waits) };
-        self.fetch_turns.over(fetch.waits, fetch.bytes, cx.now, fetch.has_begun);
+        self.fetch_turns.over(fetch.waits, (key, id));
         self.forget_input(stream);
         self.refuse(stream, StreamCode::CANCEL, cx);
         self.note_fetch_deadline();
@@ -175,12 +187,9 @@ impl Session {
                 Some(Fetched::Pieces(vec![Piece { sequence, opens, bytes, marks, ends }]))
             }
         };
-        let mut asked = self.pulls[key].fetches.get_mut(&fetch.id);
         if let Some(news) = news {
-            if let Some(asked) = &mut asked
-                && !std::mem::replace(&mut asked.has_begun, true)
-            {
-                self.fetch_turns.begun(asked.waits, cx.now);
+            if let Some(asked) = self.pulls[key].fetches.get(&fetch.id) {
+                self.fetch_turns.came(asked.waits, (key, fetch.id), cx.now);
             }
             cx.effects.push(Effect::FetchFed { pull: name, fetch: fetch.id, news });
         }
@@ -193,7 +202,7 @@ impl Session {
             return;
         }
         if let Some(asked) = self.pulls[key].fetches.remove(&fetch.id) {
-            self.fetch_turns.over(asked.waits, asked.bytes, cx.now, asked.has_begun);
+            self.fetch_turns.over(asked.waits, (key, fetch.id));
             self.note_fetch_deadline();
         }
         match read.ends {

@@ -174,6 +174,9 @@ impl Session {
             PullCommand::Want { pull, wanted } => self.want(pull, wanted, cx),
             PullCommand::Pause { pull, wanted } => self.pause(pull, wanted, cx),
             PullCommand::Fetch { pull, fetch, ask } => self.fetch(pull, fetch, ask, cx),
+            PullCommand::JoinFetch { pull, fetch, asker } => {
+                self.join_fetch(pull, fetch, asker, cx);
+            }
             PullCommand::Abandon { pull, fetch } => self.abandon_fetch(pull, fetch, cx),
             PullCommand::Release { pull } => {
                 let Some(&key) = self.pull_keys.get(&pull) else { return };

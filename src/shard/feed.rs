@@ -245,6 +245,12 @@ impl Shard {
                 self.feed(now, slot, feed);
             }
         }
+        // There is one copy more of it now, which all who come find.
+        if let Some(old) = self.tracks.slot(track)
+            && !self.tracks.slab[old].is_used()
+        {
+            self.drop_track(now, old);
+        }
         true
     }
 

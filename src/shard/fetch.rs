@@ -11,7 +11,7 @@ use crate::limits::OUTBOX_FETCH_MAX;
 use crate::route::Route;
 use crate::session::streams::StreamId;
 use crate::track::content::{Content, Outcome};
-use crate::track::fetch::{Ask, FetchId, Stage};
+use crate::track::fetch::{Ask, Asker, FetchId, Stage};
 use crate::track::group::{GroupEnd, Piece};
 use crate::track::serve::PullCommand;
 use crate::track::{Fetched, PullRef, TrackRef};
@@ -66,11 +66,49 @@ impl Shard {
             return self.note_use(now, name);
         }
         let fetch = track.fetches.join(ask);
-        if let Some(Stage::Open(arrival)) = track.fetches.get(fetch).map(|fetch| fetch.stage) {
+        let stage = track.fetches.get(fetch).map(|fetch| fetch.stage);
+        if let Some(Stage::Open(arrival)) = stage {
             return self.read_group(now, slot, who, arrival, Some(fetch));
         }
         track.fetchers.push(Fetcher { who, at: At::Waiting(fetch) });
+        if stage == Some(Stage::Sent) {
+            self.join_sent(now, slot, fetch, ask.asker);
+        }
         self.steer(now, slot);
+    }
+
+    /// Somebody else waits for what was asked for: it may be his turn before that of who asked first.
+    fn join_sent(&mut self, now: Instant, slot: usize, fetch: FetchId, asker: Asker) {
+        let mirror = self.tracks.name(slot);
+        match &self.tracks.slab[slot].place {
+            Place::Mirror { home, .. } => {
+                self.post.send(*home, ToShard::JoinFetch { mirror, fetch, asker });
+            }
+            Place::Home { serve, .. } => {
+                if let (true, Some(route)) = (serve.is_open(), serve.route()) {
+                    let (session, pull) = (route.session, serve.pull());
+                    self.command(now, session, PullCommand::JoinFetch { pull, fetch, asker });
+                }
+            }
+        }
+    }
+
+    /// The same at a mirror.
+    pub(super) fn mirror_joins(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        (mirror, fetch): (TrackRef, FetchId),
+        asker: Asker,
+    ) {
+        let track = &self.tracks.slab[slot];
+        let who = Who::Mirror { mirror, fetch };
+        let fetcher = track.fetchers.iter().find(|fetcher| fetcher.who == who);
+        if let Some(At::Waiting(fetch)) = fetcher.map(|fetcher| fetcher.at)
+            && track.fetches.get(fetch).is_some_and(|fetch| fetch.stage == Stage::Sent)
+        {
+            self.join_sent(now, slot, fetch, asker);
+        }
     }
 
     /// As long as nothing new has come of a track that had ended, groups of the old one are given.

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::guest::{GuestId, Line, PageLine};
 use crate::net::Received;
 use crate::route::{Gone, Route, RouteId, SessionRef};
-use crate::track::fetch::{Ask, FetchId};
+use crate::track::fetch::{Ask, Asker, FetchId};
 use crate::track::serve::{Need, PullCommand};
 use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wire::Path;
@@ -50,6 +50,12 @@ pub enum ToShard {
         mirror: TrackRef,
         fetch: FetchId,
         ask: Ask,
+    },
+    /// Mirror → home: somebody else there waits for that too.
+    JoinFetch {
+        mirror: TrackRef,
+        fetch: FetchId,
+        asker: Asker,
     },
     /// Mirror → home: nobody there waits for that any more.
     LeaveFetch {

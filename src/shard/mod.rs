@@ -300,6 +300,11 @@ impl Shard {
             ToShard::Fetch { key, route, mirror, fetch, ask } => {
                 self.fetch_for_mirror(now, &key, &route, (mirror, fetch), ask);
             }
+            ToShard::JoinFetch { mirror, fetch, asker } => {
+                if let Some(slot) = self.tracks.known_home(mirror) {
+                    self.mirror_joins(now, slot, (mirror, fetch), asker);
+                }
+            }
             ToShard::LeaveFetch { mirror, fetch } => {
                 if let Some(slot) = self.tracks.known_home(mirror) {
                     self.leave_fetch(now, slot, Who::Mirror { mirror, fetch });

@@ -13,7 +13,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::content::{Content, Outcome};
 use super::demand::{Demand, Position, Reach};
-use super::fetch::{Ask, FetchId, Fetches, Stage};
+use super::fetch::{Ask, Asker, FetchId, Fetches, Stage};
 use super::group::{Likeness, Piece};
 use super::seen::Seen;
 use super::splice::Splice;
@@ -48,6 +48,12 @@ pub enum PullCommand {
         pull: PullRef,
         fetch: FetchId,
         ask: Ask,
+    },
+    /// Somebody else waits for that too, if it has not come.
+    JoinFetch {
+        pull: PullRef,
+        fetch: FetchId,
+        asker: Asker,
     },
     /// Nobody waits for that any more.
     Abandon {
@@ -741,7 +747,6 @@ fn grace(content: &Content) -> Duration {
 mod tests {
     use super::*;
     use crate::route::RouteId;
-    use crate::track::fetch::Asker;
     use crate::track::group::{FrameMark, GroupEnd, Marks, Opening};
     use crate::wire::{Cost, Hops, TrackInfo};
     use bytes::Bytes;
@@ -902,6 +907,7 @@ mod tests {
                     format!("pause at {:?}", wanted.group_end)
                 }
                 PullCommand::Fetch { ask, .. } => format!("fetch {}", ask.group),
+                PullCommand::JoinFetch { fetch, .. } => format!("join {}", fetch.0),
                 PullCommand::Abandon { .. } => "abandon".into(),
                 PullCommand::Release { .. } => "release".into(),
             };
