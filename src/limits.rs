@@ -148,17 +148,58 @@ pub const RECEIVE_WINDOW_BYTES: u32 = 16 << 20;
 /// its session.
 pub const CONTROL_BACKLOG_BYTES_MAX: usize = 1 << 20;
 
-/// Announcement bytes encoded ahead of one peer's flow control; beyond it changes are kept as a
-/// set of paths, which the live broadcasts bound.
+/// Announcement bytes encoded ahead of one peer's flow control; beyond it the peer is told later how
+/// things are then.
 pub const ANNOUNCE_BACKLOG_BYTES: usize = 16 << 10;
+
+/// Announcement bytes that a peer who also watches is sent in a second: a part of what its link carries,
+/// for groups come first, but something, for who is told nothing sees nothing new. Saved up at most so
+/// much, 13 ms of 10 Mb/s.
+pub const ANNOUNCE_LINK_SHARE: f64 = 0.125;
+pub const ANNOUNCE_BYTES_PER_S_MIN: f64 = 8192.0;
+pub const ANNOUNCE_BURST_BYTES: usize = ANNOUNCE_BACKLOG_BYTES;
+
+/// Bytes of an announced path, the session's own path included. What is longer leads nowhere: every
+/// listener would be sent it, over and over, for a few bytes of its announcer.
+pub const ANNOUNCED_PATH_BYTES_MAX: usize = 1024;
 
 /// Announcements that one peer may have live, and the bytes of their whole paths.
 pub const ANNOUNCEMENTS_PER_PEER_MAX: usize = 10_000;
 pub const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 4 << 20;
 
-/// Announce streams that one peer may have open, and changes that may wait for it to read.
+/// Changes of routes that are taken from one peer: what it may have live, twice, at any time, and so
+/// many in a second. Beyond that its announcements are not read. A long path counts as one more change
+/// for each so many bytes. A relay whose link fails has as many at once, a publisher of 2,000 broadcasts
+/// that replaces a hundred in a second a fifth of the rate.
+pub const ROUTE_CHANGES_BURST: usize = 2 * ANNOUNCEMENTS_PER_PEER_MAX;
+pub const ROUTE_CHANGES_PER_S: f64 = 1000.0;
+pub const ROUTE_CHANGE_PATH_BYTES: usize = 64;
+
+/// Bytes of announcements read at once: with what they bring the bound above may be passed.
+pub const ANNOUNCE_READ_BYTES: usize = 4096;
+
+/// How long another way to what is announced already waits before listeners are told of it: what comes
+/// meanwhile is told together (spec §4.5).
+pub const ROUTE_CHANGE_HOLD: Duration = Duration::from_millis(300);
+
+/// Changed paths that a shard remembers for listeners that lag. Who lags more looks through all that is
+/// announced.
+pub const ROUTE_CHANGES_KEPT: usize = 1 << 14;
+
+/// Announce streams that one peer may have open.
 pub const ANNOUNCE_STREAMS_PER_PEER_MAX: usize = 64;
-pub const ANNOUNCE_CHANGES_MAX: usize = 1 << 16;
+
+/// Announced paths that the streams of one peer hold together, but for its first, which holds whatever
+/// there is: some 2 MiB. What is beyond is told when others of them have ended.
+pub const ANNOUNCED_TO_PEER_MAX: usize = 1 << 15;
+
+/// Paths that are looked at in one turn to tell listeners, of each of them so many at most: what else
+/// there is to do waits for half a millisecond of that.
+pub const ANNOUNCE_VISITS_PER_TURN: usize = 512;
+pub const ANNOUNCE_VISITS_PER_LISTENER: usize = 128;
+
+/// Changed paths and tracks that are looked at in one turn to have tracks go over to another publisher.
+pub const MOVE_VISITS_PER_TURN: usize = 512;
 
 /// How long two routes of one origin must have stood beside each other before the end of one of them
 /// is nothing to tell listeners of: by then every shard knows both. Where one shard has heard of the
@@ -224,6 +265,14 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that fit a lane between two shards, and mail taken in one turn.
 pub const LANE_MESSAGES: usize = 1024;
 pub const MAIL_PER_TURN: usize = 512;
+
+/// News of routes that one neighbour is told in one turn, before all else: one in four pieces of mail that
+/// it takes. The rest waits as a set of routes, each as it was last.
+pub const ROUTE_NEWS_PER_TURN: usize = MAIL_PER_TURN / 4;
+
+/// Messages that wait behind full lanes before peers' requests are not read any more: what they cause are
+/// messages that cannot be dropped. Above what can be.
+pub const OUTBOX_REQUESTS_MAX: usize = 4 * OUTBOX_LIVE_MAX;
 
 /// Messages that wait behind a full lane before live content is dropped, whole groups at a time.
 pub const OUTBOX_LIVE_MAX: usize = 1024;

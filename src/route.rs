@@ -3,6 +3,8 @@
 //! Every shard holds a full replica. Knows paths, hop chains and costs; what a session is it
 //! does not know beyond a name for it (spec §4.4 to §4.6).
 
+mod journal;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use std::time::Instant;
 
 use crate::limits::ROUTES_BESIDE_MIN;
 use crate::wire::{Cost, Hops, Path, Version};
+pub use journal::Journal;
 
 /// A session, wherever it lives. The generation tells a slot's tenants apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -110,6 +113,7 @@ pub struct Directory {
     leaving: BTreeSet<RouteId>,
     /// Instances that there have been.
     instances: u64,
+    journal: Journal,
 }
 
 impl Entry {
@@ -122,11 +126,15 @@ impl Entry {
 impl Directory {
     /// Adds a route, or replaces the one with its id.
     pub fn insert(&mut self, route: Arc<Route>, now: Instant) {
+        match self.paths.contains_key(&route.path) {
+            true => self.journal.note_later(&route.path, now),
+            false => self.journal.note(route.path.clone()),
+        }
         let before = self.at(&route.path).find(|entry| entry.route.id == route.id);
         let since = match before.map(|before| (before.leads_to(route.origin()), before.since)) {
             Some((true, since)) => since,
             Some((false, _)) => {
-                self.remove(&route.path, route.id, Gone::Lost, now);
+                self.forget(&route.path, route.id, Gone::Lost, now);
                 now
             }
             None => now,
@@ -148,9 +156,16 @@ impl Directory {
 
     /// Forgets a route. Its instance goes on if a way to it is left.
     pub fn remove(&mut self, path: &Path, id: RouteId, gone: Gone, now: Instant) {
+        if self.forget(path, id, gone, now) {
+            self.journal.note(path.clone());
+        }
+    }
+
+    /// False if there was no such route.
+    fn forget(&mut self, path: &Path, id: RouteId, gone: Gone, now: Instant) -> bool {
         self.leaving.remove(&id);
-        let Some(entries) = self.paths.get_mut(path) else { return };
-        let Some(at) = entries.iter().position(|entry| entry.route.id == id) else { return };
+        let Some(entries) = self.paths.get_mut(path) else { return false };
+        let Some(at) = entries.iter().position(|entry| entry.route.id == id) else { return false };
         let ended = entries.remove(at);
         let is_way = |entry: &Entry| entry.instance == ended.instance && !entry.is_stale;
         let peer = ended.route.announcer();
@@ -171,6 +186,16 @@ impl Directory {
         if entries.is_empty() {
             self.paths.remove(path);
         }
+        true
+    }
+
+    /// Moves the journal on to now.
+    pub fn release(&mut self, now: Instant) {
+        self.journal.release(now);
+    }
+
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Whether a route is still announced.
@@ -243,17 +268,6 @@ impl Directory {
         path: &Path,
     ) -> impl Iterator<Item = &'a Arc<Route>> + use<'a> {
         self.covering(path).map(|entry| &entry.route)
-    }
-
-    /// Every announced path that `prefix` covers, or that covers `prefix`.
-    pub fn paths_for<'a>(&'a self, prefix: &'a Path) -> impl Iterator<Item = &'a Path> + 'a {
-        let above = prefix.ancestors().skip(1).filter_map(|p| self.paths.get_key_value(&p));
-        let below = self
-            .paths
-            .range(prefix.clone()..)
-            .take_while(|(path, _)| path.as_str().starts_with(prefix.as_str()))
-            .filter(|(path, _)| path.has_prefix(prefix));
-        above.chain(below).map(|(path, _)| path)
     }
 
     /// The announced paths after this one, in order; all of them where none is named.
@@ -594,25 +608,5 @@ pub(crate) mod tests {
         assert_eq!(list(Some(&path("a"))), "a/b.b.");
         assert_eq!(list(Some(&path("a-gone"))), "a/b.b.");
         assert_eq!(list(Some(&path("b"))), "");
-    }
-
-    #[test]
-    fn a_listener_is_shown_what_its_prefix_covers_and_what_covers_it() {
-        let routes: Vec<_> = ["", "a", "a/b", "a/b/c", "a-b", "ab", "b"]
-            .iter()
-            .enumerate()
-            .map(|(id, at)| route(id as u64, at, &[7], 0))
-            .collect();
-        let directory = directory(&routes);
-        let shown = |prefix: &str| {
-            let mut paths: Vec<_> =
-                directory.paths_for(&path(prefix)).map(|path| path.as_str().to_owned()).collect();
-            paths.sort();
-            paths.join(" ")
-        };
-        assert_eq!(shown("a/b"), " a a/b a/b/c");
-        assert_eq!(shown("a"), " a a/b a/b/c");
-        assert_eq!(shown("c"), "");
-        assert_eq!(shown(""), " a a-b a/b a/b/c ab b");
     }
 }

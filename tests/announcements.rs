@@ -14,7 +14,7 @@ mod support {
 
 use std::time::Duration;
 
-use shardcast::limits::ROUTES_BESIDE_MIN;
+use shardcast::limits::{ROUTE_CHANGE_HOLD, ROUTES_BESIDE_MIN};
 use shardcast::wire::*;
 use support::peer::*;
 use support::world::*;
@@ -26,9 +26,9 @@ const SHARDS: usize = 3;
 
 use Version::{Lite05, Lite06};
 
-/// Whatever is on its way has arrived, and two publishers that stand beside each other are known
+/// Whatever is on its way or held has arrived, and two publishers that stand beside each other are known
 /// everywhere.
-const SOON: Duration = ROUTES_BESIDE_MIN.saturating_mul(2);
+const SOON: Duration = ROUTE_CHANGE_HOLD.saturating_add(ROUTES_BESIDE_MIN);
 
 /// A publisher with hop 7, and those who listen.
 struct Scene {
@@ -470,4 +470,57 @@ fn who_loses_a_track_hears_why() {
         }
         w.end();
     }
+}
+
+// ---- when ----
+
+/// What viewers wait for comes at once; another way to what they know waits a little, for more to come.
+#[test]
+fn a_new_path_and_its_end_are_told_at_once_and_changes_together() {
+    let mut w = World::new(Stage::new(1, SHARDS));
+    let cam = w.join(Spec::new(Lite06, 0).hop(7));
+    let other = w.join(Spec::new(Lite06, 1).hop(8));
+    let viewers: Vec<_> = (0..SHARDS).map(|shard| w.viewer(Lite06, shard)).collect();
+    for &viewer in &viewers {
+        w.peers[viewer].listen("", 0);
+    }
+    w.run(SOON);
+    let check = |w: &mut World, time: Duration, expect: &[&str]| {
+        w.run(time);
+        for &viewer in &viewers {
+            let mut heard = std::mem::take(&mut w.peers[viewer].listens[0].heard);
+            heard.retain(|text| text != ".");
+            assert_eq!(heard, expect, "{}", w.peers[viewer].name);
+        }
+    };
+    // Two ways through the network.
+    let at_once = ms(20);
+    let held = ROUTE_CHANGE_HOLD - ms(20);
+    w.peers[cam].announce(PATH, &[], Cost::ZERO);
+    check(&mut w, at_once, &["+live/cam [7] 1"]);
+    for price in 1..=20 {
+        w.peers[cam].announce(PATH, &[], Cost { warm: price, cold: price });
+        w.run(ms(10));
+    }
+    check(&mut w, held - ms(200), &[]);
+    check(&mut w, ms(40), &["~live/cam [7] 21"]);
+    // A cheaper one, which goes before it was told of.
+    w.peers[other].announce(PATH, &[], Cost::ZERO);
+    check(&mut w, at_once, &[]);
+    w.peers[other].unannounce(PATH);
+    check(&mut w, SOON, &[]);
+    w.peers[other].announce(PATH, &[], Cost::ZERO);
+    check(&mut w, held, &[]);
+    check(&mut w, ms(40), &["~live/cam [8] 1"]);
+    // Where what was told is gone, who is left is told at once.
+    w.peers[other].unannounce(PATH);
+    check(&mut w, at_once, &["~live/cam [7] 21"]);
+    w.peers[cam].announce(PATH, &[9], Cost::ZERO);
+    w.run(ms(10));
+    w.peers[cam].unannounce(PATH);
+    check(&mut w, at_once, &["-live/cam"]);
+    w.peers[cam].announce(PATH, &[], Cost::ZERO);
+    check(&mut w, at_once, &["+live/cam [7] 1"]);
+    check(&mut w, SOON, &[]);
+    w.end();
 }

@@ -20,7 +20,7 @@ use quinn_proto::Dir;
 use Version::{Lite03, Lite04, Lite05, Lite06};
 use shardcast::limits::{
     ANSWER_TIMEOUT, FETCH_QUIET, FETCHES_AT_ONCE, LINGER_DEFAULT, MISSING_GRACE_MAX,
-    TRACK_MAX_AGE_MS_DEFAULT,
+    ROUTE_CHANGE_HOLD, TRACK_MAX_AGE_MS_DEFAULT,
 };
 use shardcast::shard::CacheBounds;
 use shardcast::wire::*;
@@ -1597,6 +1597,7 @@ fn a_goaway_that_is_none_changes_nothing() {
 #[test]
 fn listeners_hear_of_what_wins_over_one_that_leaves() {
     let max = VARINT_MAX;
+    let told = SOON + ROUTE_CHANGE_HOLD;
     let expect = [
         (
             Lite06,
@@ -1642,17 +1643,18 @@ fn listeners_hear_of_what_wins_over_one_that_leaves() {
             let listen = s.w.peers[ann].listen("", 0);
             s.w.run(SOON);
             s.goes_away(s.cam.peer);
+            s.w.run(told);
             // What it announces from now on is no better.
             s.w.peers[s.cam.peer].announce("late", &[], Cost::ZERO);
-            s.w.run(SOON);
+            s.w.run(told);
             let dear = Cost { warm: 100, cold: 100 };
             let other = s.w.join(Spec::new(Lite06, 0).hop(9));
             for path in [PATH, "late"] {
                 s.w.peers[other].announce(path, &[], dear);
-                s.w.run(SOON);
+                s.w.run(told);
             }
             s.w.peers[s.cam.peer].announce(PATH, &[8], Cost::ZERO);
-            s.w.run(SOON);
+            s.w.run(told);
             assert_eq!(s.w.peers[ann].listens[listen].heard, expect, "{version} {place:?}");
             s.w.end();
         }

@@ -13,7 +13,7 @@ use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::route::{Route, RouteId, SessionRef};
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::{Flush, Post, mesh};
-use shardcast::shard::message::{ToShard, TrackKey};
+use shardcast::shard::message::{RouteNews, ToShard, TrackKey};
 use shardcast::shard::placement::home_of;
 use shardcast::shard::{CacheBounds, Setting, Shard};
 use shardcast::tls::Identity;
@@ -116,7 +116,7 @@ impl Home {
             fetches: 0,
         };
 
-        home.post.send(0, ToShard::RouteUp(home.route.clone()));
+        home.post.send(0, ToShard::Route(RouteNews::Up(home.route.clone())));
         let need = Need { info: false, feed: true, demand: Demand::of(Version::Lite06, &WANTED) };
         let (need, key, route) = (Box::new(need), home.key.clone(), home.route.clone());
         home.post.send(0, ToShard::Need { key, route, mirror: MIRROR, need });

@@ -115,6 +115,7 @@ pub fn fetch(criterion: &mut Criterion) {
             effects: &mut effects,
             route_ids: &mut route_ids,
             arrival_ms: 0,
+            is_crowded: false,
         };
         session.start(&mut cx);
         session.opened(StreamId(2), &mut cx);

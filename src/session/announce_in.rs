@@ -1,13 +1,17 @@
 //! Learning what the peer publishes (spec §4.3).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use rustc_hash::FxHashMap;
 
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Step, Stream, Use};
-use crate::limits::{ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCEMENTS_PER_PEER_MAX};
+use crate::limits::{
+    ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCED_PATH_BYTES_MAX, ANNOUNCEMENTS_PER_PEER_MAX,
+    ROUTE_CHANGE_PATH_BYTES, ROUTE_CHANGES_BURST, ROUTE_CHANGES_PER_S,
+};
 use crate::route::{Route, RouteId};
 use crate::wire::{
     Announce, AnnounceInit, AnnounceOk, AnnounceRequest, BidiType, Cost, DecodeError, Hops, Path,
@@ -60,6 +64,27 @@ impl Session {
             let stream = Stream { purpose, buf: BytesMut::new() };
             self.inputs.insert(id, stream);
             self.send(id, &bytes, false, cx);
+        }
+    }
+
+    /// Whether an announce stream may be read on; else it is when the peer may bring changes again.
+    pub(super) fn may_hear(&mut self, id: StreamId, now: Instant) -> bool {
+        if self.hearing.fill(ROUTE_CHANGES_PER_S, ROUTE_CHANGES_BURST as f64, now) > 0.0 {
+            return true;
+        }
+        if !self.unheard.contains(&id) {
+            self.unheard.push(id);
+        }
+        self.hearing_deadline = Some(self.hearing.has_at(1.0, ROUTE_CHANGES_PER_S, now));
+        false
+    }
+
+    pub(super) fn hearing_timeout<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        if self.hearing_deadline.is_some_and(|deadline| deadline <= cx.now) {
+            self.hearing_deadline = None;
+            for id in std::mem::take(&mut self.unheard) {
+                self.readable(id, cx);
+            }
         }
     }
 
@@ -119,6 +144,18 @@ impl Session {
         announce: Announce,
         cx: &mut Context<'_, S>,
     ) {
+        let path_len = match &announce {
+            Announce::Start { suffix, .. }
+            | Announce::Restart05 { suffix, .. }
+            | Announce::Ended { suffix } => source.path_len(suffix),
+            Announce::Restart { id, .. } | Announce::End { id } => {
+                source.ids.get(id).map_or(0, |suffix| source.path_len(suffix))
+            }
+            Announce::Unknown => 0,
+        };
+        // What is longer leads nowhere.
+        let path_len = path_len.min(ANNOUNCED_PATH_BYTES_MAX);
+        self.hearing.take((1 + path_len / ROUTE_CHANGE_PATH_BYTES) as f64);
         match announce {
             Announce::Start { suffix, hops, cost } => {
                 if self.version >= Version::Lite06 {
@@ -168,6 +205,10 @@ impl Session {
             return self.fail(SessionCode::INTERNAL, "too many announcements", cx);
         }
         let id = cx.route_ids.next(cx.now);
+        if self.is_too_long(source, &suffix) {
+            let is_first = !std::mem::replace(&mut self.has_long_path, true);
+            cx.effects.push(Effect::PathTooLong { is_first });
+        }
         let route = self.route(source, id, &suffix, hops, cost);
         source.live.insert(suffix, route.as_ref().map(|route| (id, route.path.clone())));
         cx.effects.extend(route.map(|route| Effect::RouteUp(Arc::new(route))));
@@ -210,8 +251,12 @@ impl Session {
         }
     }
 
+    fn is_too_long(&self, source: &AnnounceSource, suffix: &Path) -> bool {
+        source.path_len(suffix) > ANNOUNCED_PATH_BYTES_MAX
+    }
+
     /// The route that an announcement makes, or None where it is recorded but leads nowhere:
-    /// reflections, chains without room, paths that this peer may not publish.
+    /// reflections, chains without room, paths that are too long or that this peer may not publish.
     fn route(
         &self,
         source: &AnnounceSource,
@@ -235,7 +280,7 @@ impl Session {
             hops.insert_front(self.stamp).ok()?;
         }
         let path = source.prefix.join(suffix).ok()?;
-        if !self.permits(&path) {
+        if self.is_too_long(source, suffix) || !self.permits(&path) {
             return None;
         }
         let cost = match self.version {

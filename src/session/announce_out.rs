@@ -1,15 +1,24 @@
 //! Telling the peer what others publish (spec §4.2).
+//!
+//! Each stream goes through all that is announced below its prefix, path after path, and from then on
+//! through what has changed; if it was too slow for that, through everything once more. What the peer holds
+//! is compared with what is so when a path has its turn, so nothing is kept of what happens in between.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
 
 use super::control::Unsent;
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session, Use};
-use crate::limits::{ANNOUNCE_BACKLOG_BYTES, ANNOUNCE_CHANGES_MAX, ANNOUNCE_STREAMS_PER_PEER_MAX};
-use crate::route::{Directory, Entry, Instance};
+use crate::limits::{
+    ANNOUNCE_BACKLOG_BYTES, ANNOUNCE_BURST_BYTES, ANNOUNCE_BYTES_PER_S_MIN, ANNOUNCE_LINK_SHARE,
+    ANNOUNCE_STREAMS_PER_PEER_MAX, ANNOUNCED_TO_PEER_MAX,
+};
+use crate::route::{Directory, Entry, Instance, Route};
 use crate::wire::{
-    Announce, AnnounceInit, AnnounceOk, AnnounceRequest, Cost, Hops, Path, Role, SessionCode,
-    StreamCode, Version,
+    Announce, AnnounceInit, AnnounceOk, AnnounceRequest, Cost, Hops, Path, Role, StreamCode,
+    Version,
 };
 
 /// One Announce stream that the peer opened.
@@ -19,26 +28,96 @@ pub(super) struct AnnounceFeed {
     prefix: Path,
     /// Identity that the request asked to leave out; 0 for none.
     exclude: u64,
-    /// What the peer holds, by suffix.
-    live: BTreeMap<Path, Advertised>,
+    /// What the peer holds, by announced path. What covers the prefix from above is held as the prefix.
+    told: BTreeMap<Path, Told>,
     next_id: u64,
-    /// Announced paths whose best route may have changed since the peer was told.
-    changed: BTreeSet<Path>,
+    place: Place,
+    /// Changes of the directory before this one are told, or will be on the way.
+    next_change: u64,
     has_begun: bool,
 }
 
+/// How far a stream has come.
 #[derive(Debug)]
-struct Advertised {
+enum Place {
+    Start,
+    /// All paths up to this one have had their turn.
+    After(Path),
+    Changes,
+}
+
+/// What is next on a stream.
+enum Next {
+    Look(Path),
+    /// Something that does not concern it.
+    Pass,
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Told {
     id: u64,
     shown: Shown,
 }
 
-/// What a peer may see at one place, as its wire says it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What a peer may see at one path.
+#[derive(Clone, Debug)]
 struct Shown {
     instance: Instance,
-    hops: Hops,
-    cost: Cost,
+    route: Arc<Route>,
+}
+
+/// What one turn of a listener took and left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Round {
+    /// Paths that were looked at.
+    pub visits: usize,
+    pub has_more: bool,
+}
+
+impl AnnounceFeed {
+    fn next(&mut self, directory: &Directory) -> Next {
+        let path = match &self.place {
+            Place::Start => {
+                self.next_change = directory.journal().end();
+                Some(self.prefix.clone())
+            }
+            Place::After(path) => {
+                let listed = directory.paths_after(Some(path)).next();
+                let listed = listed.filter(|path| path.as_str().starts_with(self.prefix.as_str()));
+                let held = self.told.range((Bound::Excluded(path), Bound::Unbounded)).next();
+                listed.into_iter().chain(held.map(|(path, _)| path)).min().cloned()
+            }
+            Place::Changes => return self.next_change(directory),
+        };
+        let Some(path) = path else {
+            self.place = Place::Changes;
+            return Next::Pass;
+        };
+        self.place = Place::After(path.clone());
+        if path.has_prefix(&self.prefix) { Next::Look(path) } else { Next::Pass }
+    }
+
+    fn next_change(&mut self, directory: &Directory) -> Next {
+        let journal = directory.journal();
+        if !journal.reaches(self.next_change) {
+            self.place = Place::Start;
+            return Next::Pass;
+        }
+        let Some(path) = journal.get(self.next_change) else { return Next::Nothing };
+        self.next_change += 1;
+        if path.has_prefix(&self.prefix) {
+            Next::Look(path.clone())
+        } else if self.prefix.has_prefix(path) {
+            Next::Look(self.prefix.clone())
+        } else {
+            Next::Pass
+        }
+    }
+
+    fn suffix(&self, path: &Path) -> Path {
+        path.strip_prefix(&self.prefix).unwrap_or_default()
+    }
 }
 
 impl Session {
@@ -57,9 +136,10 @@ impl Session {
             AnnounceFeed {
                 prefix,
                 exclude: request.exclude_hop,
-                live: BTreeMap::new(),
+                told: BTreeMap::new(),
                 next_id: 0,
-                changed: BTreeSet::new(),
+                place: Place::Start,
+                next_change: 0,
                 has_begun: false,
             },
         );
@@ -67,59 +147,115 @@ impl Session {
         Ok(Use::AnnounceFeed)
     }
 
-    /// A route at `path` came, went or changed. Nothing is sent before [`Session::announce`].
-    pub fn note_route(&mut self, path: &Path) {
-        for feed in self.feeds.values_mut() {
-            if path.has_prefix(&feed.prefix) || feed.prefix.has_prefix(path) {
-                feed.changed.insert(path.clone());
-            }
-        }
+    /// The peer listens no more on a stream. Another one may have waited for that.
+    pub(super) fn forget_feed<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
+        self.feeds.remove(&id);
+        cx.effects.push(Effect::Listening);
     }
 
-    /// Brings the peer's view up to date with the directory, as far as its flow control allows.
-    pub fn announce<S: Streams>(&mut self, directory: &Directory, cx: &mut Context<'_, S>) {
-        if self.failure.is_some() {
-            return;
-        }
-        let ids: Vec<StreamId> = self.feeds.keys().copied().collect();
+    pub fn listens(&self) -> bool {
+        !self.feeds.is_empty()
+    }
+
+    /// Announced paths that the peer holds, on all its streams.
+    pub fn told(&self) -> usize {
+        self.feeds.values().map(|feed| feed.told.len()).sum()
+    }
+
+    /// Brings the peer's view up to date with the directory, as far as so many visits, its flow control
+    /// and its allowance go. Its streams take turns.
+    pub fn announce<S: Streams>(
+        &mut self,
+        directory: &Directory,
+        room: usize,
+        cx: &mut Context<'_, S>,
+    ) -> Round {
+        let mut ids: Vec<StreamId> = self.feeds.keys().copied().collect();
+        let next = ids.partition_point(|id| *id <= self.last_fed);
+        ids.rotate_left(next);
+        let mut left = room;
         for id in ids {
-            let backlog = self.unsent.get(&id).map_or(0, Unsent::len);
-            let backlogs = self.feeds.keys().filter_map(|id| self.unsent.get(id)).map(Unsent::len);
-            // All that there is, once for every stream, is too much for a peer that reads none.
-            let is_crowded = backlogs.sum::<usize>() > ANNOUNCE_BACKLOG_BYTES;
-            let Some(mut feed) = self.feeds.remove(&id) else { continue };
-            if backlog > ANNOUNCE_BACKLOG_BYTES || (is_crowded && !feed.has_begun) {
-                let waiting = feed.changed.len();
-                self.feeds.insert(id, feed);
-                if waiting > ANNOUNCE_CHANGES_MAX {
-                    return self.fail(SessionCode::INTERNAL, "announcements are not read", cx);
-                }
-                continue;
+            if left == 0 || self.failure.is_some() {
+                break;
             }
-            let (mut news, mut bytes) = (Vec::new(), Vec::new());
-            if feed.has_begun {
-                for path in std::mem::take(&mut feed.changed) {
-                    self.change(&mut feed, &path, directory, &mut news);
+            self.last_fed = id;
+            self.announce_on(id, directory, &mut left, cx);
+        }
+        Round { visits: room - left, has_more: left == 0 }
+    }
+
+    fn announce_on<S: Streams>(
+        &mut self,
+        id: StreamId,
+        directory: &Directory,
+        left: &mut usize,
+        cx: &mut Context<'_, S>,
+    ) {
+        while *left > 0 && self.may_tell(id) {
+            let most = ANNOUNCE_BACKLOG_BYTES.min(self.telling_allowance(cx));
+            if most == 0 {
+                return;
+            }
+            let Some(mut feed) = self.feeds.remove(&id) else { return };
+            let (mut news, mut size, mut is_done) = (Vec::new(), 0, false);
+            while *left > 0 && size < most && !is_done {
+                *left -= 1;
+                match feed.next(directory) {
+                    Next::Look(path) => size += self.change(&mut feed, &path, directory, &mut news),
+                    Next::Pass => {}
+                    Next::Nothing => is_done = true,
                 }
+            }
+            let mut bytes = Vec::new();
+            if std::mem::replace(&mut feed.has_begun, true) {
                 for announce in news {
                     announce.encode(self.version, &mut bytes);
                 }
             } else {
-                feed.has_begun = true;
-                feed.changed.clear();
-                for path in directory.paths_for(&feed.prefix.clone()) {
-                    self.change(&mut feed, path, directory, &mut news);
-                }
                 self.encode_initial(news, &mut bytes);
             }
             self.feeds.insert(id, feed);
             if !bytes.is_empty() {
+                self.telling.take(bytes.len() as f64);
                 self.send(id, &bytes, false, cx);
+            }
+            if is_done {
+                return;
             }
         }
     }
 
-    /// Everything that is live when a stream begins.
+    /// Whether the peer reads what it is told on a stream, and holds less than it may.
+    fn may_tell(&self, id: StreamId) -> bool {
+        let Some(feed) = self.feeds.get(&id) else { return false };
+        let backlog = self.unsent.get(&id).map_or(0, Unsent::len);
+        let backlogs = self.feeds.keys().filter_map(|id| self.unsent.get(id)).map(Unsent::len);
+        // All that there is, once for every stream, is too much for a peer that reads none.
+        let is_crowded = backlogs.sum::<usize>() > ANNOUNCE_BACKLOG_BYTES;
+        let is_first = self.feeds.keys().next() == Some(&id);
+        backlog <= ANNOUNCE_BACKLOG_BYTES
+            && (feed.has_begun || !is_crowded)
+            && (is_first || self.told() < ANNOUNCED_TO_PEER_MAX)
+    }
+
+    /// Bytes that the peer may be told now; if it may not, it is told when there are some again.
+    fn telling_allowance<S: Streams>(&mut self, cx: &mut Context<'_, S>) -> usize {
+        if self.served.is_empty() && self.fetches_out.is_empty() {
+            return usize::MAX;
+        }
+        let bitrate = cx.streams.estimate().bitrate.unwrap_or(0) as f64;
+        let per_second = (bitrate / 8.0 * ANNOUNCE_LINK_SHARE).max(ANNOUNCE_BYTES_PER_S_MIN);
+        let most = ANNOUNCE_BURST_BYTES as f64;
+        let level = self.telling.fill(per_second, most, cx.now);
+        if level > 0.0 {
+            return level as usize + 1;
+        }
+        // A part of it, not to wake for every byte.
+        self.telling_deadline = Some(self.telling.has_at(most / 8.0, per_second, cx.now));
+        0
+    }
+
+    /// What is live when a stream begins, as far as it has its turn at once.
     fn encode_initial(&self, initial: Vec<Announce>, out: &mut Vec<u8>) {
         if self.version <= Version::Lite02 {
             let suffixes = initial.into_iter().filter_map(|announce| match announce {
@@ -136,90 +272,114 @@ impl Session {
         }
     }
 
-    /// Adds what the peer is to be told of one path, if anything. However much has changed since it
-    /// was last told: another broadcast is never passed over in silence.
+    /// Adds what the peer is to be told of one path, if anything, and gives about its bytes. However much
+    /// has changed since it was last told: another broadcast is never passed over in silence.
     fn change(
         &self,
         feed: &mut AnnounceFeed,
         path: &Path,
         directory: &Directory,
         news: &mut Vec<Announce>,
-    ) {
-        // A route that covers the prefix from above is shown as the prefix itself.
-        let suffix = path.strip_prefix(&feed.prefix).unwrap_or_default();
-        let shown = self.outgoing(feed, &suffix, directory);
-        if let Some(held) = feed.live.get(&suffix)
-            && shown.as_ref().is_none_or(|shown| self.is_replaced(&held.shown, shown))
+    ) -> usize {
+        let mut size = 0;
+        let shown = self.shown(feed, path, directory);
+        if let Some(told) = feed.told.get(path)
+            && shown.as_ref().is_none_or(|shown| self.is_replaced(&told.shown, shown))
         {
             news.push(match self.version {
-                Version::Lite06 => Announce::End { id: held.id },
-                _ => Announce::Ended { suffix: suffix.clone() },
+                Version::Lite06 => Announce::End { id: told.id },
+                _ => Announce::Ended { suffix: feed.suffix(path) },
             });
-            feed.live.remove(&suffix);
+            feed.told.remove(path);
+            size += path.as_str().len();
         }
-        let Some(shown) = shown else { return };
-        let Shown { hops, cost, .. } = shown.clone();
-        news.push(match feed.live.get_mut(&suffix) {
+        let Some(shown) = shown else { return size };
+        if feed.told.get(path).is_some_and(|told| !self.is_another_way(&told.shown, &shown)) {
+            return 0;
+        }
+        let suffix = feed.suffix(path);
+        let hops = self.chain(&shown.route).unwrap_or_default();
+        let cost = if self.version >= Version::Lite06 { shown.route.cost } else { Cost::ZERO };
+        size += suffix.as_str().len() + hops.len() * 8 + 16;
+        news.push(match feed.told.get_mut(path) {
             None => {
-                feed.live.insert(suffix.clone(), Advertised { id: feed.next_id, shown });
+                feed.told.insert(path.clone(), Told { id: feed.next_id, shown });
                 feed.next_id += 1;
                 Announce::Start { suffix, hops, cost }
             }
-            Some(held) if held.shown == shown || self.version < Version::Lite05 => return,
-            Some(held) => {
-                held.shown = shown;
+            Some(told) => {
+                told.shown = shown;
                 match self.version {
                     Version::Lite05 => Announce::Start { suffix, hops, cost },
-                    _ => Announce::Restart { id: held.id, hops, cost },
+                    _ => Announce::Restart { id: told.id, hops, cost },
                 }
             }
         });
+        size
     }
 
     /// Whether what the peer holds has to end before it is shown this. A restart that another
     /// origin can be seen in is enough; with the same one it would be taken for another way to the
     /// same broadcast (spec §4.4).
-    fn is_replaced(&self, held: &Shown, shown: &Shown) -> bool {
-        let is_same_origin = held.hops.first() == shown.hops.first();
-        held.instance != shown.instance && (is_same_origin || self.version < Version::Lite05)
+    fn is_replaced(&self, told: &Shown, shown: &Shown) -> bool {
+        let is_same_origin = told.route.origin() == shown.route.origin();
+        told.instance != shown.instance && (is_same_origin || self.version < Version::Lite05)
     }
 
-    /// What the peer may see at one place below the prefix, as its wire says it.
-    fn outgoing(&self, feed: &AnnounceFeed, suffix: &Path, directory: &Directory) -> Option<Shown> {
-        let path = feed.prefix.join(suffix).ok()?;
+    /// Whether the peer's wire can say what differs.
+    fn is_another_way(&self, told: &Shown, shown: &Shown) -> bool {
+        let differs = told.instance != shown.instance
+            || told.route.hops != shown.route.hops
+            || (self.version >= Version::Lite06 && told.route.cost != shown.route.cost);
+        differs && self.version >= Version::Lite05
+    }
+
+    /// What the peer may see at a path, of its prefix or below.
+    fn shown(&self, feed: &AnnounceFeed, path: &Path, directory: &Directory) -> Option<Shown> {
         // Hidden below the prefix that was asked for (spec §4.5).
-        if !self.permits(&path) || suffix.has_hidden_segment() || self.role == Role::Publisher {
+        let is_hidden = feed.suffix(path).has_hidden_segment();
+        if !self.permits(path) || is_hidden || self.role == Role::Publisher {
             return None;
         }
         let identities = [self.identity, feed.exclude];
         let is_visible =
             |entry: &&Entry| identities.iter().all(|id| *id == 0 || !entry.route.passes(*id));
-        let Entry { route, instance, .. } = if suffix.is_root() {
-            directory.covering(&path).find(is_visible)?
+        let Entry { route, instance, .. } = if *path == feed.prefix {
+            directory.covering(path).find(is_visible)?
         } else {
-            directory.at(&path).find(is_visible)?
+            directory.at(path).find(is_visible)?
         };
+        self.chain(route)?;
+        Some(Shown { instance: *instance, route: route.clone() })
+    }
+
+    /// The hops of a route as the peer's wire has them; None if there is no room.
+    fn chain(&self, route: &Route) -> Option<Hops> {
         let mut hops = route.hops.clone();
         if matches!(self.version, Version::Lite03 | Version::Lite04) {
             // There the sender appends itself; from lite-05 on the receiver does.
             hops.push(self.policy.hop).ok()?;
         }
-        let cost = if self.version >= Version::Lite06 { route.cost } else { Cost::ZERO };
-        Some(Shown { instance: *instance, hops, cost })
+        Some(hops)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Instant;
 
     use super::super::fake::Play;
     use super::*;
+    use crate::limits::ROUTE_CHANGE_HOLD;
     use crate::route::tests::{path, route};
     use crate::route::{Gone, RouteId};
-    use crate::wire::BidiType;
+    use crate::wire::{BidiType, Preferences, Subscribe};
 
     const ROUTES: u64 = 2000;
+
+    /// In one turn.
+    const VISITS: usize = 100;
 
     fn directory() -> Directory {
         let mut directory = Directory::default();
@@ -228,6 +388,12 @@ mod tests {
             directory.insert(route(id, &at, &[1000], 0), Instant::now());
         }
         directory
+    }
+
+    fn announce(play: &mut Play, directory: &Directory) -> Round {
+        let mut round = None;
+        play.with(|session, cx| round = Some(session.announce(directory, VISITS, cx)));
+        round.expect("it had its turn")
     }
 
     const STREAM: StreamId = StreamId(4);
@@ -270,12 +436,10 @@ mod tests {
 
         fn up_at(&mut self, id: u64, at: &str, hops: &[u64], warm: u64) {
             self.directory.insert(route(id, at, hops, warm), self.play.now);
-            self.play.session.note_route(&path(at));
         }
 
         fn down(&mut self, id: u64, at: &str) {
             self.directory.remove(&path(at), RouteId(id), Gone::Withdrawn, self.play.now);
-            self.play.session.note_route(&path(at));
         }
 
         fn replace(&mut self, id: u64, with: u64, at: &str) {
@@ -283,10 +447,10 @@ mod tests {
             self.up(with, at, &[3]);
         }
 
+        /// Tells it of everything, also of what is held.
         fn announce(&mut self) {
-            let directory = std::mem::take(&mut self.directory);
-            self.play.with(|session, cx| session.announce(&directory, cx));
-            self.directory = directory;
+            self.directory.release(self.play.now + ROUTE_CHANGE_HOLD);
+            while announce(&mut self.play, &self.directory).has_more {}
         }
 
         fn told(&self) -> &[u8] {
@@ -298,14 +462,20 @@ mod tests {
         #[track_caller]
         fn check(&mut self, expect: &[&str]) {
             self.announce();
+            let told = self.take_told();
+            assert_eq!(told, self.wording(expect), "{}", self.version);
+        }
+
+        fn take_told(&mut self) -> Vec<String> {
             let mut told = Vec::new();
-            let mut rest = self.told()[self.read..].to_vec();
-            self.read += rest.len();
-            while let Some((announce, used)) = Announce::take(self.version, &rest).unwrap() {
-                rest.drain(..used);
+            let all = self.told()[self.read..].to_vec();
+            self.read += all.len();
+            let mut rest = &all[..];
+            while let Some((announce, used)) = Announce::take(self.version, rest).unwrap() {
+                rest = &rest[used..];
                 told.push(self.hear(announce));
             }
-            assert_eq!(told, self.wording(expect), "{}", self.version);
+            told
         }
 
         fn hear(&mut self, announce: Announce) -> String {
@@ -467,42 +637,146 @@ mod tests {
 
             l.play.link.is_blocked = false;
             l.play.with(|session, cx| session.writable(STREAM, cx));
-            l.read = l.told().len();
-            assert!(l.read > ANNOUNCE_BACKLOG_BYTES);
-            l.next_id += ROUTES;
-            l.check(&["-a", "+a 3", "-c", "+c 3", "~d 4", "-e", "+f 3"]);
+            l.announce();
+            let told = l.take_told();
+            let (flood, others): (Vec<_>, Vec<_>) =
+                told.into_iter().partition(|word| word.contains("somewhere"));
+            assert_eq!(flood.len() as u64, ROUTES);
+            let expect = l.wording(&["-a", "+a 3", "-c", "+c 3", "~d 4", "-e", "+f 3"]);
+            assert_eq!(sorted(others), sorted(expect));
         }
     }
 
-    /// Everything is encoded for one of its streams and not for all of them at once; as it reads,
-    /// each has its turn.
+    /// What a peer that reads nothing can hold is not what there is times its streams; when it reads, each
+    /// has its turn, and is told everything.
     #[test]
-    fn a_listener_that_reads_nothing_costs_one_telling() {
+    fn streams_that_are_not_read_cost_little() {
         let directory = directory();
         let mut play = Play::new();
         play.link.is_blocked = true;
-        let ids: Vec<u64> = (0..ANNOUNCE_STREAMS_PER_PEER_MAX as u64).map(|n| 4 * n).collect();
+        let ids: Vec<u64> = (0..16).map(|n| 4 * n).collect();
         for &id in &ids {
             play.opens(id, &[BidiType::Announce as u8, 2, 0, 0]);
-            play.with(|session, cx| session.announce(&directory, cx));
+            while announce(&mut play, &directory).has_more {}
         }
         let waiting = |play: &Play| play.session.unsent.values().map(Unsent::len).sum::<usize>();
-        let once = waiting(&play);
-        assert!(once > ANNOUNCE_BACKLOG_BYTES, "{once} bytes say it all");
-
-        play.link.is_blocked = false;
         while waiting(&play) > 0 {
-            assert!(waiting(&play) <= once + ANNOUNCE_BACKLOG_BYTES);
+            assert!(waiting(&play) <= (ids.len() + 1) * ANNOUNCE_BACKLOG_BYTES);
+            play.link.is_blocked = false;
             let blocked: Vec<StreamId> = play.session.unsent.keys().copied().collect();
             for id in blocked {
                 play.with(|session, cx| session.writable(id, cx));
             }
             play.link.is_blocked = true;
-            play.with(|session, cx| session.announce(&directory, cx));
-            play.link.is_blocked = false;
+            while announce(&mut play, &directory).has_more {}
         }
-        for id in ids {
-            assert_eq!(play.link.told.get(&StreamId(id)).map(Vec::len), Some(once), "stream {id}");
+        assert_eq!(play.session.told(), ids.len() * ROUTES as usize);
+        let lengths: BTreeSet<usize> = play.link.told.values().map(Vec::len).collect();
+        assert_eq!((play.link.told.len(), lengths.len()), (ids.len(), 1));
+    }
+
+    /// The first stream holds everything, whatever the others hold; they go on when there is room.
+    #[test]
+    fn what_all_streams_of_a_peer_hold_is_bounded() {
+        let directory = directory();
+        let mut play = Play::new();
+        let ids: Vec<u64> = (0..ANNOUNCE_STREAMS_PER_PEER_MAX as u64).map(|n| 4 * n).collect();
+        for &id in ids.iter().rev() {
+            play.opens(id, &[BidiType::Announce as u8, 2, 0, 0]);
         }
+        let tell = |play: &mut Play| {
+            while announce(play, &directory).has_more {}
+            play.session.feeds.values().map(|feed| feed.told.len()).collect::<Vec<_>>()
+        };
+        let held = tell(&mut play);
+        assert_eq!(held[0], ROUTES as usize);
+        let most = ANNOUNCED_TO_PEER_MAX + ROUTES as usize;
+        assert!((ANNOUNCED_TO_PEER_MAX..most + VISITS).contains(&held.iter().sum()), "{held:?}");
+        for id in &ids[..ids.len() - 3] {
+            play.with(|session, cx| session.stopped(StreamId(*id), cx));
+        }
+        assert_eq!(tell(&mut play), [ROUTES as usize; 3]);
+    }
+
+    #[test]
+    fn who_lags_beyond_what_is_remembered_looks_at_everything() {
+        let mut l = Listener::new(Version::Lite06, "");
+        for (id, at) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            l.up(id as u64, at, &[3]);
+        }
+        l.check(&["+a 3", "+b 3", "+c 3", "+d 3"]);
+        l.down(0, "a");
+        l.up(1, "b", &[4]);
+        l.replace(2, 10, "c");
+        l.down(3, "d");
+        l.up(11, "bb", &[3]);
+        for round in 0..crate::limits::ROUTE_CHANGES_KEPT as u64 / 2 + 1 {
+            l.up(100 + round, "noise", &[5]);
+            l.down(100 + round, "noise");
+        }
+        l.check(&["-a", "~b 4", "+bb 3", "-c", "+c 3", "-d"]);
+        l.up(12, "a", &[3]);
+        l.check(&["+a 3"]);
+    }
+
+    #[test]
+    fn a_turn_looks_at_no_more_than_its_room() {
+        let directory = directory();
+        let mut play = Play::new();
+        for id in [0, 4] {
+            play.opens(id, &[BidiType::Announce as u8, 2, 0, 0]);
+        }
+        let mut turns = 0;
+        loop {
+            let round = announce(&mut play, &directory);
+            assert!(round.visits <= VISITS);
+            turns += 1;
+            if !round.has_more {
+                break;
+            }
+        }
+        assert_eq!(turns, 2 * ROUTES as usize / VISITS + 1);
+        // There is nothing new.
+        assert_eq!(announce(&mut play, &directory), Round { visits: 2, has_more: false });
+    }
+
+    /// Of a link of 8 Mb/s that carries groups too.
+    #[test]
+    fn who_watches_is_told_with_a_part_of_the_link() {
+        let directory = directory();
+        let mut play = Play::speaking(Version::Lite06);
+        play.link.estimate.bitrate = Some(8_000_000);
+        play.opens(0, &[BidiType::Announce as u8, 1, 0]);
+        let preferences = Preferences {
+            priority: 1,
+            max_age_ms: 0,
+            group_start: None,
+            group_end: None,
+            frame_start: 0,
+            frame_end: None,
+        };
+        let mut request = vec![BidiType::Subscribe as u8];
+        Subscribe { id: 0, broadcast: path("x"), track: "v".to_owned(), preferences }
+            .encode(Version::Lite06, &mut request);
+        play.opens(4, &request);
+        assert!(!play.session.served.is_empty(), "it watches");
+        let told = |play: &Play| play.link.told.get(&StreamId(0)).map_or(0, Vec::len);
+        while announce(&mut play, &directory).has_more {}
+        let burst = ANNOUNCE_BURST_BYTES..ANNOUNCE_BURST_BYTES + 200;
+        assert!(burst.contains(&told(&play)), "{}", told(&play));
+        let (begun, before) = (play.now, told(&play));
+        while let Some(at) = play.session.deadline() {
+            play.now = at;
+            play.with(|session, cx| session.timeout(cx));
+            while announce(&mut play, &directory).has_more {}
+        }
+        assert_eq!(play.session.told(), ROUTES as usize);
+        let per_second = (told(&play) - before) as f64 / (play.now - begun).as_secs_f64();
+        assert!((115_000.0..135_000.0).contains(&per_second), "{per_second} bytes a second");
+    }
+
+    fn sorted(mut words: Vec<String>) -> Vec<String> {
+        words.sort();
+        words
     }
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::bucket::Bucket;
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session};
 use crate::limits::DATAGRAM_BURST_BYTES;
@@ -15,32 +16,15 @@ use crate::wire::{self, VARINT_MAX, Version, encode_varint};
 /// any stream, so more of them than the link carries would leave nothing for groups.
 const SHARE: f64 = 0.5;
 
-/// Bytes of datagrams that may be sent beside groups.
-#[derive(Debug, Default)]
-pub(super) struct Allowance {
-    bytes: f64,
-    /// When that was so; none before the first.
-    since: Option<Instant>,
-}
-
-impl Allowance {
-    /// Takes `size` bytes if there are as many, on a link of `bitrate` bits per second.
-    fn take(&mut self, size: usize, bitrate: u64, now: Instant) -> bool {
-        let most = DATAGRAM_BURST_BYTES as f64;
-        let grown = match self.since {
-            Some(since) => {
-                now.saturating_duration_since(since).as_secs_f64() * bitrate as f64 / 8.0 * SHARE
-            }
-            None => most,
-        };
-        self.since = Some(now);
-        self.bytes = (self.bytes + grown).min(most);
-        let is_enough = size as f64 <= self.bytes;
-        if is_enough {
-            self.bytes -= size as f64;
-        }
-        is_enough
+/// Takes `size` bytes of what may be sent beside groups if there are as many, on a link of `bitrate` bits
+/// per second.
+fn take_allowance(allowance: &mut Bucket, size: usize, bitrate: u64, now: Instant) -> bool {
+    let per_second = bitrate as f64 / 8.0 * SHARE;
+    let is_enough = size as f64 <= allowance.fill(per_second, DATAGRAM_BURST_BYTES as f64, now);
+    if is_enough {
+        allowance.take(size as f64);
     }
+    is_enough
 }
 
 impl Session {
@@ -95,7 +79,7 @@ impl Session {
             encode_varint(number, &mut head);
             encode_varint(datagram.timestamp, &mut head);
             let size = head.len() + datagram.payload.len();
-            if is_alone || self.allowance.take(size, bitrate, cx.now) {
+            if is_alone || take_allowance(&mut self.allowance, size, bitrate, cx.now) {
                 cx.streams.send_datagram(&head, &datagram.payload);
             }
         }
@@ -111,9 +95,9 @@ mod tests {
     /// How many datagrams of 1000 bytes get through of `count` in a second, on a link of 8 Mb/s.
     fn passed(count: u32) -> usize {
         let start = Instant::now();
-        let mut allowance = Allowance::default();
+        let mut allowance = Bucket::default();
         let at = |n: u32| start + Duration::from_secs(1) * n / count;
-        (0..count).filter(|n| allowance.take(1000, 8_000_000, at(*n))).count()
+        (0..count).filter(|n| take_allowance(&mut allowance, 1000, 8_000_000, at(*n))).count()
     }
 
     #[test]
@@ -132,10 +116,11 @@ mod tests {
     #[test]
     fn a_burst_after_a_pause_is_bounded() {
         let start = Instant::now();
-        let mut allowance = Allowance::default();
-        assert!(allowance.take(1, 8_000_000, start));
+        let mut allowance = Bucket::default();
+        assert!(take_allowance(&mut allowance, 1, 8_000_000, start));
         let later = start + Duration::from_secs(3600);
-        let passed = (0..1000).filter(|_| allowance.take(1000, 8_000_000, later)).count();
+        let passed =
+            (0..1000).filter(|_| take_allowance(&mut allowance, 1000, 8_000_000, later)).count();
         assert_eq!(passed, DATAGRAM_BURST_BYTES / 1000);
     }
 }

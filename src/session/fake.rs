@@ -137,6 +137,7 @@ impl Play {
                 effects: &mut effects,
                 route_ids: &mut route_ids,
                 arrival_ms: 0,
+                is_crowded: false,
             },
         );
         effects

@@ -6,6 +6,7 @@
 
 mod announce_in;
 mod announce_out;
+mod bucket;
 mod control;
 mod datagrams;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod pull;
 mod serve;
 pub mod streams;
 
+pub use announce_out::Round;
 pub use serve::Service;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -32,7 +34,7 @@ use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::limits::{REQUEST_NAME_BYTES_MAX, ROOT_BYTES_MAX, SETUP_TIMEOUT};
+use crate::limits::{ANNOUNCE_READ_BYTES, REQUEST_NAME_BYTES_MAX, ROOT_BYTES_MAX, SETUP_TIMEOUT};
 use crate::origin::Origins;
 use crate::route::{Route, RouteId, SessionRef};
 use crate::track::fetch::{Ask, FetchId};
@@ -44,8 +46,8 @@ use crate::wire::{
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
+use bucket::Bucket;
 use control::Unsent;
-use datagrams::Allowance;
 use fetch_in::FetchIn;
 use fetch_out::{FetchOut, FetchQueued};
 use fetch_turns::FetchTurns;
@@ -74,6 +76,10 @@ pub enum Effect {
     RouteDown {
         path: Path,
         id: RouteId,
+    },
+    /// The peer has announced a path that is too long to be told to others; for the first time.
+    PathTooLong {
+        is_first: bool,
     },
     /// The peer leaves: its routes are to be the last choice.
     Leaving,
@@ -124,6 +130,11 @@ pub enum Effect {
     Unread {
         stream: StreamId,
     },
+    /// The same of a stream of requests or announcements that was not read because the shard is crowded:
+    /// when it is so no more.
+    Unheard {
+        stream: StreamId,
+    },
 }
 
 /// Unique numbers for routes, ascending with time so that the newest announcement can be told.
@@ -154,6 +165,8 @@ pub struct Context<'a, S> {
     pub route_ids: &'a mut RouteIds,
     /// Milliseconds since the relay started: the timestamp of frames that carry none.
     pub arrival_ms: u64,
+    /// So much waits for other shards already that nothing is to be read that makes it more.
+    pub is_crowded: bool,
 }
 
 /// What all sessions of a relay have in common.
@@ -283,7 +296,12 @@ pub struct Session {
     unsent: FxHashMap<StreamId, Unsent>,
     /// Bytes of `unsent` that count.
     unsent_bytes: usize,
-    feeds: FxHashMap<StreamId, AnnounceFeed>,
+    feeds: BTreeMap<StreamId, AnnounceFeed>,
+    /// The one that had its turn last.
+    last_fed: StreamId,
+    /// Announcement bytes that the peer may be sent while it watches, and when there are some again.
+    telling: Bucket,
+    telling_deadline: Option<Instant>,
     served: FxHashMap<StreamId, Served>,
     /// Groups on their way, of all subscriptions.
     open_groups: usize,
@@ -291,7 +309,7 @@ pub struct Session {
     crowded: bool,
     fetches_queued: BTreeMap<StreamId, FetchQueued>,
     fetches_out: FxHashMap<StreamId, FetchOut>,
-    allowance: Allowance,
+    allowance: Bucket,
     probes: FxHashMap<StreamId, Reports>,
     /// When the link is next to be looked at for them.
     probe_deadline: Option<Instant>,
@@ -301,6 +319,12 @@ pub struct Session {
     starved: VecDeque<StreamId>,
     announcements: usize,
     announced_bytes: usize,
+    /// Changes of routes that the peer may bring; when there are some again, and what is not read until then.
+    hearing: Bucket,
+    hearing_deadline: Option<Instant>,
+    unheard: Vec<StreamId>,
+    /// It has announced a path that was too long.
+    has_long_path: bool,
     pulls: Slab<Pull>,
     pull_keys: FxHashMap<PullRef, usize>,
     pull_ids: FxHashMap<u64, usize>,
@@ -355,19 +379,26 @@ impl Session {
             outputs: FxHashMap::default(),
             unsent: FxHashMap::default(),
             unsent_bytes: 0,
-            feeds: FxHashMap::default(),
+            feeds: BTreeMap::new(),
+            last_fed: StreamId(0),
+            telling: Bucket::default(),
+            telling_deadline: None,
             served: FxHashMap::default(),
             open_groups: 0,
             crowded: false,
             fetches_queued: BTreeMap::new(),
             fetches_out: FxHashMap::default(),
-            allowance: Allowance::default(),
+            allowance: Bucket::default(),
             probes: FxHashMap::default(),
             probe_deadline: None,
             link: Estimate::default(),
             starved: VecDeque::new(),
             announcements: 0,
             announced_bytes: 0,
+            hearing: Bucket::default(),
+            hearing_deadline: None,
+            unheard: Vec::new(),
+            has_long_path: false,
             pulls: Slab::new(),
             pull_keys: FxHashMap::default(),
             pull_ids: FxHashMap::default(),
@@ -420,7 +451,13 @@ impl Session {
 
     /// The next moment at which [`Session::timeout`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let deadlines = [self.setup_deadline, self.pull_deadline, self.probe_deadline];
+        let deadlines = [
+            self.setup_deadline,
+            self.pull_deadline,
+            self.probe_deadline,
+            self.hearing_deadline,
+            self.telling_deadline,
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -430,6 +467,11 @@ impl Session {
         }
         self.pull_timeouts(cx);
         self.probe_timeout(cx);
+        self.hearing_timeout(cx);
+        if self.telling_deadline.is_some_and(|deadline| deadline <= cx.now) {
+            self.telling_deadline = None;
+            cx.effects.push(Effect::Listening);
+        }
     }
 
     /// The peer opened a stream.
@@ -457,11 +499,20 @@ impl Session {
             match stream.purpose {
                 Use::GroupIn(group) => return self.read_group(id, group, &[], ReadEnd::More, cx),
                 Use::FetchReply(fetch) => return self.read_fetch(id, fetch, cx),
+                Use::AnnounceSource(_) if !self.may_hear(id, cx.now) => {
+                    return self.keep_input(id, stream, cx);
+                }
+                Use::UniHeader => {}
+                _ if cx.is_crowded => {
+                    cx.effects.push(Effect::Unheard { stream: id });
+                    return self.keep_input(id, stream, cx);
+                }
                 _ => {}
             }
             // Of a group stream, only the header passes through this buffer.
             let most = match stream.purpose {
                 Use::UniHeader => UNI_HEADER_BYTES,
+                Use::AnnounceSource(_) => ANNOUNCE_READ_BYTES,
                 _ => CONTROL_MESSAGE_BYTES_MAX,
             };
             let buf = &mut stream.buf;
@@ -563,7 +614,7 @@ impl Session {
             }
             Use::SessionStream => self.fail(SessionCode::NO_ERROR, "session stream ended", cx),
             Use::AnnounceFeed => {
-                self.feeds.remove(&id);
+                self.forget_feed(id, cx);
                 self.finish(id, cx);
             }
             Use::Probe => {
@@ -831,7 +882,7 @@ impl Session {
             }
             Some(Use::AnnounceFeed) => {
                 self.drain_input(id);
-                self.feeds.remove(&id);
+                self.forget_feed(id, cx);
             }
             Some(Use::Probe) => {
                 self.drain_input(id);

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shard;
-use super::message::{ToShard, TrackKey};
+use super::message::{RouteNews, TrackKey};
 use super::tracks::Place;
+use crate::limits::MOVE_VISITS_PER_TURN;
 use crate::route::Route;
-use crate::track::TrackRef;
 use crate::track::serve::PullCommand;
 use crate::wire::{Cost, Path, StreamCode};
 
@@ -22,24 +22,38 @@ impl Shard {
             Some(Arc::new(Route { cost: Cost::MAX, ..(*entry.route).clone() }))
         });
         for route in announced.collect::<Vec<_>>() {
-            self.tell_all(|| ToShard::RouteUp(route.clone()));
-            self.route_up(now, route);
+            self.route_changed(now, RouteNews::Up(route));
         }
     }
 
     /// Moves the tracks at home here that others are to go on with, of broadcasts at paths of which
-    /// the routes have changed.
-    pub(super) fn move_tracks(&mut self, now: Instant, changed: &[Path]) {
-        let covered = changed.iter().flat_map(|path| self.tracks.covered_by(path));
-        let moving = covered.filter(|slot| self.is_to_move(*slot) || self.is_outdone(*slot));
-        let moving: Vec<TrackRef> = moving.map(|slot| self.tracks.name(slot)).collect();
-        for track in moving {
-            // Two paths may cover it; it moves once.
-            if let Some(slot) = self.tracks.slot(track)
-                && (self.is_to_move(slot) || self.is_outdone(slot))
-            {
-                self.move_track(now, slot);
+    /// the routes have changed. As many in one turn as leave time for the rest.
+    pub(super) fn move_tracks(&mut self, now: Instant) {
+        let mut left = MOVE_VISITS_PER_TURN;
+        while left > 0
+            && let Some((path, after)) = self.next_to_move()
+        {
+            let covered: Vec<_> = self.tracks.covered_by(&path, after).take(left).collect();
+            if covered.len() == left {
+                self.moving = covered.last().map(|(key, _)| (path, key.clone()));
             }
+            left -= covered.len().max(1);
+            let names: Vec<_> = covered.iter().map(|(_, slot)| self.tracks.name(*slot)).collect();
+            for track in names {
+                if let Some(slot) = self.tracks.slot(track)
+                    && (self.is_to_move(slot) || self.is_outdone(slot))
+                {
+                    self.move_track(now, slot);
+                }
+            }
+        }
+    }
+
+    /// A path of which the routes have changed, and after which of its tracks to go on.
+    fn next_to_move(&mut self) -> Option<(Path, Option<Arc<TrackKey>>)> {
+        match self.moving.take() {
+            Some((path, after)) => Some((path, Some(after))),
+            None => self.changed_paths.pop_first().map(|path| (path, None)),
         }
     }
 

@@ -43,6 +43,7 @@ pub fn mesh<T: Send + 'static>(shards: usize, lane_capacity: usize) -> Vec<Post<
                 })
                 .collect(),
             held: 0,
+            held_max: 0,
             inbox: lanes[shard].iter().map(|(_, inward)| inward.clone()).collect(),
             next_lane: 0,
             outside: Outside { lane: lanes[shard][shards].0.clone(), shard: parked[shard].clone() },
@@ -56,6 +57,7 @@ pub struct Post<T> {
     outboxes: Vec<Outbox<T>>,
     /// Mail in all outboxes together.
     held: usize,
+    held_max: usize,
     inbox: Vec<Receiver<T>>,
     next_lane: usize,
     outside: Outside<T>,
@@ -84,6 +86,22 @@ impl<T> Post<T> {
         self.held += 1;
     }
 
+    /// Puts mail into the lane to `to` at once, before what waits in the outbox: at most `max` pieces, and
+    /// only what fits.
+    pub fn send_first(&mut self, to: usize, max: usize, mut next: impl FnMut() -> Option<T>) {
+        let outbox = &self.outboxes[to];
+        for _ in 0..max {
+            // Nobody else fills this lane.
+            if outbox.lane.is_full() {
+                self.lane_full_total += 1;
+                break;
+            }
+            let Some(mail) = next() else { break };
+            let _ = outbox.lane.try_send(mail);
+        }
+        outbox.neighbour.wake();
+    }
+
     /// Moves as much mail as fits from each outbox into its lane, in order.
     pub fn flush(&mut self) -> Flush {
         if self.held == 0 {
@@ -100,7 +118,18 @@ impl<T> Post<T> {
                 outbox.neighbour.wake();
             }
         }
+        self.held_max = self.held_max.max(self.held);
         if self.held == 0 { Flush::Clear } else { Flush::Held }
+    }
+
+    /// Mail that waits in all outboxes together.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// The most that a flush has left.
+    pub fn held_max(&self) -> usize {
+        self.held_max
     }
 
     /// Mail that waits for room in the lane to `to`.
@@ -319,6 +348,24 @@ mod tests {
         assert_eq!(posts[0].flush(), Flush::Held);
         assert_eq!(take_all(&mut posts[2]), [(0, 3)]);
         assert_eq!((posts[0].outbox_len(1), posts[0].outbox_len(2)), (1, 0));
+    }
+
+    #[test]
+    fn what_goes_first_takes_the_room_that_there_is() {
+        let mut posts = mesh(2, 4);
+        (0..6).for_each(|n| posts[0].send(1, n));
+        let mut first = 100..;
+        posts[0].send_first(1, 3, || first.next());
+        assert_eq!(posts[0].flush(), Flush::Held);
+        posts[0].send_first(1, 3, || first.next());
+        let arrived = |posts: &mut Vec<Post<i32>>| {
+            take_all(&mut posts[1]).into_iter().map(|(_, n)| n).collect::<Vec<_>>()
+        };
+        assert_eq!(arrived(&mut posts), [100, 101, 102, 0]);
+        posts[0].send_first(1, 3, || first.next());
+        let _ = posts[0].flush();
+        assert_eq!(arrived(&mut posts), [103, 104, 105, 1]);
+        assert_eq!((posts[0].held(), posts[0].held_max()), (4, 5));
     }
 
     #[test]

@@ -24,75 +24,54 @@ pub struct TrackKey {
     pub avoid: Option<u64>,
 }
 
-#[derive(Debug)]
-pub enum ToShard {
-    /// A datagram of a connection there, which steering brought here.
-    Datagram(Received),
-    /// To every shard: a route is new or has changed.
-    RouteUp(Arc<Route>),
-    RouteDown {
+/// What has become of a route of one of the sender's sessions.
+#[derive(Clone, Debug)]
+pub enum RouteNews {
+    /// It is new or has changed.
+    Up(Arc<Route>),
+    Down {
         path: Path,
         id: RouteId,
         gone: Gone,
     },
+}
+
+impl RouteNews {
+    pub fn id(&self) -> RouteId {
+        match self {
+            RouteNews::Up(route) => route.id,
+            RouteNews::Down { id, .. } => *id,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub enum ToShard {
+    /// A datagram of a connection there, which steering brought here.
+    Datagram(Received),
+    /// To every shard.
+    Route(RouteNews),
     /// Mirror → home: what the readers there need. `route` is the one that they resolved, for a
     /// home that has not heard of it yet.
-    Need {
-        key: Arc<TrackKey>,
-        route: Arc<Route>,
-        mirror: TrackRef,
-        need: Box<Need>,
-    },
+    Need { key: Arc<TrackKey>, route: Arc<Route>, mirror: TrackRef, need: Box<Need> },
     /// Mirror → home: somebody there wants one group.
-    Fetch {
-        key: Arc<TrackKey>,
-        route: Arc<Route>,
-        mirror: TrackRef,
-        fetch: FetchId,
-        ask: Ask,
-    },
+    Fetch { key: Arc<TrackKey>, route: Arc<Route>, mirror: TrackRef, fetch: FetchId, ask: Ask },
     /// Mirror → home: somebody else there waits for that too.
-    JoinFetch {
-        mirror: TrackRef,
-        fetch: FetchId,
-        asker: Asker,
-    },
+    JoinFetch { mirror: TrackRef, fetch: FetchId, asker: Asker },
     /// Mirror → home: nobody there waits for that any more.
-    LeaveFetch {
-        mirror: TrackRef,
-        fetch: FetchId,
-    },
+    LeaveFetch { mirror: TrackRef, fetch: FetchId },
     /// Mirror → home: the mirror is gone.
-    Detach {
-        mirror: TrackRef,
-    },
+    Detach { mirror: TrackRef },
     /// Home → mirror.
-    Fed {
-        mirror: TrackRef,
-        feeds: SmallVec<[Feed; 1]>,
-    },
+    Fed { mirror: TrackRef, feeds: SmallVec<[Feed; 1]> },
     /// Home → mirror, of one fetch.
-    FetchFed {
-        mirror: TrackRef,
-        fetch: FetchId,
-        news: Fetched,
-    },
+    FetchFed { mirror: TrackRef, fetch: FetchId, news: Fetched },
     /// Home → the shard of the publisher's session.
-    Pull {
-        session: SessionRef,
-        command: PullCommand,
-    },
+    Pull { session: SessionRef, command: PullCommand },
     /// That shard → home.
-    Pulled {
-        pull: PullRef,
-        feed: Feed,
-    },
+    Pulled { pull: PullRef, feed: Feed },
     /// That shard → home, of one fetch.
-    FetchPulled {
-        pull: PullRef,
-        fetch: FetchId,
-        news: Fetched,
-    },
+    FetchPulled { pull: PullRef, fetch: FetchId, news: Fetched },
     /// From outside: a guest wants one group of a track at home here, the newest where none is
     /// named.
     FetchForGuest {
@@ -103,22 +82,13 @@ pub enum ToShard {
         line: Line,
     },
     /// From outside: the newest group that is held will do.
-    GuestSettles {
-        guest: GuestId,
-    },
+    GuestSettles { guest: GuestId },
     /// From outside: it waits no more.
-    GuestLeaves {
-        guest: GuestId,
-    },
+    GuestLeaves { guest: GuestId },
     /// From outside: the announced paths after this one, or from the first on.
-    List {
-        after: Option<Path>,
-        page: PageLine,
-    },
+    List { after: Option<Path>, page: PageLine },
     /// From outside: whether this shard turns.
-    Turn {
-        turned: oneshot::Sender<()>,
-    },
+    Turn { turned: oneshot::Sender<()> },
     /// From outside: close every session and end.
     Stop,
 }

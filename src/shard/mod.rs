@@ -9,13 +9,15 @@ mod feed;
 mod fetch;
 pub mod guest;
 mod handover;
+mod listeners;
 pub mod mailbox;
 pub mod message;
+mod news;
 pub mod placement;
 mod readers;
 mod tracks;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,8 +25,9 @@ use rustc_hash::FxHashMap;
 
 use crate::h3::request::{Request, Status};
 use crate::limits::{
-    LAST_WORDS_GRACE, LAST_WORDS_MAX, LOGGED_REASON_BYTES_MAX, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX,
-    OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, QUIET_AFTER, ROOT_BYTES_MAX, TURN_INTERVAL_MIN,
+    ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN, LAST_WORDS_GRACE, LAST_WORDS_MAX,
+    LOGGED_REASON_BYTES_MAX, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
+    OUTBOX_REQUESTS_MAX, QUIET_AFTER, ROOT_BYTES_MAX, ROUTE_NEWS_PER_TURN, TURN_INTERVAL_MIN,
     TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
 use crate::log::Quota;
@@ -32,17 +35,19 @@ use crate::net::{Datagrams, Received, steer};
 use crate::prefetch::prefetch;
 use crate::quic::trains::Transmitted;
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
-use crate::route::{Directory, Gone, Route, RouteId, SessionRef};
+use crate::route::{Directory, Gone, RouteId, SessionRef};
 use crate::session::streams::{StreamId, Streams};
-use crate::session::{Context, Effect, Names, Policy, RouteIds, Session};
+use crate::session::{Context, Effect, Names, Policy, Round, RouteIds, Session};
 use crate::track::fetch::FetchId;
 use crate::track::group::{GroupEnd, Piece};
 use crate::track::serve::PullCommand;
 use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wire::{Path, Protocol, SessionCode, StreamCode};
 use guest::Guests;
+use listeners::Listeners;
 use mailbox::{Flush, Post};
-use message::ToShard;
+use message::{RouteNews, ToShard, TrackKey};
+use news::Untold;
 use tracks::{Purpose, Track, Tracks, Who};
 
 pub use crate::rt::Next;
@@ -105,6 +110,12 @@ pub struct Counters {
     pub groups_looked_at_total: u64,
     /// Times that mail had to wait because a lane was full.
     pub full_lanes_total: u64,
+    /// The most mail that ever waited for room in a lane, to all neighbours.
+    pub held_mail_max: u64,
+    /// Announcements of paths that are too long, which lead nowhere.
+    pub long_paths_total: u64,
+    /// Paths that were looked at to tell listeners; the most in one turn.
+    pub announce_visits_max: u64,
     pub frames_total: u64,
 }
 
@@ -138,10 +149,15 @@ pub struct Shard {
     /// By connection slot.
     peers: Vec<Option<Box<Peer>>>,
     directory: Directory,
-    /// Announced paths that changed in this turn.
-    changed_paths: Vec<Path>,
-    /// Connections whose peers listen to announcements.
-    listeners: Vec<usize>,
+    /// Paths of which the routes have changed, and tracks may have to move for it.
+    changed_paths: BTreeSet<Path>,
+    /// One of them, and the last of its tracks that was looked at.
+    moving: Option<(Path, Arc<TrackKey>)>,
+    listeners: Listeners,
+    /// The end of the directory's journal when listeners were last told that there is something new.
+    announced: u64,
+    /// By neighbour, what it has not been told of the routes of this shard's sessions.
+    untold: Vec<Untold>,
     tracks: Tracks,
     guests: Guests,
     post: Post<ToShard>,
@@ -154,6 +170,8 @@ pub struct Shard {
     asked: VecDeque<(usize, u32, Effect)>,
     /// Streams that had more to read than one turn allows.
     unread: Vec<(usize, u32, StreamId)>,
+    /// Streams that are not read before less waits for other shards.
+    unheard: Vec<(usize, u32, StreamId)>,
     /// Subscriptions and fetches that can make progress.
     unblocked: Vec<(usize, u32, StreamId)>,
     counters: Counters,
@@ -177,8 +195,11 @@ impl Shard {
             endpoint: Endpoint::new(&quic, (shard, shards), seed, started),
             peers: Vec::new(),
             directory: Directory::default(),
-            changed_paths: Vec::new(),
-            listeners: Vec::new(),
+            changed_paths: BTreeSet::new(),
+            moving: None,
+            listeners: Listeners::default(),
+            announced: 0,
+            untold: (0..shards).map(|_| Untold::default()).collect(),
             tracks,
             guests: Guests::default(),
             post,
@@ -188,6 +209,7 @@ impl Shard {
             effects: Vec::new(),
             asked: VecDeque::new(),
             unread: Vec::new(),
+            unheard: Vec::new(),
             unblocked: Vec::new(),
             counters: Counters::default(),
             heard_at: None,
@@ -209,7 +231,8 @@ impl Shard {
         self.announce(now);
         self.settle(now);
         // Before what takes long: other shards need not wait for that.
-        let unposted = self.post.flush() == Flush::Held;
+        let untold = self.tell_neighbours();
+        let unposted = self.post.flush() == Flush::Held || untold;
         if let Some(goodbye) = self.goodbye {
             return self.say_goodbye(now, goodbye, io);
         }
@@ -217,6 +240,8 @@ impl Shard {
         let is_behind = !self.unread.is_empty()
             || !self.unblocked.is_empty()
             || !self.changed_paths.is_empty()
+            || self.moving.is_some()
+            || self.listeners.behind() > 0
             || self.guests.have_changed()
             || self.tracks.are_unserved();
         let unsent = transmitted == Transmitted::More;
@@ -226,7 +251,8 @@ impl Shard {
         // Nobody tells when a full socket or lane drains.
         let is_blocked = transmitted == Transmitted::Blocked;
         let retry = (is_blocked || unposted).then(|| now + RETRY_AFTER);
-        let timers = [retry, self.endpoint.next_timer(), self.tracks.next_timer()];
+        let release = self.directory.journal().next_release();
+        let timers = [retry, self.endpoint.next_timer(), self.tracks.next_timer(), release];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
@@ -265,7 +291,21 @@ impl Shard {
     }
 
     pub fn counters(&self) -> Counters {
-        Counters { full_lanes_total: self.post.lane_full_total(), ..self.counters }
+        Counters {
+            full_lanes_total: self.post.lane_full_total(),
+            held_mail_max: self.post.held_max() as u64,
+            ..self.counters
+        }
+    }
+
+    /// Announced paths that the listeners here hold, each on each of its streams.
+    pub fn told(&self) -> usize {
+        self.peers.iter().flatten().map(|peer| peer.session.told()).sum()
+    }
+
+    /// News of routes that wait for a neighbour that does not keep up.
+    pub fn untold(&self) -> usize {
+        self.untold.iter().map(Untold::len).sum()
     }
 
     pub fn held(&self) -> Held {
@@ -292,8 +332,7 @@ impl Shard {
     fn handle_mail(&mut self, now: Instant, mail: ToShard) {
         match mail {
             ToShard::Datagram(datagram) => self.arrived(now, datagram),
-            ToShard::RouteUp(route) => self.route_up(now, route),
-            ToShard::RouteDown { path, id, gone } => self.route_down(now, path, id, gone),
+            ToShard::Route(news) => self.note_route(now, news),
             ToShard::Need { key, route, mirror, need } => {
                 self.need_changed(now, &key, &route, mirror, *need);
             }
@@ -398,6 +437,9 @@ impl Shard {
     }
 
     fn run_sessions(&mut self, now: Instant) {
+        if !self.is_crowded() {
+            self.unread.append(&mut self.unheard);
+        }
         for (slot, generation, stream) in std::mem::take(&mut self.unread) {
             if self.generation(slot) == Some(generation) {
                 self.with_session(now, slot, |session, cx| session.readable(stream, cx));
@@ -542,12 +584,10 @@ impl Shard {
             let reason = &reason[..reason.floor_char_boundary(LOGGED_REASON_BYTES_MAX)];
             tracing::info!(shard = self.me, conn = slot, reason, "closed");
         }
-        self.listeners.retain(|listener| *listener != slot);
+        self.listeners.forget(slot);
         // Routes first, so that no home asks this session again.
         for (id, path) in peer.routes {
-            let gone = Gone::Lost;
-            self.tell_all(|| ToShard::RouteDown { path: path.clone(), id, gone });
-            self.route_down(now, path, id, gone);
+            self.route_changed(now, RouteNews::Down { path, id, gone: Gone::Lost });
         }
         for pull in peer.session.pull_names() {
             self.post_pulled(now, pull, Feed::Failed(StreamCode::SESSION_CLOSED));
@@ -567,6 +607,7 @@ impl Shard {
         slot: usize,
         run: impl FnOnce(&mut Session, &mut Context<'_, Conn>),
     ) {
+        let is_crowded = self.is_crowded();
         let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_deref_mut) else { return };
         let Some(conn) = self.endpoint.conn(slot) else { return };
         if peer.session.failure().is_some() {
@@ -579,6 +620,7 @@ impl Shard {
             effects: &mut self.effects,
             route_ids: &mut self.route_ids,
             arrival_ms: now.saturating_duration_since(self.started).as_millis() as u64,
+            is_crowded,
         };
         run(&mut peer.session, &mut cx);
         conn.set_session_deadline(peer.session.deadline());
@@ -624,27 +666,35 @@ impl Shard {
                     peer.routes.insert(route.id, route.path.clone());
                 }
                 tracing::debug!(shard = self.me, conn = slot, path = %route.path, "announced");
-                self.tell_all(|| ToShard::RouteUp(route.clone()));
-                self.route_up(now, route);
+                self.route_changed(now, RouteNews::Up(route));
             }
             Effect::RouteDown { path, id } => {
                 if let Some(peer) = &mut self.peers[slot] {
                     peer.routes.remove(&id);
                 }
                 tracing::debug!(shard = self.me, conn = slot, path = %path, "unannounced");
-                let gone = Gone::Withdrawn;
-                self.tell_all(|| ToShard::RouteDown { path: path.clone(), id, gone });
-                self.route_down(now, path, id, gone);
+                self.route_changed(now, RouteNews::Down { path, id, gone: Gone::Withdrawn });
             }
             Effect::Leaving => {
                 tracing::debug!(shard = self.me, conn = slot, "going away");
                 self.peer_leaves(now, slot);
             }
             Effect::Listening => {
-                if !self.listeners.contains(&slot) {
-                    self.listeners.push(slot);
+                let listens = self.peers[slot].as_ref().is_some_and(|peer| peer.session.listens());
+                match listens {
+                    true => self.listeners.note(slot),
+                    false => self.listeners.forget(slot),
                 }
-                self.announce_to(now, slot);
+            }
+            Effect::PathTooLong { is_first } => {
+                self.counters.long_paths_total += 1;
+                if is_first {
+                    tracing::debug!(
+                        shard = self.me,
+                        conn = slot,
+                        "announces paths that are too long"
+                    );
+                }
             }
             Effect::InfoWanted { key, broadcast, track } => {
                 self.attach(now, slot, key, (broadcast, track), Purpose::Other);
@@ -682,6 +732,9 @@ impl Shard {
             Effect::Unread { stream } => {
                 self.unread.push((slot, generation, stream));
             }
+            Effect::Unheard { stream } => {
+                self.unheard.push((slot, generation, stream));
+            }
         }
     }
 
@@ -696,48 +749,73 @@ impl Shard {
         }
     }
 
-    /// Says the same to every other shard.
-    fn tell_all(&mut self, mail: impl Fn() -> ToShard) {
+    /// A route of a session here is new, has changed or is gone: every shard is to know.
+    fn route_changed(&mut self, now: Instant, news: RouteNews) {
+        let is_new = matches!(&news, RouteNews::Up(route) if !self.directory.has(route));
         for shard in (0..self.shards).filter(|shard| *shard != self.me) {
-            self.post.send(shard, mail());
+            self.untold[shard].note(news.clone(), is_new);
         }
+        self.note_route(now, news);
     }
 
-    fn route_up(&mut self, now: Instant, route: Arc<Route>) {
-        self.changed_paths.push(route.path.clone());
-        self.directory.insert(route, now);
-    }
-
-    fn route_down(&mut self, now: Instant, path: Path, id: RouteId, gone: Gone) {
-        self.directory.remove(&path, id, gone, now);
-        self.changed_paths.push(path);
-    }
-
-    /// Moves tracks and tells listeners, as the routes that have changed in this turn have it.
-    fn announce(&mut self, now: Instant) {
-        let mut changed = std::mem::take(&mut self.changed_paths);
-        if changed.is_empty() {
-            return;
-        }
-        changed.sort_unstable();
-        changed.dedup();
-        self.move_tracks(now, &changed);
-        let listeners = std::mem::take(&mut self.listeners);
-        for &slot in &listeners {
-            if let Some(peer) = &mut self.peers[slot] {
-                for path in &changed {
-                    peer.session.note_route(path);
-                }
-                self.announce_to(now, slot);
+    fn note_route(&mut self, now: Instant, news: RouteNews) {
+        match news {
+            RouteNews::Up(route) => {
+                self.changed_paths.insert(route.path.clone());
+                self.directory.insert(route, now);
+            }
+            RouteNews::Down { path, id, gone } => {
+                self.directory.remove(&path, id, gone, now);
+                self.changed_paths.insert(path);
             }
         }
-        self.listeners.extend(listeners);
     }
 
-    fn announce_to(&mut self, now: Instant, slot: usize) {
+    /// Puts news of routes on their way, before this turn's mail: no home asks a session again that is
+    /// gone. True if some wait.
+    fn tell_neighbours(&mut self) -> bool {
+        for (shard, untold) in self.untold.iter_mut().enumerate() {
+            if !untold.is_empty() {
+                self.post
+                    .send_first(shard, ROUTE_NEWS_PER_TURN, || untold.take().map(ToShard::Route));
+            }
+        }
+        self.untold.iter().any(|untold| !untold.is_empty())
+    }
+
+    /// Whether what waits for other shards is to become less before peers ask for more.
+    fn is_crowded(&self) -> bool {
+        self.post.held() > OUTBOX_REQUESTS_MAX
+    }
+
+    /// Moves tracks and tells listeners, as the routes that have changed have it, so many in a turn.
+    fn announce(&mut self, now: Instant) {
+        self.move_tracks(now);
+        self.directory.release(now);
+        let end = self.directory.journal().end();
+        if std::mem::replace(&mut self.announced, end) != end {
+            self.listeners.note_all();
+        }
+        let mut visits = 0;
+        for _ in 0..self.listeners.behind() {
+            let room = (ANNOUNCE_VISITS_PER_TURN - visits).min(ANNOUNCE_VISITS_PER_LISTENER);
+            let Some(slot) = (room > 0).then(|| self.listeners.next()).flatten() else { break };
+            let round = self.announce_to(now, slot, room);
+            // Also one that has nothing to hear was looked at.
+            visits += round.visits.max(1);
+            if round.has_more {
+                self.listeners.note(slot);
+            }
+        }
+        self.counters.announce_visits_max = self.counters.announce_visits_max.max(visits as u64);
+    }
+
+    fn announce_to(&mut self, now: Instant, slot: usize, room: usize) -> Round {
         let directory = std::mem::take(&mut self.directory);
-        self.with_session(now, slot, |session, cx| session.announce(&directory, cx));
+        let mut round = Round { visits: 0, has_more: false };
+        self.with_session(now, slot, |session, cx| round = session.announce(&directory, room, cx));
         self.directory = directory;
+        round
     }
 
     /// A home's command for a session of this shard.

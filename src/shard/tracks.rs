@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -291,14 +292,23 @@ impl Tracks {
         slot
     }
 
-    /// The copies that new readers are attached to, of broadcasts that this path covers.
-    pub fn covered_by<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = usize> + 'a {
+    /// The copies that new readers are attached to, of broadcasts that this path covers: in order, from
+    /// the one after `after` on.
+    pub fn covered_by<'a>(
+        &'a self,
+        path: &'a Path,
+        after: Option<Arc<TrackKey>>,
+    ) -> impl Iterator<Item = (Arc<TrackKey>, usize)> + use<'a> {
         let first = TrackKey { broadcast: path.clone(), name: "".into(), origin: 0, avoid: None };
+        let from = match after {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Included(Arc::new(first)),
+        };
         self.by_key
-            .range(Arc::new(first)..)
+            .range((from, Bound::Unbounded))
             .take_while(|(key, _)| key.broadcast.as_str().starts_with(path.as_str()))
             .filter(|(key, _)| key.broadcast.has_prefix(path))
-            .map(|(_, slot)| *slot)
+            .map(|(key, slot)| (key.clone(), *slot))
     }
 
     /// The home of a mirror, which is made known to it if it is new: then with what it must hear

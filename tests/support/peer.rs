@@ -433,6 +433,9 @@ pub struct Peer {
     pub subscriptions: Vec<Subscription>,
     pub fetches: Vec<Fetched>,
     pub raws: BTreeMap<u64, Raw>,
+    /// Bytes of its datagrams, from the relay and to it.
+    pub bytes_in: usize,
+    pub bytes_out: usize,
     pub up_at: Option<Instant>,
     pub lost_at: Option<Instant>,
     /// What happened, for the history.
@@ -544,6 +547,8 @@ impl Peer {
             subscriptions: Vec::new(),
             fetches: Vec::new(),
             raws: BTreeMap::new(),
+            bytes_in: 0,
+            bytes_out: 0,
             up_at: None,
             lost_at: None,
             log: Vec::new(),
@@ -993,6 +998,7 @@ impl Peer {
             return;
         }
         self.is_dirty = true;
+        self.bytes_in += data.len();
         let mut answer = Vec::new();
         let data = BytesMut::from(data);
         let event = self.endpoint.handle(now, RELAY.into(), None, None, data, &mut answer);
@@ -1038,6 +1044,7 @@ impl Peer {
             while let Some(transmit) = self.conn.poll_transmit(now, 1, &mut buf) {
                 is_quiet = false;
                 buf.truncate(transmit.size);
+                self.bytes_out += transmit.size;
                 send(std::mem::take(&mut buf));
             }
             if is_quiet {

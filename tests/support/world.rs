@@ -571,6 +571,16 @@ impl World {
         self.cores.iter().map(|core| core.shard.held()).collect()
     }
 
+    /// News of routes that wait for shards that do not keep up.
+    pub fn untold(&self) -> usize {
+        self.cores.iter().map(|core| core.shard.untold()).sum()
+    }
+
+    /// Announced paths that the listeners of all shards hold, each on each of its streams.
+    pub fn told(&self) -> usize {
+        self.cores.iter().map(|core| core.shard.told()).sum()
+    }
+
     // ---- peers come and go ----
 
     /// A peer that has just begun its handshake.
