@@ -193,6 +193,10 @@ pub const ANNOUNCE_STREAMS_PER_PEER_MAX: usize = 64;
 /// there is: some 2 MiB. What is beyond is told when others of them have ended.
 pub const ANNOUNCED_TO_PEER_MAX: usize = 1 << 15;
 
+/// From one begin of telling all listeners what has changed to the next: what changes meanwhile is told
+/// together, and does not cost each of them a packet of its own.
+pub const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Paths that are looked at in one turn to tell listeners, of each of them so many at most: what else
 /// there is to do waits for half a millisecond of that.
 pub const ANNOUNCE_VISITS_PER_TURN: usize = 512;
@@ -200,6 +204,10 @@ pub const ANNOUNCE_VISITS_PER_LISTENER: usize = 128;
 
 /// Changed paths and tracks that are looked at in one turn to have tracks go over to another publisher.
 pub const MOVE_VISITS_PER_TURN: usize = 512;
+
+/// Routes of lost sessions that are ended in one turn: all that an ordinary publisher has. A request that
+/// takes one of the others meanwhile is refused by the session's shard, and goes on to the next.
+pub const LOST_ROUTES_PER_TURN: usize = 256;
 
 /// How long two routes of one origin must have stood beside each other before the end of one of them
 /// is nothing to tell listeners of: by then every shard knows both. Where one shard has heard of the

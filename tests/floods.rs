@@ -261,6 +261,50 @@ fn changes_beyond_the_rate_wait_at_their_peer() {
     w.end();
 }
 
+/// One change in each millisecond is not a packet in each millisecond for everybody who listens.
+#[test]
+fn a_trickle_of_changes_is_told_in_few_packets() {
+    let mut w = world(1);
+    let listener = w.viewer(Lite06, 0);
+    w.peers[listener].listen("", 0);
+    let stranger = w.join(Spec::new(Lite06, 0).hop(3));
+    w.run(ms(500));
+    let before = w.peers[listener].datagrams_in;
+    for n in 0..1000 {
+        w.peers[stranger].announce(&format!("noise/{n}"), &[], Cost::ZERO);
+        w.run(ms(1));
+    }
+    let most = Duration::from_secs(1).div_duration_f64(ANNOUNCE_INTERVAL) as usize;
+    let packets = w.peers[listener].datagrams_in - before;
+    // Others acknowledge what it acknowledges.
+    assert!((most / 2..=most + most / 4).contains(&packets), "{packets} packets");
+    w.run(ANNOUNCE_INTERVAL + ms(20));
+    assert_eq!(w.peers[listener].listens[0].live().len(), 1000);
+    w.end();
+}
+
+/// A peer that has announced all that it may, and is lost.
+#[test]
+fn the_routes_of_a_lost_peer_end_over_several_turns() {
+    let mut w = world(2);
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    let viewer = w.viewer(Lite05, 0);
+    w.peers[viewer].listen("", 0);
+    let mut show = Show::new(&mut w, cam, viewer);
+    let crowd = Stranger::new(&mut w, 0, ANNOUNCEMENTS_PER_PEER_MAX, 20);
+    w.run(ms(2000));
+    let before = w.busy_turns(0);
+    w.close(crowd.peer);
+    show.group(&mut w, &[3000, 3000]);
+    w.run(ms(2500));
+    let turns = (w.busy_turns(0) - before) as usize;
+    assert!(turns >= ANNOUNCEMENTS_PER_PEER_MAX / LOST_ROUTES_PER_TURN, "{turns} turns");
+    assert!(show.slowest(&w) < ms(50), "{:?}", show.slowest(&w));
+    assert_eq!(w.peers[viewer].listens[0].live(), [PATH]);
+    assert!(w.held().iter().all(|held| held.routes == 1));
+    w.end();
+}
+
 /// Requests that each cause mail, for a shard that gets no time.
 #[test]
 fn requests_are_not_read_while_much_waits_for_a_neighbour() {

@@ -243,6 +243,9 @@ impl Session {
         if self.served.is_empty() && self.fetches_out.is_empty() {
             return usize::MAX;
         }
+        if self.telling_deadline.is_some_and(|at| cx.now < at) {
+            return 0;
+        }
         let bitrate = cx.streams.estimate().bitrate.unwrap_or(0) as f64;
         let per_second = (bitrate / 8.0 * ANNOUNCE_LINK_SHARE).max(ANNOUNCE_BYTES_PER_S_MIN);
         let most = ANNOUNCE_BURST_BYTES as f64;

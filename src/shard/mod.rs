@@ -25,10 +25,11 @@ use rustc_hash::FxHashMap;
 
 use crate::h3::request::{Request, Status};
 use crate::limits::{
-    ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN, LAST_WORDS_GRACE, LAST_WORDS_MAX,
-    LOGGED_REASON_BYTES_MAX, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
-    OUTBOX_REQUESTS_MAX, QUIET_AFTER, ROOT_BYTES_MAX, ROUTE_NEWS_PER_TURN, TURN_INTERVAL_MIN,
-    TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
+    ANNOUNCE_INTERVAL, ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN, LAST_WORDS_GRACE,
+    LAST_WORDS_MAX, LOGGED_REASON_BYTES_MAX, LOST_ROUTES_PER_TURN, MAIL_PER_TURN,
+    OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER,
+    ROOT_BYTES_MAX, ROUTE_NEWS_PER_TURN, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET,
+    TURN_INTERVAL_QUIET_MAX,
 };
 use crate::log::Quota;
 use crate::net::{Datagrams, Received, steer};
@@ -154,8 +155,12 @@ pub struct Shard {
     /// One of them, and the last of its tracks that was looked at.
     moving: Option<(Path, Arc<TrackKey>)>,
     listeners: Listeners,
-    /// The end of the directory's journal when listeners were last told that there is something new.
+    /// The end of the directory's journal when listeners were last told that there is something new, and
+    /// when they may be told so again.
     announced: u64,
+    announce_at: Instant,
+    /// Routes of sessions that are lost, and are still to be ended.
+    lost_routes: VecDeque<(RouteId, Path)>,
     /// By neighbour, what it has not been told of the routes of this shard's sessions.
     untold: Vec<Untold>,
     tracks: Tracks,
@@ -199,6 +204,8 @@ impl Shard {
             moving: None,
             listeners: Listeners::default(),
             announced: 0,
+            announce_at: started,
+            lost_routes: VecDeque::new(),
             untold: (0..shards).map(|_| Untold::default()).collect(),
             tracks,
             guests: Guests::default(),
@@ -223,6 +230,7 @@ impl Shard {
         let more_mail = self.take_mail(now);
         let more_datagrams = self.receive(now, io);
         self.fire_timers(now);
+        self.end_lost_routes(now);
         self.run_sessions(now);
         self.trim_cache(now);
         self.serve_tracks(now);
@@ -241,6 +249,7 @@ impl Shard {
             || !self.unblocked.is_empty()
             || !self.changed_paths.is_empty()
             || self.moving.is_some()
+            || !self.lost_routes.is_empty()
             || self.listeners.behind() > 0
             || self.guests.have_changed()
             || self.tracks.are_unserved();
@@ -252,7 +261,9 @@ impl Shard {
         let is_blocked = transmitted == Transmitted::Blocked;
         let retry = (is_blocked || unposted).then(|| now + RETRY_AFTER);
         let release = self.directory.journal().next_release();
-        let timers = [retry, self.endpoint.next_timer(), self.tracks.next_timer(), release];
+        let announce = self.has_news().then_some(self.announce_at);
+        let (endpoint, tracks) = (self.endpoint.next_timer(), self.tracks.next_timer());
+        let timers = [retry, endpoint, tracks, release, announce];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
@@ -586,8 +597,10 @@ impl Shard {
         }
         self.listeners.forget(slot);
         // Routes first, so that no home asks this session again.
-        for (id, path) in peer.routes {
-            self.route_changed(now, RouteNews::Down { path, id, gone: Gone::Lost });
+        let waits = !self.lost_routes.is_empty();
+        self.lost_routes.extend(peer.routes);
+        if !waits {
+            self.end_lost_routes(now);
         }
         for pull in peer.session.pull_names() {
             self.post_pulled(now, pull, Feed::Failed(StreamCode::SESSION_CLOSED));
@@ -596,6 +609,14 @@ impl Shard {
             if let Some(track) = self.tracks.slot(track) {
                 self.leave(now, track, slot, key);
             }
+        }
+    }
+
+    /// Ends some routes of lost sessions.
+    fn end_lost_routes(&mut self, now: Instant) {
+        let some = self.lost_routes.len().min(LOST_ROUTES_PER_TURN);
+        for (id, path) in self.lost_routes.drain(..some).collect::<Vec<_>>() {
+            self.route_changed(now, RouteNews::Down { path, id, gone: Gone::Lost });
         }
     }
 
@@ -788,12 +809,18 @@ impl Shard {
         self.post.held() > OUTBOX_REQUESTS_MAX
     }
 
+    /// Whether listeners have not been told that there is something new.
+    fn has_news(&self) -> bool {
+        self.announced != self.directory.journal().end()
+    }
+
     /// Moves tracks and tells listeners, as the routes that have changed have it, so many in a turn.
     fn announce(&mut self, now: Instant) {
         self.move_tracks(now);
         self.directory.release(now);
-        let end = self.directory.journal().end();
-        if std::mem::replace(&mut self.announced, end) != end {
+        if self.has_news() && self.announce_at <= now {
+            self.announced = self.directory.journal().end();
+            self.announce_at = now + ANNOUNCE_INTERVAL;
             self.listeners.note_all();
         }
         let mut visits = 0;

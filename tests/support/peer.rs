@@ -433,7 +433,8 @@ pub struct Peer {
     pub subscriptions: Vec<Subscription>,
     pub fetches: Vec<Fetched>,
     pub raws: BTreeMap<u64, Raw>,
-    /// Bytes of its datagrams, from the relay and to it.
+    /// Datagrams from the relay, and bytes of those from it and to it.
+    pub datagrams_in: usize,
     pub bytes_in: usize,
     pub bytes_out: usize,
     pub up_at: Option<Instant>,
@@ -547,6 +548,7 @@ impl Peer {
             subscriptions: Vec::new(),
             fetches: Vec::new(),
             raws: BTreeMap::new(),
+            datagrams_in: 0,
             bytes_in: 0,
             bytes_out: 0,
             up_at: None,
@@ -998,6 +1000,7 @@ impl Peer {
             return;
         }
         self.is_dirty = true;
+        self.datagrams_in += 1;
         self.bytes_in += data.len();
         let mut answer = Vec::new();
         let data = BytesMut::from(data);
