@@ -228,6 +228,19 @@ impl Tracks {
     pub fn note_group(&mut self, slot: usize, arrival: u64, now: Instant) {
         let track = self.name(slot);
         self.cache.insert(Entry { used: now, track, arrival });
+        // Two for one: those of groups that are gone are fewer than the others in the long run.
+        for _ in 0..2 {
+            if let Some(entry) = self.cache.look_at_next()
+                && !self.holds(&entry)
+            {
+                self.cache.remove(&entry);
+            }
+        }
+    }
+
+    fn holds(&self, entry: &Entry) -> bool {
+        let slot = self.slot(entry.track);
+        slot.is_some_and(|slot| self.slab[slot].content.group(entry.arrival).is_some())
     }
 
     /// The copy for a new reader that resolved `route`, at home here or a mirror, made if need be.
