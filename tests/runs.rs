@@ -304,6 +304,34 @@ fn a_track_of_one_group_is_not_served_from_the_last_time() {
     });
 }
 
+/// Each of those who come is a reason to ask anew, and none to hold the same once more.
+#[test]
+fn what_has_ended_is_held_once_however_often_it_is_asked_for() {
+    everywhere(|mut s| {
+        let old = s.watch(0);
+        s.w.run(SOON);
+        s.groups(s.cam, 0..50);
+        s.w.finish(s.cam, 50);
+        s.w.run(ms(1500));
+        let context = s.context();
+        assert_eq!(s.w.sub(old).end, Some(End::Finished), "{context}");
+        s.w.source(s.cam).refuses = Some(StreamCode::NOT_FOUND.0);
+        let held = |w: &World| -> u64 { w.held().iter().map(|held| held.cache_bytes).sum() };
+        let before = held(&s.w);
+        for _ in 0..10 {
+            let track = s.track.clone();
+            let peer = s.w.viewer(s.viewers, s.place.3);
+            let new = s.w.subscribe(peer, PATH, &track, range(0, None));
+            s.w.run(2 * SOON + TAIL_GRACE);
+            assert_eq!(s.w.sub(new).end, Some(End::Finished), "{context}");
+            assert!(!s.w.got(new).is_empty(), "{context}");
+        }
+        let after = held(&s.w);
+        assert!(after <= 3 * before, "{context}: {before}, then {after}");
+        s.w.end();
+    });
+}
+
 /// A process of the same identity takes the place of one that is gone, and counts from 0: viewers
 /// in mid-subscription see its groups under numbers that go on, and those who come see its own.
 #[test]
