@@ -854,8 +854,16 @@ async fn a_viewer_that_stops_reading_costs_little() {
     relay.stop().await.expect_success();
 }
 
+/// A viewer who has heard of the broadcast: before that its shard may know of none.
 async fn viewing(relay: &Relay, path: &str) -> Raw {
-    let viewer = Raw::introduced(relay.address(), Version::Lite06).await;
+    let version = Version::Lite06;
+    let viewer = Raw::introduced(relay.address(), version).await;
+    let mut request = vec![BidiType::Announce as u8];
+    AnnounceRequest { prefix: Path::root(), exclude_hop: 0 }.encode(version, &mut request);
+    let id = viewer.open(Dir::Bi, &request, false).await;
+    let names_it =
+        |stream: &Stream| stream.received.windows(path.len()).any(|bytes| bytes == path.as_bytes());
+    viewer.stream_until("the announcement", id, names_it).await;
     viewer.open(Dir::Bi, &subscribe(Version::Lite06, path), false).await;
     viewer
 }
