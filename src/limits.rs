@@ -193,6 +193,10 @@ pub const ANNOUNCE_STREAMS_PER_PEER_MAX: usize = 64;
 /// there is: some 2 MiB. What is beyond is told when others of them have ended.
 pub const ANNOUNCED_TO_PEER_MAX: usize = 1 << 15;
 
+/// From word of the end of a broadcast to word of the next one of its name, however soon that is there: a
+/// released client that reads both at once may go on with the old one.
+pub const ANNOUNCE_ENDED_GAP: Duration = Duration::from_millis(50);
+
 /// From one begin of telling all listeners what has changed to the next: what changes meanwhile is told
 /// together, and does not cost each of them a packet of its own.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);

@@ -4,16 +4,17 @@
 //! through what has changed; if it was too slow for that, through everything once more. What the peer holds
 //! is compared with what is so when a path has its turn, so nothing is kept of what happens in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::control::Unsent;
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session, Use};
 use crate::limits::{
-    ANNOUNCE_BACKLOG_BYTES, ANNOUNCE_BURST_BYTES, ANNOUNCE_BYTES_PER_S_MIN, ANNOUNCE_LINK_SHARE,
-    ANNOUNCE_STREAMS_PER_PEER_MAX, ANNOUNCED_TO_PEER_MAX,
+    ANNOUNCE_BACKLOG_BYTES, ANNOUNCE_BURST_BYTES, ANNOUNCE_BYTES_PER_S_MIN, ANNOUNCE_ENDED_GAP,
+    ANNOUNCE_LINK_SHARE, ANNOUNCE_STREAMS_PER_PEER_MAX, ANNOUNCED_TO_PEER_MAX,
 };
 use crate::route::{Directory, Entry, Instance, Route};
 use crate::wire::{
@@ -34,6 +35,10 @@ pub(super) struct AnnounceFeed {
     place: Place,
     /// Changes of the directory before this one are told, or will be on the way.
     next_change: u64,
+    /// Paths of which the end was told a moment ago, and when they have their turn again: released
+    /// clients that hear of the next broadcast at once may go on with the old one.
+    ended: BTreeSet<Path>,
+    ended_in_order: VecDeque<(Instant, Path)>,
     has_begun: bool,
 }
 
@@ -76,7 +81,11 @@ pub struct Round {
 }
 
 impl AnnounceFeed {
-    fn next(&mut self, directory: &Directory) -> Next {
+    fn next(&mut self, directory: &Directory, now: Instant) -> Next {
+        if let Some((_, path)) = self.ended_in_order.pop_front_if(|(at, _)| *at <= now) {
+            self.ended.remove(&path);
+            return Next::Look(path);
+        }
         let path = match &self.place {
             Place::Start => {
                 self.next_change = directory.journal().end();
@@ -140,6 +149,8 @@ impl Session {
                 next_id: 0,
                 place: Place::Start,
                 next_change: 0,
+                ended: BTreeSet::new(),
+                ended_in_order: VecDeque::new(),
                 has_begun: false,
             },
         );
@@ -200,8 +211,10 @@ impl Session {
             let (mut news, mut size, mut is_done) = (Vec::new(), 0, false);
             while *left > 0 && size < most && !is_done {
                 *left -= 1;
-                match feed.next(directory) {
-                    Next::Look(path) => size += self.change(&mut feed, &path, directory, &mut news),
+                match feed.next(directory, cx.now) {
+                    Next::Look(path) => {
+                        size += self.change(&mut feed, &path, directory, cx.now, &mut news);
+                    }
                     Next::Pass => {}
                     Next::Nothing => is_done = true,
                 }
@@ -213,6 +226,9 @@ impl Session {
                 }
             } else {
                 self.encode_initial(news, &mut bytes);
+            }
+            if let Some((at, _)) = feed.ended_in_order.front() {
+                self.ended_deadline = self.ended_deadline.into_iter().chain([*at]).min();
             }
             self.feeds.insert(id, feed);
             if !bytes.is_empty() {
@@ -282,9 +298,12 @@ impl Session {
         feed: &mut AnnounceFeed,
         path: &Path,
         directory: &Directory,
+        now: Instant,
         news: &mut Vec<Announce>,
     ) -> usize {
-        let mut size = 0;
+        if feed.ended.contains(path) {
+            return 0;
+        }
         let shown = self.shown(feed, path, directory);
         if let Some(told) = feed.told.get(path)
             && shown.as_ref().is_none_or(|shown| self.is_replaced(&told.shown, shown))
@@ -294,16 +313,19 @@ impl Session {
                 _ => Announce::Ended { suffix: feed.suffix(path) },
             });
             feed.told.remove(path);
-            size += path.as_str().len();
+            let at = now + ANNOUNCE_ENDED_GAP;
+            feed.ended.insert(path.clone());
+            feed.ended_in_order.push_back((at, path.clone()));
+            return path.as_str().len();
         }
-        let Some(shown) = shown else { return size };
+        let Some(shown) = shown else { return 0 };
         if feed.told.get(path).is_some_and(|told| !self.is_another_way(&told.shown, &shown)) {
             return 0;
         }
         let suffix = feed.suffix(path);
         let hops = self.chain(&shown.route).unwrap_or_default();
         let cost = if self.version >= Version::Lite06 { shown.route.cost } else { Cost::ZERO };
-        size += suffix.as_str().len() + hops.len() * 8 + 16;
+        let size = suffix.as_str().len() + hops.len() * 8 + 16;
         news.push(match feed.told.get_mut(path) {
             None => {
                 feed.told.insert(path.clone(), Told { id: feed.next_id, shown });
@@ -454,6 +476,9 @@ mod tests {
         fn announce(&mut self) {
             self.directory.release(self.play.now + ROUTE_CHANGE_HOLD);
             while announce(&mut self.play, &self.directory).has_more {}
+            // And of what has followed something that has ended.
+            self.play.now += ANNOUNCE_ENDED_GAP;
+            while announce(&mut self.play, &self.directory).has_more {}
         }
 
         fn told(&self) -> &[u8] {
@@ -597,7 +622,9 @@ mod tests {
             l.check(&["-", "+ 3"]);
             l.up(7, "a/b/c", &[4]);
             l.up(8, "a/b/c/d", &[4]);
-            l.check(&["~ 4", "+d 4"]);
+            l.announce();
+            let expect = l.wording(&["~ 4", "+d 4"]);
+            assert_eq!(sorted(l.take_told()), sorted(expect), "{version}");
             l.down(7, "a/b/c");
             l.down(6, "a");
             l.check(&["-"]);
@@ -717,9 +744,38 @@ mod tests {
             l.up(100 + round, "noise", &[5]);
             l.down(100 + round, "noise");
         }
-        l.check(&["-a", "~b 4", "+bb 3", "-c", "+c 3", "-d"]);
+        l.check(&["-a", "~b 4", "+bb 3", "-c", "-d", "+c 3"]);
         l.up(12, "a", &[3]);
         l.check(&["+a 3"]);
+    }
+
+    #[test]
+    fn the_next_of_a_name_is_told_a_moment_after_the_end_of_the_last() {
+        for version in Version::ALL {
+            let mut l = Listener::new(version, "");
+            l.up(1, "a", &[3]);
+            l.up(2, "b", &[3]);
+            l.check(&["+a 3", "+b 3"]);
+            // There at once, or soon.
+            l.replace(1, 3, "a");
+            l.down(2, "b");
+            while announce(&mut l.play, &l.directory).has_more {}
+            assert_eq!(l.take_told(), ["-a", "-b"]);
+            l.up(4, "b", &[3]);
+            l.directory.release(l.play.now + ROUTE_CHANGE_HOLD);
+            let due = l.play.now + ANNOUNCE_ENDED_GAP;
+            assert_eq!(l.play.session.deadline(), Some(due));
+            l.play.now = due - std::time::Duration::from_millis(1);
+            while announce(&mut l.play, &l.directory).has_more {}
+            assert_eq!(l.take_told(), [""; 0]);
+            l.play.now = due;
+            let effects = l.play.with(|session, cx| session.timeout(cx));
+            assert!(matches!(effects[..], [Effect::Listening]), "{effects:?}");
+            while announce(&mut l.play, &l.directory).has_more {}
+            let expect = l.wording(&["+a 3", "+b 3"]);
+            assert_eq!(l.take_told(), expect);
+            assert_eq!(l.play.session.deadline(), None);
+        }
     }
 
     #[test]

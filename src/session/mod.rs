@@ -302,6 +302,8 @@ pub struct Session {
     /// Announcement bytes that the peer may be sent while it watches, and when there are some again.
     telling: Bucket,
     telling_deadline: Option<Instant>,
+    /// When it may be told of a broadcast that has taken the place of one that has ended.
+    ended_deadline: Option<Instant>,
     served: FxHashMap<StreamId, Served>,
     /// Groups on their way, of all subscriptions.
     open_groups: usize,
@@ -383,6 +385,7 @@ impl Session {
             last_fed: StreamId(0),
             telling: Bucket::default(),
             telling_deadline: None,
+            ended_deadline: None,
             served: FxHashMap::default(),
             open_groups: 0,
             crowded: false,
@@ -457,6 +460,7 @@ impl Session {
             self.probe_deadline,
             self.hearing_deadline,
             self.telling_deadline,
+            self.ended_deadline,
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -468,9 +472,10 @@ impl Session {
         self.pull_timeouts(cx);
         self.probe_timeout(cx);
         self.hearing_timeout(cx);
-        if self.telling_deadline.is_some_and(|deadline| deadline <= cx.now) {
-            self.telling_deadline = None;
-            cx.effects.push(Effect::Listening);
+        for deadline in [&mut self.telling_deadline, &mut self.ended_deadline] {
+            if deadline.take_if(|deadline| *deadline <= cx.now).is_some() {
+                cx.effects.push(Effect::Listening);
+            }
         }
     }
 
