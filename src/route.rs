@@ -3,6 +3,7 @@
 //! Every shard holds a full replica. Knows paths, hop chains and costs; what a session is it
 //! does not know beyond a name for it (spec §4.4 to §4.6).
 
+mod delayed;
 mod journal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use std::time::Instant;
 
 use crate::limits::ROUTES_BESIDE_MIN;
 use crate::wire::{Cost, Hops, Path, Version};
+pub use delayed::Delayed;
 pub use journal::Journal;
 
 /// A session, wherever it lives. The generation tells a slot's tenants apart.

@@ -2,9 +2,10 @@
 //! tells them reads on from a number of its own, when it can. Of a reader that is so far behind that what
 //! it has not read is forgotten, it is known that it must look at everything once.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::delayed::Delayed;
 use crate::limits::{ROUTE_CHANGE_HOLD, ROUTE_CHANGES_KEPT};
 use crate::wire::Path;
 
@@ -14,10 +15,8 @@ pub struct Journal {
     changes: VecDeque<Path>,
     /// How many came before those, and are forgotten.
     forgotten: u64,
-    /// Paths that will have changed when their time has come, and when that is.
-    held: VecDeque<(Instant, Path)>,
-    /// The same paths.
-    waiting: BTreeSet<Path>,
+    /// Paths that will have changed when their time has come.
+    held: Delayed,
 }
 
 impl Journal {
@@ -32,23 +31,18 @@ impl Journal {
 
     /// A path that was announced is so in another way: that is told a little later, as it is then.
     pub(super) fn note_later(&mut self, path: &Path, now: Instant) {
-        if self.waiting.insert(path.clone()) {
-            self.held.push_back((now + ROUTE_CHANGE_HOLD, path.clone()));
-        }
+        self.held.insert(path, now + ROUTE_CHANGE_HOLD);
     }
 
     /// Moves on to what is due.
     pub(super) fn release(&mut self, now: Instant) {
-        while self.next_release().is_some_and(|at| at <= now)
-            && let Some((_, path)) = self.held.pop_front()
-        {
-            self.waiting.remove(&path);
+        while let Some(path) = self.held.pop_due(now) {
             self.note(path);
         }
     }
 
     pub fn next_release(&self) -> Option<Instant> {
-        self.held.front().map(|(at, _)| *at)
+        self.held.next_due()
     }
 
     /// The number of the next change.
@@ -110,7 +104,7 @@ mod tests {
         journal.release(now + ROUTE_CHANGE_HOLD * 2);
         assert_eq!(read(&journal, 0), "baba");
         assert_eq!(journal.next_release(), None);
-        assert!(journal.waiting.is_empty());
+        assert!(!journal.held.contains(&path("a")));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! through what has changed; if it was too slow for that, through everything once more. What the peer holds
 //! is compared with what is so when a path has its turn, so nothing is kept of what happens in between.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::limits::{
     ANNOUNCE_BACKLOG_BYTES, ANNOUNCE_BURST_BYTES, ANNOUNCE_BYTES_PER_S_MIN, ANNOUNCE_ENDED_GAP,
     ANNOUNCE_LINK_SHARE, ANNOUNCE_STREAMS_PER_PEER_MAX, ANNOUNCED_TO_PEER_MAX,
 };
-use crate::route::{Directory, Entry, Instance, Route};
+use crate::route::{Delayed, Directory, Entry, Instance, Route};
 use crate::wire::{
     Announce, AnnounceInit, AnnounceOk, AnnounceRequest, Cost, Hops, Path, Role, StreamCode,
     Version,
@@ -37,8 +37,7 @@ pub(super) struct AnnounceFeed {
     next_change: u64,
     /// Paths of which the end was told a moment ago, and when they have their turn again: released
     /// clients that hear of the next broadcast at once may go on with the old one.
-    ended: BTreeSet<Path>,
-    ended_in_order: VecDeque<(Instant, Path)>,
+    ended: Delayed,
     has_begun: bool,
 }
 
@@ -82,8 +81,7 @@ pub struct Round {
 
 impl AnnounceFeed {
     fn next(&mut self, directory: &Directory, now: Instant) -> Next {
-        if let Some((_, path)) = self.ended_in_order.pop_front_if(|(at, _)| *at <= now) {
-            self.ended.remove(&path);
+        if let Some(path) = self.ended.pop_due(now) {
             return Next::Look(path);
         }
         let path = match &self.place {
@@ -149,8 +147,7 @@ impl Session {
                 next_id: 0,
                 place: Place::Start,
                 next_change: 0,
-                ended: BTreeSet::new(),
-                ended_in_order: VecDeque::new(),
+                ended: Delayed::default(),
                 has_begun: false,
             },
         );
@@ -227,9 +224,8 @@ impl Session {
             } else {
                 self.encode_initial(news, &mut bytes);
             }
-            if let Some((at, _)) = feed.ended_in_order.front() {
-                self.ended_deadline = self.ended_deadline.into_iter().chain([*at]).min();
-            }
+            self.ended_deadline =
+                self.ended_deadline.into_iter().chain(feed.ended.next_due()).min();
             self.feeds.insert(id, feed);
             if !bytes.is_empty() {
                 self.telling.take(bytes.len() as f64);
@@ -313,9 +309,7 @@ impl Session {
                 _ => Announce::Ended { suffix: feed.suffix(path) },
             });
             feed.told.remove(path);
-            let at = now + ANNOUNCE_ENDED_GAP;
-            feed.ended.insert(path.clone());
-            feed.ended_in_order.push_back((at, path.clone()));
+            feed.ended.insert(path, now + ANNOUNCE_ENDED_GAP);
             return path.as_str().len();
         }
         let Some(shown) = shown else { return 0 };
