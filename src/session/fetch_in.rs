@@ -50,7 +50,6 @@ impl Session {
         let waits = self.fetch_turns.enter(ask.asker, (key, id), cx.now + ANSWER_TIMEOUT);
         self.pulls[key].fetches.insert(id, PullFetch { ask, waits, stream: None });
         self.open_fetches(cx);
-        self.note_fetch_deadline();
     }
 
     /// Somebody else waits for a group too.
@@ -66,7 +65,6 @@ impl Session {
         let answer_by = cx.now + ANSWER_TIMEOUT;
         fetch.waits = self.fetch_turns.enter_again(fetch.waits, asker, answer_by);
         self.open_fetches(cx);
-        self.note_fetch_deadline();
     }
 
     /// Asks for groups whose turn it is, as far as the peer grants streams.
@@ -138,7 +136,6 @@ impl Session {
         self.fetch_turns.over(fetch.waits, (key, id));
         self.forget_input(stream);
         self.refuse(stream, StreamCode::CANCEL, cx);
-        self.note_fetch_deadline();
     }
 
     pub(super) fn close_fetches<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
@@ -147,11 +144,16 @@ impl Session {
         }
     }
 
-    /// Gives up fetches that the publisher has not begun to answer.
-    pub(super) fn time_out_fetches<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+    /// Gives up fetches that the publisher has not begun to answer, and asks for others for which there
+    /// is room now.
+    pub(super) fn fetch_timeouts<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        if self.fetch_turns.deadline().is_none_or(|deadline| deadline > cx.now) {
+            return;
+        }
         while let Some((key, id)) = self.fetch_turns.due(cx.now) {
             self.fail_pull_fetch(key, id, StreamCode::CONTROL_TIMEOUT, cx);
         }
+        self.open_fetches(cx);
     }
 
     fn fail_pull_fetch<S: Streams>(
@@ -203,7 +205,6 @@ impl Session {
         }
         if let Some(asked) = self.pulls[key].fetches.remove(&fetch.id) {
             self.fetch_turns.over(asked.waits, (key, fetch.id));
-            self.note_fetch_deadline();
         }
         match read.ends {
             Some(GroupEnd::Finished) => self.finish(id, cx),

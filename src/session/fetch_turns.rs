@@ -87,10 +87,6 @@ impl FetchTurns {
         (*by <= now).then_some(*key)
     }
 
-    pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// The next one, whether or not it may be asked for.
     pub fn next(&self) -> Option<FetchKey> {
         self.waiting.first_key_value().map(|(_, key)| *key)
@@ -172,7 +168,8 @@ impl FetchTurns {
     /// When something may be asked for that now has to wait, or is given up.
     pub fn deadline(&self) -> Option<Instant> {
         let room_at = self.quiet.first().map(|(quiet_at, _)| *quiet_at);
-        let waits_for = self.rests_until.into_iter().chain(room_at).filter(|_| self.is_waiting());
+        let waits_for =
+            self.rests_until.into_iter().chain(room_at).filter(|_| !self.waiting.is_empty());
         let answer_by = self.unanswered.first_key_value().map(|(_, (by, _))| *by);
         waits_for.chain(answer_by).min()
     }

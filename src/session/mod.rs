@@ -457,6 +457,7 @@ impl Session {
         let deadlines = [
             self.setup_deadline,
             self.pull_deadline,
+            self.fetch_turns.deadline(),
             self.probe_deadline,
             self.hearing_deadline,
             self.telling_deadline,
@@ -470,6 +471,7 @@ impl Session {
             return self.fail(SessionCode::CONTROL_TIMEOUT, "no SETUP in time", cx);
         }
         self.pull_timeouts(cx);
+        self.fetch_timeouts(cx);
         self.probe_timeout(cx);
         self.hearing_timeout(cx);
         for deadline in [&mut self.telling_deadline, &mut self.ended_deadline] {

@@ -606,20 +606,13 @@ impl Session {
                 self.end_tail(key, cx);
             }
         }
-        self.time_out_fetches(cx);
         self.pull_deadline = self.pulls.iter().filter_map(|(_, pull)| pull.deadline()).min();
-        self.note_fetch_deadline();
         self.open_pulls(cx);
     }
 
     /// Makes sure that a pull's deadline is kept.
-    pub(super) fn note_deadline(&mut self, key: usize) {
+    fn note_deadline(&mut self, key: usize) {
         let deadline = self.pulls.get(key).and_then(Pull::deadline);
-        self.pull_deadline = self.pull_deadline.into_iter().chain(deadline).min();
-    }
-
-    pub(super) fn note_fetch_deadline(&mut self) {
-        let deadline = self.fetch_turns.deadline();
         self.pull_deadline = self.pull_deadline.into_iter().chain(deadline).min();
     }
 

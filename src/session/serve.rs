@@ -243,7 +243,7 @@ impl Session {
         if served.is_unplaced {
             served.place(self.version, content);
         }
-        let has_failed = matches!(content.outcome, Some(Outcome::Failed(_)));
+        let has_failed = content.has_failed();
         let (Some(cursor), Some(_)) = (&mut served.cursor, &content.info) else {
             return has_failed;
         };

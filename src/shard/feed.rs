@@ -271,8 +271,7 @@ impl Shard {
             track.idle_since = None;
             return self.tracks.arm(slot);
         }
-        let has_failed = matches!(track.content.outcome, Some(Outcome::Failed(_)));
-        if has_failed || matches!(track.place, Place::Mirror { .. }) {
+        if track.content.has_failed() || matches!(track.place, Place::Mirror { .. }) {
             return self.drop_track(now, slot);
         }
         if track.idle_since.is_none() {

@@ -79,18 +79,11 @@ impl Shard {
 
     /// Somebody else waits for what was asked for: it may be his turn before that of who asked first.
     fn join_sent(&mut self, now: Instant, slot: usize, fetch: FetchId, asker: Asker) {
-        let mirror = self.tracks.name(slot);
-        match &self.tracks.slab[slot].place {
-            Place::Mirror { home, .. } => {
-                self.post.send(*home, ToShard::JoinFetch { mirror, fetch, asker });
-            }
-            Place::Home { serve, .. } => {
-                if let (true, Some(route)) = (serve.is_open(), serve.route()) {
-                    let (session, pull) = (route.session, serve.pull());
-                    self.command(now, session, PullCommand::JoinFetch { pull, fetch, asker });
-                }
-            }
-        }
+        self.say_further_up(
+            (now, slot),
+            |mirror| ToShard::JoinFetch { mirror, fetch, asker },
+            |pull| PullCommand::JoinFetch { pull, fetch, asker },
+        );
     }
 
     /// The same at a mirror.
@@ -228,20 +221,34 @@ impl Shard {
             self.tracks.with_content(slot, |content| content.evict(arrival, false));
         }
         if lost.stage != Stage::Unsent {
-            self.abandon(now, name, slot, fetch);
+            self.abandon(now, slot, fetch);
         }
     }
 
     /// Tells the publisher, or the home, that nobody waits for a fetch any more.
-    fn abandon(&mut self, now: Instant, name: TrackRef, slot: usize, fetch: FetchId) {
+    fn abandon(&mut self, now: Instant, slot: usize, fetch: FetchId) {
+        self.say_further_up(
+            (now, slot),
+            |mirror| ToShard::LeaveFetch { mirror, fetch },
+            |pull| PullCommand::Abandon { pull, fetch },
+        );
+    }
+
+    /// Says something of what was asked for to who was asked: the home by mail, the publisher's session
+    /// by a command.
+    fn say_further_up(
+        &mut self,
+        (now, slot): (Instant, usize),
+        mail: impl FnOnce(TrackRef) -> ToShard,
+        command: impl FnOnce(PullRef) -> PullCommand,
+    ) {
+        let name = self.tracks.name(slot);
         match &self.tracks.slab[slot].place {
-            Place::Mirror { home, .. } => {
-                self.post.send(*home, ToShard::LeaveFetch { mirror: name, fetch });
-            }
+            Place::Mirror { home, .. } => self.post.send(*home, mail(name)),
             Place::Home { serve, .. } => {
                 if let (true, Some(route)) = (serve.is_open(), serve.route()) {
                     let (session, pull) = (route.session, serve.pull());
-                    self.command(now, session, PullCommand::Abandon { pull, fetch });
+                    self.command(now, session, command(pull));
                 }
             }
         }
@@ -398,7 +405,7 @@ impl Shard {
                 continue;
             }
             if fetch.stage == Stage::Sent {
-                self.abandon(now, name, slot, id);
+                self.abandon(now, slot, id);
             }
             self.end_fetch(slot, id);
             self.begin_waiting(now, slot, id, arrival);

@@ -22,7 +22,7 @@ use super::{Held, Setting};
 use crate::limits::TRACK_LINGER;
 use crate::route::{Directory, Route};
 use crate::session::streams::StreamId;
-use crate::track::content::{Content, Outcome, Told};
+use crate::track::content::{Content, Told};
 use crate::track::demand::Demand;
 use crate::track::fetch::{FetchId, Fetches};
 use crate::track::serve::{Need, ServeLoop};
@@ -260,7 +260,7 @@ impl Tracks {
                 && (source.session == route.session || !directory.has(source));
             // Readers of an old copy keep what they have; nobody joins them.
             let has_ended = held.content.is_ending || held.content.outcome.is_some();
-            let has_failed = matches!(held.content.outcome, Some(Outcome::Failed(_)));
+            let has_failed = held.content.has_failed();
             let is_open = !has_failed && (!has_ended || purpose == Purpose::Other);
             if is_open && !is_another {
                 return slot;
@@ -444,7 +444,7 @@ impl Track {
         Need {
             info: self.content.info.is_none() && self.readers.has_questions(),
             feed: awaits_newest || self.readers.subscribers_len() > 0,
-            demand: self.readers.demand().into_iter().chain(newest).reduce(Demand::merge),
+            demand: Demand::merged(self.readers.demand().into_iter().chain(newest)),
         }
     }
 

@@ -156,6 +156,10 @@ impl Content {
         self.synced.is_some_and(|synced| synced.covers(reach))
     }
 
+    pub fn has_failed(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Failed(_)))
+    }
+
     /// News of the track and of its live feed.
     pub fn apply(&mut self, feed: Feed, now: Instant) -> Applied {
         if self.outcome.is_some() && !self.is_of_past(&feed) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::{SmallVec, smallvec};
 
-use super::content::{Content, Outcome};
+use super::content::Content;
 use super::demand::{Demand, Position, Reach};
 use super::fetch::{Ask, Asker, FetchId, Fetches, Stage};
 use super::group::{Likeness, Piece};
@@ -523,7 +523,7 @@ impl ServeLoop {
         (broadcast, name): (&Path, &Arc<str>),
         route: impl Fn(&[RouteId]) -> Option<&'a Arc<Route>>,
     ) -> Vec<Act> {
-        if matches!(content.outcome, Some(Outcome::Failed(_))) {
+        if content.has_failed() {
             return Vec::new();
         }
         let mut acts = self.give_up_due(now);
