@@ -16,9 +16,11 @@
 //! * [`relay`], [`config`], [`tls`], [`host`], [`state`]: start-up.
 //! * [`origin`]: which pages of the web may use the relay.
 //! * [`log`]: lines by a bounded queue to a thread that writes them. Nobody waits for it.
+//! * `bucket`: what comes in at a rate and may be saved up to a bound.
 //! * `prefetch`: telling the processor what is needed next.
 //! * [`limits`]: every bound by name.
 
+mod bucket;
 pub mod config;
 pub mod h3;
 pub mod host;

@@ -18,6 +18,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{self, FormatFields};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
+use crate::bucket::Bucket;
 use crate::limits::{
     LOG_BYTES_MAX, LOG_FLUSH_MAX, LOG_LINES_MAX, LOG_LOSS_INTERVAL, PEER_LINES_BURST,
     PEER_LINES_PER_SECOND,
@@ -110,32 +111,22 @@ impl<W: fmt::Write> fmt::Write for Escaping<W> {
 }
 
 /// How much may be said of what others cause: so many lines at once, and so many a second after that.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Quota {
-    left: u64,
-    earned_at: Instant,
+    lines: Bucket,
     /// Lines since the last one that was said.
     unsaid: u64,
 }
 
 impl Quota {
-    pub fn new(now: Instant) -> Quota {
-        Quota { left: PEER_LINES_BURST, earned_at: now, unsaid: 0 }
-    }
-
     /// Whether a line may be said, and how many were not before it.
     pub fn take(&mut self, now: Instant) -> Option<u64> {
-        let passed = now.saturating_duration_since(self.earned_at).as_millis() as u64;
-        let earned = passed * PEER_LINES_PER_SECOND / 1000;
-        if earned > 0 {
-            self.earned_at = now;
-            self.left = (self.left + earned).min(PEER_LINES_BURST);
-        }
-        if self.left == 0 {
+        let left = self.lines.fill(PEER_LINES_PER_SECOND as f64, PEER_LINES_BURST as f64, now);
+        if left < 1.0 {
             self.unsaid += 1;
             return None;
         }
-        self.left -= 1;
+        self.lines.take(1.0);
         Some(std::mem::take(&mut self.unsaid))
     }
 }
@@ -284,7 +275,7 @@ mod tests {
     #[test]
     fn what_others_cause_is_said_so_often_and_no_more() {
         let mut now = Instant::now();
-        let mut quota = Quota::new(now);
+        let mut quota = Quota::default();
         assert!((0..PEER_LINES_BURST).all(|_| quota.take(now) == Some(0)));
         assert!((0..10).all(|_| quota.take(now).is_none()));
         now += Duration::from_secs(1);

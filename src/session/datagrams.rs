@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::bucket::Bucket;
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session};
+use crate::bucket::Bucket;
 use crate::limits::DATAGRAM_BURST_BYTES;
 use crate::track::content::Run;
 use crate::track::{Datagram, Feed};

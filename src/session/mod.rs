@@ -6,7 +6,6 @@
 
 mod announce_in;
 mod announce_out;
-mod bucket;
 mod control;
 mod datagrams;
 #[cfg(test)]
@@ -34,6 +33,7 @@ use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
+use crate::bucket::Bucket;
 use crate::limits::{ANNOUNCE_READ_BYTES, REQUEST_NAME_BYTES_MAX, ROOT_BYTES_MAX, SETUP_TIMEOUT};
 use crate::origin::Origins;
 use crate::route::{Route, RouteId, SessionRef};
@@ -46,7 +46,6 @@ use crate::wire::{
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
-use bucket::Bucket;
 use control::Unsent;
 use fetch_in::FetchIn;
 use fetch_out::{FetchOut, FetchQueued};

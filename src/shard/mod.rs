@@ -220,7 +220,7 @@ impl Shard {
             unblocked: Vec::new(),
             counters: Counters::default(),
             heard_at: None,
-            quota: Quota::new(started),
+            quota: Quota::default(),
             goodbye: None,
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Default)]
-pub(super) struct Bucket {
+pub struct Bucket {
     level: f64,
     /// When that was so; none before the first look, which finds it full.
     since: Option<Instant>,
