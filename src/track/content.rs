@@ -507,15 +507,11 @@ impl Content {
         start.into_iter().chain(pieces).chain([synced]).collect()
     }
 
-    /// The lowest group of a reach, or `before` where that is lower. What is not below is not
-    /// looked at.
+    /// The lowest group of a reach, or `before` where that is lower.
     fn begin_of(&self, reach: Reach, before: u64) -> u64 {
         let newest = self.newest().unwrap_or(0);
-        let aged = reach.max_age_ms.and_then(|max_age_ms| {
-            let below = self.live.by_sequence.range(..before).rev().map(|(sequence, _)| *sequence);
-            below.take_while(|sequence| !self.expired(self.run, *sequence, max_age_ms)).last()
-        });
-        before.min(newest).min(reach.start).min(aged.unwrap_or(newest))
+        let fresh = reach.max_age_ms.map_or(newest, |max_age_ms| self.first_within(max_age_ms));
+        before.min(newest).min(reach.start).min(fresh)
     }
 
     /// What is known of the track beside its feed.
