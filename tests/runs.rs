@@ -90,6 +90,16 @@ impl Scene {
         }
     }
 
+    /// Somebody watches so many groups and the end of the track.
+    fn show_ends(&mut self, count: u64) {
+        let sub = self.watch(0);
+        self.w.run(SOON);
+        self.groups(self.cam, 0..count);
+        self.w.finish(self.cam, count);
+        self.w.run(ms(1500));
+        assert_eq!(self.w.sub(sub).end, Some(End::Finished), "{}", self.context());
+    }
+
     /// How often the publisher was asked for the track since this was last looked at.
     fn subscribes(&mut self, peer: usize) -> usize {
         let asked = self.w.asked(peer);
@@ -190,13 +200,8 @@ enum Then {
 fn where_nothing_new_comes_what_is_held_is_all_there_is() {
     for then in [Then::Refuses, Then::IsSilent, Then::OnlyAnswers, Then::EndsAgain] {
         everywhere(|mut s| {
-            let old = s.watch(0);
-            s.w.run(SOON);
-            s.groups(s.cam, 0..5);
-            s.w.finish(s.cam, 5);
-            s.w.run(ms(1500));
+            s.show_ends(5);
             let context = format!("{} {then:?}", s.context());
-            assert_eq!(s.w.sub(old).end, Some(End::Finished), "{context}");
             let run = if then == Then::EndsAgain { s.w.rerun(s.cam) } else { s.cam };
             let source = s.w.source(run);
             match then {
@@ -308,13 +313,8 @@ fn a_track_of_one_group_is_not_served_from_the_last_time() {
 #[test]
 fn what_has_ended_is_held_once_however_often_it_is_asked_for() {
     everywhere(|mut s| {
-        let old = s.watch(0);
-        s.w.run(SOON);
-        s.groups(s.cam, 0..50);
-        s.w.finish(s.cam, 50);
-        s.w.run(ms(1500));
+        s.show_ends(50);
         let context = s.context();
-        assert_eq!(s.w.sub(old).end, Some(End::Finished), "{context}");
         s.w.source(s.cam).refuses = Some(StreamCode::NOT_FOUND.0);
         let held = |w: &World| -> u64 { w.held().iter().map(|held| held.cache_bytes).sum() };
         let before = held(&s.w);

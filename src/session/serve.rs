@@ -551,6 +551,18 @@ mod tests {
             self.play.session.place(KEY, &self.content);
         }
 
+        /// A viewer that has had group 0 and is given these at once.
+        fn burst(sequences: [u64; 3], size: u16) -> Stage {
+            let mut stage = Stage::new();
+            stage.join();
+            stage.group(0, 10);
+            stage.serve();
+            stage.acknowledge(0);
+            sequences.into_iter().for_each(|sequence| stage.group(sequence, size));
+            stage.serve();
+            stage
+        }
+
         fn serve(&mut self) {
             self.serve_one(KEY);
         }
@@ -607,29 +619,13 @@ mod tests {
 
     #[test]
     fn a_burst_leaves_in_sequence_order_where_the_link_takes_it() {
-        let mut stage = Stage::new();
-        stage.join();
-        stage.group(0, 10);
-        stage.serve();
-        stage.acknowledge(0);
-        for sequence in [3, 1, 2] {
-            stage.group(sequence, 3500);
-        }
-        stage.serve();
+        let stage = Stage::burst([3, 1, 2], 3500);
         assert_eq!(stage.ranks(), [(1, 0), (2, 0), (3, 0)]);
     }
 
     #[test]
     fn more_than_the_link_takes_leaves_newest_first() {
-        let mut stage = Stage::new();
-        stage.join();
-        stage.group(0, 10);
-        stage.serve();
-        stage.acknowledge(0);
-        for sequence in [1, 3, 2] {
-            stage.group(sequence, 5000);
-        }
-        stage.serve();
+        let mut stage = Stage::burst([1, 3, 2], 5000);
         assert_eq!(stage.ranks(), [(3, 0), (2, 1), (1, 2)]);
         stage.group(4, 10);
         stage.serve();
