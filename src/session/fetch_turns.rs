@@ -166,12 +166,13 @@ impl FetchTurns {
     }
 
     /// When something may be asked for that now has to wait, or is given up.
+    #[inline]
     pub fn deadline(&self) -> Option<Instant> {
+        // Most peers are asked for nothing. What waits is unanswered too.
+        let (_, (answer_by, _)) = self.unanswered.first_key_value()?;
         let room_at = self.quiet.first().map(|(quiet_at, _)| *quiet_at);
-        let waits_for =
-            self.rests_until.into_iter().chain(room_at).filter(|_| !self.waiting.is_empty());
-        let answer_by = self.unanswered.first_key_value().map(|(_, (by, _))| *by);
-        waits_for.chain(answer_by).min()
+        let waits_for = self.rests_until.into_iter().chain(room_at);
+        waits_for.filter(|_| !self.waiting.is_empty()).chain([*answer_by]).min()
     }
 }
 
