@@ -9,6 +9,7 @@ use shardcast::config::IdentitySource;
 use shardcast::limits::{LANE_MESSAGES, LINGER_DEFAULT};
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::rt::Next;
+use shardcast::secret::Secret;
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::mesh;
 use shardcast::shard::message::ToShard;
@@ -181,11 +182,7 @@ fn shard() -> Shard {
         shards: 1,
         quic: QuicConfig::new(tls, keys, CongestionControl::default())
             .expect("a QUIC configuration"),
-        policy: Arc::new(Policy {
-            hop: 7,
-            public: vec![Path::root()],
-            origins: shardcast::origin::Origins::All,
-        }),
+        policy: Arc::new(Policy::open(7, Secret::new(&[4; 32]))),
         seed: 1,
         started: Instant::now(),
         linger: LINGER_DEFAULT,

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
+use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 
 use crate::limits::{
@@ -22,6 +23,7 @@ use crate::limits::{
 use crate::origin::{OriginPattern, Origins};
 use crate::quic::CongestionControl;
 use crate::quic::cid::SHARDS_MAX;
+use crate::route::Takeover;
 
 /// moq-lite refuses deeper broadcast paths, so a deeper pattern could match nothing.
 const PATTERN_SEGMENTS_MAX: usize = 32;
@@ -40,6 +42,10 @@ pub struct Config {
     pub public: Vec<Pattern>,
     /// The pages of browsers that may use the relay.
     pub origins: Origins,
+    /// Where the other relays of the cluster are.
+    pub relays: Vec<IpNet>,
+    /// To whom a path belongs that several broadcasts claim.
+    pub takeover: Takeover,
     /// How long an upstream subscription that nobody needs is kept; zero closes it at once.
     pub linger: Duration,
     pub cache: CacheConfig,
@@ -245,6 +251,24 @@ struct Args {
     )]
     allow_origin: Vec<OriginPattern>,
 
+    /// Let the newest publisher of a path have it, as moq-relay does. Otherwise who announced it first
+    /// keeps it while its session lives, and the others wait
+    #[arg(long, env = "SHARDCAST_ALLOW_TAKEOVER", help_heading = "Access")]
+    allow_takeover: bool,
+
+    /// Where the other relays of this cluster are: 10.0.7.1, 10.0.7.0/24, 2001:db8::/64. What they say of
+    /// others is believed: who published first, over which relays it came and at what price. Repeat it,
+    /// or separate networks with commas
+    #[arg(
+        long,
+        env = "SHARDCAST_CLUSTER_ADDRESS",
+        value_name = "NETWORK",
+        value_delimiter = ',',
+        value_parser = parse_network,
+        help_heading = "Access"
+    )]
+    cluster_address: Vec<IpNet>,
+
     /// How long the subscription to a publisher is kept, paused, after the last viewer of its
     /// track has left; 0 closes it at once
     #[arg(
@@ -368,6 +392,11 @@ impl Args {
             identity,
             public,
             origins,
+            relays: self.cluster_address,
+            takeover: match self.allow_takeover {
+                true => Takeover::Allowed,
+                false => Takeover::Refused,
+            },
             linger: self.linger.into(),
             cache: CacheConfig {
                 capacity: self.cache_capacity,
@@ -435,6 +464,14 @@ fn parse_web(text: &str) -> Result<Web, String> {
             "not an IP address with a port; write 127.0.0.1:8080, [::]:8080, same or off".to_owned()
         }),
     }
+}
+
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    let network = address.or_else(|_| text.parse::<IpNet>());
+    network.map(|network| network.trunc()).map_err(|_| {
+        "not an address or a network; write 10.0.7.1, 10.0.7.0/24 or 2001:db8::/64".to_owned()
+    })
 }
 
 fn parse_host(text: &str) -> Result<ServerName<'static>, String> {
@@ -943,6 +980,19 @@ mod tests {
         let request = Config::parse(args.map(OsString::from), []);
         let Ok(Request::Run(config)) = request else { panic!("got {request:?}") };
         *config
+    }
+
+    #[test]
+    fn who_is_believed() {
+        let config = parsed("");
+        assert_eq!((config.takeover, config.relays.len()), (Takeover::Refused, 0));
+        let config =
+            parsed("--allow-takeover --cluster-address 10.0.7.1,10.0.8.9/24,2001:db8::1/64");
+        assert_eq!(config.takeover, Takeover::Allowed);
+        let networks = config.relays.iter().map(IpNet::to_string).collect::<Vec<_>>();
+        assert_eq!(networks, ["10.0.7.1/32", "10.0.8.0/24", "2001:db8::/64"]);
+        check("--cluster-address relay-2", Err(&["'relay-2'", "write 10.0.7.1, 10.0.7.0/24"]));
+        check("--cluster-address 10.0.7.0/33", Err(&["'10.0.7.0/33'"]));
     }
 
     #[track_caller]

@@ -16,6 +16,7 @@
 //! * [`relay`], [`config`], [`tls`], [`host`], [`state`]: start-up.
 //! * [`origin`]: which pages of the web may use the relay.
 //! * [`log`]: lines by a bounded queue to a thread that writes them. Nobody waits for it.
+//! * [`secret`]: numbers that only this relay can make.
 //! * `bucket`: what comes in at a rate and may be saved up to a bound.
 //! * `prefetch`: telling the processor what is needed next.
 //! * [`limits`]: every bound by name.
@@ -33,6 +34,7 @@ pub mod quic;
 pub mod relay;
 pub mod route;
 pub mod rt;
+pub mod secret;
 pub mod session;
 pub mod shard;
 pub mod state;

@@ -213,6 +213,17 @@ pub const MOVE_VISITS_PER_TURN: usize = 512;
 /// takes one of the others meanwhile is refused by the session's shard, and goes on to the next.
 pub const LOST_ROUTES_PER_TURN: usize = 256;
 
+/// Copies of one track on one shard for peers that the content may pass through, each of which is pulled and
+/// cached once more: a relay with links to so many others that all lead to one publisher is at the heart of
+/// a large mesh. More such peers are told that there is no way.
+pub const COPIES_PER_TRACK_MAX: usize = 8;
+
+/// How long a session may say nothing, once it has been asked for a sign of life because another one claims
+/// its path that may be the same publisher: three round trips within these bounds. The shortest is also from
+/// one look at whether it is back to the next.
+pub const CLAIM_GRACE_MIN: Duration = Duration::from_millis(300);
+pub const CLAIM_GRACE_MAX: Duration = Duration::from_secs(2);
+
 /// How long two routes of one origin must have stood beside each other before the end of one of them
 /// is nothing to tell listeners of: by then every shard knows both. Where one shard has heard of the
 /// end before the other route, the tracks that are at home there have ended.

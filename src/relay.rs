@@ -14,6 +14,7 @@ use crate::log;
 use crate::net::{self, BindError, Socket};
 use crate::quic::{ALPN_HTTP3, Config as QuicConfig, Keys};
 use crate::rt::{self, Next, Parking, ShardThread};
+use crate::secret::Secret;
 use crate::session::Policy;
 use crate::shard::mailbox::{self, Outside, Post};
 use crate::shard::message::ToShard;
@@ -94,14 +95,19 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let keys = config.state_dir.as_deref().map_or_else(|| Ok(Keys::random()), state::keys)?;
     let quic = QuicConfig::new(identity.config.clone(), keys, config.congestion_control)
         .map_err(StartError::Quic)?;
-    let mut random = [0; 16];
-    aws_lc_rs::rand::fill(&mut random).expect("the system has entropy at start-up");
+    let (mut random, mut secret) = ([0; 16], [0; 32]);
+    for bytes in [&mut random[..], &mut secret] {
+        aws_lc_rs::rand::fill(bytes).expect("the system has entropy at start-up");
+    }
     let (hop, seed) =
         (u128::from_le_bytes(random) as u64, (u128::from_le_bytes(random) >> 64) as u64);
     let policy = Arc::new(Policy {
         hop: (hop >> 11).max(1),
         public: public(config)?,
         origins: config.origins.clone(),
+        relays: config.relays.clone(),
+        takeover: config.takeover,
+        secret: Secret::new(&secret),
     });
     let (sockets, listener) = bind(config, cores.len())?;
     let addr = sockets[0].local_address();

@@ -6,6 +6,7 @@
 mod delayed;
 mod journal;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -29,6 +30,15 @@ pub struct SessionRef {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct RouteId(pub u64);
 
+/// How far a peer is believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// A relay of the same cluster: chains, first hops and prices are as it says.
+    Relay,
+    /// Anybody else, with a secret number for the address.
+    Stranger { at: u64 },
+}
+
 /// A claim to serve a path and all below it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Route {
@@ -36,20 +46,21 @@ pub struct Route {
     pub path: Path,
     /// Oldest first, without this relay.
     pub hops: Hops,
+    /// Identity of the content: two routes with the same origin carry the same broadcast. That is the
+    /// first hop, if those who say so are believed.
+    pub origin: u64,
+    pub trust: Trust,
     pub cost: Cost,
     /// Identity of the session that announced it: declared by the peer, or private to us.
     pub via: u64,
     pub session: SessionRef,
     /// What that session speaks.
     pub version: Version,
+    /// That session has not answered when it was asked for a sign of life.
+    pub is_silent: bool,
 }
 
 impl Route {
-    /// Identity of the content: two routes with the same origin carry the same broadcast.
-    pub fn origin(&self) -> u64 {
-        self.hops.first().unwrap_or(0)
-    }
-
     /// Identity of the peer that announced it, on the wire; 0 if that has none there.
     fn announcer(&self) -> u64 {
         self.hops.last().unwrap_or(0)
@@ -60,31 +71,38 @@ impl Route {
         self.via == identity || self.hops.contains(identity)
     }
 
-    /// The peer that announced it is the one that announced `other`, in a new session: of the old one
-    /// nothing more is to be expected.
-    pub fn returns(&self, other: &Route) -> bool {
-        let is_named = self.announcer() != 0;
-        self.session != other.session && is_named && self.announcer() == other.announcer()
-    }
-
-    /// Its session leaves, here or at the relay that announced it: anything else wins over it, yet
-    /// it can be used (spec §4.16).
+    /// Its session leaves or is silent, here or at the relay that announced it: anything else wins over it,
+    /// yet it can be used (spec §4.16).
     fn is_leaving(&self) -> bool {
-        self.cost == Cost::MAX
+        self.cost == Cost::MAX || self.is_silent
     }
 
     /// Lower wins (spec §4.5).
-    fn rank(&self) -> (bool, bool, Cost, usize, std::cmp::Reverse<RouteId>) {
-        let newest_first = std::cmp::Reverse(self.id);
+    fn rank(&self) -> (bool, bool, Cost, usize) {
         let is_anonymous = self.hops.is_anonymous();
-        (self.is_leaving(), is_anonymous, self.cost, self.hops.len(), newest_first)
+        (self.is_leaving(), is_anonymous, self.cost, self.hops.len())
+    }
+
+    /// The same where nobody comes before others by what he says of himself, but behind them.
+    fn claim(&self) -> (bool, u64) {
+        let reserve = match self.trust {
+            Trust::Relay => 0,
+            Trust::Stranger { .. } => self.cost.warm.saturating_sub(1),
+        };
+        (self.is_leaving(), reserve)
+    }
+
+    /// Whether both may come from one publisher, which is back in a new session.
+    pub fn may_return(&self, other: &Route) -> bool {
+        let is_named = self.announcer() != 0 && self.announcer() == other.announcer();
+        self.session != other.session && (is_named || self.trust == other.trust)
     }
 }
 
 /// One broadcast at one path, from the first route of its origin to the last: routes of one origin
 /// that stand beside each other are ways to the same one. Numbers mean nothing outside of the
 /// directory that gave them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Instance(u64);
 
 /// A route in the directory.
@@ -92,6 +110,8 @@ pub struct Instance(u64);
 pub struct Entry {
     pub route: Arc<Route>,
     pub instance: Instance,
+    /// The route with which the instance began: who came first is the same on every shard.
+    founder: RouteId,
     since: Instant,
     /// A peer on its way has ended the path since: its own end is to be expected, and what is
     /// announced meanwhile is something else.
@@ -116,16 +136,31 @@ pub struct Directory {
     /// Instances that there have been.
     instances: u64,
     journal: Journal,
+    takeover: Takeover,
+}
+
+/// To whom a path belongs that several broadcasts claim.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Takeover {
+    /// To the first one, for as long as it lives.
+    #[default]
+    Refused,
+    /// To the one with the best route, and that is the newest among equals.
+    Allowed,
 }
 
 impl Entry {
     /// Whether it is a way to the broadcast that an origin has here now.
     fn leads_to(&self, origin: u64) -> bool {
-        self.route.origin() == origin && !self.is_stale
+        self.route.origin == origin && !self.is_stale
     }
 }
 
 impl Directory {
+    pub fn new(takeover: Takeover) -> Directory {
+        Directory { takeover, ..Directory::default() }
+    }
+
     /// Adds a route, or replaces the one with its id.
     pub fn insert(&mut self, route: Arc<Route>, now: Instant) {
         match self.paths.contains_key(&route.path) {
@@ -133,7 +168,7 @@ impl Directory {
             false => self.journal.note(route.path.clone()),
         }
         let before = self.at(&route.path).find(|entry| entry.route.id == route.id);
-        let since = match before.map(|before| (before.leads_to(route.origin()), before.since)) {
+        let since = match before.map(|before| (before.leads_to(route.origin), before.since)) {
             Some((true, since)) => since,
             Some((false, _)) => {
                 self.forget(&route.path, route.id, Gone::Lost, now);
@@ -146,14 +181,14 @@ impl Directory {
             false => self.leaving.remove(&route.id),
         };
         let entries = self.paths.entry(route.path.clone()).or_default();
-        let same = entries.iter().find(|entry| entry.leads_to(route.origin()));
-        let instance = match same {
-            Some(entry) => entry.instance,
-            None => next_instance(&mut self.instances),
+        let same = entries.iter().find(|entry| entry.leads_to(route.origin));
+        let (instance, founder) = match same {
+            Some(entry) => (entry.instance, entry.founder),
+            None => (next_instance(&mut self.instances), route.id),
         };
         entries.retain(|entry| entry.route.id != route.id);
-        let at = entries.partition_point(|other| other.route.rank() < route.rank());
-        entries.insert(at, Entry { route, instance, since, is_stale: false });
+        entries.push(Entry { route, instance, founder, since, is_stale: false });
+        order(entries, self.takeover);
     }
 
     /// Forgets a route. Its instance goes on if a way to it is left.
@@ -182,9 +217,11 @@ impl Directory {
             |entry: &Entry| entry.since <= ended.since || entry.since + ROUTES_BESIDE_MIN <= now;
         if !entries.iter().any(|entry| is_way(entry) && is_known(entry)) {
             let instance = next_instance(&mut self.instances);
-            let left = entries.iter_mut().filter(|entry| is_way(entry));
-            left.for_each(|entry| entry.instance = instance);
+            for left in entries.iter_mut().filter(|entry| is_way(entry)) {
+                (left.instance, left.founder) = (instance, left.route.id);
+            }
         }
+        order(entries, self.takeover);
         if entries.is_empty() {
             self.paths.remove(path);
         }
@@ -245,7 +282,7 @@ impl Directory {
         tried: &[RouteId],
     ) -> impl Iterator<Item = &'a Arc<Route>> {
         self.routes_covering(path)
-            .filter(move |route| route.origin() == origin && !tried.contains(&route.id))
+            .filter(move |route| route.origin == origin && !tried.contains(&route.id))
             .filter(move |route| avoid.is_none_or(|identity| !route.passes(identity)))
     }
 
@@ -254,10 +291,17 @@ impl Directory {
         self.leaving.contains(&id)
     }
 
-    /// Whether any route to this content passes through a peer, so that the peer needs a copy
-    /// that avoids itself.
-    pub fn any_passes(&self, path: &Path, origin: u64, identity: u64) -> bool {
-        self.routes_covering(path).any(|route| route.origin() == origin && route.passes(identity))
+    /// Whether its session is silent, by the latest news of it.
+    pub fn is_silent(&self, route: &Route) -> bool {
+        self.at(&route.path).any(|entry| entry.route.id == route.id && entry.route.is_silent)
+    }
+
+    /// Whether a peer needs a copy of this content that avoids itself: the best way to it passes through
+    /// the peer, or another one does by the word of a relay.
+    pub fn passes(&self, path: &Path, origin: u64, identity: u64) -> bool {
+        let ways = self.of_origin(path, origin, None, &[]).enumerate();
+        ways.filter(|(at, route)| *at == 0 || route.trust == Trust::Relay)
+            .any(|(_, route)| route.passes(identity))
     }
 
     /// Routes whose path covers `path`, longest first, then best first.
@@ -287,6 +331,29 @@ impl Directory {
     }
 }
 
+/// Puts the routes of one path in the order in which they are taken.
+fn order(entries: &mut [Entry], takeover: Takeover) {
+    if takeover == Takeover::Allowed {
+        return entries.sort_by_key(|entry| (entry.route.rank(), Reverse(entry.route.id)));
+    }
+    // Ways to one broadcast together, the best first; of equal ones the oldest, while it lives.
+    entries.sort_by_key(|Entry { instance, route, .. }| match route.trust {
+        Trust::Relay => (*instance, route.claim(), Some(route.rank()), route.id),
+        Trust::Stranger { .. } => (*instance, route.claim(), None, route.id),
+    });
+    let mut claims: Vec<(Instance, (bool, u64))> = Vec::new();
+    for Entry { instance, route, .. } in entries.iter() {
+        if claims.last().is_none_or(|(last, _)| last != instance) {
+            claims.push((*instance, route.claim()));
+        }
+    }
+    entries.sort_by_key(|Entry { instance, founder, .. }| {
+        let claim = claims.binary_search_by_key(instance, |(instance, _)| *instance);
+        let (_, claim) = claims[claim.expect("every broadcast has made its claim")];
+        (claim, *founder, *instance)
+    });
+}
+
 fn next_instance(instances: &mut u64) -> Instance {
     *instances += 1;
     Instance(*instances)
@@ -308,15 +375,18 @@ pub(crate) mod tests {
             id: RouteId(id),
             path: path(at),
             hops: Hops::from_slice(hops).unwrap(),
+            origin: hops.first().copied().unwrap_or(0),
+            trust: Trust::Relay,
             cost: Cost { warm, cold: warm },
             via: 1000 + id,
             session: SessionRef { shard: 0, slot: id as u32, generation: 1 },
             version: Version::Lite06,
+            is_silent: false,
         })
     }
 
     fn directory(routes: &[Arc<Route>]) -> Directory {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(Takeover::Allowed);
         let now = Instant::now();
         for route in routes {
             directory.insert(route.clone(), now);
@@ -356,6 +426,45 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_first_one_keeps_a_path_while_it_lives() {
+        let by = |id: u64, origin, at: Option<u64>, cost| {
+            let trust = at.map_or(Trust::Relay, |at| Trust::Stranger { at });
+            Arc::new(Route { origin, trust, cost, ..(*route(id, "a", &[id], 0)).clone() })
+        };
+        let cost = |warm| Cost { warm, cold: warm };
+        let order = |routes: &[Arc<Route>]| {
+            let mut directory = Directory::default();
+            routes.iter().for_each(|route| directory.insert(route.clone(), Instant::now()));
+            directory.at(&path("a")).map(|entry| entry.route.id.0).collect::<Vec<_>>()
+        };
+        // Whoever it is, and whatever the others want for it.
+        for at in [None, Some(30)] {
+            let first = by(1, 100, at, cost(1));
+            let second = by(2, 200, Some(20), Cost::UNPRICED);
+            let third = by(3, 300, None, Cost::ZERO);
+            assert_eq!(order(&[first.clone(), second.clone(), third.clone()]), [1, 2, 3]);
+            // The order of news does not matter.
+            assert_eq!(order(&[third, first, second]), [1, 2, 3]);
+        }
+        // Other ways to it are behind it and before all others, and a relay's price counts among them.
+        let ways =
+            [by(1, 100, None, cost(5)), by(2, 200, None, cost(1)), by(3, 100, None, cost(4))];
+        assert_eq!(order(&ways), [3, 1, 2]);
+        // A publisher's own older session before its newer one, until it is silent.
+        let own = |id| by(id, 100, Some(30), cost(1));
+        assert_eq!(order(&[own(1), by(2, 200, Some(20), cost(1)), own(3)]), [1, 3, 2]);
+        let silent = Arc::new(Route { is_silent: true, ..(*own(1)).clone() });
+        assert_eq!(order(&[silent.clone(), by(2, 200, Some(20), cost(1)), own(3)]), [3, 1, 2]);
+        assert_eq!(order(&[silent, by(2, 200, Some(20), cost(1))]), [2, 1]);
+        // Who wants to be behind is.
+        assert_eq!(order(&[by(1, 100, Some(30), cost(3)), by(2, 200, Some(20), cost(2))]), [2, 1]);
+        assert_eq!(
+            order(&[by(1, 100, Some(30), Cost::MAX), by(2, 200, Some(20), cost(9))]),
+            [2, 1]
+        );
+    }
+
+    #[test]
     fn nobody_is_served_from_what_passes_through_itself() {
         let routes = [route(1, "a", &[7], 0), route(2, "a", &[7, 8], 5), route(3, "", &[9], 0)];
         check(&routes, "a", 1001, Some(2));
@@ -368,8 +477,8 @@ pub(crate) mod tests {
         assert_eq!((to(None), to(Some(1001)), to(Some(7))), (Some(1), Some(2), None));
         let next = directory.resolve_origin(&path("a/x"), 7, None, &[RouteId(1)]);
         assert_eq!(next.map(|route| route.id.0), Some(2));
-        assert!(directory.any_passes(&path("a/x"), 7, 8));
-        assert!(!directory.any_passes(&path("a/x"), 9, 8));
+        assert!(directory.passes(&path("a/x"), 7, 8));
+        assert!(!directory.passes(&path("a/x"), 9, 8));
     }
 
     #[test]
@@ -446,7 +555,7 @@ pub(crate) mod tests {
         fn check(&mut self, expect: &[(u64, &str)]) {
             let mut shown = Vec::new();
             for entry in self.directory.at(&path("a")) {
-                let name = (entry.route.origin(), entry.instance);
+                let name = (entry.route.origin, entry.instance);
                 if !self.seen.contains(&name) {
                     self.seen.push(name);
                 }

@@ -23,11 +23,12 @@ use shardcast::limits::{
     IDLE_TIMEOUT, LAST_WORDS_GRACE, LAST_WORDS_MAX, LINGER_DEFAULT, TIMER_SLACK, TIMER_TICK,
 };
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
+use shardcast::secret::Secret;
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::{Outside, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::shard::{CacheBounds, Held, Next, Setting, Shard};
-use shardcast::wire::{Path, Version, encode_varint};
+use shardcast::wire::{Version, encode_varint};
 use support::network::Port;
 use support::peer::{Peer, Spec};
 
@@ -101,11 +102,7 @@ impl Relay {
         let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
         let quic = QuicConfig::new(Arc::new(server_tls), keys, CongestionControl::default())
             .expect("a suitable configuration");
-        let policy = Arc::new(Policy {
-            hop: 1000,
-            public: vec![Path::root()],
-            origins: shardcast::origin::Origins::All,
-        });
+        let policy = Arc::new(Policy::open(1000, Secret::new(&[4; 32])));
         let now = Instant::now();
         let setting = Setting {
             shard: 0,

@@ -23,6 +23,7 @@ use shardcast::limits::{
     TURN_INTERVAL_QUIET,
 };
 use shardcast::quic::CongestionControl;
+use shardcast::route::Takeover;
 use shardcast::shard::{CacheBounds, Held};
 use shardcast::wire::*;
 use support::network::{Random, Weather};
@@ -2032,6 +2033,8 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
         },
         // The other one draws numbers that no seed decides.
         congestion_control: CongestionControl::Loss,
+        trusts_all: true,
+        takeover: if seed.is_multiple_of(2) { Takeover::Refused } else { Takeover::Allowed },
     };
     let (tracks, ways, next) = (Vec::new(), Vec::new(), Vec::new());
     let mut play = Troupe { w: World::new(stage), r, tracks, ways, next };

@@ -25,11 +25,12 @@ use shardcast::config::IdentitySource;
 use shardcast::limits::{CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, LANE_MESSAGES, LINGER_DEFAULT};
 use shardcast::net::{Datagrams, Received, Sent, Train, steer};
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
+use shardcast::secret::Secret;
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::mesh;
 use shardcast::shard::{CacheBounds, Setting, Shard};
 use shardcast::tls::Identity;
-use shardcast::wire::{Path, Version};
+use shardcast::wire::Version;
 use support::client::*;
 use support::flow::{Flow, prologue};
 use support::nat::Nat;
@@ -205,11 +206,7 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
     let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
     let quic = QuicConfig::new(identity.config, keys, CongestionControl::default())
         .expect("a QUIC configuration");
-    let policy = Arc::new(Policy {
-        hop: 7,
-        public: vec![Path::root()],
-        origins: shardcast::origin::Origins::All,
-    });
+    let policy = Arc::new(Policy::open(7, Secret::new(&[4; 32])));
     let posts = mesh(count, LANE_MESSAGES);
     let setting = |shard| Setting {
         shard,

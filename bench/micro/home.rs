@@ -10,7 +10,8 @@ use shardcast::config::IdentitySource;
 use shardcast::limits::{LANE_MESSAGES, LINGER_DEFAULT, MAIL_PER_TURN};
 use shardcast::net::{Datagrams, Received, Sent, Train};
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
-use shardcast::route::{Route, RouteId, SessionRef};
+use shardcast::route::{Route, RouteId, SessionRef, Trust};
+use shardcast::secret::Secret;
 use shardcast::session::Policy;
 use shardcast::shard::mailbox::{Flush, Post, mesh};
 use shardcast::shard::message::{RouteNews, ToShard, TrackKey};
@@ -79,11 +80,7 @@ impl Home {
             shards: 2,
             quic: QuicConfig::new(identity.config, keys, CongestionControl::default())
                 .expect("a QUIC configuration"),
-            policy: Arc::new(Policy {
-                hop: 7,
-                public: vec![Path::root()],
-                origins: shardcast::origin::Origins::All,
-            }),
+            policy: Arc::new(Policy::open(7, Secret::new(&[4; 32]))),
             seed: 1,
             started: now,
             linger: LINGER_DEFAULT,
@@ -98,10 +95,13 @@ impl Home {
             id: RouteId(1),
             path: broadcast.clone(),
             hops: Hops::from_slice(&[8]).expect("a short chain"),
+            origin: 8,
+            trust: Trust::Relay,
             cost: Cost::ZERO,
             via: 8,
             session: SessionRef { shard: 1, slot: 0, generation: 1 },
             version: Version::Lite06,
+            is_silent: false,
         });
         let name = name.expect("one of two tracks is at home there").into();
         let key = Arc::new(TrackKey { broadcast, name, origin: 8, avoid: None });

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::Criterion;
-use shardcast::route::SessionRef;
+use shardcast::route::{SessionRef, Trust};
+use shardcast::secret::Secret;
 use shardcast::session::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
 use shardcast::session::{Context, Effect, Names, Policy, RouteIds, Service, Session};
 use shardcast::track::Feed;
@@ -98,13 +99,9 @@ pub fn fetch(criterion: &mut Criterion) {
         let mut peer = Peer::default();
         let mut effects = Vec::new();
         let mut route_ids = RouteIds::new(0, now);
-        let policy = Arc::new(Policy {
-            hop: 7,
-            public: vec![Path::root()],
-            origins: shardcast::origin::Origins::All,
-        });
+        let policy = Arc::new(Policy::open(7, Secret::new(&[4; 32])));
         let me = SessionRef { shard: 0, slot: 0, generation: 0 };
-        let names = Names { identity: 1, stamp: 2 };
+        let names = Names { trust: Trust::Relay, identity: 1, stamp: 2 };
         let protocol = Protocol::Version(Version::Lite06);
         let mut session = Session::new(protocol, Path::root(), me, policy, now, names);
         encode_varint(UniType::Setup as u64, &mut peer.says);

@@ -101,6 +101,16 @@ impl Conn {
         self.proto.remote_address()
     }
 
+    /// When the last datagram came.
+    pub fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
+    /// Asks the peer for a sign of life.
+    pub fn ping(&mut self) {
+        self.proto.ping();
+    }
+
     /// Whether the session has done anything since this was last asked that may have to be sent.
     pub fn take_touched(&mut self) -> bool {
         std::mem::take(&mut self.is_touched)

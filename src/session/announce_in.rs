@@ -12,7 +12,8 @@ use crate::limits::{
     ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCED_PATH_BYTES_MAX, ANNOUNCEMENTS_PER_PEER_MAX,
     ROUTE_CHANGE_PATH_BYTES, ROUTE_CHANGES_BURST, ROUTE_CHANGES_PER_S,
 };
-use crate::route::{Route, RouteId};
+use crate::route::{Route, RouteId, Trust};
+use crate::secret::Kind;
 use crate::wire::{
     Announce, AnnounceInit, AnnounceOk, AnnounceRequest, BidiType, Cost, DecodeError, Hops, Path,
     SessionCode, Version, encode_varint,
@@ -272,13 +273,7 @@ impl Session {
         if hops.contains(self.policy.hop) {
             return None;
         }
-        // A publisher without a name gets one, so that its broadcasts can be told apart.
-        if hops.is_empty() {
-            hops.push(0).ok()?;
-        }
-        if hops.first() == Some(0) {
-            hops.insert_front(self.stamp).ok()?;
-        }
+        let origin = self.origin(&mut hops)?;
         let path = source.prefix.join(suffix).ok()?;
         if self.is_too_long(source, suffix) || !self.permits(&path) {
             return None;
@@ -292,11 +287,37 @@ impl Session {
             id,
             path,
             hops,
+            origin,
+            trust: self.trust,
             cost,
             via: self.identity,
             session: self.me,
             version: self.version,
+            is_silent: false,
         })
+    }
+
+    /// What a broadcast that came over this chain is known by. Whoever claims to be somebody else, or to
+    /// pass on what somebody else publishes, gets a first hop of our own for it, unless it is a relay: what
+    /// is said of one publisher by some stranger is never taken for what it says itself.
+    fn origin(&self, hops: &mut Hops) -> Option<u64> {
+        // A publisher without a name gets one, so that its broadcasts can be told apart.
+        if hops.is_empty() {
+            hops.push(0).ok()?;
+        }
+        let first = hops.first().filter(|first| *first != 0);
+        let Some(first) = first else {
+            hops.insert_front(self.stamp).ok()?;
+            return Some(self.stamp);
+        };
+        let Trust::Stranger { at } = self.trust else { return Some(first) };
+        let is_named = self.version < Version::Lite05 || self.identity == first;
+        if hops.len() == 1 && is_named {
+            return Some(self.policy.secret.of_hop(Kind::Own, at, first));
+        }
+        let ours = self.policy.secret.of_hop(Kind::PassedOn, at, first);
+        hops.replace_first(ours).ok()?;
+        Some(ours)
     }
 
     pub(super) fn source_ended<S: Streams>(

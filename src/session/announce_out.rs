@@ -341,7 +341,7 @@ impl Session {
     /// origin can be seen in is enough; with the same one it would be taken for another way to the
     /// same broadcast (spec §4.4).
     fn is_replaced(&self, told: &Shown, shown: &Shown) -> bool {
-        let is_same_origin = told.route.origin() == shown.route.origin();
+        let is_same_origin = told.route.origin == shown.route.origin;
         told.instance != shown.instance && (is_same_origin || self.version < Version::Lite05)
     }
 
@@ -392,7 +392,7 @@ mod tests {
     use super::*;
     use crate::limits::ROUTE_CHANGE_HOLD;
     use crate::route::tests::{path, route};
-    use crate::route::{Gone, RouteId};
+    use crate::route::{Gone, RouteId, Takeover};
     use crate::wire::{BidiType, Preferences, Subscribe};
 
     const ROUTES: u64 = 2000;
@@ -401,7 +401,7 @@ mod tests {
     const VISITS: usize = 100;
 
     fn directory() -> Directory {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(Takeover::Allowed);
         for id in 0..ROUTES {
             let at = format!("somewhere/in/a/tree/of/broadcasts/{id}");
             directory.insert(route(id, &at, &[1000], 0), Instant::now());
@@ -438,7 +438,7 @@ mod tests {
             let mut listener = Listener {
                 play,
                 version,
-                directory: Directory::default(),
+                directory: Directory::new(Takeover::Allowed),
                 read: 0,
                 live: BTreeSet::new(),
                 ids: BTreeMap::new(),

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
 use super::{Context, Effect, Names, Policy, RouteIds, Session};
-use crate::route::SessionRef;
+use crate::route::{SessionRef, Trust};
+use crate::secret::Secret;
 use crate::wire::{Path, Protocol, SessionCode, StreamCode, UniType, Version};
 
 #[derive(Default)]
@@ -111,13 +112,9 @@ impl Play {
     pub fn speaking(version: Version) -> Play {
         let now = Instant::now();
         let me = SessionRef { shard: 0, slot: 0, generation: 0 };
-        let policy = Arc::new(Policy {
-            hop: 7,
-            public: vec![Path::root()],
-            origins: crate::origin::Origins::All,
-        });
+        let policy = Arc::new(Policy::open(7, Secret::new(&[4; 32])));
         let protocol = Protocol::Version(version);
-        let names = Names { identity: 1, stamp: 2 };
+        let names = Names { trust: Trust::Relay, identity: 1, stamp: 2 };
         let session = Session::new(protocol, Path::root(), me, policy, now, names);
         let mut play = Play { session, link: Link::default(), now };
         play.with(|session, cx| session.start(cx));

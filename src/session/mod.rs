@@ -26,17 +26,20 @@ pub use announce_out::Round;
 pub use serve::Service;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::bucket::Bucket;
 use crate::limits::{ANNOUNCE_READ_BYTES, REQUEST_NAME_BYTES_MAX, ROOT_BYTES_MAX, SETUP_TIMEOUT};
 use crate::origin::Origins;
-use crate::route::{Route, RouteId, SessionRef};
+use crate::route::{Route, RouteId, SessionRef, Takeover, Trust};
+use crate::secret::Secret;
 use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
 use crate::wire::{
@@ -177,9 +180,34 @@ pub struct Policy {
     pub public: Vec<Path>,
     /// The pages of browsers that may use the relay.
     pub origins: Origins,
+    /// Where the other relays of the cluster are.
+    pub relays: Vec<IpNet>,
+    pub takeover: Takeover,
+    pub secret: Secret,
 }
 
 impl Policy {
+    /// Everything is open to everybody, and nobody is a relay.
+    pub fn open(hop: u64, secret: Secret) -> Policy {
+        Policy {
+            hop,
+            public: vec![Path::root()],
+            origins: Origins::All,
+            relays: Vec::new(),
+            takeover: Takeover::Refused,
+            secret,
+        }
+    }
+
+    /// How far a peer at an address is believed.
+    pub fn trust(&self, ip: IpAddr) -> Trust {
+        let ip = ip.to_canonical();
+        match self.relays.iter().any(|network| network.contains(&ip)) {
+            true => Trust::Relay,
+            false => Trust::Stranger { at: self.secret.of_address(ip) },
+        }
+    }
+
     /// The prefixes that a session at `root` may use; none if it is refused.
     pub fn scope(&self, root: &Path) -> Vec<Path> {
         let mut scope = Vec::new();
@@ -195,9 +223,10 @@ impl Policy {
     }
 }
 
-/// Random numbers of one session, not zero.
+/// Who the peer of a session is to us. The numbers are random and not zero.
 #[derive(Clone, Copy, Debug)]
 pub struct Names {
+    pub trust: Trust,
     /// Who the peer is as long as it does not say; never on the wire.
     pub identity: u64,
     /// First hop given to broadcasts whose publisher has no name.
@@ -265,6 +294,7 @@ pub struct Session {
     /// Those whose announcements are to be asked for as soon as there is credit for a stream.
     unasked: Vec<Path>,
     role: Role,
+    trust: Trust,
     /// In hop chains and for split horizon: what the peer declared, or a number private to us.
     identity: u64,
     /// First hop given to broadcasts whose publisher has no name.
@@ -353,7 +383,7 @@ impl Session {
             Protocol::Legacy => Version::Lite02,
         };
         let has_setup = protocol == Protocol::Legacy || version >= Version::Lite05;
-        let Names { identity, stamp } = names;
+        let Names { trust, identity, stamp } = names;
         Session {
             version,
             me,
@@ -362,6 +392,7 @@ impl Session {
             scope: Vec::new(),
             unasked: Vec::new(),
             role: Role::Both,
+            trust,
             identity,
             stamp,
             price: 1,
@@ -779,7 +810,11 @@ impl Session {
             return self.fail(SessionCode::UNAUTHORIZED, "nothing is public at this path", cx);
         }
         self.role = setup.role;
-        self.price = setup.cost.unwrap_or(1);
+        self.price = match self.trust {
+            Trust::Relay => setup.cost.unwrap_or(1),
+            // Nobody has himself preferred.
+            Trust::Stranger { .. } => setup.cost.unwrap_or(1).max(1),
+        };
         if setup.hop != 0 {
             self.identity = setup.hop;
         }

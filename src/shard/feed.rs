@@ -64,9 +64,12 @@ impl Shard {
         let peer = self.peers[conn].as_mut()?;
         let identity = peer.session.identity();
         let route = self.directory.resolve(&broadcast, identity)?.clone();
-        let origin = route.origin();
-        let avoid = self.directory.any_passes(&broadcast, origin, identity).then_some(identity);
+        let origin = route.origin;
+        let avoid = self.directory.passes(&broadcast, origin, identity).then_some(identity);
         let track = Arc::new(TrackKey { broadcast, name, origin, avoid });
+        if avoid.is_some() && !self.tracks.may_copy(&track) {
+            return None;
+        }
         let slot = self.tracks.get_or_make(&track, &route, &self.directory, purpose);
         peer.attached.insert(key, self.tracks.name(slot));
         Some(slot)

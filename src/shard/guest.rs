@@ -269,7 +269,7 @@ impl Shard {
             line.send(Fetched::Failed(StreamCode::UNROUTABLE));
             return;
         };
-        let key = Arc::new(TrackKey { broadcast, name, origin: route.origin(), avoid: None });
+        let key = Arc::new(TrackKey { broadcast, name, origin: route.origin, avoid: None });
         let slot = self.tracks.get_or_make(&key, &route, &self.directory, Purpose::Other);
         let name = self.tracks.name(slot);
         self.guests.here.insert(guest, Guest { line, track: name });

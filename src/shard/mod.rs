@@ -5,6 +5,7 @@
 //! test can run many shards in one thread on a virtual clock.
 
 mod cache;
+mod claims;
 mod feed;
 mod fetch;
 pub mod guest;
@@ -44,6 +45,7 @@ use crate::track::group::{GroupEnd, Piece};
 use crate::track::serve::PullCommand;
 use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wire::{Path, Protocol, SessionCode, StreamCode};
+use claims::Doubt;
 use guest::Guests;
 use listeners::Listeners;
 use mailbox::{Flush, Post};
@@ -129,6 +131,7 @@ struct Peer {
     routes: FxHashMap<RouteId, Path>,
     /// Groups of its tracks that a busy home is spared.
     skips: FxHashMap<PullRef, Skips>,
+    doubt: Option<Doubt>,
 }
 
 /// What a shard that ends has still to say.
@@ -159,6 +162,8 @@ pub struct Shard {
     /// when they may be told so again.
     announced: u64,
     announce_at: Instant,
+    /// When to look again at whose path is claimed by others, by connection slot and generation.
+    doubts: BTreeSet<(Instant, usize, u32)>,
     /// Routes of sessions that are lost, and are still to be ended.
     lost_routes: VecDeque<(RouteId, Path)>,
     /// By neighbour, what it has not been told of the routes of this shard's sessions.
@@ -192,6 +197,7 @@ impl Shard {
     pub fn new(setting: Setting, post: Post<ToShard>) -> Shard {
         let tracks = Tracks::new(&setting);
         let Setting { shard, shards, quic, policy, seed, started, .. } = setting;
+        let takeover = policy.takeover;
         Shard {
             me: shard,
             shards,
@@ -199,12 +205,13 @@ impl Shard {
             policy,
             endpoint: Endpoint::new(&quic, (shard, shards), seed, started),
             peers: Vec::new(),
-            directory: Directory::default(),
+            directory: Directory::new(takeover),
             changed_paths: BTreeSet::new(),
             moving: None,
             listeners: Listeners::default(),
             announced: 0,
             announce_at: started,
+            doubts: BTreeSet::new(),
             lost_routes: VecDeque::new(),
             untold: (0..shards).map(|_| Untold::default()).collect(),
             tracks,
@@ -263,7 +270,8 @@ impl Shard {
         let release = self.directory.journal().next_release();
         let announce = self.has_news().then_some(self.announce_at);
         let (endpoint, tracks) = (self.endpoint.next_timer(), self.tracks.next_timer());
-        let timers = [retry, endpoint, tracks, release, announce];
+        let doubt = self.doubts.first().map(|(at, ..)| *at);
+        let timers = [retry, endpoint, tracks, release, announce, doubt];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
@@ -440,6 +448,7 @@ impl Shard {
             self.with_session(now, slot, |session, cx| session.timeout(cx));
             self.settle(now);
         }
+        self.settle_doubts(now);
         for track in self.tracks.take_due(now) {
             if let Some(slot) = self.tracks.slot(track) {
                 self.look_at(now, slot);
@@ -566,7 +575,8 @@ impl Shard {
                 "negotiated"
             );
         }
-        let names = Names { identity: self.random.hop(), stamp: self.random.hop() };
+        let trust = self.policy.trust(conn.remote().ip());
+        let names = Names { trust, identity: self.random.hop(), stamp: self.random.hop() };
         let session = Session::new(protocol, root, me, self.policy.clone(), now, names);
         self.counters.sessions_total += 1;
         debug_assert!(self.peers[slot].is_none(), "a connection has one session");
@@ -575,6 +585,7 @@ impl Shard {
             attached: FxHashMap::default(),
             routes: FxHashMap::default(),
             skips: FxHashMap::default(),
+            doubt: None,
         }));
         self.with_session(now, slot, |session, cx| session.start(cx));
     }
@@ -683,6 +694,7 @@ impl Shard {
                 }
             }
             Effect::RouteUp(route) => {
+                self.believe(now, slot);
                 if let Some(peer) = &mut self.peers[slot] {
                     peer.routes.insert(route.id, route.path.clone());
                 }
@@ -690,6 +702,7 @@ impl Shard {
                 self.route_changed(now, RouteNews::Up(route));
             }
             Effect::RouteDown { path, id } => {
+                self.believe(now, slot);
                 if let Some(peer) = &mut self.peers[slot] {
                     peer.routes.remove(&id);
                 }
@@ -697,6 +710,7 @@ impl Shard {
                 self.route_changed(now, RouteNews::Down { path, id, gone: Gone::Withdrawn });
             }
             Effect::Leaving => {
+                self.believe(now, slot);
                 tracing::debug!(shard = self.me, conn = slot, "going away");
                 self.peer_leaves(now, slot);
             }
@@ -783,7 +797,8 @@ impl Shard {
         match news {
             RouteNews::Up(route) => {
                 self.changed_paths.insert(route.path.clone());
-                self.directory.insert(route, now);
+                self.directory.insert(route.clone(), now);
+                self.note_claim(now, &route);
             }
             RouteNews::Down { path, id, gone } => {
                 self.directory.remove(&path, id, gone, now);

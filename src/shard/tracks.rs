@@ -19,7 +19,7 @@ use super::message::TrackKey;
 use super::placement::home_of;
 use super::readers::Readers;
 use super::{Held, Setting};
-use crate::limits::TRACK_LINGER;
+use crate::limits::{COPIES_PER_TRACK_MAX, TRACK_LINGER};
 use crate::route::{Directory, Route};
 use crate::session::streams::StreamId;
 use crate::track::content::{Content, Told};
@@ -303,6 +303,17 @@ impl Tracks {
         });
         self.by_key.insert(key.clone(), slot);
         slot
+    }
+
+    /// Whether there may be a copy of this track for one peer.
+    pub fn may_copy(&self, key: &Arc<TrackKey>) -> bool {
+        let first = TrackKey { avoid: Some(0), ..(**key).clone() };
+        let of_track = self.by_key.range(Arc::new(first)..).take_while(|(other, _)| {
+            let TrackKey { broadcast, name, origin, .. } = &***other;
+            (broadcast, name, origin) == (&key.broadcast, &key.name, &key.origin)
+        });
+        self.by_key.contains_key(key)
+            || of_track.take(COPIES_PER_TRACK_MAX).count() < COPIES_PER_TRACK_MAX
     }
 
     /// The copies that new readers are attached to, of broadcasts that this path covers: in order, from

@@ -746,7 +746,7 @@ fn grace(content: &Content) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::RouteId;
+    use crate::route::{RouteId, Trust};
     use crate::track::group::{FrameMark, GroupEnd, Marks, Opening};
     use crate::wire::{Cost, Hops, TrackInfo};
     use bytes::Bytes;
@@ -794,10 +794,13 @@ mod tests {
                     id: RouteId(n as u64),
                     path: Path::parse("live").unwrap(),
                     hops: Hops::from_slice(&[7]).unwrap(),
+                    origin: 7,
+                    trust: Trust::Relay,
                     cost: Cost::ZERO,
                     via: n as u64,
                     session: SessionRef { shard: 1, slot: n as u32, generation: 3 },
                     version: *version,
+                    is_silent: false,
                 })
             };
             Play {

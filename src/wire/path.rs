@@ -215,6 +215,12 @@ impl Hops {
         self.insert(0, hop)
     }
 
+    /// Has another original publisher. Fails when that is in the chain already.
+    pub fn replace_first(&mut self, hop: u64) -> Result<(), Fault> {
+        self.0.remove(0);
+        self.insert_front(hop)
+    }
+
     fn insert(&mut self, index: usize, hop: u64) -> Result<(), Fault> {
         if self.0.len() >= HOPS_MAX {
             return Err(Fault::HopsTooMany);

@@ -52,6 +52,8 @@ pub struct Spec {
     /// As a publisher: does as the released players do. Every subscription is a run of its own, with
     /// numbers from 0, which is given as it comes: neither bounds nor updates are heeded.
     pub is_player: bool,
+    /// In the house of this peer, at the same address.
+    pub house: Option<usize>,
 }
 
 impl Spec {
@@ -70,6 +72,7 @@ impl Spec {
             is_hasty: false,
             is_rude: false,
             is_player: false,
+            house: None,
         }
     }
 
@@ -518,7 +521,12 @@ impl Peer {
                 if spec.web.is_some() { ", web" } else { "" }
             ),
             version: spec.version,
-            address: ([10, 1, (index >> 8) as u8, index as u8], 5000).into(),
+            address: match spec.house {
+                None => ([10, 1, (index >> 8) as u8, index as u8], 5000).into(),
+                Some(house) => {
+                    ([10, 1, (house >> 8) as u8, house as u8], 5000 + index as u16).into()
+                }
+            },
             spec,
             state: State::Connecting,
             endpoint,

@@ -20,6 +20,8 @@ use shardcast::limits::{
     MISSING_GRACE_MAX, TAIL_WAIT_MAX,
 };
 use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, CongestionControl, Keys};
+use shardcast::route::Takeover;
+use shardcast::secret::Secret;
 use shardcast::session::Policy;
 use shardcast::shard::guest::{GuestId, Line, Parcels, Unread};
 use shardcast::shard::mailbox::{Outside, Parked, mesh};
@@ -79,6 +81,9 @@ pub struct Stage {
     pub linger: Duration,
     pub cache: CacheBounds,
     pub congestion_control: CongestionControl,
+    /// Every peer is believed as a relay is.
+    pub trusts_all: bool,
+    pub takeover: Takeover,
 }
 
 impl Stage {
@@ -94,6 +99,8 @@ impl Stage {
             linger: LINGER_DEFAULT,
             cache,
             congestion_control: CongestionControl::default(),
+            trusts_all: true,
+            takeover: Takeover::Allowed,
         }
     }
 
@@ -310,11 +317,11 @@ impl World {
         let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
         let quic = QuicConfig::new(server_tls(), keys, stage.congestion_control)
             .expect("a suitable TLS configuration");
-        let policy = Arc::new(Policy {
-            hop: HOP,
-            public: vec![Path::root()],
-            origins: shardcast::origin::Origins::All,
-        });
+        let everywhere = ["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("a network"));
+        let relays = if stage.trusts_all { everywhere.to_vec() } else { Vec::new() };
+        let takeover = stage.takeover;
+        let policy = Policy { relays, takeover, ..Policy::open(HOP, Secret::new(&[4; 32])) };
+        let policy = Arc::new(policy);
         let mut network = Network::new(random.next(), stage.shards);
         network.strays = stage.strays;
         let posts = mesh::<ToShard>(stage.shards, stage.lanes);
@@ -1206,7 +1213,9 @@ impl World {
         let origin = self.peers[first].origin(&source.path);
         let is_same = |(at, other): &(usize, &Source)| {
             let is_named = origin.is_some() && self.peers[*at].origin(&other.path) == origin;
-            *at == first || other.film == source.film || is_named
+            let is_believed = self.stage.trusts_all
+                || self.peers[*at].address.ip() == self.peers[first].address.ip();
+            *at == first || is_believed && (other.film == source.film || is_named)
         };
         sources.iter().all(is_same)
     }
