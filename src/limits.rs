@@ -167,6 +167,11 @@ pub const ANNOUNCED_PATH_BYTES_MAX: usize = 1024;
 pub const ANNOUNCEMENTS_PER_PEER_MAX: usize = 10_000;
 pub const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 4 << 20;
 
+/// Routes that there are of all peers, on every shard, which take some 400 bytes each there; and of all peers
+/// that are at one address and are not relays of the cluster. What is announced beyond that leads nowhere.
+pub const ROUTES_MAX: usize = 1 << 19;
+pub const ROUTES_PER_ADDRESS_MAX: usize = ROUTES_MAX / 8;
+
 /// Changes of routes that are taken from one peer: what it may have live, twice, at any time, and so
 /// many in a second. Beyond that its announcements are not read. A long path counts as one more change
 /// for each so many bytes. A relay whose link fails has as many at once, a publisher of 2,000 broadcasts
@@ -219,10 +224,11 @@ pub const LOST_ROUTES_PER_TURN: usize = 256;
 pub const COPIES_PER_TRACK_MAX: usize = 8;
 
 /// How long a session may say nothing, once it has been asked for a sign of life because another one claims
-/// its path that may be the same publisher: three round trips within these bounds. The shortest is also from
-/// one look at whether it is back to the next.
+/// its path that may be the same publisher: three round trips within these bounds. And from one look at
+/// whether it has said something to the next.
 pub const CLAIM_GRACE_MIN: Duration = Duration::from_millis(300);
 pub const CLAIM_GRACE_MAX: Duration = Duration::from_secs(2);
+pub const CLAIM_LOOK: Duration = Duration::from_millis(20);
 
 /// How long two routes of one origin must have stood beside each other before the end of one of them
 /// is nothing to tell listeners of: by then every shard knows both. Where one shard has heard of the

@@ -7,12 +7,12 @@ mod delayed;
 mod journal;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::limits::ROUTES_BESIDE_MIN;
+use crate::limits::{ROUTES_BESIDE_MIN, ROUTES_MAX, ROUTES_PER_ADDRESS_MAX};
 use crate::wire::{Cost, Hops, Path, Version};
 pub use delayed::Delayed;
 pub use journal::Journal;
@@ -131,6 +131,10 @@ pub enum Gone {
 pub struct Directory {
     /// The routes of each announced path, best first.
     paths: BTreeMap<Path, Vec<Entry>>,
+    /// How many there are.
+    len: usize,
+    /// The same of those of strangers, by address.
+    of_strangers: BTreeMap<u64, usize>,
     /// Those of them that leave.
     leaving: BTreeSet<RouteId>,
     /// Instances that there have been.
@@ -186,7 +190,18 @@ impl Directory {
             Some(entry) => (entry.instance, entry.founder),
             None => (next_instance(&mut self.instances), route.id),
         };
-        entries.retain(|entry| entry.route.id != route.id);
+        let known = entries.iter().position(|entry| entry.route.id == route.id);
+        match known {
+            Some(at) => {
+                entries.remove(at);
+            }
+            None => {
+                self.len += 1;
+                if let Trust::Stranger { at } = route.trust {
+                    *self.of_strangers.entry(at).or_default() += 1;
+                }
+            }
+        }
         entries.push(Entry { route, instance, founder, since, is_stale: false });
         order(entries, self.takeover);
     }
@@ -204,6 +219,15 @@ impl Directory {
         let Some(entries) = self.paths.get_mut(path) else { return false };
         let Some(at) = entries.iter().position(|entry| entry.route.id == id) else { return false };
         let ended = entries.remove(at);
+        self.len -= 1;
+        if let Trust::Stranger { at } = ended.route.trust
+            && let btree_map::Entry::Occupied(mut count) = self.of_strangers.entry(at)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         let is_way = |entry: &Entry| entry.instance == ended.instance && !entry.is_stale;
         let peer = ended.route.announcer();
         let is_elsewhere = |entry: &Entry| is_way(entry) && entry.route.announcer() == peer;
@@ -323,7 +347,16 @@ impl Directory {
     }
 
     pub fn len(&self) -> usize {
-        self.paths.values().map(Vec::len).sum()
+        self.len
+    }
+
+    /// Whether one more route may be announced by a peer that is so far believed.
+    pub fn has_room(&self, trust: Trust) -> bool {
+        let of_address = match trust {
+            Trust::Relay => 0,
+            Trust::Stranger { at } => self.of_strangers.get(&at).copied().unwrap_or(0),
+        };
+        self.len < ROUTES_MAX && of_address < ROUTES_PER_ADDRESS_MAX
     }
 
     pub fn is_empty(&self) -> bool {
@@ -462,6 +495,32 @@ pub(crate) mod tests {
             order(&[by(1, 100, Some(30), Cost::MAX), by(2, 200, Some(20), cost(9))]),
             [2, 1]
         );
+    }
+
+    #[test]
+    fn routes_are_counted_by_address() {
+        let mut directory = Directory::default();
+        let now = Instant::now();
+        let by = |id: u64, trust| Arc::new(Route { trust, ..(*route(id, "a", &[id], 0)).clone() });
+        let (here, there) = (Trust::Stranger { at: 1 }, Trust::Stranger { at: 2 });
+        let most = ROUTES_PER_ADDRESS_MAX as u64;
+        for id in 0..most {
+            assert!(directory.has_room(here));
+            let at = path(&id.to_string());
+            directory.insert(Arc::new(Route { path: at, ..(*by(id, here)).clone() }), now);
+        }
+        assert!(!directory.has_room(here) && directory.has_room(there));
+        assert!(directory.has_room(Trust::Relay));
+        // A change is none more.
+        directory.insert(Arc::new(Route { path: path("0"), ..(*by(0, here)).clone() }), now);
+        assert_eq!(directory.len() as u64, most);
+        directory.remove(&path("0"), RouteId(0), Gone::Lost, now);
+        assert!(directory.has_room(here));
+        for id in 1..most {
+            directory.remove(&path(&id.to_string()), RouteId(id), Gone::Lost, now);
+        }
+        assert!(directory.is_empty() && directory.of_strangers.is_empty());
+        assert_eq!(directory.len(), 0);
     }
 
     #[test]

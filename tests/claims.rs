@@ -200,6 +200,37 @@ fn who_is_back_from_the_same_address_goes_on_once_its_dead_session_is_found_out(
     }
 }
 
+/// Who comes while it is not clear yet is given what turns out to be live.
+#[test]
+fn who_comes_while_a_path_is_claimed_waits_for_what_comes_of_it() {
+    for is_dead in [false, true] {
+        everywhere(|mut s, publisher| {
+            let spec = Spec::new(publisher, s.shards - 1).hop(STRANGER);
+            let next = s.w.join(Spec { house: Some(s.cam.peer), ..spec });
+            let viewers = [0, s.shards - 1].map(|shard| s.w.viewer(Lite06, shard));
+            if is_dead {
+                s.w.kill(s.cam.peer);
+                s.w.run(ms(100));
+            }
+            s.w.peers[next].announce(PATH, &[], Cost::ZERO);
+            let track = s.track.clone();
+            let next = s.w.track(next, PATH, &track);
+            // The news is everywhere, and the answer not there.
+            s.w.run(ms(14));
+            let wanted = Preferences { max_age_ms: 0, ..live() };
+            let subs = viewers.map(|viewer| s.w.subscribe(viewer, PATH, &track, wanted));
+            s.w.run(CLAIM_GRACE_MIN + ms(100));
+            s.groups(if is_dead { next } else { s.cam }, 3..6);
+            s.w.run(SOON);
+            for sub in subs {
+                let got = s.w.got(sub);
+                assert!(got.ends_with(&[3, 4, 5]), "{publisher}, dead: {is_dead}: {got:?}");
+            }
+            s.w.end();
+        });
+    }
+}
+
 /// One that was only cut off for a while has its path again, and whoever came between has not.
 #[test]
 fn who_was_silent_for_a_while_has_its_path_again() {

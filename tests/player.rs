@@ -203,7 +203,7 @@ async fn a_viewer_comes_back_to_a_deserted_show() {
 
 /// Two publish under one name: the newest is seen, and when it has gone, the older one again.
 async fn a_name_is_taken_over(crashes: bool) {
-    let relay = Relay::start(SHARDS).await;
+    let relay = Relay::of_the_newest(SHARDS).await;
     let older = publishes(&relay, HALF).await;
     let viewer = watches(&relay, &older).await;
     tokio::time::sleep(RUN).await;

@@ -1,5 +1,6 @@
 //! Learning what the peer publishes (spec §4.3).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,7 +31,7 @@ pub(super) struct AnnounceSource {
     /// The responder's hop, where ANNOUNCE_OK has named it.
     responder: Option<u64>,
     /// What the peer has live on this stream, by suffix; with its route, unless that was dropped.
-    live: FxHashMap<Path, Option<(RouteId, Path)>>,
+    live: BTreeMap<Path, Option<(RouteId, Path)>>,
     /// The suffix of each live announcement id (lite-06).
     ids: FxHashMap<u64, Path>,
     next_id: u64,

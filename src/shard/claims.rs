@@ -1,36 +1,100 @@
-//! Paths that a session of this shard announces, and somebody else claims who may be the same publisher: it
-//! is back, and the old session is dead and nobody has noticed. The old one is asked for a sign of life. If
-//! none comes, its routes are the last choice until it says something again or is lost.
+//! Paths that a session announces, and somebody else claims who may be the same publisher: it is back, and
+//! the old session is dead and nobody has noticed. The old one is asked for a sign of life by its shard. If
+//! none comes, its routes are the last choice until it says something again or is lost. What is asked of
+//! such a path meanwhile waits, on every shard, for a round trip or so.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
+use super::message::ToShard;
 use super::{Peer, Shard};
-use crate::limits::{CLAIM_GRACE_MAX, CLAIM_GRACE_MIN};
-use crate::route::{Route, Takeover};
+use crate::limits::{CLAIM_GRACE_MAX, CLAIM_GRACE_MIN, CLAIM_LOOK};
+use crate::route::{Route, SessionRef, Takeover};
+use crate::session::Effect;
 use crate::session::streams::Streams;
+use crate::wire::Path;
 
 /// A session that has been asked for a sign of life.
 pub(super) struct Doubt {
     since: Instant,
+    until: Instant,
     /// None has come in time.
     is_silent: bool,
 }
 
+/// What waits here for what becomes of claims.
+#[derive(Default)]
+pub(super) struct Claims {
+    /// Claimed paths, with the sessions that have them.
+    held: BTreeMap<Path, SessionRef>,
+    /// The same in order of time: when no more is to be expected.
+    until: VecDeque<(Instant, Path)>,
+    /// Requests for what is below them, by connection slot and generation; and those that wait no more.
+    waiting: VecDeque<(usize, u32, Effect)>,
+    ready: VecDeque<(usize, u32, Effect)>,
+    /// When to look at a session here again, by connection slot and generation.
+    looks: BTreeSet<(Instant, usize, u32)>,
+}
+
+impl Claims {
+    pub fn next(&self) -> Option<Instant> {
+        let until = self.until.front().map(|(at, _)| *at);
+        until.into_iter().chain(self.looks.first().map(|(at, ..)| *at)).min()
+    }
+
+    /// What has waited long enough.
+    pub fn take_ready(&mut self) -> Option<(usize, u32, Effect)> {
+        self.ready.pop_front()
+    }
+
+    fn doubts(&self, route: &Route) -> bool {
+        self.held.get(&route.path) == Some(&route.session)
+    }
+}
+
 impl Shard {
-    /// Somebody claims a path.
+    /// Somebody claims a path that has been announced before.
     pub(super) fn note_claim(&mut self, now: Instant, claim: &Route) {
         // Where the first one keeps the path, the others do not matter.
         let most = if self.policy.takeover == Takeover::Refused { 1 } else { usize::MAX };
         let held = self.directory.at(&claim.path).take(most).map(|entry| &entry.route);
-        let is_here = |held: &&Arc<Route>| usize::from(held.session.shard) == self.me;
-        let doubted = held.filter(is_here).filter(|held| claim.may_return(held));
+        let doubted = held.filter(|held| claim.may_return(held) && !held.is_silent);
         for session in doubted.map(|held| held.session).collect::<Vec<_>>() {
+            if self.policy.takeover == Takeover::Refused {
+                self.claims.held.insert(claim.path.clone(), session);
+                self.claims.until.push_back((now + 2 * CLAIM_GRACE_MAX, claim.path.clone()));
+            }
             let slot = session.slot as usize;
-            if self.generation(slot) == Some(session.generation) {
+            let is_here = usize::from(session.shard) == self.me;
+            if is_here && self.generation(slot) == Some(session.generation) {
                 self.doubt(now, slot);
             }
         }
+    }
+
+    /// Keeps a request until it is clear whose the path is; gives it back if that is clear.
+    pub(super) fn wait_for_claims(
+        &mut self,
+        slot: usize,
+        generation: u32,
+        effect: Effect,
+    ) -> Option<Effect> {
+        if self.claims.held.is_empty() {
+            return Some(effect);
+        }
+        let (Effect::InfoWanted { broadcast, .. }
+        | Effect::Subscribed { broadcast, .. }
+        | Effect::FetchWanted { broadcast, .. }) = &effect
+        else {
+            return Some(effect);
+        };
+        let identity = self.peers[slot].as_ref().map(|peer| peer.session.identity());
+        let route = identity.and_then(|identity| self.directory.resolve(broadcast, identity));
+        if !route.is_some_and(|route| self.claims.doubts(route)) {
+            return Some(effect);
+        }
+        self.claims.waiting.push_back((slot, generation, effect));
+        None
     }
 
     fn doubt(&mut self, now: Instant, slot: usize) {
@@ -40,48 +104,72 @@ impl Shard {
         if peer.doubt.is_some() {
             return;
         }
-        peer.doubt = Some(Doubt { since: now, is_silent: false });
         let grace = (3 * conn.rtt()).clamp(CLAIM_GRACE_MIN, CLAIM_GRACE_MAX);
-        self.doubts.insert((now + grace, slot, conn.generation()));
+        peer.doubt = Some(Doubt { since: now, until: now + grace, is_silent: false });
+        self.claims.looks.insert((now + CLAIM_LOOK, slot, conn.generation()));
         conn.ping();
         self.endpoint.note_dirty(slot);
     }
 
-    /// Looks at those that have had their time.
-    pub(super) fn settle_doubts(&mut self, now: Instant) {
-        while let Some(&(at, slot, generation)) = self.doubts.first()
+    /// Looks at doubted sessions.
+    pub(super) fn look_at_claims(&mut self, now: Instant) {
+        while let Some(&(at, slot, generation)) = self.claims.looks.first()
             && at <= now
         {
-            self.doubts.pop_first();
-            if self.generation(slot) != Some(generation) {
-                continue;
+            self.claims.looks.pop_first();
+            if self.generation(slot) == Some(generation) {
+                self.look_at_doubted(now, slot, generation);
             }
-            let heard_at = self.endpoint.conn(slot).map(|conn| conn.heard_at());
-            let Some(Peer { doubt: Some(doubt), .. }) = self.peers[slot].as_deref_mut() else {
-                continue;
-            };
-            if heard_at > Some(doubt.since) {
-                self.believe(now, slot);
-                continue;
-            }
-            if !doubt.is_silent {
-                tracing::debug!(
-                    shard = self.me,
-                    conn = slot,
-                    "is silent, and its paths are claimed"
-                );
-                doubt.is_silent = true;
-                self.change_routes(now, slot, |route| Route { is_silent: true, ..route });
-            }
-            self.doubts.insert((now + CLAIM_GRACE_MIN, slot, generation));
+        }
+        while let Some((until, path)) = self.claims.until.front()
+            && *until <= now
+        {
+            self.claims.held.remove(path);
+            self.claims.until.pop_front();
+            self.claims.ready.append(&mut self.claims.waiting);
+        }
+        self.settle(now);
+    }
+
+    fn look_at_doubted(&mut self, now: Instant, slot: usize, generation: u32) {
+        let heard_at = self.endpoint.conn(slot).map(|conn| conn.heard_at());
+        let Some(Peer { doubt: Some(doubt), .. }) = self.peers[slot].as_deref_mut() else { return };
+        if heard_at > Some(doubt.since) {
+            return self.believe(now, slot);
+        }
+        if !doubt.is_silent && doubt.until <= now {
+            tracing::debug!(shard = self.me, conn = slot, "is silent, and its paths are claimed");
+            doubt.is_silent = true;
+            self.change_routes(now, slot, |route| Route { is_silent: true, ..route });
+            self.tell_of_doubted(slot, generation);
+        }
+        self.claims.looks.insert((now + CLAIM_LOOK, slot, generation));
+    }
+
+    /// A session lives that was doubted: it has what it had before.
+    pub(super) fn believe(&mut self, now: Instant, slot: usize) {
+        let Some(doubt) = self.peers[slot].as_mut().and_then(|peer| peer.doubt.take()) else {
+            return;
+        };
+        if doubt.is_silent {
+            self.change_routes(now, slot, |route| Route { is_silent: false, ..route });
+        } else if let Some(generation) = self.generation(slot) {
+            self.tell_of_doubted(slot, generation);
         }
     }
 
-    /// A session that was doubted lives: it has what it had before.
-    pub(super) fn believe(&mut self, now: Instant, slot: usize) {
-        let doubt = self.peers[slot].as_mut().and_then(|peer| peer.doubt.take());
-        if doubt.is_some_and(|doubt| doubt.is_silent) {
-            self.change_routes(now, slot, |route| Route { is_silent: false, ..route });
+    /// It is clear what a session is: every shard goes on with what waits for that. News of routes is told
+    /// before.
+    pub(super) fn tell_of_doubted(&mut self, slot: usize, generation: u32) {
+        let session = SessionRef { shard: self.me as u16, slot: slot as u32, generation };
+        for shard in (0..self.shards).filter(|shard| *shard != self.me) {
+            self.post.send(shard, ToShard::Settled { session });
         }
+        self.doubt_is_settled(session);
+    }
+
+    pub(super) fn doubt_is_settled(&mut self, session: SessionRef) {
+        self.claims.held.retain(|_, held| *held != session);
+        self.claims.ready.append(&mut self.claims.waiting);
     }
 }

@@ -51,6 +51,8 @@ pub enum ToShard {
     Datagram(Received),
     /// To every shard.
     Route(RouteNews),
+    /// To every shard: a session is not doubted any more, whose path is claimed by others.
+    Settled { session: SessionRef },
     /// Mirror → home: what the readers there need. `route` is the one that they resolved, for a
     /// home that has not heard of it yet.
     Need { key: Arc<TrackKey>, route: Arc<Route>, mirror: TrackRef, need: Box<Need> },

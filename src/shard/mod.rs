@@ -29,8 +29,8 @@ use crate::limits::{
     ANNOUNCE_INTERVAL, ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN, LAST_WORDS_GRACE,
     LAST_WORDS_MAX, LOGGED_REASON_BYTES_MAX, LOST_ROUTES_PER_TURN, MAIL_PER_TURN,
     OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER,
-    ROOT_BYTES_MAX, ROUTE_NEWS_PER_TURN, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET,
-    TURN_INTERVAL_QUIET_MAX,
+    ROOT_BYTES_MAX, ROUTE_NEWS_PER_TURN, ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN,
+    TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
 use crate::log::Quota;
 use crate::net::{Datagrams, Received, steer};
@@ -45,7 +45,7 @@ use crate::track::group::{GroupEnd, Piece};
 use crate::track::serve::PullCommand;
 use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wire::{Path, Protocol, SessionCode, StreamCode};
-use claims::Doubt;
+use claims::{Claims, Doubt};
 use guest::Guests;
 use listeners::Listeners;
 use mailbox::{Flush, Post};
@@ -117,6 +117,8 @@ pub struct Counters {
     pub held_mail_max: u64,
     /// Announcements of paths that are too long, which lead nowhere.
     pub long_paths_total: u64,
+    /// Announcements for which there was no room.
+    pub refused_routes_total: u64,
     /// Paths that were looked at to tell listeners; the most in one turn.
     pub announce_visits_max: u64,
     pub frames_total: u64,
@@ -162,8 +164,7 @@ pub struct Shard {
     /// when they may be told so again.
     announced: u64,
     announce_at: Instant,
-    /// When to look again at whose path is claimed by others, by connection slot and generation.
-    doubts: BTreeSet<(Instant, usize, u32)>,
+    claims: Claims,
     /// Routes of sessions that are lost, and are still to be ended.
     lost_routes: VecDeque<(RouteId, Path)>,
     /// By neighbour, what it has not been told of the routes of this shard's sessions.
@@ -211,7 +212,7 @@ impl Shard {
             listeners: Listeners::default(),
             announced: 0,
             announce_at: started,
-            doubts: BTreeSet::new(),
+            claims: Claims::default(),
             lost_routes: VecDeque::new(),
             untold: (0..shards).map(|_| Untold::default()).collect(),
             tracks,
@@ -270,8 +271,8 @@ impl Shard {
         let release = self.directory.journal().next_release();
         let announce = self.has_news().then_some(self.announce_at);
         let (endpoint, tracks) = (self.endpoint.next_timer(), self.tracks.next_timer());
-        let doubt = self.doubts.first().map(|(at, ..)| *at);
-        let timers = [retry, endpoint, tracks, release, announce, doubt];
+        let claims = self.claims.next();
+        let timers = [retry, endpoint, tracks, release, announce, claims];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
@@ -352,6 +353,7 @@ impl Shard {
         match mail {
             ToShard::Datagram(datagram) => self.arrived(now, datagram),
             ToShard::Route(news) => self.note_route(now, news),
+            ToShard::Settled { session } => self.doubt_is_settled(session),
             ToShard::Need { key, route, mirror, need } => {
                 self.need_changed(now, &key, &route, mirror, *need);
             }
@@ -448,7 +450,7 @@ impl Shard {
             self.with_session(now, slot, |session, cx| session.timeout(cx));
             self.settle(now);
         }
-        self.settle_doubts(now);
+        self.look_at_claims(now);
         for track in self.tracks.take_due(now) {
             if let Some(slot) = self.tracks.slot(track) {
                 self.look_at(now, slot);
@@ -613,6 +615,10 @@ impl Shard {
         if !waits {
             self.end_lost_routes(now);
         }
+        if let Some(conn) = self.endpoint.conn(slot).filter(|_| peer.doubt.is_some()) {
+            let generation = conn.generation();
+            self.tell_of_doubted(slot, generation);
+        }
         for pull in peer.session.pull_names() {
             self.post_pulled(now, pull, Feed::Failed(StreamCode::SESSION_CLOSED));
         }
@@ -671,7 +677,17 @@ impl Shard {
 
     /// Does what sessions have asked for, and what that makes others ask for.
     fn settle(&mut self, now: Instant) {
-        while let Some((slot, generation, effect)) = self.asked.pop_front() {
+        loop {
+            // Who has waited once does not wait again.
+            let (slot, generation, effect) = match self.claims.take_ready() {
+                Some(ready) => ready,
+                None => {
+                    let Some((slot, generation, effect)) = self.asked.pop_front() else { return };
+                    let effect = self.wait_for_claims(slot, generation, effect);
+                    let Some(effect) = effect else { continue };
+                    (slot, generation, effect)
+                }
+            };
             if self.generation(slot) == Some(generation) {
                 self.handle_effect(now, slot, generation, effect);
             }
@@ -695,6 +711,9 @@ impl Shard {
             }
             Effect::RouteUp(route) => {
                 self.believe(now, slot);
+                if !self.directory.has(&route) && !self.directory.has_room(route.trust) {
+                    return self.refuse_route(now, slot);
+                }
                 if let Some(peer) = &mut self.peers[slot] {
                     peer.routes.insert(route.id, route.path.clone());
                 }
@@ -773,6 +792,20 @@ impl Shard {
         }
     }
 
+    /// A peer announces more than there is room for.
+    fn refuse_route(&mut self, now: Instant, slot: usize) {
+        let refused = self.counters.refused_routes_total;
+        self.counters.refused_routes_total += 1;
+        // One line for many.
+        if refused.is_multiple_of(ROUTES_PER_ADDRESS_MAX as u64) && self.may_say(now) {
+            tracing::warn!(
+                shard = self.me,
+                conn = slot,
+                "there are too many announcements, of all or from this address: more lead nowhere"
+            );
+        }
+    }
+
     fn attached(&self, slot: usize, key: StreamId) -> Option<usize> {
         let track = *self.peers[slot].as_ref()?.attached.get(&key)?;
         self.tracks.slot(track)
@@ -797,8 +830,10 @@ impl Shard {
         match news {
             RouteNews::Up(route) => {
                 self.changed_paths.insert(route.path.clone());
-                self.directory.insert(route.clone(), now);
-                self.note_claim(now, &route);
+                if !self.directory.has(&route) {
+                    self.note_claim(now, &route);
+                }
+                self.directory.insert(route, now);
             }
             RouteNews::Down { path, id, gone } => {
                 self.directory.remove(&path, id, gone, now);

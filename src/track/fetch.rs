@@ -4,7 +4,7 @@
 //! The same table at a track's home, where asking further up is a FETCH to the publisher, and at
 //! a mirror, where it is a message to the home.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 
@@ -49,8 +49,8 @@ pub struct Fetch {
 #[derive(Debug, Default)]
 pub struct Fetches {
     running: FxHashMap<FetchId, Fetch>,
-    /// The fetches of each group, newest last.
-    by_group: FxHashMap<u64, Vec<FetchId>>,
+    /// The fetches of each group, newest last. In a tree, for peers choose the numbers.
+    by_group: BTreeMap<u64, Vec<FetchId>>,
     /// Those that nobody has been asked for, in the order of asking.
     unsent: BTreeSet<FetchId>,
     next: u32,

@@ -68,6 +68,11 @@ impl Relay {
         Relay::start_with(shards, public, &[]).await
     }
 
+    /// One where the newest publisher of a path has it.
+    pub async fn of_the_newest(shards: usize) -> Relay {
+        Relay::start_with(shards, "**", &["--allow-takeover"]).await
+    }
+
     /// One that pages of this origin may use too.
     pub async fn allowing(shards: usize, origin: &str) -> Relay {
         Relay::start_with(shards, "**", &["--allow-origin", origin]).await
