@@ -31,6 +31,11 @@ const FILES_PER_SHARD: u64 = 10;
 /// Everything else: standard streams, certificates, log, HTTP and its connections.
 const FILES_BASE: u64 = 64 + WEB_CONNECTIONS_MAX as u64;
 
+/// Addresses that the allocators of all threads set aside, and stacks: what a relay that just started was
+/// seen to have with one to eight shards, and some more. Little of it is memory.
+const ADDRESS_SPACE_BASE: u64 = 320 << 20;
+const ADDRESS_SPACE_PER_SHARD: u64 = 160 << 20;
+
 const IO_URING_DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
 
 /// The path of this process in each hierarchy of cgroups.
@@ -43,7 +48,7 @@ pub struct HostReport {
     pub cores: Vec<usize>,
     pub memlock_bytes: u64,
     pub open_files: u64,
-    /// Memory that the process may use: the machine's, or its cgroup's limit.
+    /// Memory that the process may use: the machine's, its cgroup's limit or its own.
     pub memory_bytes: u64,
     /// Worth a line in the log each, though the relay can start.
     pub remarks: Vec<String>,
@@ -77,6 +82,12 @@ pub enum HostError {
          (`ulimit -Hn {needed}`, LimitNOFILE={needed})"
     )]
     OpenFiles { granted: u64, needed: u64, shards: usize },
+    #[error(
+        "the limit of address space is {granted} bytes and {shards} shards need {needed}, and their \
+         cache more: raise it (`ulimit -v {}`, LimitAS={needed}) or limit memory by a cgroup (MemoryMax=)",
+        .needed.div_ceil(1024)
+    )]
+    AddressSpace { granted: u64, needed: u64, shards: usize },
     #[error("cannot read the limit of {what}: {error}")]
     Limit { what: &'static str, error: io::Error },
     #[error(
@@ -102,6 +113,7 @@ pub fn check(shards: usize) -> Result<HostReport, HostError> {
     }
     let memlock_bytes = raise_memlock(shards, &mut remarks)?;
     let open_files = raise_open_files(shards)?;
+    check_address_space(shards)?;
     let memory_bytes = allowed_memory()?;
     Ok(HostReport { cores, memlock_bytes, open_files, memory_bytes, remarks })
 }
@@ -200,8 +212,34 @@ fn raise_open_files(shards: usize) -> Result<u64, HostError> {
 fn allowed_memory() -> Result<u64, HostError> {
     let machine = machine_memory().map_err(|error| HostError::Limit { what: "memory", error })?;
     let own = fs::read_to_string(OWN_CGROUPS).unwrap_or_default();
-    let limit = cgroup_limit(&own, |file| fs::read_to_string(file).ok());
-    Ok(limit.map_or(machine, |limit| limit.min(machine)))
+    let cgroup = cgroup_limit(&own, |file| fs::read_to_string(file).ok());
+    let space = address_space()?;
+    Ok(cgroup.map_or(machine, |limit| limit.min(machine)).min(space))
+}
+
+fn address_space() -> Result<u64, HostError> {
+    let limit = read_limit(libc::RLIMIT_AS);
+    limit.map(|limit| limit.rlim_cur).map_err(|error| HostError::Limit { what: "memory", error })
+}
+
+/// With less some allocators of this process work and some threads start, and others do not.
+fn check_address_space(shards: usize) -> Result<(), HostError> {
+    let granted = address_space()?;
+    let needed = ADDRESS_SPACE_BASE + shards as u64 * ADDRESS_SPACE_PER_SHARD;
+    if granted < needed {
+        return Err(HostError::AddressSpace { granted, needed, shards });
+    }
+    Ok(())
+}
+
+/// Memory of the machine that this process has for itself: what it only reads from files can be taken back.
+pub fn used_memory() -> Option<u64> {
+    let sizes = fs::read_to_string("/proc/self/statm").ok()?;
+    let mut sizes = sizes.split(' ').skip(1).map(|pages| pages.parse::<u64>().ok());
+    let (resident, shared) = (sizes.next()??, sizes.next()??);
+    // SAFETY: no preconditions.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Some(resident.saturating_sub(shared) * u64::try_from(page).ok()?)
 }
 
 fn machine_memory() -> io::Result<u64> {

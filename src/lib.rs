@@ -14,6 +14,8 @@
 //! * [`web`]: HTTP on a thread of its own. Asks shards by mail; knows no session and no QUIC.
 //! * [`rt`]: glommio behind a handful of functions. Knows turns, not what they do.
 //! * [`relay`], [`config`], [`tls`], [`host`], [`state`]: start-up.
+//! * [`watch`]: whether every shard turns, and whether memory runs short.
+//! * [`memory`]: the allocator, and the last line of a process that has no memory left.
 //! * [`origin`]: which pages of the web may use the relay.
 //! * [`log`]: lines by a bounded queue to a thread that writes them. Nobody waits for it.
 //! * [`secret`]: numbers that only this relay can make.
@@ -27,6 +29,7 @@ pub mod h3;
 pub mod host;
 pub mod limits;
 pub mod log;
+pub mod memory;
 pub mod net;
 pub mod origin;
 mod prefetch;
@@ -40,5 +43,6 @@ pub mod shard;
 pub mod state;
 pub mod tls;
 pub mod track;
+pub mod watch;
 pub mod web;
 pub mod wire;

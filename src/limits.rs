@@ -445,12 +445,31 @@ pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 /// after which a container's runtime kills it.
 pub const END_MAX: Duration = Duration::from_secs(8);
 
+/// From one look whether every shard turns, and how much memory is used, to the next.
+pub const WATCH_INTERVAL: Duration = SHARD_ANSWER_MAX;
+
+/// Such looks in a row that find a shard not turning before the process ends, so that it can be started
+/// again: 16 seconds, in which the shard's clients have taken it for dead and left.
+pub const HANGING_LOOKS_MAX: u32 = 8;
+
+/// How much of the memory that the process may use has to be used before the log says that it runs
+/// short: what is left is some minutes of growth, for whoever reads that.
+pub const MEMORY_SHORT_PERCENT: u64 = 90;
+
+/// From one line about datagrams that could not be sent to the next, on each shard; likewise about HTTP
+/// connections that could not be accepted.
+pub const FAULT_LINE_INTERVAL: Duration = Duration::from_secs(10);
+
 const _: () = assert!(FRAME_BYTES_MAX <= GROUP_BYTES_MAX);
 const _: () = assert!(0.0 < CACHE_MEMORY_PERCENT_DEFAULT && CACHE_MEMORY_PERCENT_DEFAULT <= 100.0);
 const _: () = assert!(STREAMS_BIDI_START <= STREAMS_MAX && STREAMS_UNI_PUBLISHER <= STREAMS_MAX);
 // One ping may be lost.
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
 const _: () = assert!(LAST_WORDS_MAX.as_millis() + LOG_FLUSH_MAX.as_millis() < END_MAX.as_millis());
+const _: () = assert!(
+    IDLE_TIMEOUT.as_millis() + KEEP_ALIVE.as_millis()
+        < WATCH_INTERVAL.as_millis() * HANGING_LOOKS_MAX as u128
+);
 const _: () = assert!(HANDSHAKES_BEFORE_RETRY < HANDSHAKES_MAX);
 const _: () = assert!(HANDSHAKE_TIMEOUT.as_millis() < IDLE_TIMEOUT.as_millis());
 const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);

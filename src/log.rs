@@ -52,6 +52,19 @@ pub fn flush() {
     }
 }
 
+/// Writes one line past the queue, for a process that is about to end and may not allocate. Waits no
+/// longer than [`flush`] for whoever reads.
+pub fn last_line(line: &[u8]) {
+    let mut stderr = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one such structure, which outlives the call.
+    let ready = unsafe { libc::poll(&mut stderr, 1, LOG_FLUSH_MAX.as_millis() as libc::c_int) };
+    if ready > 0 {
+        // SAFETY: as many readable bytes. A pipe that is ready takes so few at once; nobody is left to
+        // tell of a failure.
+        unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+    }
+}
+
 /// What tracing writes to.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines;

@@ -1,20 +1,25 @@
-//! Arguments → configuration → shards → wait for a signal.
+//! Arguments → configuration → shards → wait for a signal, or for a part that fails.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use shardcast::config::{Config, IdentitySource, Request};
-use shardcast::limits::END_MAX;
+use shardcast::limits::{
+    END_MAX, HANGING_LOOKS_MAX, LAST_WORDS_MAX, LOG_FLUSH_MAX, WATCH_INTERVAL,
+};
 use shardcast::log;
+use shardcast::memory::Allocator;
 use shardcast::relay::{self, Running};
+use shardcast::rt;
+use shardcast::watch::Hangs;
 use time::OffsetDateTime;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 const EXIT_FAILED: u8 = 1;
 /// What clap and most tools use for a wrong command line.
@@ -41,10 +46,13 @@ type Error = Box<dyn std::error::Error>;
 /// The error goes with the exit code.
 fn begin() -> Result<(), (u8, Error)> {
     let failed = |error: std::io::Error| (EXIT_FAILED, error.into());
+    let thread = |error| (EXIT_FAILED, rt::StartError::Thread(error).into());
+    let (notices, noticed) = mpsc::channel();
     // Before the first thread: all inherit the mask, and a signal taken by a shard would interrupt
     // its ring.
-    let signals = Signals::take_over().map_err(failed)?;
-    log::start().map_err(failed)?;
+    let signals = Signals::block().map_err(failed)?;
+    signals.take_over(notices.clone()).map_err(thread)?;
+    log::start().map_err(thread)?;
     let variables = std::env::vars_os().map(|(name, _)| name);
     let config = match Config::parse(std::env::args_os(), variables) {
         Ok(Request::Run(config)) => config,
@@ -56,11 +64,42 @@ fn begin() -> Result<(), (u8, Error)> {
         Err(error) => return Err((EXIT_USAGE, error.into())),
     };
     start_logging(&config).map_err(|error| (EXIT_USAGE, error.into()))?;
-    run(&config, &signals).map_err(|error| (EXIT_FAILED, error))
+    run(&config, notices, &noticed).map_err(|error| (EXIT_FAILED, error))
 }
 
-fn run(config: &Config, signals: &Signals) -> Result<(), Error> {
+/// What ends a relay that runs.
+enum Notice {
+    Signal(&'static str),
+    /// A thread of this name panicked, and said so.
+    Panic(String),
+}
+
+/// Whom a thread that panics tells; nobody before the relay runs.
+static NOTICES: OnceLock<mpsc::Sender<Notice>> = OnceLock::new();
+
+/// A part of the relay is lost for good. The rest ends too: its supervisor starts a whole one.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(
+        "thread {0} panicked, as said above: that is a fault of the relay, which ends; start it again and \
+         report those lines"
+    )]
+    Panic(String),
+    #[error(
+        "shard {0} has not turned for {secs} seconds and the relay ends: start it again; a core that \
+         others keep busy, or a fault of the relay, can cause this",
+        secs = WATCH_INTERVAL.as_secs() * u64::from(HANGING_LOOKS_MAX)
+    )]
+    Hangs(usize),
+}
+
+fn run(
+    config: &Config,
+    notices: mpsc::Sender<Notice>,
+    noticed: &mpsc::Receiver<Notice>,
+) -> Result<(), Error> {
     let running = relay::start(config)?;
+    let _ = NOTICES.set(notices);
     // A welcome that nobody reads any more is not a reason to stop.
     let _ = welcome(&mut std::io::stdout().lock(), config, &running);
     tracing::info!(addr = %running.addr(), kind = %"quic", "listening");
@@ -71,10 +110,26 @@ fn run(config: &Config, signals: &Signals) -> Result<(), Error> {
         tracing::info!("{note}");
     }
 
-    let signal = signals.wait();
-    tracing::info!(%signal, "shutdown requested; closing every session");
-    running.stop()?;
-    Ok(())
+    let mut watch = running.watch();
+    let lost = loop {
+        match noticed.recv_timeout(WATCH_INTERVAL) {
+            Ok(Notice::Signal(signal)) => {
+                tracing::info!(%signal, "shutdown requested; closing every session");
+                return Ok(running.stop()?);
+            }
+            Ok(Notice::Panic(thread)) => break Lost::Panic(thread),
+            Err(_) => {
+                if let Err(Hangs(shard)) = watch.look() {
+                    break Lost::Hangs(shard);
+                }
+            }
+        }
+    };
+    running.leave(match &lost {
+        Lost::Panic(thread) => relay::shard_of(thread),
+        Lost::Hangs(shard) => Some(*shard),
+    });
+    Err(lost.into())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -105,21 +160,33 @@ fn start_logging(config: &Config) -> Result<(), BadFilter> {
             log::line(&trace.to_string());
         }
         log::flush();
+        if let Some(notices) = NOTICES.get()
+            && notices.send(Notice::Panic(name.to_owned())).is_ok()
+        {
+            // The main thread ends the process, once the others have said goodbye.
+            std::thread::sleep(LAST_WORDS_MAX + LOG_FLUSH_MAX);
+        }
+        end_at_once(EXIT_FAILED.into());
     }));
     Ok(())
+}
+
+/// Ends the process without running anything of ours, whose state is not to be trusted.
+fn end_at_once(code: i32) -> ! {
+    // SAFETY: no preconditions.
+    unsafe { libc::_exit(code) }
 }
 
 /// SIGINT, SIGTERM and SIGHUP, taken by one thread. A terminal that closes is no reason to end, and
 /// what others read anew on SIGHUP this relay reads once.
 struct Signals {
-    first: mpsc::Receiver<&'static str>,
+    set: libc::sigset_t,
 }
 
 impl Signals {
-    /// Call while there is one thread. From the first signal on, the process ends in time.
-    fn take_over() -> std::io::Result<Self> {
-        let set = Self::block()?;
-        let (found, first) = mpsc::channel();
+    /// From the first signal on, the process ends in time.
+    fn take_over(self, notices: mpsc::Sender<Notice>) -> std::io::Result<()> {
+        let set = self.set;
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             let name = loop {
                 match Self::next(&set) {
@@ -129,7 +196,7 @@ impl Signals {
                 }
             };
             // Nobody listens if the start failed, and then the process is about to end.
-            let _ = found.send(name);
+            let _ = notices.send(Notice::Signal(name));
             let code = match Self::next_within(&set, END_MAX) {
                 true => EXIT_AT_ONCE,
                 false => {
@@ -138,18 +205,13 @@ impl Signals {
                     i32::from(EXIT_FAILED)
                 }
             };
-            // SAFETY: ends the process without running anything of ours, whose state after an
-            // impatient second signal, or while something hangs, is not to be trusted.
-            unsafe { libc::_exit(code) }
+            end_at_once(code);
         })?;
-        Ok(Self { first })
+        Ok(())
     }
 
-    fn wait(&self) -> &'static str {
-        self.first.recv().expect("the thread sends before it ends")
-    }
-
-    fn block() -> std::io::Result<libc::sigset_t> {
+    /// Call while there is one thread.
+    fn block() -> std::io::Result<Signals> {
         // SAFETY: sigemptyset initialises the set before anything reads it.
         unsafe {
             let mut set = std::mem::zeroed();
@@ -158,7 +220,7 @@ impl Signals {
             libc::sigaddset(&mut set, libc::SIGTERM);
             libc::sigaddset(&mut set, libc::SIGHUP);
             match libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) {
-                0 => Ok(set),
+                0 => Ok(Signals { set }),
                 code => Err(std::io::Error::from_raw_os_error(code)),
             }
         }

@@ -3,15 +3,18 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
 use crate::config::{Capacity, Config, IdentitySource, WebListen};
 use crate::host::{self, HostError};
-use crate::limits::{CACHE_BYTES_PER_SHARD_MIN, LANE_MESSAGES, SAME_PORT_TRIES_MAX};
+use crate::limits::{
+    CACHE_BYTES_PER_SHARD_MIN, FAULT_LINE_INTERVAL, LANE_MESSAGES, LAST_WORDS_MAX,
+    SAME_PORT_TRIES_MAX,
+};
 use crate::log;
-use crate::net::{self, BindError, Socket};
+use crate::net::{self, BindError, Fault, Socket};
 use crate::quic::{ALPN_HTTP3, Config as QuicConfig, Keys};
 use crate::rt::{self, Next, Parking, ShardThread};
 use crate::secret::Secret;
@@ -21,6 +24,7 @@ use crate::shard::message::ToShard;
 use crate::shard::{CacheBounds, Setting, Shard};
 use crate::state::{self, StateError};
 use crate::tls::{Identity, TlsError};
+use crate::watch::Watch;
 use crate::web::{self, Web};
 use crate::wire::{Path, Protocol};
 
@@ -73,11 +77,20 @@ pub struct Running {
     fingerprint: [u8; 32],
     expires: OffsetDateTime,
     notes: Vec<String>,
+    memory_bytes: u64,
     shards: Vec<(ShardThread, Outside<ToShard>)>,
     web: Option<Web>,
     /// Every socket once more. When one of the group closes, the kernel hands its datagrams to
     /// other shards; so all close together, at the end.
     _sockets: Vec<OwnedFd>,
+}
+
+/// What the name of a shard's thread begins with; its number follows.
+const SHARD_THREAD: &str = "shard-";
+
+/// The shard that a thread of this name runs.
+pub fn shard_of(thread: &str) -> Option<usize> {
+    thread.strip_prefix(SHARD_THREAD)?.parse().ok()
 }
 
 /// The protocols offered in TLS, in the relay's order of preference.
@@ -134,7 +147,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             linger: config.linger,
             cache: CacheBounds { bytes: share.bytes, duration: config.cache.duration },
         };
-        let thread = rt::spawn_on(cores[shard], &format!("shard-{shard}"), move || {
+        let thread = rt::spawn_on(cores[shard], &format!("{SHARD_THREAD}{shard}"), move || {
             run(setting, post, socket)
         })?;
         shards.push((thread, outside));
@@ -146,7 +159,9 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let outsides = shards.iter().map(|(_, outside)| outside.clone()).collect();
     let web = listener.map(|listener| web::start(listener, about, outsides));
     let web = web.transpose().map_err(StartError::Web)?;
-    Ok(Running { addr, cores, fingerprint, expires, notes, shards, web, _sockets: kept })
+    let memory_bytes = report.memory_bytes;
+    let _sockets = kept;
+    Ok(Running { addr, cores, fingerprint, expires, notes, memory_bytes, shards, web, _sockets })
 }
 
 /// The sockets of all shards and the listener for HTTP. Where both are to have the same port and
@@ -219,8 +234,20 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
         }
     };
     let mut shard = Shard::new(setting, post);
+    let mut told_at: Option<Instant> = None;
     rt::pump(parking, |now| {
         let next = shard.turn(now, &mut socket);
+        if let Some(Fault { destination, error }) = socket.take_fault()
+            && told_at.is_none_or(|told_at| now >= told_at + FAULT_LINE_INTERVAL)
+        {
+            told_at = Some(now);
+            let lost = socket.counts().lost_trains_total;
+            tracing::warn!(
+                shard = me, to = %destination, %error, lost,
+                "datagrams cannot be sent, and count as lost: look at the firewall, routes and memory of \
+                 this host"
+            );
+        }
         if next == Next::Stop {
             let counts = shard.counters();
             let sent = socket.counts();
@@ -231,6 +258,7 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
                 datagrams_received = sent.received_datagrams_total,
                 datagrams_sent = sent.sent_datagrams_total,
                 trains_sent = sent.sent_trains_total,
+                trains_lost = sent.lost_trains_total,
                 misrouted_datagrams = counts.misrouted_datagrams_total,
                 dropped_groups = counts.dropped_groups_total,
                 evicted_groups = counts.evicted_groups_total,
@@ -287,6 +315,31 @@ impl Running {
     /// What the host granted, and what it did not.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// What looks after the relay from now on.
+    pub fn watch(&self) -> Watch {
+        let shards = self.shards.iter().map(|(_, outside)| outside.clone());
+        Watch::new(shards.collect(), self.memory_bytes)
+    }
+
+    /// Has the shards but one, which is lost, close every session, and waits for them for a while. The
+    /// process is to end then.
+    pub fn leave(&self, lost: Option<usize>) {
+        const PAUSE: Duration = Duration::from_millis(5);
+        let mut others: Vec<_> = self.shards.iter().collect();
+        if let Some(lost) = lost {
+            others.remove(lost);
+        }
+        let deadline = Instant::now() + LAST_WORDS_MAX;
+        let mut untold: Vec<_> = others.iter().map(|(_, outside)| outside).collect();
+        while Instant::now() < deadline {
+            untold.retain(|outside| outside.send(ToShard::Stop).is_err());
+            if others.iter().all(|(thread, _)| thread.is_finished()) {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Closes every session and waits for every shard.

@@ -175,6 +175,13 @@ fn too_little_locked_memory() {
     refuses(command, FAILED, &["locked memory", "65536", "ulimit -l", "LimitMEMLOCK"]);
 }
 
+#[test]
+fn too_little_address_space() {
+    let mut command = shardcast(&["--listen", ANY_PORT, "--shards", "2"]);
+    limit(&mut command, libc::RLIMIT_AS, 200 << 20);
+    refuses(command, FAILED, &["address space", "209715200", "ulimit -v", "LimitAS", "MemoryMax"]);
+}
+
 /// As under container runtimes whose default profile leaves io_uring out.
 #[test]
 fn io_uring_forbidden() {

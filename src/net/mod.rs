@@ -9,7 +9,7 @@ mod batch;
 pub mod socket;
 pub mod steer;
 
-pub use socket::{BindError, Socket, bind_group};
+pub use socket::{BindError, Fault, Socket, bind_group};
 
 /// What a shard asks of its socket. The simulated world implements it too.
 pub trait Datagrams {

@@ -105,6 +105,15 @@ pub struct Socket {
     slots: Box<[u8]>,
     batch: Batch,
     counts: SocketCounts,
+    /// The last that nobody has asked for.
+    fault: Option<Fault>,
+}
+
+/// A train that the kernel refused to send.
+#[derive(Debug)]
+pub struct Fault {
+    pub destination: SocketAddr,
+    pub error: io::Error,
 }
 
 /// What a socket has seen. Plain counters, read by their shard.
@@ -141,6 +150,7 @@ impl Socket {
             slots: vec![0; RECEIVE_TRAINS_MAX * TRAIN_BYTES_MAX].into_boxed_slice(),
             batch: Batch::new(),
             counts: SocketCounts::default(),
+            fault: None,
         })
     }
 
@@ -150,6 +160,11 @@ impl Socket {
 
     pub fn counts(&self) -> SocketCounts {
         self.counts
+    }
+
+    /// The last train that was refused since somebody asked.
+    pub fn take_fault(&mut self) -> Option<Fault> {
+        self.fault.take()
     }
 
     /// What the kernel granted. It reports twice the usable size, the rest being its own
@@ -225,6 +240,10 @@ impl Socket {
                     && let Ok(state) = drive(&self.socket)
                 {
                     self.state = state;
+                }
+                // One that is too long is how the path's limit is found out.
+                if error.raw_os_error() != Some(libc::EMSGSIZE) {
+                    self.fault = Some(Fault { destination: train.destination, error });
                 }
                 self.batch.pop();
             }

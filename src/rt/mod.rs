@@ -24,7 +24,9 @@ pub struct ShardThread {
 /// Why a shard's thread did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot start a thread ({0}): raise the limit of processes (`ulimit -u`)")]
+    #[error(
+        "cannot start a thread ({0}): raise the limits of processes and memory (`ulimit -u`, `ulimit -v`)"
+    )]
     Thread(io::Error),
     #[error("cannot pin a thread to core {0}: choose a core that `taskset -p` of the relay allows")]
     Pin(usize),

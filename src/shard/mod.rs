@@ -341,7 +341,10 @@ impl Shard {
         let mut inbox = std::mem::take(&mut self.inbox);
         let more = self.post.take(MAIL_PER_TURN, &mut inbox);
         for (_, mail) in inbox.drain(..) {
-            self.heard_at = Some(now);
+            // Whoever looks whether this shard turns is not to keep it awake.
+            if !matches!(mail, ToShard::Turn { .. }) {
+                self.heard_at = Some(now);
+            }
             self.handle_mail(now, mail);
             self.settle(now);
         }

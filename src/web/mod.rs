@@ -19,7 +19,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -40,8 +40,8 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::limits::{
-    WEB_CONNECTION_TIME_MAX, WEB_CONNECTIONS_MAX, WEB_HEAD_BYTES_MAX, WEB_HEAD_TIMEOUT,
-    WEB_LISTINGS_MAX,
+    FAULT_LINE_INTERVAL, WEB_CONNECTION_TIME_MAX, WEB_CONNECTIONS_MAX, WEB_HEAD_BYTES_MAX,
+    WEB_HEAD_TIMEOUT, WEB_LISTINGS_MAX,
 };
 use crate::origin::Origins;
 use crate::shard::mailbox::Outside;
@@ -145,11 +145,23 @@ impl Web {
 async fn accept(listener: tokio::net::TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(WEB_CONNECTIONS_MAX));
     let heads = Arc::new(Heads::default());
+    let mut told_at: Option<Instant> = None;
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::debug!(%error, "an HTTP connection was not accepted");
+                let is_ours = matches!(
+                    error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                );
+                if is_ours && told_at.is_none_or(|at| at.elapsed() >= FAULT_LINE_INTERVAL) {
+                    told_at = Some(Instant::now());
+                    tracing::warn!(
+                        %error,
+                        "HTTP connections wait because none can be accepted: raise the limit of open files \
+                         (`ulimit -n`, LimitNOFILE=)"
+                    );
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

@@ -112,9 +112,13 @@ impl Process {
         self.stdout.text()
     }
 
+    pub fn id(&self) -> libc::pid_t {
+        self.child.id() as libc::pid_t
+    }
+
     pub fn signal(&self, signal: libc::c_int) {
         // SAFETY: the child is not yet reaped, so its id is still its own.
-        let code = unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+        let code = unsafe { libc::kill(self.id(), signal) };
         assert_eq!(code, 0, "{}", std::io::Error::last_os_error());
     }
 

@@ -30,6 +30,7 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 
 /// One connection. Dropping it says nothing to the relay.
 pub struct Raw {
+    address: SocketAddr,
     shared: Arc<Shared>,
     driver: JoinHandle<()>,
 }
@@ -189,6 +190,7 @@ impl Raw {
     async fn connect_with(relay: SocketAddr, alpn: &str, idle_timeout: Duration) -> Raw {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         socket.connect(relay).await.expect("loopback has a route");
+        let address = socket.local_addr().expect("it is bound");
         let mut endpoint = client_endpoint();
         let config = client_config(client_tls(alpn), idle_timeout);
         let (handle, conn) =
@@ -208,9 +210,14 @@ impl Raw {
         let changed = watch::Sender::new(());
         let shared = Arc::new(Shared { state: state.into(), changed, kick: Notify::new() });
         let driver = tokio::spawn(drive(shared.clone(), socket));
-        let raw = Raw { shared, driver };
+        let raw = Raw { address, shared, driver };
         raw.until("the handshake", |state| state.is_up.then_some(())).await;
         raw
+    }
+
+    /// Where the relay sees it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// As `connect`, followed by a SETUP that says nothing where the version has one.

@@ -108,13 +108,23 @@ impl Relay {
     /// With more arguments than every relay of a play has.
     async fn start_with(shards: usize, public: &str, more: &[&str]) -> Relay {
         let stage = Arc::new(STAGE.lock().await);
-        Relay::launch(stage, shards, public, more, true).await
+        Relay::launch(stage, shards, public, more, true, |_| {}).await
+    }
+
+    /// One that something is done to before it starts.
+    pub async fn prepared(
+        shards: usize,
+        more: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Relay {
+        let stage = Arc::new(STAGE.lock().await);
+        Relay::launch(stage, shards, "**", more, true, prepare).await
     }
 
     /// One whose log is read until it listens, and never again, though somebody could.
     pub async fn unheard(shards: usize) -> Relay {
         let stage = Arc::new(STAGE.lock().await);
-        Relay::launch(stage, shards, "**", &[], false).await
+        Relay::launch(stage, shards, "**", &[], false, |_| {}).await
     }
 
     async fn launch(
@@ -123,6 +133,7 @@ impl Relay {
         public: &str,
         more: &[&str],
         is_heard: bool,
+        prepare: impl FnOnce(&mut Command),
     ) -> Relay {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
         for (name, _) in std::env::vars_os() {
@@ -131,6 +142,7 @@ impl Relay {
                 command.env_remove(&name);
             }
         }
+        prepare(&mut command);
         let mut process = command
             .args(match more.contains(&"--listen") {
                 true => &[][..],
@@ -270,7 +282,21 @@ impl Relay {
         let (address, shards) = (self.dialled.to_string(), self.running.shards);
         self.stop().await.expect_success();
         tokio::time::sleep(away).await;
-        Relay::launch(stage, shards, "**", &["--listen", &address], true).await
+        Relay::launch(stage, shards, "**", &["--listen", &address], true, |_| {}).await
+    }
+
+    /// Waits until it has said something.
+    pub async fn says(&self, words: &str) -> String {
+        self.running.log.wait_from(0, words, |line| line.contains(words)).await
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(self) -> Ended {
+        self.running.is_killed.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        self.running.log.ended().await;
+        let status = self.running.process.lock().expect("process").wait().expect("our own child");
+        Ended { status, took: begun.elapsed(), log: self.running.log.lines() }
     }
 
     /// Asks it to leave, and waits until it has.
