@@ -187,6 +187,7 @@ fn shard() -> Shard {
         started: Instant::now(),
         linger: LINGER_DEFAULT,
         cache: CacheBounds { bytes: 64 << 20, duration: Duration::from_secs(30) },
+        memory: 1 << 40,
     };
     Shard::new(setting, mesh::<ToShard>(1, LANE_MESSAGES).pop().expect("one post"))
 }

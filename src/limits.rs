@@ -144,6 +144,41 @@ pub const SEND_WINDOW_BYTES: u64 = 1 << 20;
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 pub const RECEIVE_WINDOW_BYTES: u32 = 16 << 20;
 
+/// The same for a connection that begins, which may leave as much behind a hole that it never fills: one
+/// control message of the largest size. For one that is asked for groups: what fetches may bring beside a
+/// live feed, twice, so that the feed does not wait for them. It doubles ahead of senders, which begin with
+/// some 14 to 46 kB in a round trip and double that in the next.
+pub const RECEIVE_WINDOW_START: u32 = 64 << 10;
+pub const RECEIVE_WINDOW_PUBLISHER: u32 = 2 * FETCH_BYTES_BESIDE_LIVE as u32;
+
+/// What counts as a round trip where that is to be seen in what a publisher brings: a busy shard is away
+/// for as long, and a longer one may be of the publisher's making.
+pub const WINDOW_SPAN_MIN: Duration = Duration::from_millis(10);
+pub const WINDOW_SPAN_MAX: Duration = Duration::from_secs(1);
+
+/// What a session is counted with from its first packet on: its state of some 26 KiB, the window that it
+/// begins with, and as much for what it is sent: slices of groups, which others are sent too and the cache
+/// counts, and of which few have much under way.
+pub const SESSION_BYTES: u64 = (32 << 10) + 2 * RECEIVE_WINDOW_START as u64;
+
+/// The same for each stream that a peer may open beyond the first ones: 2 KiB are measured of one with
+/// half a request, and quinn-proto may keep a datagram beside.
+pub const STREAM_BYTES: u64 = 4 << 10;
+
+/// How much of the memory that the cache leaves peers may make us hold, by what they are granted; few use
+/// all of theirs. The rest is for routes, the kernel's buffers and neighbours.
+pub const PEERS_MEMORY_SHARE: f64 = 2.0 / 3.0;
+
+/// The least for one shard, however little the cache leaves: a hundred sessions.
+pub const PEERS_BYTES_PER_SHARD_MIN: u64 = 16 << 20;
+
+/// Parts of it. Windows grow for all until the first part is granted, until the second one for sources
+/// that hold less than others. Sessions begin for all until the third, and until nothing is left for
+/// sources that hold less than others: one address does not lock the others out.
+pub const WINDOWS_SHARE_OPEN: f64 = 0.5;
+pub const WINDOWS_SHARE_MAX: f64 = 0.75;
+pub const SESSIONS_SHARE_OPEN: f64 = 0.875;
+
 /// Control bytes that wait for one peer's flow control. A peer that asks and never reads loses
 /// its session.
 pub const CONTROL_BACKLOG_BYTES_MAX: usize = 1 << 20;
@@ -473,6 +508,10 @@ const _: () = assert!(
 const _: () = assert!(HANDSHAKES_BEFORE_RETRY < HANDSHAKES_MAX);
 const _: () = assert!(HANDSHAKE_TIMEOUT.as_millis() < IDLE_TIMEOUT.as_millis());
 const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);
+const _: () = assert!(RECEIVE_WINDOW_START <= RECEIVE_WINDOW_PUBLISHER);
+const _: () = assert!(RECEIVE_WINDOW_PUBLISHER <= RECEIVE_WINDOW_BYTES);
+const _: () = assert!(WINDOWS_SHARE_OPEN <= WINDOWS_SHARE_MAX);
+const _: () = assert!(WINDOWS_SHARE_MAX <= SESSIONS_SHARE_OPEN && SESSIONS_SHARE_OPEN < 1.0);
 // However many are served, some are still to say what they want.
 const _: () = assert!(WEB_FETCHES_MAX + WEB_LISTINGS_MAX < WEB_CONNECTIONS_MAX);
 // A path and a name in percent-encoding, and room for the rest of the head.

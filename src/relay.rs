@@ -11,7 +11,7 @@ use crate::config::{Capacity, Config, IdentitySource, WebListen};
 use crate::host::{self, HostError};
 use crate::limits::{
     CACHE_BYTES_PER_SHARD_MIN, FAULT_LINE_INTERVAL, LANE_MESSAGES, LAST_WORDS_MAX,
-    SAME_PORT_TRIES_MAX,
+    PEERS_BYTES_PER_SHARD_MIN, PEERS_MEMORY_SHARE, SAME_PORT_TRIES_MAX,
 };
 use crate::log;
 use crate::net::{self, BindError, Fault, Socket};
@@ -104,6 +104,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let cores = host::choose_cores(config.shards.map(Into::into))?;
     let report = host::check(cores.len())?;
     let share = CacheShare::of(config.cache.capacity, report.memory_bytes, cores.len())?;
+    let memory = peers_share(report.memory_bytes, share.bytes, cores.len());
     let identity = Identity::load(&config.identity, &alpn())?;
     let keys = config.state_dir.as_deref().map_or_else(|| Ok(Keys::random()), state::keys)?;
     let quic = QuicConfig::new(identity.config.clone(), keys, config.congestion_control)
@@ -127,6 +128,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let mut notes = report.remarks;
     notes.extend(buffer_note(&sockets[0]));
     notes.extend(share.notes);
+    notes.push(format!("sessions and windows: {} per shard", in_units(memory)));
 
     let keep = |socket: &Socket| socket.as_fd().try_clone_to_owned();
     let kept: Result<Vec<OwnedFd>, _> = sockets.iter().map(keep).collect();
@@ -146,6 +148,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             started,
             linger: config.linger,
             cache: CacheBounds { bytes: share.bytes, duration: config.cache.duration },
+            memory,
         };
         let thread = rt::spawn_on(cores[shard], &format!("{SHARD_THREAD}{shard}"), move || {
             run(setting, post, socket)
@@ -215,6 +218,12 @@ impl CacheShare {
     }
 }
 
+/// What the peers of one shard may make it hold, beside its share of the cache.
+fn peers_share(memory_bytes: u64, cache_share: u64, shards: usize) -> u64 {
+    let left = (memory_bytes / shards as u64).saturating_sub(cache_share);
+    ((left as f64 * PEERS_MEMORY_SHARE) as u64).max(PEERS_BYTES_PER_SHARD_MIN)
+}
+
 fn in_units(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let unit = (bytes.max(1).ilog2() as usize / 10).min(UNITS.len() - 1);
@@ -254,6 +263,7 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
             tracing::info!(
                 shard = me,
                 sessions = counts.sessions_total,
+                refused_clients = counts.refused_clients_total,
                 frames = counts.frames_total,
                 datagrams_received = sent.received_datagrams_total,
                 datagrams_sent = sent.sent_datagrams_total,
@@ -425,6 +435,16 @@ mod tests {
             Err("a cache of 8 bytes leaves 8 bytes for each shard, and one group of video takes \
                  1.0 MiB: write --cache-capacity 1MiB or more"),
         );
+    }
+
+    #[test]
+    fn peers_have_a_share_of_what_the_cache_leaves() {
+        let mib =
+            |memory: u64, cache: u64, shards| peers_share(memory << 20, cache << 20, shards) >> 20;
+        assert_eq!(mib(24 << 10, 3 << 10, 2), 6 << 10);
+        assert_eq!(mib(24 << 10, 12 << 10, 1), 8 << 10);
+        assert_eq!(mib(1 << 10, 512, 2), PEERS_BYTES_PER_SHARD_MIN >> 20);
+        assert_eq!(mib(1 << 10, 2 << 10, 1), PEERS_BYTES_PER_SHARD_MIN >> 20);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
     pub mod flow;
+    pub mod hole;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod nat;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
@@ -20,11 +21,13 @@ use std::time::{Duration, Instant};
 
 use quinn_proto::Dir;
 use shardcast::limits::{
-    IDLE_TIMEOUT, KEEP_ALIVE, LOG_FLUSH_MAX, ROOT_BYTES_MAX, SETUP_TIMEOUT, STREAMS_MAX,
+    IDLE_TIMEOUT, KEEP_ALIVE, LOG_FLUSH_MAX, RECEIVE_WINDOW_START, ROOT_BYTES_MAX, SESSION_BYTES,
+    SETUP_TIMEOUT, STREAMS_MAX,
 };
 use shardcast::wire::*;
 use support::client::{Heard, LITE_06, MAX_AGE, Peer, Role as Part, VERSIONS, carries_timestamps};
 use support::flow::prologue;
+use support::hole::Digger;
 use support::nat::Nat;
 use support::raw::{End, Raw, Stream, setup};
 use support::relay::Relay;
@@ -743,6 +746,33 @@ async fn a_flood_of_streams_ends_at_the_credit() {
     assert!(grown <= 2 * STREAMS_MAX * STREAM_BYTES_MAX, "{grown} bytes");
     assert!(raw.is_open());
     raw.close().await;
+    show.close().await;
+    relay.stop().await.expect_success();
+}
+
+/// A hundred who leave a hole at the beginning of each of their streams and send what they may behind it:
+/// each is held the window that a session begins with, and no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holes_hold_what_a_session_begins_with() {
+    const DIGGERS: usize = 100;
+    let relay = Relay::start(2).await;
+    let show = Show::open(&relay, "live/cam").await;
+    let process = Process(relay.id());
+    let address = relay.address();
+    let mut first = Digger::connect(address);
+    first.dig();
+    let before = process.rss();
+    let digging = move || {
+        let mut diggers: Vec<Digger> = (0..DIGGERS).map(|_| Digger::connect(address)).collect();
+        let sent: Vec<usize> = diggers.iter_mut().map(Digger::dig).collect();
+        (diggers, sent)
+    };
+    let (diggers, sent) = tokio::task::spawn_blocking(digging).await.expect("they dig");
+    let grown = process.rss().saturating_sub(before) / DIGGERS as u64;
+    println!("{} KiB sent by each, {} KiB held of each", sent[0] >> 10, grown >> 10);
+    assert!(sent.iter().all(|sent| *sent <= RECEIVE_WINDOW_START as usize), "{sent:?}");
+    assert!(grown <= SESSION_BYTES, "{grown} bytes");
+    drop((first, diggers));
     show.close().await;
     relay.stop().await.expect_success();
 }

@@ -1,6 +1,7 @@
 //! Clients that never mean to connect, under a virtual clock: they forge Initial packets, whose
 //! keys anybody can derive, break one connection twice, prove their address and say no more. Whoever
-//! comes after them gets in. And a relay that ends tells everybody.
+//! comes after them gets in. A relay without memory for more refuses those who come, and one that ends
+//! tells everybody.
 
 mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
@@ -20,7 +21,8 @@ use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::quic;
 use shardcast::limits::{
     CACHE_DURATION_DEFAULT, HANDSHAKE_TIMEOUT, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX,
-    IDLE_TIMEOUT, LAST_WORDS_GRACE, LAST_WORDS_MAX, LINGER_DEFAULT, TIMER_SLACK, TIMER_TICK,
+    IDLE_TIMEOUT, KEEP_ALIVE, LAST_WORDS_GRACE, LAST_WORDS_MAX, LINGER_DEFAULT, SESSION_BYTES,
+    SESSIONS_SHARE_OPEN, TIMER_SLACK, TIMER_TICK,
 };
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::secret::Secret;
@@ -30,7 +32,7 @@ use shardcast::shard::message::ToShard;
 use shardcast::shard::{CacheBounds, Held, Next, Setting, Shard};
 use shardcast::wire::{Version, encode_varint};
 use support::network::Port;
-use support::peer::{Peer, Spec};
+use support::peer::{Peer, Spec, State};
 
 /// A count that leaks instead of wrapping would shut the door within as many.
 const ROUNDS: usize = 5000;
@@ -78,6 +80,11 @@ struct Relay {
 
 impl Relay {
     fn new() -> Relay {
+        Relay::with_memory(1 << 40)
+    }
+
+    /// One whose peers may make it hold so many bytes.
+    fn with_memory(memory: u64) -> Relay {
         let identity = rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("a valid name");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let key = identity.signing_key.serialize_der().try_into().expect("a PKCS #8 key");
@@ -113,6 +120,7 @@ impl Relay {
             started: now,
             linger: LINGER_DEFAULT,
             cache: CacheBounds { bytes: 1 << 20, duration: CACHE_DURATION_DEFAULT },
+            memory,
         };
         let post = mesh(1, 1).pop().expect("one shard has one post");
         let outside = post.outside();
@@ -380,6 +388,82 @@ fn a_thousand_of_one_address_get_in_at_once() {
     assert!(guests.iter().all(Peer::is_up));
     assert_eq!(relay.shard.counters().sessions_total, GUESTS as u64);
     assert!(relay.shard.held().connections == GUESTS);
+}
+
+/// What is sent to who is refused: clients take it for a reason to dial again.
+const REFUSED: &str = "the server refused to accept a new connection";
+
+impl Relay {
+    /// A guest from this address who is let in, or told why not.
+    fn lets_in(&mut self, address: SocketAddr) -> Result<Peer, String> {
+        let mut guest = self.guest();
+        guest.address = address;
+        for _ in 0..TRIPS_WITH_RETRY + 1 {
+            let answers = self.trip(&mut guest);
+            answers.iter().for_each(|answer| guest.datagram(self.now, answer));
+        }
+        match &guest.state {
+            State::Up => Ok(guest),
+            State::Over(why, None) => Err(why.clone()),
+            state => panic!("{state:?}"),
+        }
+    }
+
+    fn is_refused(&mut self, address: SocketAddr) -> bool {
+        let refused = self.shard.counters().refused_clients_total;
+        match self.lets_in(address) {
+            Ok(_) => false,
+            Err(why) => {
+                assert!(why.contains(REFUSED), "{why}");
+                assert!(self.shard.counters().refused_clients_total > refused);
+                true
+            }
+        }
+    }
+}
+
+/// The n-th of all that fit is let in, the next one is refused, and let in once somebody has left.
+#[test]
+fn who_finds_no_memory_is_refused_until_somebody_leaves() {
+    const GUESTS: u8 = 16;
+    let at = |host: u8| SocketAddr::from(([10, 4, 0, host], 5000));
+    let mut relay = Relay::with_memory(u64::from(GUESTS) * SESSION_BYTES);
+    let mut guests: Vec<Peer> = (0..GUESTS).map(|host| relay.lets_in(at(host)).unwrap()).collect();
+    assert_eq!(relay.shard.held().granted_bytes, u64::from(GUESTS) * SESSION_BYTES);
+    for host in GUESTS..2 * GUESTS {
+        assert!(relay.is_refused(at(host)));
+    }
+    assert_eq!(relay.live(), usize::from(GUESTS), "nobody who is there is harmed");
+
+    guests[0].close(relay.now, 0);
+    relay.trip(&mut guests[0]);
+    // A connection that was closed lingers for three probe timeouts (RFC 9000 §10.2).
+    relay.pass(Duration::from_secs(2));
+    assert_eq!(relay.live(), usize::from(GUESTS) - 1);
+    guests.push(relay.lets_in(at(GUESTS)).unwrap());
+    assert!(relay.is_refused(at(GUESTS + 1)));
+    // The relay's own ping starts the idle timeout anew.
+    relay.pass(KEEP_ALIVE);
+    relay.ends();
+}
+
+/// One address that takes what it can get leaves something to those who come later.
+#[test]
+fn one_address_does_not_take_all_memory() {
+    const GUESTS: u64 = 80;
+    let mut relay = Relay::with_memory(GUESTS * SESSION_BYTES);
+    let crowd = |port: u16| SocketAddr::from(([10, 4, 0, 1], 5000 + port));
+    let open = (GUESTS as f64 * SESSIONS_SHARE_OPEN) as u16;
+    (0..open).for_each(|port| _ = relay.lets_in(crowd(port)).unwrap());
+    for host in 0..(GUESTS as u16 - open) as u8 {
+        assert!(relay.is_refused(crowd(open)));
+        // Who has one does not get another while others have none.
+        relay.lets_in(([10, 5, 0, host], 5000).into()).unwrap();
+    }
+    assert!(relay.is_refused(([10, 6, 0, 1], 5000).into()), "there is no more");
+    // The relay's own ping starts the idle timeout anew.
+    relay.pass(KEEP_ALIVE);
+    relay.ends();
 }
 
 /// A relay that ends while its socket takes next to nothing: it goes on for as long as something

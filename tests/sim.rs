@@ -2031,6 +2031,7 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
             bytes: r.pick(&[CACHE_BYTES, CACHE_BYTES, CACHE_BYTES, 100_000]),
             duration: ms(r.pick(&[100_000, 100_000, 100_000, 2000])),
         },
+        memory: MEMORY_BYTES,
         // The other one draws numbers that no seed decides.
         congestion_control: CongestionControl::Loss,
         trusts_all: true,

@@ -217,6 +217,7 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
         started,
         linger: LINGER_DEFAULT,
         cache: CacheBounds { bytes: 1 << 20, duration: CACHE_DURATION_DEFAULT },
+        memory: 1 << 30,
     };
     posts.into_iter().enumerate().map(|(shard, post)| Shard::new(setting(shard), post)).collect()
 }

@@ -85,6 +85,7 @@ impl Home {
             started: now,
             linger: LINGER_DEFAULT,
             cache: CacheBounds { bytes: u64::MAX, duration: Duration::from_secs(30) },
+            memory: 1 << 40,
         };
         let [own, post] = mesh(2, LANE_MESSAGES).try_into().ok().expect("two posts");
 

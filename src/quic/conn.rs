@@ -7,16 +7,19 @@ use bytes::Bytes;
 use quinn_proto as proto;
 use quinn_proto::{ConnectionEvent, Dir, VarInt};
 
+use super::budget::Budget;
 use super::handshakes::Ticket;
+use super::source::Source;
 use super::streams::{RawEnd, RawStreams};
 use super::trains::Unsent;
 use super::web::Web;
+use super::window::Window;
 use super::{Event, INITIAL_RTT, varint};
 use crate::h3::request::Status;
 use crate::h3::{self, Code};
 use crate::limits::{
-    ACK_DELAY, CLOSE_GRACE_MAX, CLOSE_GRACE_MIN, HANDSHAKE_TIMEOUT, SETUP_TIMEOUT, STREAMS_MAX,
-    STREAMS_UNI_PUBLISHER,
+    ACK_DELAY, CLOSE_GRACE_MAX, CLOSE_GRACE_MIN, HANDSHAKE_TIMEOUT, SESSION_BYTES, SETUP_TIMEOUT,
+    STREAM_BYTES, STREAMS_MAX, STREAMS_UNI_PUBLISHER,
 };
 use crate::session::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
 use crate::wire::{SessionCode, StreamCode};
@@ -41,6 +44,12 @@ pub struct Conn {
     heard_at: Instant,
     /// Streams of the peer that are known to the session; those open count towards the credit.
     credit: [u64; 2],
+    /// What the credit should be.
+    wanted: [u64; 2],
+    window: Window,
+    /// Where it comes from, and what it was granted of the budget.
+    pub(super) source: Source,
+    pub(super) granted: u64,
     pub(super) close: Option<(SessionCode, &'static str)>,
     is_established: bool,
     /// Some may wait to be taken.
@@ -69,7 +78,9 @@ enum Binding {
 }
 
 impl Conn {
+    /// The budget has admitted it.
     pub(super) fn new(proto: proto::Connection, generation: u32, now: Instant) -> Conn {
+        let source = Source::of(proto.remote_address());
         let credit = [Dir::Bi, Dir::Uni].map(|dir| proto.max_concurrent_streams(dir));
         let code = varint(SessionCode::CONTROL_TIMEOUT.0);
         Conn {
@@ -82,6 +93,10 @@ impl Conn {
             unsent: None,
             heard_at: now,
             credit,
+            wanted: credit,
+            window: Window::new(now),
+            source,
+            granted: SESSION_BYTES,
             close: None,
             is_established: false,
             has_datagrams: false,
@@ -302,13 +317,45 @@ impl Conn {
         }
         let credit = self.credit[dir as usize];
         if credit < STREAMS_MAX && self.proto.streams().remote_open_streams(dir) * 2 >= credit {
-            self.set_credit(dir, (credit * 2).min(STREAMS_MAX));
+            self.want_credit(dir, (credit * 2).min(STREAMS_MAX));
         }
     }
 
-    fn set_credit(&mut self, dir: Dir, credit: u64) {
-        self.credit[dir as usize] = credit;
-        self.proto.set_max_concurrent_streams(dir, varint(credit));
+    fn want_credit(&mut self, dir: Dir, credit: u64) {
+        let wanted = &mut self.wanted[dir as usize];
+        *wanted = credit.max(*wanted);
+    }
+
+    /// Gives the peer more streams and a larger window where those that it has are in the way, as far as
+    /// the budget has it.
+    pub(super) fn grow(&mut self, now: Instant, budget: &mut Budget) {
+        // Asked of every connection that sends.
+        if self.wanted != self.credit || self.window.publishes() {
+            self.ask_for_more(now, budget);
+        }
+    }
+
+    fn ask_for_more(&mut self, now: Instant, budget: &mut Budget) {
+        for dir in [Dir::Bi, Dir::Uni] {
+            let (credit, wanted) = (self.credit[dir as usize], self.wanted[dir as usize]);
+            if credit < wanted && self.is_granted((wanted - credit) * STREAM_BYTES, budget) {
+                self.credit[dir as usize] = wanted;
+                self.proto.set_max_concurrent_streams(dir, varint(wanted));
+            }
+        }
+        if let Some(more) = self.window.wanted(now, self.proto.rtt())
+            && self.is_granted(more, budget)
+        {
+            self.proto.set_receive_window(varint(self.window.grow(more)));
+        }
+    }
+
+    fn is_granted(&mut self, bytes: u64, budget: &mut Budget) -> bool {
+        let is_granted = budget.grow(self.source, bytes);
+        if is_granted {
+            self.granted += bytes;
+        }
+        is_granted
     }
 
     /// The code to send for a stream.
@@ -394,7 +441,13 @@ impl Streams for Conn {
 
     fn read(&mut self, stream: StreamId, max: usize, take: &mut dyn FnMut(&[u8])) -> ReadEnd {
         self.is_touched = true;
-        match RawStreams(&mut self.proto).read(stream, max, take) {
+        let mut bytes = 0;
+        let end = RawStreams(&mut self.proto).read(stream, max, &mut |chunk| {
+            bytes += chunk.len();
+            take(chunk);
+        });
+        self.window.note_read(bytes as u64);
+        match end {
             RawEnd::Pending => ReadEnd::Pending,
             RawEnd::More => ReadEnd::More,
             RawEnd::Finished => ReadEnd::Finished,
@@ -415,9 +468,8 @@ impl Streams for Conn {
 
     fn expect_groups(&mut self) {
         self.is_touched = true;
-        if self.credit[Dir::Uni as usize] < STREAMS_UNI_PUBLISHER {
-            self.set_credit(Dir::Uni, STREAMS_UNI_PUBLISHER);
-        }
+        self.window.expect_groups();
+        self.want_credit(Dir::Uni, STREAMS_UNI_PUBLISHER);
     }
 
     fn rtt(&self) -> Duration {

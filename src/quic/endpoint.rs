@@ -7,12 +7,16 @@ use std::time::Instant;
 use quinn_proto as proto;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Transmit};
 
+use super::budget::Budget;
 use super::conn::Conn;
 use super::handshakes::Handshakes;
+use super::source::Source;
 use super::timers::Timers;
 use super::trains::{self, Transmitted, recycle, train};
 use super::{Config, Event};
-use crate::limits::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, SENDERS_PER_TURN, TIMER_SLACK};
+use crate::limits::{
+    HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, SENDERS_PER_TURN, SESSION_BYTES, TIMER_SLACK,
+};
 use crate::net::{Datagrams, Received, Sent};
 use crate::prefetch::prefetch;
 
@@ -22,6 +26,8 @@ pub enum Arrival {
     Nothing,
     /// A client that was not known.
     New(usize),
+    /// One for whom there is no memory.
+    Refused,
 }
 
 pub struct Endpoint {
@@ -30,6 +36,7 @@ pub struct Endpoint {
     conns: Vec<Option<Box<Conn>>>,
     live: usize,
     handshakes: Handshakes,
+    budget: Budget,
     generation: u32,
     /// Once all connections are to be closed: the slots up to here are.
     closed: Option<usize>,
@@ -58,6 +65,7 @@ impl Endpoint {
         (shard, shards): (usize, usize),
         seed: u64,
         started: Instant,
+        memory: u64,
     ) -> Endpoint {
         let endpoint = Arc::new(config.endpoint(shard, shards, seed));
         Endpoint {
@@ -65,6 +73,7 @@ impl Endpoint {
             conns: Vec::new(),
             live: 0,
             handshakes: Handshakes::default(),
+            budget: Budget::new(memory),
             generation: 0,
             closed: None,
             with_events: Vec::new(),
@@ -92,6 +101,11 @@ impl Endpoint {
         self.live
     }
 
+    /// What its connections may take of the memory, as they were granted it.
+    pub fn granted(&self) -> u64 {
+        self.budget.granted()
+    }
+
     /// Handshakes in progress.
     pub fn handshakes(&self) -> usize {
         self.handshakes.len()
@@ -103,6 +117,7 @@ impl Endpoint {
         let Received { remote, local_ip, ecn, data } = datagram;
         let ecn = ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn.bits()));
         let event = self.proto.handle(now, remote, local_ip, ecn, data, &mut buf);
+        let mut arrival = Arrival::Nothing;
         let response = match event {
             None => None,
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
@@ -114,8 +129,11 @@ impl Endpoint {
             Some(DatagramEvent::NewConnection(incoming)) => {
                 if self.closed.is_some() {
                     Some(self.proto.refuse(incoming, &mut buf))
-                } else if self.handshakes.len() >= HANDSHAKES_BEFORE_RETRY && incoming.may_retry() {
+                } else if self.is_crowded() && incoming.may_retry() {
                     self.proto.retry(incoming, &mut buf).ok()
+                } else if !self.budget.admit(Source::of(remote), SESSION_BYTES) {
+                    arrival = Arrival::Refused;
+                    Some(self.proto.refuse(incoming, &mut buf))
                 } else {
                     match self.proto.accept(incoming, now, &mut buf, None) {
                         Ok((handle, conn)) => {
@@ -123,7 +141,10 @@ impl Endpoint {
                             self.insert(now, handle.0, conn);
                             return Arrival::New(handle.0);
                         }
-                        Err(error) => error.response,
+                        Err(error) => {
+                            self.budget.give_back(Source::of(remote), SESSION_BYTES);
+                            error.response
+                        }
                     }
                 }
             }
@@ -134,7 +155,12 @@ impl Endpoint {
             }
             _ => recycle(&mut self.pool, buf),
         }
-        Arrival::Nothing
+        arrival
+    }
+
+    /// Whether new clients are to prove their address.
+    fn is_crowded(&self) -> bool {
+        self.handshakes.len() >= HANDSHAKES_BEFORE_RETRY || self.budget.is_scarce()
     }
 
     /// Gives connections what has come for them.
@@ -155,7 +181,7 @@ impl Endpoint {
         }
         self.generation = self.generation.wrapping_add(1);
         let mut conn = Conn::new(conn, self.generation, now);
-        conn.handshake = Some(self.handshakes.begin(slot, conn.remote()));
+        conn.handshake = Some(self.handshakes.begin(slot, conn.source));
         self.conns[slot] = Some(Box::new(conn));
         self.live += 1;
         self.note_events(slot);
@@ -274,6 +300,7 @@ impl Endpoint {
             let Some(conn) = self.conns[slot].as_deref_mut() else { continue };
             conn.is_dirty = false;
             conn.settle(now);
+            conn.grow(now, &mut self.budget);
             match trains::transmit(&mut conn.proto, &mut conn.unsent, now, io, &mut self.pool) {
                 Transmitted::All if conn.is_forgotten => {
                     let _ =
@@ -325,6 +352,7 @@ impl Endpoint {
         if let Some(ticket) = conn.handshake {
             self.handshakes.end(ticket);
         }
+        self.budget.give_back(conn.source, conn.granted);
         self.live -= 1;
         self.timers.set(slot, None);
     }

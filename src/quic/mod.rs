@@ -1,16 +1,19 @@
 //! quinn-proto held by hand: one endpoint and a slab of connections per shard, a list of those
-//! with something to do, a wheel of timers; and what WebTransport puts between a connection and its
-//! session. The only folder that names quinn-proto.
+//! with something to do, a wheel of timers, a budget of the memory that they may take; and what
+//! WebTransport puts between a connection and its session. The only folder that names quinn-proto.
 
+mod budget;
 pub mod cid;
 mod congestion;
 mod conn;
 mod endpoint;
 mod handshakes;
+mod source;
 mod streams;
 mod timers;
 pub mod trains;
 mod web;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,7 +145,7 @@ fn transport(congestion_control: CongestionControl) -> TransportConfig {
         .max_concurrent_bidi_streams(varint(STREAMS_BIDI_START))
         .max_concurrent_uni_streams(varint(STREAMS_UNI_START))
         .stream_receive_window(STREAM_WINDOW_BYTES.into())
-        .receive_window(RECEIVE_WINDOW_BYTES.into())
+        .receive_window(RECEIVE_WINDOW_START.into())
         .send_window(SEND_WINDOW_BYTES)
         .initial_rtt(INITIAL_RTT)
         .congestion_controller_factory(Arc::new(Congestion::new(congestion_control)))

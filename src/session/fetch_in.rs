@@ -106,6 +106,7 @@ impl Session {
             let reply = FetchIn { pull: key, id, sequence: ask.group, opens, scanner };
             let purpose = Use::FetchReply(Box::new(reply));
             self.inputs.insert(stream, Stream { purpose, buf: BytesMut::new() });
+            cx.streams.expect_groups();
             self.send(stream, &bytes, false, cx);
         }
     }

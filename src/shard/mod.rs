@@ -71,6 +71,8 @@ pub struct Setting {
     /// How long an upstream subscription that nobody needs is kept; zero closes it at once.
     pub linger: Duration,
     pub cache: CacheBounds,
+    /// Bytes that its peers may make it hold, by what they are granted.
+    pub memory: u64,
 }
 
 /// What one shard may keep of groups.
@@ -86,6 +88,8 @@ pub struct CacheBounds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     pub connections: usize,
+    /// Bytes that they may hold, as they were granted them.
+    pub granted_bytes: u64,
     pub tracks: usize,
     pub routes: usize,
     pub subscriptions: usize,
@@ -103,6 +107,8 @@ pub struct Counters {
     /// Datagrams of connections that live on another shard, passed on by mail.
     pub misrouted_datagrams_total: u64,
     pub sessions_total: u64,
+    /// First datagrams of clients that were sent away for want of memory; some begin with two.
+    pub refused_clients_total: u64,
     /// Mail for a session or a track that is gone.
     pub stale_mail_total: u64,
     /// Groups cut off or left out because a neighbour did not keep up.
@@ -197,14 +203,14 @@ pub struct Shard {
 impl Shard {
     pub fn new(setting: Setting, post: Post<ToShard>) -> Shard {
         let tracks = Tracks::new(&setting);
-        let Setting { shard, shards, quic, policy, seed, started, .. } = setting;
+        let Setting { shard, shards, quic, policy, seed, started, memory, .. } = setting;
         let takeover = policy.takeover;
         Shard {
             me: shard,
             shards,
             started,
             policy,
-            endpoint: Endpoint::new(&quic, (shard, shards), seed, started),
+            endpoint: Endpoint::new(&quic, (shard, shards), seed, started, memory),
             peers: Vec::new(),
             directory: Directory::new(takeover),
             changed_paths: BTreeSet::new(),
@@ -331,6 +337,7 @@ impl Shard {
     pub fn held(&self) -> Held {
         self.tracks.held(Held {
             connections: self.endpoint.live(),
+            granted_bytes: self.endpoint.granted(),
             routes: self.directory.len(),
             guests: self.guests.len(),
             ..Held::default()
@@ -431,10 +438,18 @@ impl Shard {
     }
 
     fn arrived(&mut self, now: Instant, datagram: Received) {
-        if let Arrival::New(slot) = self.endpoint.receive(now, datagram)
-            && self.peers.len() <= slot
-        {
-            self.peers.resize_with(slot + 1, || None);
+        let remote = datagram.remote;
+        match self.endpoint.receive(now, datagram) {
+            Arrival::New(slot) if self.peers.len() <= slot => {
+                self.peers.resize_with(slot + 1, || None);
+            }
+            Arrival::Refused => {
+                self.counters.refused_clients_total += 1;
+                if self.may_say(now) {
+                    tracing::warn!(shard = self.me, %remote, "no memory for one more session");
+                }
+            }
+            Arrival::New(_) | Arrival::Nothing => {}
         }
     }
 
@@ -595,7 +610,7 @@ impl Shard {
         self.with_session(now, slot, |session, cx| session.start(cx));
     }
 
-    /// Whether one more session that comes or goes is worth a line.
+    /// Whether one more session that comes or goes, or cannot come, is worth a line.
     fn may_say(&mut self, now: Instant) -> bool {
         let unsaid = self.quota.take(now);
         if let Some(unsaid) = unsaid.filter(|unsaid| *unsaid > 0) {

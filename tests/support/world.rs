@@ -48,6 +48,9 @@ const TURNS_AT_ONCE_MAX: usize = 50_000;
 /// A cache that no play fills.
 pub const CACHE_BYTES: u64 = 1 << 30;
 
+/// A budget that no play spends.
+pub const MEMORY_BYTES: u64 = 1 << 40;
+
 /// A datagram of no more than this fits the smallest packet, whatever precedes it there.
 const DATAGRAM_BYTES_SURE: usize = 1000;
 
@@ -80,6 +83,8 @@ pub struct Stage {
     pub refused: u64,
     pub linger: Duration,
     pub cache: CacheBounds,
+    /// What the peers of one shard may make it hold.
+    pub memory: u64,
     pub congestion_control: CongestionControl,
     /// Every peer is believed as a relay is.
     pub trusts_all: bool,
@@ -98,6 +103,7 @@ impl Stage {
             refused: 0,
             linger: LINGER_DEFAULT,
             cache,
+            memory: MEMORY_BYTES,
             congestion_control: CongestionControl::default(),
             trusts_all: true,
             takeover: Takeover::Allowed,
@@ -337,6 +343,7 @@ impl World {
                 started,
                 linger: stage.linger,
                 cache: stage.cache,
+                memory: stage.memory,
             };
             let mut port = Port::new(random.next());
             (port.blocked, port.refused) = (stage.blocked, stage.refused);
@@ -1649,7 +1656,7 @@ impl World {
         self.close_all(|peer| peer.sources.is_empty());
         self.run(LOSS_NOTICED + self.stage.linger + self.stage.cache.duration + ms(5000));
         for held in self.held() {
-            let left = Held { connections: 0, routes: 0, ..held };
+            let left = Held { connections: 0, granted_bytes: 0, routes: 0, ..held };
             assert_eq!(left, Held::default(), "tracks, fetches and groups that nobody needs");
         }
         self.close_all(|_| true);

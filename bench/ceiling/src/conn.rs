@@ -8,7 +8,9 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto as proto;
 use quinn_proto::{Dir, StreamId, VarInt};
 use rustc_hash::FxHashMap;
-use shardcast::limits::{READ_BYTES_PER_TURN, STREAMS_MAX, STREAMS_UNI_PUBLISHER};
+use shardcast::limits::{
+    READ_BYTES_PER_TURN, RECEIVE_WINDOW_BYTES, STREAMS_MAX, STREAMS_UNI_PUBLISHER,
+};
 use shardcast::quic::trains::Unsent;
 use shardcast::wire::{SessionCode, StreamCode};
 use slab::Slab;
@@ -71,7 +73,9 @@ pub enum ReadEnd {
 }
 
 impl Conn {
-    pub fn new(proto: proto::Connection, generation: u32) -> Conn {
+    /// With the window that a publisher's grows to.
+    pub fn new(mut proto: proto::Connection, generation: u32) -> Conn {
+        proto.set_receive_window(RECEIVE_WINDOW_BYTES.into());
         let credit = [Dir::Bi, Dir::Uni].map(|dir| proto.max_concurrent_streams(dir));
         Conn {
             proto,
