@@ -174,10 +174,10 @@ fn no_turn_visits_more_than_its_share_and_no_mail_piles_up() {
     assert!((1..=5000).contains(&untold), "{untold} pieces of news of 5000 routes waited");
     w.run(ms(3000));
     let slowest = show.slowest(&w);
-    let visits = [0, 1].map(|shard| w.counters(shard).announce_visits_max);
+    let visits = [0, 1].map(|shard| w.counters(shard).visits_max.paths);
     let mail = [0, 1].map(|shard| w.counters(shard).held_mail_max);
     assert!(slowest < ms(1200), "a group took {slowest:?}");
-    assert!(visits.iter().all(|visits| *visits <= ANNOUNCE_VISITS_PER_TURN as u64), "{visits:?}");
+    assert!(visits.iter().all(|visits| *visits <= ANNOUNCE_VISITS_PER_TURN as u32), "{visits:?}");
     assert!(mail.iter().all(|mail| *mail <= 200), "{mail:?}");
     w.end();
 }
@@ -200,10 +200,10 @@ fn streams_that_want_everything_cost_a_share_of_each_turn() {
     }
     let listen = w.peers[honest].listen("", 0);
     w.run(ms(5000));
-    let (told, visits) = (w.told(), w.counters(0).announce_visits_max);
+    let (told, visits) = (w.told(), w.counters(0).visits_max.paths);
     assert_eq!(w.peers[honest].listens[listen].live().len(), ROUTES);
     assert_eq!(w.peers[greedy].listens[0].live().len(), ROUTES, "one of them is told everything");
-    assert!(visits <= ANNOUNCE_VISITS_PER_TURN as u64, "{visits}");
+    assert!(visits <= ANNOUNCE_VISITS_PER_TURN as u32, "{visits}");
     assert!(told <= 2 * ROUTES + ANNOUNCED_TO_PEER_MAX, "{told}");
     w.end();
 }

@@ -113,6 +113,7 @@ pub fn fetch(criterion: &mut Criterion) {
             route_ids: &mut route_ids,
             arrival_ms: 0,
             is_crowded: false,
+            visits: 0,
         };
         session.start(&mut cx);
         session.opened(StreamId(2), &mut cx);

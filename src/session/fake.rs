@@ -135,6 +135,7 @@ impl Play {
                 route_ids: &mut route_ids,
                 arrival_ms: 0,
                 is_crowded: false,
+                visits: 0,
             },
         );
         effects

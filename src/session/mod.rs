@@ -169,6 +169,8 @@ pub struct Context<'a, S> {
     pub arrival_ms: u64,
     /// So much waits for other shards already that nothing is to be read that makes it more.
     pub is_crowded: bool,
+    /// Messages, and groups on their way to the peer, that are looked at meanwhile.
+    pub visits: u32,
 }
 
 /// What all sessions of a relay have in common.
@@ -587,6 +589,7 @@ impl Session {
         if self.failure.is_some() {
             return Step::Forget;
         }
+        cx.visits += 1;
         match &mut stream.purpose {
             Use::Request => self.take_request(id, stream, end, cx),
             Use::UniHeader => self.take_uni_header(id, stream, cx),

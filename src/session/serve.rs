@@ -288,6 +288,7 @@ impl Session {
         }
         // Most urgent first, so that a window that has opened a little serves those.
         let mut open = std::mem::take(&mut served.open);
+        cx.visits += open.len() as u32;
         open.retain_mut(|group| {
             let progress = self.advance(key, group, served.wanted.max_age_ms, content, cx);
             matches!(progress, Progress::Open)

@@ -109,6 +109,7 @@ impl Shard {
             known.need = need;
             let sync = |reach| track.content.sync(&mut known.told, reach);
             let feeds = need.reach().map_or_else(Vec::new, sync);
+            self.visits.pieces += feeds.len() as u32;
             if !feeds.is_empty() {
                 let feeds = feeds.into();
                 self.post.send(usize::from(mirror.shard), ToShard::Fed { mirror, feeds });
@@ -408,6 +409,7 @@ impl Shard {
         let is_info = matches!(feed, Feed::Info(_));
         let is_new_run = matches!(feed, Feed::NewRun(_));
         let is_over = feed.is_over();
+        self.visits.pieces += 1;
         self.counters.frames_total += match &feed {
             Feed::Piece(piece) => piece.marks.len() as u64,
             Feed::Datagram(_) => 1,
@@ -532,6 +534,7 @@ impl Shard {
             At::Reading { arrival, .. } => change >= Change::All || grown.contains(&arrival),
             At::Newest | At::Waiting(_) => false,
         };
+        self.visits.fetchers += track.fetchers.len() as u32;
         let fetchers = track.fetchers.iter().filter(|fetcher| is_served(fetcher.at));
         let fetchers = fetchers.filter_map(|fetcher| match fetcher.who {
             Who::Peer { conn, key } => Some((conn, key)),
@@ -591,6 +594,7 @@ impl Shard {
         let Some(track) = self.tracks.slab.get(slot) else { return };
         let run = track.content.run();
         for &(conn, key) in who {
+            self.visits.readers += 1;
             self.with_session(now, conn, |session, cx| {
                 session.send_datagrams(key, run, datagrams, cx);
             });
@@ -634,7 +638,10 @@ impl Shard {
             }
         }
         self.tracks.cache.held = self.tracks.cache.held + content.held_bytes() - before;
-        self.counters.groups_looked_at_total += content.take_looked_at();
+        let looked_at = content.take_looked_at();
+        self.counters.groups_looked_at_total += looked_at;
+        self.visits.groups += looked_at as u32;
+        self.visits.readers += who.len() as u32;
         self.tracks.slab[slot].content = content;
         for (conn, key) in over {
             self.detach(conn, key);
@@ -649,6 +656,7 @@ impl Shard {
     pub(super) fn trim_cache(&mut self, now: Instant) {
         let (mut spared, mut marked) = (Vec::new(), Vec::new());
         while let Some(entry) = self.tracks.cache.take_oldest(now) {
+            self.visits.groups += 1;
             let Some(slot) = self.tracks.slot(entry.track) else { continue };
             let track = &self.tracks.slab[slot];
             let Some(group) = track.content.group(entry.arrival) else { continue };
@@ -719,6 +727,7 @@ impl Shard {
     pub(super) fn drop_track(&mut self, now: Instant, slot: usize) {
         let name = self.tracks.name(slot);
         let track = self.tracks.remove(slot);
+        self.visits.groups += track.content.groups_len() as u32;
         match track.place {
             Place::Mirror { home, .. } => {
                 self.post.send(home, ToShard::Detach { mirror: name });

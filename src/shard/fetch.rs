@@ -96,6 +96,7 @@ impl Shard {
     ) {
         let track = &self.tracks.slab[slot];
         let who = Who::Mirror { mirror, fetch };
+        self.visits.fetchers += track.fetchers.len() as u32;
         let fetcher = track.fetchers.iter().find(|fetcher| fetcher.who == who);
         if let Some(At::Waiting(fetch)) = fetcher.map(|fetcher| fetcher.at)
             && track.fetches.get(fetch).is_some_and(|fetch| fetch.stage == Stage::Sent)
@@ -208,6 +209,7 @@ impl Shard {
     pub(super) fn forget_fetcher(&mut self, now: Instant, slot: usize, who: Who) {
         let name = self.tracks.name(slot);
         let track = &mut self.tracks.slab[slot];
+        self.visits.fetchers += track.fetchers.len() as u32;
         let Some(at) = track.fetchers.iter().position(|fetcher| fetcher.who == who) else { return };
         if let Who::Guest(guest) = who {
             self.guests.forget(guest, name);
@@ -265,6 +267,7 @@ impl Shard {
         let Some(slot) = self.tracks.remove_mirror(mirror) else { return };
         let is_its = |who: &Who| matches!(who, Who::Mirror { mirror: its, .. } if *its == mirror);
         let fetchers = &self.tracks.slab[slot].fetchers;
+        self.visits.fetchers += fetchers.len() as u32;
         let whose: Vec<Who> = fetchers.iter().map(|fetcher| fetcher.who).filter(is_its).collect();
         for who in whose {
             self.forget_fetcher(now, slot, who);
@@ -354,6 +357,7 @@ impl Shard {
         let mut begun = Vec::new();
         let track = &mut self.tracks.slab[slot];
         let fetch = track.fetches.get(id).map(|_| id);
+        self.visits.fetchers += track.fetchers.len() as u32;
         for fetcher in &mut track.fetchers {
             if fetcher.at == At::Waiting(id) {
                 fetcher.at = At::Reading { arrival, fetch };
@@ -371,6 +375,7 @@ impl Shard {
     pub(super) fn forward_piece(&mut self, now: Instant, slot: usize, arrival: u64, piece: &Piece) {
         let reads = |at: At| matches!(at, At::Reading { arrival: its, .. } if its == arrival);
         let fetchers = self.tracks.slab[slot].fetchers.iter();
+        self.visits.fetchers += fetchers.len() as u32;
         let is_told = |who: &Who| !matches!(who, Who::Peer { .. });
         let told: Vec<Who> =
             fetchers.filter(|f| reads(f.at)).map(|f| f.who).filter(is_told).collect();
@@ -383,6 +388,7 @@ impl Shard {
     fn end_fetch(&mut self, slot: usize, id: FetchId) {
         let track = &mut self.tracks.slab[slot];
         track.fetches.remove(id);
+        self.visits.fetchers += track.fetchers.len() as u32;
         for fetcher in &mut track.fetchers {
             if let At::Reading { fetch, .. } = &mut fetcher.at
                 && *fetch == Some(id)
@@ -424,6 +430,7 @@ impl Shard {
             return self.tracks.note_changed(slot, Change::All);
         }
         track.fetches.remove(id);
+        self.visits.fetchers += track.fetchers.len() as u32;
         let waits = |fetcher: &mut Fetcher| fetcher.at == At::Waiting(id);
         let refused: Vec<Fetcher> = track.fetchers.extract_if(.., waits).collect();
         for fetcher in refused {
@@ -457,6 +464,7 @@ impl Shard {
             };
             (!matches!(fetcher.who, Who::Peer { .. })).then_some((fetcher.who, code))
         };
+        self.visits.fetchers += track.fetchers.len() as u32;
         let lost: Vec<(Who, StreamCode)> = track.fetchers.iter().filter_map(lost).collect();
         for (who, code) in lost {
             self.pass_on(now, slot, who, Fetched::Failed(code));

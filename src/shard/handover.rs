@@ -47,6 +47,7 @@ impl Shard {
                 self.moving = covered.last().map(|(key, _)| (path, key.clone()));
             }
             left -= covered.len().max(1);
+            self.visits.tracks += covered.len().max(1) as u32;
             let names: Vec<_> = covered.iter().map(|(_, slot)| self.tracks.name(*slot)).collect();
             for track in names {
                 if let Some(slot) = self.tracks.slot(track)

@@ -17,6 +17,7 @@ mod news;
 pub mod placement;
 mod readers;
 mod tracks;
+pub mod visits;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -52,6 +53,7 @@ use mailbox::{Flush, Post};
 use message::{RouteNews, ToShard, TrackKey};
 use news::Untold;
 use tracks::{Purpose, Track, Tracks, Who};
+use visits::Visits;
 
 pub use crate::rt::Next;
 
@@ -125,8 +127,8 @@ pub struct Counters {
     pub long_paths_total: u64,
     /// Announcements for which there was no room.
     pub refused_routes_total: u64,
-    /// Paths that were looked at to tell listeners; the most in one turn.
-    pub announce_visits_max: u64,
+    /// The most that one turn looked at of each kind.
+    pub visits_max: Visits,
     pub frames_total: u64,
 }
 
@@ -192,6 +194,8 @@ pub struct Shard {
     /// Subscriptions and fetches that can make progress.
     unblocked: Vec<(usize, u32, StreamId)>,
     counters: Counters,
+    /// What this turn has looked at.
+    visits: Visits,
     /// When a session last heard something.
     heard_at: Option<Instant>,
     /// How much may be said of sessions that come and go.
@@ -233,6 +237,7 @@ impl Shard {
             unheard: Vec::new(),
             unblocked: Vec::new(),
             counters: Counters::default(),
+            visits: Visits::default(),
             heard_at: None,
             quota: Quota::default(),
             goodbye: None,
@@ -241,6 +246,8 @@ impl Shard {
 
     /// One lap of a shard. Each phase takes a bounded batch, so a lap has a worst case.
     pub fn turn(&mut self, now: Instant, io: &mut impl Datagrams) -> Next {
+        let before = std::mem::take(&mut self.visits);
+        self.counters.visits_max = self.counters.visits_max.max(before);
         let more_mail = self.take_mail(now);
         let more_datagrams = self.receive(now, io);
         self.fire_timers(now);
@@ -320,8 +327,14 @@ impl Shard {
         Counters {
             full_lanes_total: self.post.lane_full_total(),
             held_mail_max: self.post.held_max() as u64,
+            visits_max: self.counters.visits_max.max(self.visits),
             ..self.counters
         }
+    }
+
+    /// What the last turn looked at.
+    pub fn visits(&self) -> Visits {
+        self.visits
     }
 
     /// Announced paths that the listeners here hold, each on each of its streams.
@@ -347,6 +360,7 @@ impl Shard {
     fn take_mail(&mut self, now: Instant) -> bool {
         let mut inbox = std::mem::take(&mut self.inbox);
         let more = self.post.take(MAIL_PER_TURN, &mut inbox);
+        self.visits.mail += inbox.len() as u32;
         for (_, mail) in inbox.drain(..) {
             // Whoever looks whether this shard turns is not to keep it awake.
             if !matches!(mail, ToShard::Turn { .. }) {
@@ -420,6 +434,7 @@ impl Shard {
     fn receive(&mut self, now: Instant, io: &mut impl Datagrams) -> bool {
         let mut batch = Vec::new();
         let more = io.receive(&mut |datagram| batch.push(datagram));
+        self.visits.datagrams += batch.len() as u32;
         for datagram in batch {
             self.counters.datagrams_total += 1;
             match steer::shard_of(&datagram.data, self.shards) {
@@ -464,12 +479,15 @@ impl Shard {
     fn fire_timers(&mut self, now: Instant) {
         let mut woken = Vec::new();
         self.endpoint.fire_timers(now, &mut woken);
+        self.visits.events += woken.len() as u32;
         for slot in woken {
             self.with_session(now, slot, |session, cx| session.timeout(cx));
             self.settle(now);
         }
         self.look_at_claims(now);
-        for track in self.tracks.take_due(now) {
+        let due = self.tracks.take_due(now);
+        self.visits.tracks += due.len() as u32;
+        for track in due {
             if let Some(slot) = self.tracks.slot(track) {
                 self.look_at(now, slot);
             }
@@ -481,6 +499,7 @@ impl Shard {
             self.unread.append(&mut self.unheard);
         }
         for (slot, generation, stream) in std::mem::take(&mut self.unread) {
+            self.visits.events += 1;
             if self.generation(slot) == Some(generation) {
                 self.with_session(now, slot, |session, cx| session.readable(stream, cx));
                 self.settle(now);
@@ -489,6 +508,7 @@ impl Shard {
         while let Some(slot) = self.endpoint.next_with_events() {
             while let Some(event) = self.endpoint.poll(slot) {
                 self.heard_at = Some(now);
+                self.visits.events += 1;
                 self.handle_event(now, slot, event);
                 self.settle(now);
             }
@@ -638,8 +658,10 @@ impl Shard {
             self.tell_of_doubted(slot, generation);
         }
         for pull in peer.session.pull_names() {
+            self.visits.tracks += 1;
             self.post_pulled(now, pull, Feed::Failed(StreamCode::SESSION_CLOSED));
         }
+        self.visits.tracks += peer.attached.len() as u32;
         for (key, track) in peer.attached {
             if let Some(track) = self.tracks.slot(track) {
                 self.leave(now, track, slot, key);
@@ -677,8 +699,10 @@ impl Shard {
             route_ids: &mut self.route_ids,
             arrival_ms: now.saturating_duration_since(self.started).as_millis() as u64,
             is_crowded,
+            visits: 0,
         };
         run(&mut peer.session, &mut cx);
+        self.visits.messages += cx.visits;
         conn.set_session_deadline(peer.session.deadline());
         let is_touched = conn.take_touched();
         let asked = self.effects.drain(..).map(|effect| (slot, generation, effect));
@@ -706,6 +730,7 @@ impl Shard {
                     (slot, generation, effect)
                 }
             };
+            self.visits.events += 1;
             if self.generation(slot) == Some(generation) {
                 self.handle_effect(now, slot, generation, effect);
             }
@@ -845,6 +870,7 @@ impl Shard {
     }
 
     fn note_route(&mut self, now: Instant, news: RouteNews) {
+        self.visits.routes += 1;
         match news {
             RouteNews::Up(route) => {
                 self.changed_paths.insert(route.path.clone());
@@ -885,7 +911,9 @@ impl Shard {
     /// Moves tracks and tells listeners, as the routes that have changed have it, so many in a turn.
     fn announce(&mut self, now: Instant) {
         self.move_tracks(now);
+        let before = self.directory.journal().end();
         self.directory.release(now);
+        self.visits.routes += (self.directory.journal().end() - before) as u32;
         if self.has_news() && self.announce_at <= now {
             self.announced = self.directory.journal().end();
             self.announce_at = now + ANNOUNCE_INTERVAL;
@@ -902,7 +930,7 @@ impl Shard {
                 self.listeners.note(slot);
             }
         }
-        self.counters.announce_visits_max = self.counters.announce_visits_max.max(visits as u64);
+        self.visits.paths += visits as u32;
     }
 
     fn announce_to(&mut self, now: Instant, slot: usize, room: usize) -> Round {

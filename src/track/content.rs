@@ -419,6 +419,11 @@ impl Content {
         self.held_bytes
     }
 
+    /// Groups that are held.
+    pub fn groups_len(&self) -> usize {
+        self.live.groups.len() + self.fetched.groups.len()
+    }
+
     /// Whether no group is held.
     pub fn is_bare(&self) -> bool {
         self.live.groups.is_empty() && self.fetched.groups.is_empty()
