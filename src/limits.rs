@@ -249,9 +249,10 @@ pub const ANNOUNCE_VISITS_PER_LISTENER: usize = 128;
 /// Changed paths and tracks that are looked at in one turn to have tracks go over to another publisher.
 pub const MOVE_VISITS_PER_TURN: usize = 512;
 
-/// Routes of lost sessions that are ended in one turn: all that an ordinary publisher has. A request that
-/// takes one of the others meanwhile is refused by the session's shard, and goes on to the next.
-pub const LOST_ROUTES_PER_TURN: usize = 256;
+/// Routes of peers that are lost, that leave or that end their announcements, of which others hear in one
+/// turn: all that an ordinary publisher has. A request that takes one of the others meanwhile is refused,
+/// and goes on to the next.
+pub const FADING_ROUTES_PER_TURN: usize = 256;
 
 /// Copies of one track on one shard for peers that the content may pass through, each of which is pulled and
 /// cached once more: a relay with links to so many others that all lead to one publisher is at the heart of

@@ -285,9 +285,23 @@ fn a_trickle_of_changes_is_told_in_few_packets() {
     w.end();
 }
 
-/// A peer that has announced all that it may, and is lost.
+/// A peer that has announced all that it may, and is lost, ends its announcements, or leaves.
 #[test]
-fn the_routes_of_a_lost_peer_end_over_several_turns() {
+fn the_routes_of_one_peer_fade_over_several_turns() {
+    let lost = |w: &mut World, peer: usize| w.close(peer);
+    let finished = |w: &mut World, peer: usize| {
+        for stream in w.peers[peer].announce_streams() {
+            w.peers[peer].write_raw(stream, &[], true);
+        }
+    };
+    let leaves = |w: &mut World, peer: usize| w.peers[peer].go_away();
+    routes_fade(lost, 0);
+    routes_fade(finished, 0);
+    routes_fade(leaves, ANNOUNCEMENTS_PER_PEER_MAX);
+}
+
+/// `left`: so many routes are still there.
+fn routes_fade(end: impl Fn(&mut World, usize), left: usize) {
     let mut w = world(2);
     let cam = w.publisher(Lite06, 0, PATH, TRACK);
     let viewer = w.viewer(Lite05, 0);
@@ -296,14 +310,14 @@ fn the_routes_of_a_lost_peer_end_over_several_turns() {
     let crowd = Stranger::new(&mut w, 0, ANNOUNCEMENTS_PER_PEER_MAX, 20);
     w.run(ms(2000));
     let before = w.busy_turns(0);
-    w.close(crowd.peer);
+    end(&mut w, crowd.peer);
     show.group(&mut w, &[3000, 3000]);
     w.run(ms(2500));
     let turns = (w.busy_turns(0) - before) as usize;
-    assert!(turns >= ANNOUNCEMENTS_PER_PEER_MAX / LOST_ROUTES_PER_TURN, "{turns} turns");
+    assert!(turns >= ANNOUNCEMENTS_PER_PEER_MAX / FADING_ROUTES_PER_TURN, "{turns} turns");
     assert!(show.slowest(&w) < ms(50), "{:?}", show.slowest(&w));
-    assert_eq!(w.peers[viewer].listens[0].live(), [PATH]);
-    assert!(w.held().iter().all(|held| held.routes == 1));
+    assert_eq!(w.peers[viewer].listens[0].live().len(), 1 + left);
+    assert!(w.held().iter().all(|held| held.routes == 1 + left));
     w.end();
 }
 

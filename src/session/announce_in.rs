@@ -333,12 +333,12 @@ impl Session {
             return self.fail(SessionCode::PROTOCOL_VIOLATION, "announce stream broke off", cx);
         }
         // This prefix is over, the session is not.
-        for (suffix, route) in &source.live {
+        for suffix in source.live.keys() {
             self.announcements -= 1;
             self.announced_bytes -= source.path_len(suffix);
-            let route = route.clone();
-            cx.effects.extend(route.map(|(id, path)| Effect::RouteDown { path, id }));
         }
+        let routes = source.live.into_values().flatten().collect();
+        cx.effects.push(Effect::RoutesDown(routes));
         self.finish(id, cx);
     }
 }

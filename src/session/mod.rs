@@ -79,6 +79,8 @@ pub enum Effect {
         path: Path,
         id: RouteId,
     },
+    /// All routes of an announce stream that has ended.
+    RoutesDown(Vec<(RouteId, Path)>),
     /// The peer has announced a path that is too long to be told to others; for the first time.
     PathTooLong {
         is_first: bool,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::message::ToShard;
-use super::{Peer, Shard};
+use super::{Peer, RouteChange, Shard};
 use crate::limits::{CLAIM_GRACE_MAX, CLAIM_GRACE_MIN, CLAIM_LOOK};
 use crate::route::{Route, SessionRef, Takeover};
 use crate::session::Effect;
@@ -140,7 +140,7 @@ impl Shard {
         if !doubt.is_silent && doubt.until <= now {
             tracing::debug!(shard = self.me, conn = slot, "is silent, and its paths are claimed");
             doubt.is_silent = true;
-            self.change_routes(now, slot, |route| Route { is_silent: true, ..route });
+            self.change_routes(now, slot, RouteChange::FallsSilent);
             self.tell_of_doubted(slot, generation);
         }
         self.claims.looks.insert((now + CLAIM_LOOK, slot, generation));
@@ -152,7 +152,7 @@ impl Shard {
             return;
         };
         if doubt.is_silent {
-            self.change_routes(now, slot, |route| Route { is_silent: false, ..route });
+            self.change_routes(now, slot, RouteChange::Answers);
         } else if let Some(generation) = self.generation(slot) {
             self.tell_of_doubted(slot, generation);
         }

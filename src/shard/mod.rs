@@ -27,10 +27,10 @@ use rustc_hash::FxHashMap;
 
 use crate::h3::request::{Request, Status};
 use crate::limits::{
-    ANNOUNCE_INTERVAL, ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN, LAST_WORDS_GRACE,
-    LAST_WORDS_MAX, LOGGED_REASON_BYTES_MAX, LOST_ROUTES_PER_TURN, MAIL_PER_TURN,
-    OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER,
-    ROOT_BYTES_MAX, ROUTE_NEWS_PER_TURN, ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN,
+    ANNOUNCE_INTERVAL, ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN,
+    FADING_ROUTES_PER_TURN, LAST_WORDS_GRACE, LAST_WORDS_MAX, LOGGED_REASON_BYTES_MAX,
+    MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX,
+    QUIET_AFTER, ROOT_BYTES_MAX, ROUTE_NEWS_PER_TURN, ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN,
     TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
 use crate::log::Quota;
@@ -144,6 +144,27 @@ struct Peer {
     doubt: Option<Doubt>,
 }
 
+/// A route of which nobody knows yet what has become of its peer.
+struct Fading {
+    id: RouteId,
+    path: Path,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy)]
+enum Fate {
+    Over(Gone),
+    Changes(RouteChange),
+}
+
+/// What becomes of a route that is still there.
+#[derive(Clone, Copy)]
+enum RouteChange {
+    Leaves,
+    FallsSilent,
+    Answers,
+}
+
 /// What a shard that ends has still to say.
 #[derive(Clone, Copy)]
 struct Goodbye {
@@ -173,8 +194,8 @@ pub struct Shard {
     announced: u64,
     announce_at: Instant,
     claims: Claims,
-    /// Routes of sessions that are lost, and are still to be ended.
-    lost_routes: VecDeque<(RouteId, Path)>,
+    /// Routes that are over, or leave, of which nobody knows yet.
+    fading: VecDeque<Fading>,
     /// By neighbour, what it has not been told of the routes of this shard's sessions.
     untold: Vec<Untold>,
     tracks: Tracks,
@@ -223,7 +244,7 @@ impl Shard {
             announced: 0,
             announce_at: started,
             claims: Claims::default(),
-            lost_routes: VecDeque::new(),
+            fading: VecDeque::new(),
             untold: (0..shards).map(|_| Untold::default()).collect(),
             tracks,
             guests: Guests::default(),
@@ -251,7 +272,7 @@ impl Shard {
         let more_mail = self.take_mail(now);
         let more_datagrams = self.receive(now, io);
         self.fire_timers(now);
-        self.end_lost_routes(now);
+        self.tell_of_fading(now);
         self.run_sessions(now);
         self.trim_cache(now);
         self.serve_tracks(now);
@@ -270,7 +291,7 @@ impl Shard {
             || !self.unblocked.is_empty()
             || !self.changed_paths.is_empty()
             || self.moving.is_some()
-            || !self.lost_routes.is_empty()
+            || !self.fading.is_empty()
             || self.listeners.behind() > 0
             || self.guests.have_changed()
             || self.tracks.are_unserved();
@@ -648,11 +669,8 @@ impl Shard {
         }
         self.listeners.forget(slot);
         // Routes first, so that no home asks this session again.
-        let waits = !self.lost_routes.is_empty();
-        self.lost_routes.extend(peer.routes);
-        if !waits {
-            self.end_lost_routes(now);
-        }
+        let routes = peer.routes.into_iter();
+        self.fade(now, routes.map(|(id, path)| Fading { id, path, fate: Fate::Over(Gone::Lost) }));
         if let Some(conn) = self.endpoint.conn(slot).filter(|_| peer.doubt.is_some()) {
             let generation = conn.generation();
             self.tell_of_doubted(slot, generation);
@@ -669,11 +687,25 @@ impl Shard {
         }
     }
 
-    /// Ends some routes of lost sessions.
-    fn end_lost_routes(&mut self, now: Instant) {
-        let some = self.lost_routes.len().min(LOST_ROUTES_PER_TURN);
-        for (id, path) in self.lost_routes.drain(..some).collect::<Vec<_>>() {
-            self.route_changed(now, RouteNews::Down { path, id, gone: Gone::Lost });
+    /// Many routes of one peer are over, or leave: some now, and the others in the next turns.
+    fn fade(&mut self, now: Instant, routes: impl Iterator<Item = Fading>) {
+        let waits = !self.fading.is_empty();
+        self.fading.extend(routes);
+        if !waits {
+            self.tell_of_fading(now);
+        }
+    }
+
+    fn tell_of_fading(&mut self, now: Instant) {
+        let some = self.fading.len().min(FADING_ROUTES_PER_TURN);
+        for Fading { id, path, fate } in self.fading.drain(..some).collect::<Vec<_>>() {
+            let news = match fate {
+                Fate::Over(gone) => Some(RouteNews::Down { path, id, gone }),
+                Fate::Changes(change) => self.faded(id, &path, change).map(RouteNews::Up),
+            };
+            if let Some(news) = news {
+                self.route_changed(now, news);
+            }
         }
     }
 
@@ -770,6 +802,16 @@ impl Shard {
                 }
                 tracing::debug!(shard = self.me, conn = slot, path = %path, "unannounced");
                 self.route_changed(now, RouteNews::Down { path, id, gone: Gone::Withdrawn });
+            }
+            Effect::RoutesDown(routes) => {
+                self.believe(now, slot);
+                tracing::debug!(shard = self.me, conn = slot, routes = routes.len(), "unannounced");
+                if let Some(peer) = &mut self.peers[slot] {
+                    routes.iter().for_each(|(id, _)| drop(peer.routes.remove(id)));
+                }
+                let fate = Fate::Over(Gone::Withdrawn);
+                let routes = routes.into_iter();
+                self.fade(now, routes.map(|(id, path)| Fading { id, path, fate }));
             }
             Effect::Leaving => {
                 self.believe(now, slot);
