@@ -388,6 +388,11 @@ pub const SENDERS_PER_TURN: usize = 32;
 /// send it, while what was touched is still in the processor's caches.
 pub const READERS_PER_TURN: usize = SENDERS_PER_TURN;
 
+/// Groups on their way to viewers that are looked at in one turn before the readers of a track, or those
+/// whose transport takes more than before, go on in the next: a viewer has few of them, and who means harm
+/// has [`OPEN_GROUPS_MAX`] in each of its subscriptions.
+pub const SERVE_VISITS_PER_TURN: u32 = 1024;
+
 /// Trains one connection may send in one turn before the next one has its chance.
 pub const TRAINS_PER_TURN: usize = 8;
 

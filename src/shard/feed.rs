@@ -11,7 +11,9 @@ use super::mailbox::Post;
 use super::message::{ToShard, TrackKey};
 use super::tracks::{At, Change, Mirror, Place, Purpose, Round, Who, patience};
 use super::{Counters, Shard};
-use crate::limits::{READERS_PER_TURN, REVIVAL_ANSWER_GRACE, REVIVAL_GRACE, TAIL_GRACE};
+use crate::limits::{
+    READERS_PER_TURN, REVIVAL_ANSWER_GRACE, REVIVAL_GRACE, SERVE_VISITS_PER_TURN, TAIL_GRACE,
+};
 use crate::route::{Route, SessionRef};
 use crate::session::Service;
 use crate::session::streams::StreamId;
@@ -48,7 +50,7 @@ impl Shard {
             self.answer_questions(now, slot);
         }
         if purpose == Purpose::Feed && self.tracks.slot(name).is_some() {
-            self.serve(now, slot, &[(conn, key)]);
+            self.serve_soon(now, slot, conn, key);
         }
     }
 
@@ -516,6 +518,10 @@ impl Shard {
             let Some(slot) = self.tracks.slot(round.track) else { continue };
             if round.who.is_empty() {
                 self.tracks.slab[slot].is_in_round = false;
+            } else if left > 0 {
+                // Its readers take long: others have their turn first.
+                self.tracks.rounds.push_back(round);
+                break;
             } else {
                 self.tracks.rounds.push_front(round);
             }
@@ -565,18 +571,24 @@ impl Shard {
         let count = round.who.len().min(most);
         let who = round.who.drain(..count);
         // Some may have left since, or have been moved to another copy.
-        let who: Vec<_> =
+        let mut who: Vec<_> =
             who.filter(|(conn, key)| self.attached(*conn, *key) == Some(slot)).collect();
         let datagrams = round.datagrams.make_contiguous();
         // Nobody subscribes any more to a track that has ended, once all is served.
         let has_ended = self.tracks.slab[slot].content.outcome.is_some();
+        // Those who must see it now, or have had their datagrams, are served in any case.
+        let is_due = most == usize::MAX || (has_ended && !datagrams.is_empty());
+        let visits = if is_due { u32::MAX } else { SERVE_VISITS_PER_TURN };
         if has_ended {
             self.send_datagrams(now, slot, &who, datagrams);
         }
-        self.serve(now, slot, &who);
+        let served = self.serve_some(now, slot, &who, visits);
+        let unserved = who.split_off(served);
         if !has_ended {
             self.send_datagrams(now, slot, &who, datagrams);
         }
+        let count = count - unserved.len();
+        unserved.into_iter().rev().for_each(|one| round.who.push_front(one));
         count
     }
 
@@ -606,7 +618,17 @@ impl Shard {
         let mut unblocked = std::mem::take(&mut self.unblocked);
         unblocked.sort_unstable();
         unblocked.dedup();
-        for (conn, generation, key) in unblocked {
+        if unblocked.len() > 1 {
+            let next = unblocked.partition_point(|one| *one <= self.last_unblocked);
+            unblocked.rotate_left(next);
+        }
+        let before = self.visits.messages;
+        for (at, &(conn, generation, key)) in unblocked.iter().enumerate() {
+            if self.visits.messages - before > SERVE_VISITS_PER_TURN {
+                self.unblocked.extend(&unblocked[at..]);
+                break;
+            }
+            self.last_unblocked = (conn, generation, key);
             if self.generation(conn) == Some(generation)
                 && let Some(slot) = self.attached(conn, key)
             {
@@ -615,11 +637,35 @@ impl Shard {
         }
     }
 
+    /// Serves one who has come or wants something else: now, or in his turn if others have kept the shard
+    /// busy.
+    pub(super) fn serve_soon(&mut self, now: Instant, slot: usize, conn: usize, key: StreamId) {
+        match self.generation(conn) {
+            Some(generation) if self.visits.messages > SERVE_VISITS_PER_TURN => {
+                self.unblocked.push((conn, generation, key));
+            }
+            _ => self.serve(now, slot, &[(conn, key)]),
+        }
+    }
+
     /// Serves some subscriptions and fetches of a track.
     pub(super) fn serve(&mut self, now: Instant, slot: usize, who: &[(usize, StreamId)]) {
+        self.serve_some(now, slot, who, u32::MAX);
+    }
+
+    /// Serves as many of them as it takes to look at so many of their groups, and says how many.
+    fn serve_some(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        who: &[(usize, StreamId)],
+        visits: u32,
+    ) -> usize {
         if who.is_empty() {
-            return;
+            return 0;
         }
+        let until = self.visits.messages.saturating_add(visits);
+        let mut served = 0;
         let name = self.tracks.name(slot);
         // Serving has no effect on tracks, so nobody misses the content meanwhile.
         let mut content = std::mem::take(&mut self.tracks.slab[slot].content);
@@ -636,12 +682,16 @@ impl Shard {
             if service == Service::Over {
                 over.push((conn, key));
             }
+            served = at + 1;
+            if self.visits.messages > until {
+                break;
+            }
         }
         self.tracks.cache.held = self.tracks.cache.held + content.held_bytes() - before;
         let looked_at = content.take_looked_at();
         self.counters.groups_looked_at_total += looked_at;
         self.visits.groups += looked_at as u32;
-        self.visits.readers += who.len() as u32;
+        self.visits.readers += served as u32;
         self.tracks.slab[slot].content = content;
         for (conn, key) in over {
             self.detach(conn, key);
@@ -649,6 +699,7 @@ impl Shard {
                 self.leave(now, slot, conn, key);
             }
         }
+        served
     }
 
     /// Lets go of groups that nobody has asked for in a while, and of more where there is too

@@ -214,6 +214,8 @@ pub struct Shard {
     unheard: Vec<(usize, u32, StreamId)>,
     /// Subscriptions and fetches that can make progress.
     unblocked: Vec<(usize, u32, StreamId)>,
+    /// The last one of them that had its turn.
+    last_unblocked: (usize, u32, StreamId),
     counters: Counters,
     /// What this turn has looked at.
     visits: Visits,
@@ -257,6 +259,7 @@ impl Shard {
             unread: Vec::new(),
             unheard: Vec::new(),
             unblocked: Vec::new(),
+            last_unblocked: (0, 0, StreamId(0)),
             counters: Counters::default(),
             visits: Visits::default(),
             heard_at: None,
@@ -852,7 +855,7 @@ impl Shard {
                 let name = self.tracks.name(track);
                 self.steer(now, track);
                 if self.tracks.slot(name).is_some() {
-                    self.serve(now, track, &[(slot, key)]);
+                    self.serve_soon(now, track, slot, key);
                 }
             }
             Effect::Left { key } => {
