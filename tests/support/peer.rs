@@ -952,6 +952,26 @@ impl Peer {
         self.reset(id, with);
     }
 
+    /// Has no effect on a stream that is its own alone.
+    pub fn stop_raw(&mut self, id: u64, with: u64) {
+        if id & 2 == 0 {
+            self.is_dirty = true;
+            self.stop(id, with);
+        }
+    }
+
+    /// Lets the relay have so many unidirectional streams open.
+    pub fn grant_uni(&mut self, count: u32) {
+        self.is_dirty = true;
+        self.conn.set_max_concurrent_streams(Dir::Uni, count.into());
+    }
+
+    /// The subscriptions of the relay to a source, by their ids.
+    pub fn subscribe_ids(&self, source: usize) -> Vec<u64> {
+        let of_source = self.upstreams.values().filter(|upstream| upstream.source == source);
+        of_source.map(|upstream| upstream.id).collect()
+    }
+
     /// Sends one that the relay may make of what it will.
     pub fn raw_datagram(&mut self, bytes: &[u8]) {
         self.is_dirty = true;

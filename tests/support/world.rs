@@ -27,6 +27,7 @@ use shardcast::shard::guest::{GuestId, Line, Parcels, Unread};
 use shardcast::shard::mailbox::{Outside, Parked, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::shard::placement::home_of;
+use shardcast::shard::visits::Visits;
 use shardcast::shard::{CacheBounds, Counters, Held, Next, Setting, Shard};
 use shardcast::track;
 use shardcast::track::group::GroupEnd;
@@ -147,6 +148,8 @@ struct Core {
     stalled_until: Instant,
     /// Turns after which it wanted another one at once.
     busy_turns: u64,
+    /// The turn that looked at most.
+    heaviest: Visits,
 }
 
 #[derive(Default)]
@@ -172,6 +175,10 @@ pub struct World {
     pub groups_expire: bool,
     /// The cache may let go of groups that somebody still has to get.
     pub groups_are_evicted: bool,
+    /// How long a shard takes for each thing that a turn looks at.
+    pub visit_time: Duration,
+    /// Told when a shard begins to do something, and when that is done.
+    pub in_relay: fn(bool),
     /// Groups that viewers had to get, and got; the same of datagrams.
     pub groups_confirmed: usize,
     pub datagrams_confirmed: usize,
@@ -356,6 +363,7 @@ impl World {
                 wakes_at: None,
                 stalled_until: started,
                 busy_turns: 0,
+                heaviest: Visits::default(),
             }
         });
         let cores = cores.collect();
@@ -372,6 +380,8 @@ impl World {
             groups_expire: false,
             groups_are_evicted: stage.cache.bytes < CACHE_BYTES
                 || stage.cache.duration < CACHE_DURATION_DEFAULT,
+            visit_time: Duration::ZERO,
+            in_relay: |_| {},
             groups_confirmed: 0,
             datagrams_confirmed: 0,
             shown_at: BTreeMap::new(),
@@ -483,7 +493,9 @@ impl World {
             match flight.to {
                 To::Shard(shard) => {
                     let core = &mut self.cores[shard];
+                    (self.in_relay)(true);
                     core.port.deliver(flight.client, &flight.data);
+                    (self.in_relay)(false);
                     core.is_runnable = true;
                 }
                 // Nobody is at an address that was left.
@@ -535,7 +547,14 @@ impl World {
             }
             has_run = true;
             core.parked.unpark();
+            (self.in_relay)(true);
             let next = core.shard.turn(self.now, &mut core.port);
+            (self.in_relay)(false);
+            let visits = core.shard.visits();
+            if visits.sum() > core.heaviest.sum() {
+                core.heaviest = visits;
+            }
+            core.stalled_until = self.now + self.visit_time * visits.sum() as u32;
             core.busy_turns += u64::from(next == Next::More);
             core.wakes_at = match next {
                 Next::Until(at) => Some(at),
@@ -570,6 +589,11 @@ impl World {
     /// Turns of a shard after which it wanted another one at once.
     pub fn busy_turns(&self, shard: usize) -> u64 {
         self.cores[shard].busy_turns
+    }
+
+    /// The turn of a shard that looked at most.
+    pub fn heaviest(&self, shard: usize) -> Visits {
+        self.cores[shard].heaviest
     }
 
     pub fn counters(&self, shard: usize) -> Counters {
