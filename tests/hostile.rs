@@ -46,8 +46,8 @@ const TAKES_OVER: bool = false;
 const VISIT_TIME: Duration = Duration::from_micros(1);
 
 /// From the end of a group at its publisher to the last of it at a viewer: ten milliseconds on the way,
-/// and some of the turns below.
-const LATE_MAX: Duration = Duration::from_millis(30);
+/// and two or three of the longest turns below.
+const LATE_MAX: Duration = Duration::from_millis(50);
 
 /// What one turn may look at: a batch of 512 or less of most kinds of things, and for viewers of long
 /// tracks two times as much as `SERVE_VISITS_PER_TURN` says, with two or three looks for each group that
