@@ -37,6 +37,8 @@ class Mode:
     cores: str = "0"
     # The scenarios that it can serve; all when None.
     scenarios: frozenset[str] | None = None
+    # Whether it comes before ordinary programs on its cores.
+    is_first: bool = True
 
     def serves(self, scenario: str) -> bool:
         return self.scenarios is None or scenario in self.scenarios
@@ -113,10 +115,11 @@ def last_words(said: str) -> str:
     return [*lines[-1:], *errors[:1]][-1] if lines else "it says nothing"
 
 
-def pinned(cores: str, command: list) -> list[str]:
+def pinned(cores: str, command: list, is_first: bool = True) -> list[str]:
     """A command that keeps to these cores, before ordinary programs there, and dies with us."""
     words = [str(word) for word in command]
-    return ["setpriv", "--pdeathsig", "KILL", *first(), "taskset", "-c", cores, *words]
+    ahead = first() if is_first else ()
+    return ["setpriv", "--pdeathsig", "KILL", *ahead, "taskset", "-c", cores, *words]
 
 
 @cache
@@ -134,7 +137,7 @@ def running(mode: Mode, log: Path) -> Iterator[Relay]:
     command = [mode.binary, "--listen", "127.0.0.1:0", *mode.arguments]
     with log.open("w") as sink:
         process = subprocess.Popen(
-            pinned(mode.cores, command), stdout=sink, stderr=subprocess.STDOUT,
+            pinned(mode.cores, command, mode.is_first), stdout=sink, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, env=environment(),
         )
     try:

@@ -4,7 +4,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from measure import compare, figures, goals, load, loadtest, pgo, relay, report, samples, tools
+from measure import compare, figures, goals, load, loadtest, pgo, relay, report, samples, soak, tools
 from measure.figures import P99, PER_COPY, VIEWERS, Spread
 from measure.load import Run, Shape
 
@@ -68,6 +68,26 @@ class Guided(unittest.TestCase):
             (Path(folder) / "1.profraw").touch()
             with self.assertRaisesRegex(tools.Trouble, "does not read the profile.*llvm-tools"):
                 pgo.merge("false", Path(folder), Path(folder) / "merged")
+
+
+class Soaks(unittest.TestCase):
+    def test_growth_after_it_has_settled(self):
+        # Fills for half an hour, then grows by 2 MB an hour.
+        sizes = [(at, 30_000_000 + min(at, 1800) * 10_000 + max(0, at - 1800) * 2e6 / 3600)
+                 for at in range(0, 7200, 10)]
+        self.assertAlmostEqual(soak.slope(soak.settled(sizes, 7200)), 2.0, places=3)
+        self.assertGreater(soak.slope(sizes), 4.0)
+
+    def test_a_short_one_settles_in_its_first_quarter(self):
+        self.assertEqual(soak.settled([(at, at) for at in range(120)], 120)[0], (30, 30))
+        with self.assertRaisesRegex(tools.Trouble, "too short"):
+            soak.slope([(3.0, 1)])
+
+    def test_the_picture_begins_at_nothing(self):
+        drawn = soak.picture([(0, 1 << 20), (60, 2 << 20)]).splitlines()
+        self.assertEqual(len(drawn), soak.ROWS + 2)
+        self.assertTrue(drawn[0].startswith("     2.0 MiB |") and drawn[0].endswith("| #"), drawn[0])
+        self.assertTrue(drawn[-3].startswith("     0.2 MiB |#"), drawn[-3])
 
 
 class Outcomes(unittest.TestCase):
