@@ -5,6 +5,8 @@
 
 mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod forger;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod http3;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod network;
@@ -17,8 +19,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
-use rustls::quic;
 use shardcast::limits::{
     CACHE_DURATION_DEFAULT, HANDSHAKE_TIMEOUT, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX,
     IDLE_TIMEOUT, KEEP_ALIVE, LAST_WORDS_GRACE, LAST_WORDS_MAX, LINGER_DEFAULT, SESSION_BYTES,
@@ -30,7 +30,8 @@ use shardcast::session::Policy;
 use shardcast::shard::mailbox::{Outside, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::shard::{CacheBounds, Held, Next, Setting, Shard};
-use shardcast::wire::{Version, encode_varint};
+use shardcast::wire::Version;
+use support::forger::{Forger, PING, RETRY};
 use support::network::Port;
 use support::peer::{Peer, Spec, State};
 
@@ -46,11 +47,6 @@ const TRIPS_WITH_RETRY: usize = TRIPS + 1;
 
 const NAME: &str = "relay.test";
 
-/// What a server takes as a first datagram (RFC 9000 §14.1).
-const INITIAL_BYTES_MIN: usize = 1200;
-
-const PING: &[u8] = &[0x01];
-
 /// HANDSHAKE_DONE, which no client may send, and nobody in an Initial (RFC 9000 §12.4).
 const ILLEGAL: &[u8] = &[0x1e];
 
@@ -59,10 +55,6 @@ const EMPTY: &[u8] = &[];
 
 /// A long header's bits that must be zero once they are unprotected (RFC 9000 §17.2).
 const RESERVED: u8 = 0x0c;
-
-/// The first bits of a Retry packet, and the bytes of the tag at its end (RFC 9000 §17.2.5).
-const RETRY: u8 = 0xf0;
-const RETRY_TAG_BYTES: usize = 16;
 
 /// What a connection that is closed already can still be broken by: the bits, the frames.
 const BREAKS: [(u8, &[u8]); 2] = [(RESERVED, PING), (0, EMPTY)];
@@ -203,7 +195,8 @@ impl Relay {
     /// A forger begins a handshake that will never go on, and proves its address where that is asked
     /// for.
     fn begin_proven(&mut self, address: SocketAddr) {
-        let mut forger = Forger { address, ..Forger::new(self.forgers) };
+        let mut forger = Forger::new(self.forgers);
+        forger.address = address;
         self.forgers += 1;
         let answers = self.answers(address, &forger.initial(0, 0, PING));
         if let Some(retry) = answers.iter().find(|answer| answer[0] & 0xf0 == RETRY) {
@@ -235,77 +228,6 @@ impl Relay {
     fn ends(mut self) {
         self.pass(IDLE_TIMEOUT);
         assert_eq!(self.shard.held(), Held::default());
-    }
-}
-
-/// What protects the Initial packets of those who send to this connection ID.
-fn keys(cid: &[u8]) -> quic::Keys {
-    let suite = TLS13_AES_128_GCM_SHA256.tls13().and_then(|suite| suite.quic_suite());
-    let suite = suite.expect("the suite of every Initial");
-    suite.keys(cid, rustls::Side::Client, quic::Version::V1)
-}
-
-struct Forger {
-    address: SocketAddr,
-    cid: [u8; 8],
-    /// Of the relay, as far as it is known.
-    peer_cid: Vec<u8>,
-    token: Vec<u8>,
-    keys: quic::Keys,
-}
-
-impl Forger {
-    fn new(index: usize) -> Forger {
-        let cid = (index as u64).to_be_bytes();
-        Forger {
-            address: ([10, 2, (index >> 8) as u8, index as u8], 5000).into(),
-            cid,
-            peer_cid: cid.to_vec(),
-            token: Vec::new(),
-            keys: keys(&cid),
-        }
-    }
-
-    /// Takes the token from a Retry packet (RFC 9000 §17.2.5).
-    fn heed(&mut self, retry: &[u8]) {
-        let after_version = &retry[5..];
-        let (own, rest) = after_version.split_at(1 + usize::from(after_version[0]));
-        assert_eq!(own[1..], self.cid);
-        let (peer, rest) = rest.split_at(1 + usize::from(rest[0]));
-        self.peer_cid = peer[1..].to_vec();
-        self.token = rest[..rest.len() - RETRY_TAG_BYTES].to_vec();
-        self.keys = keys(&self.peer_cid);
-    }
-
-    /// A datagram with one Initial that authenticates (RFC 9000 §17.2.2, RFC 9001 §5).
-    fn initial(&self, number: u32, bits: u8, frames: &[u8]) -> Vec<u8> {
-        let quic::DirectionalKeys { header: header_key, packet: packet_key } = &self.keys.local;
-        let number_bytes = number.to_be_bytes();
-        let length = number_bytes.len() + frames.len() + packet_key.tag_len();
-        // Fixed bit, Initial, a packet number of four bytes; version 1.
-        let mut datagram = vec![0xc3 | bits, 0, 0, 0, 1];
-        for cid in [&self.peer_cid[..], &self.cid] {
-            datagram.push(cid.len() as u8);
-            datagram.extend(cid);
-        }
-        encode_varint(self.token.len() as u64, &mut datagram);
-        datagram.extend(&self.token);
-        encode_varint(length as u64, &mut datagram);
-        let number_at = datagram.len();
-        datagram.extend(number_bytes);
-
-        let mut payload = frames.to_vec();
-        let tag = packet_key.encrypt_in_place(number.into(), &datagram, &mut payload);
-        datagram.extend(payload);
-        datagram.extend(tag.expect("a short packet").as_ref());
-
-        let (first, rest) = datagram.split_first_mut().expect("a header");
-        let (number, sample) = rest[number_at - 1..].split_at_mut(number_bytes.len());
-        let sample = &sample[..header_key.sample_len()];
-        header_key.encrypt_in_place(sample, first, number).expect("a sample");
-        // Behind the packet and not within: no PADDING frame, so that empty is empty.
-        datagram.resize(INITIAL_BYTES_MIN, 0);
-        datagram
     }
 }
 

@@ -78,6 +78,11 @@ impl Relay {
         Relay::start_with(shards, "**", &["--allow-origin", origin]).await
     }
 
+    /// One whose cache holds so much.
+    pub async fn caching(shards: usize, capacity: &str) -> Relay {
+        Relay::start_with(shards, "**", &["--cache-capacity", capacity]).await
+    }
+
     /// One that keeps its secrets in a directory, at an address where another one may have been before.
     pub async fn keeping(address: SocketAddr, directory: &Path) -> Relay {
         let directory = directory.to_str().expect("a path of ours");
@@ -135,7 +140,10 @@ impl Relay {
         is_heard: bool,
         prepare: impl FnOnce(&mut Command),
     ) -> Relay {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
+        // Another build of it, such as the one for release.
+        let given = std::env::var_os("SHARDCAST_BIN");
+        let mut command =
+            Command::new(given.unwrap_or_else(|| env!("CARGO_BIN_EXE_shardcast").into()));
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text == "RUST_LOG" || text.starts_with("MOQ_") || text.starts_with("SHARDCAST_") {
