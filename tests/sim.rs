@@ -1,8 +1,8 @@
 //! The relay under a virtual clock: shards, mail and QUIC as they are, network and peers as a
 //! seed makes them. Every play is exact: the same seed gives the same history.
 //!
-//! `SIM_SEEDS=5000` plays more of the random play, `SIM_SEED=17` one of it, `SIM_TRACE=1` prints
-//! what happens.
+//! `SIM_SEEDS=5000` plays more of the random play, `SIM_SEED=17` one of it, `SIM_REPLAYED=1` each of it
+//! twice, `SIM_TRACE=1` prints what happens.
 
 mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
@@ -1518,6 +1518,45 @@ fn mail_that_does_not_fit_waits() {
     }
 }
 
+/// A shard that gets no time for half a second, and mail for it that soon fills its lane: viewers of it
+/// wait, and those of other shards notice nothing.
+#[test]
+fn a_shard_that_stalls_holds_up_no_other() {
+    const STALL: Duration = Duration::from_millis(500);
+    for home in 0..2 {
+        let mut w = World::new(Stage { lanes: 64, ..Stage::new(1, 3) });
+        let track = homed(PATH, home, 3);
+        let cam = w.publisher(Lite06, 0, PATH, &track);
+        let viewers = [0, 1, 2].map(|shard| w.viewer(Lite06, shard));
+        let subs = viewers.map(|viewer| w.subscribe(viewer, PATH, &track, live()));
+        w.run(ms(300));
+        w.all_settled();
+        let mut made = Vec::new();
+        for sequence in 0..400 {
+            if sequence == 100 {
+                w.stall(2, STALL);
+            }
+            w.group(cam, sequence, &[800]);
+            made.push(w.now);
+            w.run(ms(5));
+        }
+        w.run(ms(2000));
+        let late = subs.map(|sub| {
+            let late = |(group, made): (usize, &Instant)| {
+                w.came(sub, group as u64, 0).map_or(Duration::MAX, |came| came - *made)
+            };
+            made.iter().enumerate().map(late).max().expect("groups")
+        });
+        let full: u64 = (0..3).map(|shard| w.counters(shard).full_lanes_total).sum();
+        println!(
+            "home {home}: shard 2 stalls: viewers are late by {late:?}; {full} times a lane was full"
+        );
+        assert!(late[0] <= ms(50) && late[1] <= ms(50), "{late:?}");
+        assert!(late[2] >= STALL - ms(50) && full > 0, "it did not stall: {late:?}, {full}");
+        w.end();
+    }
+}
+
 #[test]
 fn datagrams_that_reach_the_wrong_shard_are_passed_on() {
     let mut w = World::new(Stage { strays: 500, ..Stage::new(3, 4) });
@@ -2604,7 +2643,7 @@ fn random_peers_under_random_faults() {
     for seed in seeds {
         let played = catch_unwind(AssertUnwindSafe(|| {
             let first = random_play(seed, &mut tally);
-            if seed % REPLAYED == 0 {
+            if seed % number("SIM_REPLAYED").unwrap_or(REPLAYED) == 0 {
                 let again = random_play(seed, &mut Tally::default());
                 assert_eq!(again, first, "the same seed gave another history");
             }

@@ -1,0 +1,311 @@
+//! Links that lose, delay, narrow, reorder or fall silent, in the simulated world: what a viewer behind
+//! one gets, with the figures of `docs/SPECIFICATION.md`. `-- --nocapture` prints them.
+
+mod support {
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod http3;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod network;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod peer;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod world;
+}
+
+use std::time::{Duration, Instant};
+
+use shardcast::limits::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT};
+use shardcast::quic::CongestionControl;
+use shardcast::wire::*;
+use support::network::Weather;
+use support::peer::*;
+use support::world::*;
+
+const PATH: &str = "live/cam";
+const TRACK: &str = "video";
+
+use Version::Lite06;
+
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
+
+/// A track as a camera makes it, and who watches it over some link.
+struct Show {
+    w: World,
+    cam: Track,
+    viewer: usize,
+    sub: Sub,
+    /// When each frame was made.
+    made: Vec<(u64, usize, Instant)>,
+    next: u64,
+}
+
+impl Show {
+    fn new(stage: Stage, weather: Weather, wanted: Preferences) -> Show {
+        let mut w = World::new(stage);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let viewer = w.join(Spec { weather, ..Spec::new(Lite06, 1 % stage.shards) });
+        let sub = w.subscribe(viewer, PATH, TRACK, wanted);
+        w.run(ms(1000));
+        w.all_settled();
+        Show { w, cam, viewer, sub, made: Vec::new(), next: 0 }
+    }
+
+    /// One group in equal steps, with a look after each.
+    fn group(&mut self, frames: usize, bytes: usize, gap: Duration, mut look: impl FnMut(&Show)) {
+        let sequence = self.next;
+        self.next += 1;
+        self.w.open_group(self.cam, sequence);
+        for frame in 0..frames {
+            let timestamp = sequence * 1000 + 1000 * frame as u64 / frames as u64;
+            self.w.frame_at(self.cam, sequence, timestamp, bytes);
+            if frame + 1 == frames {
+                self.w.end_group(self.cam, sequence, End::Finished);
+            }
+            self.made.push((sequence, frame, self.w.now));
+            self.w.run(gap);
+            look(self);
+        }
+    }
+
+    /// How late each frame was that came.
+    fn latencies(&self) -> Vec<Duration> {
+        let late = |(group, frame, made): &(u64, usize, Instant)| {
+            self.w.came(self.sub, *group, *frame).map(|came| came - *made)
+        };
+        let mut latencies: Vec<Duration> = self.made.iter().filter_map(late).collect();
+        latencies.sort_unstable();
+        latencies
+    }
+
+    /// Groups that were whole so soon after their last frame.
+    fn whole_within(&self, time: Duration) -> usize {
+        let groups = &self.w.sub(self.sub).groups;
+        let is_soon = |sequence: &u64| {
+            let made = self.made.iter().rfind(|(group, ..)| group == sequence).expect("made");
+            let seen = &groups[sequence];
+            let ended = seen.ended_at.filter(|_| seen.end == Some(End::Finished));
+            ended.is_some_and(|at| at - made.2 <= time)
+        };
+        groups.keys().filter(|sequence| is_soon(sequence)).count()
+    }
+
+    fn is_up(&self) -> bool {
+        self.w.peers[self.viewer].is_up()
+    }
+
+    fn weather(&mut self, weather: Weather) {
+        self.w.peers[self.viewer].spec.weather = weather;
+    }
+}
+
+/// A link that carries a quarter of a track: what comes is whole or reset, and what comes is new.
+#[test]
+fn a_link_at_a_quarter_of_the_bitrate_carries_what_is_new() {
+    const GROUPS: u64 = 40;
+    const FRAMES: usize = 25;
+    /// 1 Mb/s.
+    const FRAME_BYTES: usize = 5000;
+    /// The link is known, and its queue full, after some groups.
+    const SETTLED: u64 = 6;
+    let narrow = Weather {
+        latency: ms(20),
+        down_bytes_per_second: Some((FRAMES * FRAME_BYTES / 4) as u32),
+        ..Weather::FAIR
+    };
+    for weather in [narrow, Weather { latency: ms(20), ..Weather::FAIR }] {
+        let is_narrow = weather.down_bytes_per_second.is_some();
+        let wanted = Preferences { max_age_ms: 2000, ..live() };
+        let mut show = Show::new(Stage::new(1, 2), weather, wanted);
+        show.w.groups_expire = true;
+        let mut oldest = 0;
+        for _ in 0..GROUPS {
+            show.group(FRAMES, FRAME_BYTES, ms(40), |show| {
+                let live = show.next - 1;
+                let newest = show.w.sub(show.sub).groups.keys().next_back().copied();
+                if live >= SETTLED {
+                    oldest = oldest.max(live - newest.expect("something came"));
+                }
+            });
+        }
+        show.w.run(ms(10_000));
+        let groups = &show.w.sub(show.sub).groups;
+        let whole = show.w.got(show.sub).len() as u64;
+        let reset = groups.values().filter(|seen| matches!(seen.end, Some(End::Reset(_)))).count();
+        assert_eq!(whole + reset as u64, groups.len() as u64, "a group has no end");
+        println!(
+            "narrow: {is_narrow}: {GROUPS} groups, {whole} whole, {reset} reset, {} never begun; the \
+             newest was {oldest} groups behind at most",
+            GROUPS - groups.len() as u64
+        );
+        assert!(oldest <= 2, "{oldest} groups behind");
+        // Otherwise the link was not what it is to be.
+        assert_eq!(whole < GROUPS, is_narrow);
+        show.w.end();
+    }
+}
+
+/// Random loss at 20 ± 5 ms: every group comes whole in the end, with either congestion control, and how
+/// soon.
+#[test]
+fn what_a_link_loses_is_sent_again() {
+    const GROUPS: u64 = 10;
+    let fair = Weather { latency: ms(20), ..Weather::FAIR };
+    let lossy = [10, 50, 100].map(|per_mille| Weather {
+        latency: ms(15),
+        jitter: ms(10),
+        lost_up: per_mille,
+        lost_down: per_mille,
+        ..Weather::FAIR
+    });
+    for control in CongestionControl::ALL {
+        for weather in [fair].into_iter().chain(lossy) {
+            let what = format!("{} at {} %", control.name(), weather.lost_down as f64 / 10.0);
+            let (mut latencies, mut soon) = (Vec::new(), 0);
+            for seed in SEEDS {
+                let stage = Stage { congestion_control: control, ..Stage::new(seed, 2) };
+                let mut show = Show::new(stage, weather, live());
+                for _ in 0..GROUPS {
+                    // 2 Mb/s.
+                    show.group(60, 4096, Duration::from_secs(1) / 60, |_| {});
+                }
+                let all = |w: &World| w.got(show.sub).len() as u64 == GROUPS;
+                let have_come = show.w.run_until(Duration::from_secs(120), all);
+                assert!(have_come, "{what}, seed {seed}: {:?}", show.w.got(show.sub));
+                show.w.run(ms(1000));
+                latencies.extend(show.latencies());
+                soon += show.whole_within(ms(1000));
+                show.w.end();
+            }
+            latencies.sort_unstable();
+            let p99 = latencies[latencies.len() * 99 / 100];
+            println!(
+                "{what}: all whole, {soon} of {} within a second; frames late by {:.3?} (median) and \
+                 {p99:.3?} (p99)",
+                GROUPS * SEEDS.count() as u64,
+                latencies[latencies.len() / 2]
+            );
+            // Otherwise the link was not what it is to be.
+            assert_eq!(p99 > ms(60), weather.lost_down > 0, "{what}");
+        }
+    }
+}
+
+/// Fifty clients, one after the other, over a link that loses three datagrams in ten both ways. A
+/// handshake has five seconds, and who has had no luck dials again.
+#[test]
+fn handshakes_pass_a_link_that_loses_three_in_ten() {
+    const CLIENTS: usize = 50;
+    const ALL_WITHIN: Duration = Duration::from_secs(300);
+    let weather = Weather { latency: ms(15), lost_up: 300, lost_down: 300, ..Weather::FAIR };
+    for seed in 1..=10 {
+        let mut w = World::new(Stage::new(seed, 2));
+        let (begun, mut dials, mut slowest) = (w.now, 0, Duration::ZERO);
+        for client in 0..CLIENTS {
+            let came = w.now;
+            loop {
+                dials += 1;
+                let peer = w.arrive(Spec { weather, ..Spec::new(Lite06, client % 2) });
+                let is_up = w.run_until(HANDSHAKE_TIMEOUT, |w| w.peers[peer].is_up());
+                w.close(peer);
+                if is_up {
+                    break;
+                }
+            }
+            slowest = slowest.max(w.now - came);
+        }
+        let took = w.now - begun;
+        println!(
+            "seed {seed}: {CLIENTS} clients in {took:.1?}, {dials} dials, the slowest {slowest:.1?}"
+        );
+        assert!(took <= ALL_WITHIN, "{took:?}");
+        assert!(slowest > ms(500), "nothing was lost");
+        w.run(LOSS_NOTICED);
+        w.end();
+    }
+}
+
+/// A link that is dead for a while, in the middle of a track: the session goes on and lacks nothing, or both
+/// sides know that it is over.
+#[test]
+fn a_link_that_falls_silent_goes_on_or_ends() {
+    const EDGE: Duration = Duration::from_millis(100);
+    /// Each try comes after twice the time of the one before: between half of the idle timeout and all of it
+    /// there is one, and what is left of a longer silence may see none.
+    const TRIED_WITHIN: Duration = Duration::from_secs(5);
+    let dead = Weather { lost_up: 1000, lost_down: 1000, ..Weather::FAIR };
+    let ends = [ms(1000), IDLE_TIMEOUT / 2, IDLE_TIMEOUT + EDGE, 2 * IDLE_TIMEOUT];
+    for silence in ends {
+        let mut show = Show::new(Stage::new(1, 2), Weather::FAIR, live());
+        let connections = show.w.held()[1].connections;
+        show.group(1, 1000, EDGE, |_| {});
+        show.weather(dead);
+        for _ in 0..silence.as_millis() / EDGE.as_millis() {
+            show.group(1, 1000, EDGE, |_| {});
+        }
+        show.weather(Weather::FAIR);
+        let (back, all) = (show.w.now, show.next as usize);
+        let has_all = show.w.run_until(TRIED_WITHIN, |w| w.got(show.sub).len() == all);
+        let after = show.w.now - back;
+        if silence < IDLE_TIMEOUT {
+            assert!(has_all && show.is_up(), "after {silence:?}");
+            println!("silence of {silence:?}: it goes on, whole again after {after:?}");
+            show.group(1, 1000, EDGE, |_| {});
+            assert_eq!(show.w.got(show.sub).len(), all + 1);
+        } else {
+            assert_eq!(show.w.held()[1].connections, connections - 1, "after {silence:?}");
+            // The client finds out when it says something, or by its own idle timeout, which is 30 s.
+            show.w.run(ms(30_000));
+            let state = &show.w.peers[show.viewer].state;
+            assert!(matches!(state, State::Over(_, None)), "after {silence:?}: {state:?}");
+            println!("silence of {silence:?}: it ends: {state:?}");
+        }
+        show.w.end();
+    }
+}
+
+/// Datagrams that overtake each other or come twice: nothing is lost, and nothing comes twice.
+#[test]
+fn what_overtakes_or_comes_twice_does_no_harm() {
+    const GROUPS: u64 = 200;
+    for seed in SEEDS {
+        let fair = Weather { latency: ms(20), ..Weather::FAIR };
+        // Late by more than a group lasts.
+        let rough = Weather { jitter: ms(40), doubled: 20, ..fair };
+        let twice = Weather { doubled: 1000, ..fair };
+        let [all, some, doubled] = [fair, rough, twice].map(|weather| {
+            let mut show = Show::new(Stage::new(seed, 2), weather, live());
+            for _ in 0..GROUPS {
+                show.group(3, 2000, ms(10), |_| {});
+            }
+            let all = |w: &World| w.got(show.sub).len() as u64 == GROUPS;
+            assert!(show.w.run_until(Duration::from_secs(60), all), "seed {seed}, {weather:?}");
+            show.w.run(ms(1000));
+            let mut arrivals = show.w.sub(show.sub).arrivals.clone();
+            let is_in_order = arrivals.is_sorted();
+            arrivals.sort_unstable();
+            assert_eq!(arrivals, (0..GROUPS).collect::<Vec<_>>());
+            assert_eq!(show.w.got_sorted(show.sub), arrivals);
+            let count = show.w.peers[show.viewer].datagrams_in;
+            show.w.end();
+            (count, is_in_order)
+        });
+        println!("seed {seed}: datagrams, and whether groups came in order: {all:?}, {some:?}");
+        assert!(all.1 && !some.1, "nothing was overtaken");
+        assert!(doubled.0 > all.0 * 3 / 2, "nothing came twice");
+    }
+}
+
+/// What all of these plays look for does not come by itself.
+#[test]
+fn without_a_publisher_nothing_comes() {
+    let mut w = World::new(Stage::new(1, 2));
+    let cam = w.publisher(Lite06, 0, "another/cam", TRACK);
+    let viewer = w.viewer(Lite06, 1);
+    let sub = w.subscribe(viewer, PATH, TRACK, live());
+    w.run(ms(300));
+    w.group(cam, 0, &[1000]);
+    w.run(ms(10_000));
+    assert!(w.sub(sub).groups.is_empty());
+    assert_eq!(w.sub(sub).end, Some(End::Reset(StreamCode::UNROUTABLE.0)));
+    w.end();
+}
