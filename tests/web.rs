@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use process::{Process, shardcast};
 use shardcast::limits::{
-    END_MAX, SHARD_ANSWER_MAX, WEB_CONNECTIONS_MAX, WEB_FETCHES_MAX, WEB_HEAD_TIMEOUT,
-    WEB_UNREAD_BYTES_MAX,
+    END_MAX, REQUEST_NAME_BYTES_MAX, SHARD_ANSWER_MAX, WEB_CONNECTIONS_MAX, WEB_FETCHES_MAX,
+    WEB_HEAD_TIMEOUT, WEB_UNREAD_BYTES_MAX,
 };
 use shardcast::shard::placement::home_of;
 use support::client::{Channel, LITE_03, LITE_05, LITE_06, Peer, Role, Script, abandoned, within};
@@ -394,6 +394,9 @@ async fn what_cannot_be_had_is_refused_in_one_line() {
     refuses("/fetch/a/*/b", 400, "not a path").await;
     refuses("/fetch/live/cam/video?group=first", 400, "group=NUMBER").await;
     refuses("/fetch/live/cam/video?group=99999999999999999999", 400, "group=NUMBER").await;
+    let named = |bytes: usize| format!("/fetch/nobody/{}", "n".repeat(bytes - "nobody/".len()));
+    refuses(&named(REQUEST_NAME_BYTES_MAX), 404, "nobody has announced").await;
+    refuses(&named(REQUEST_NAME_BYTES_MAX + 1), 400, "the path is too long").await;
     scene.channel.finish(TRACK);
     refuses("/fetch/live/cam/video", 404, "no such track or group").await;
 }

@@ -187,6 +187,8 @@ mod tests {
         for kind in RESERVED {
             assert_eq!(read(&frame(kind, b""), 9).unwrap_err().code, Code::FRAME_UNEXPECTED);
         }
+        let most = frame(0x21, &vec![0; HTTP3_FRAME_BYTES_MAX]);
+        assert_eq!(read(&most, 4096), Ok(vec![Frame::Other]));
         for kind in [SETTINGS, 0x21, 0x7] {
             assert_eq!(read(&long(kind), 9).unwrap_err().code, Code::EXCESSIVE_LOAD);
         }
