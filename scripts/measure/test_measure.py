@@ -4,7 +4,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from measure import compare, figures, goals, load, loadtest, pgo, relay, report, samples, soak, tools
+from measure import compare, figures, goals, load, loadtest, pgo, relay, reliability, report, samples, soak, tools
 from measure.figures import P99, PER_COPY, VIEWERS, Spread
 from measure.load import Run, Shape
 
@@ -88,6 +88,28 @@ class Soaks(unittest.TestCase):
         self.assertEqual(len(drawn), soak.ROWS + 2)
         self.assertTrue(drawn[0].startswith("     2.0 MiB |") and drawn[0].endswith("| #"), drawn[0])
         self.assertTrue(drawn[-3].startswith("     0.2 MiB |#"), drawn[-3])
+
+
+class Reliability(unittest.TestCase):
+    def test_every_row_of_the_specification_is_there(self):
+        self.assertEqual(list(reliability.ROWS), list(range(1, 27)))
+
+    def test_a_test_that_is_not_there_has_not_passed(self):
+        row = reliability.ROWS[2]
+        self.assertTrue(reliability.has_run(row, "test result: ok. 1 passed; 0 failed"))
+        self.assertFalse(reliability.has_run(row, "test result: ok. 0 passed; 0 failed"))
+
+    def test_mail_that_takes_too_long(self):
+        said = "  turn us deliveries\n  500 9000 191 {} 2000\n  2000 9000 547 1969 3000\n"
+        self.assertTrue(reliability.is_prompt(said.format(1000)))
+        self.assertFalse(reliability.is_prompt(said.format(1001)))
+        self.assertFalse(reliability.is_prompt("no table"))
+
+    def test_what_was_measured(self):
+        said = "noise\nfigure: 3 KiB each\ntest result: ok. 2 passed; 0 failed; 1 x; finished in 3 s"
+        self.assertEqual(reliability.measured(reliability.ROWS[4], said), "3 KiB each")
+        told = reliability.measured(reliability.ROWS[25], said)
+        self.assertEqual(told, "test result: ok. 2 passed, in 3 s")
 
 
 class Outcomes(unittest.TestCase):
