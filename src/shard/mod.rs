@@ -13,7 +13,7 @@ mod handover;
 mod listeners;
 pub mod mailbox;
 pub mod message;
-mod news;
+pub mod news;
 pub mod placement;
 mod readers;
 mod tracks;

@@ -7,7 +7,7 @@ use super::message::RouteNews;
 use crate::route::RouteId;
 
 #[derive(Debug, Default)]
-pub(super) struct Untold {
+pub struct Untold {
     queue: BTreeMap<u64, Waiting>,
     /// Where each route is in the queue.
     places: BTreeMap<RouteId, u64>,

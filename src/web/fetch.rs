@@ -89,16 +89,17 @@ pub async fn serve(
     }
 }
 
+/// What a URL asks for.
 #[derive(Debug, PartialEq)]
-struct Wanted {
-    broadcast: Path,
-    track: Arc<str>,
+pub struct Wanted {
+    pub broadcast: Path,
+    pub track: Arc<str>,
     /// None for the newest.
-    group: Option<u64>,
+    pub group: Option<u64>,
 }
 
 impl Wanted {
-    fn parse(path: &str, query: Option<&str>) -> Result<Wanted, &'static str> {
+    pub fn parse(path: &str, query: Option<&str>) -> Result<Wanted, &'static str> {
         let (broadcast, track) = path.rsplit_once('/').unwrap_or_default();
         if broadcast.is_empty() || track.is_empty() {
             return Err("write /fetch/BROADCAST/TRACK");

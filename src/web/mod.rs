@@ -12,7 +12,9 @@ mod listen;
 mod listing;
 mod mail;
 mod page;
-mod payload;
+pub mod payload;
+
+pub use fetch::Wanted;
 
 use std::convert::Infallible;
 use std::io;

@@ -1,0 +1,7 @@
+//! `shardcast-fuzz`: see `--help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shardcast_fuzz::runner::main()
+}
