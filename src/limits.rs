@@ -323,6 +323,12 @@ pub const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
 pub const HANDSHAKES_MAX: usize = 4096;
 
+/// First packets of clients that a shard reads in a second, and at once after a pause; more are dropped as if
+/// the network had lost them. Each takes some 20 microseconds, also where all that it gets is a Retry: a flood
+/// has a quarter of a core, and a client that comes meanwhile sends again.
+pub const INITIALS_PER_S: f64 = 10_000.0;
+pub const INITIALS_BURST: f64 = 2.0 * HANDSHAKES_MAX as f64;
+
 /// How long a QUIC handshake may take, whatever comes meanwhile: two flights may be lost, which are
 /// sent again after one second and two more.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -264,6 +264,7 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
                 shard = me,
                 sessions = counts.sessions_total,
                 refused_clients = counts.refused_clients_total,
+                dropped_initials = counts.dropped_initials_total,
                 frames = counts.frames_total,
                 datagrams_received = sent.received_datagrams_total,
                 datagrams_sent = sent.sent_datagrams_total,

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use shardcast::limits::{
     CACHE_DURATION_DEFAULT, HANDSHAKE_TIMEOUT, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX,
-    IDLE_TIMEOUT, KEEP_ALIVE, LAST_WORDS_GRACE, LAST_WORDS_MAX, LINGER_DEFAULT, SESSION_BYTES,
-    SESSIONS_SHARE_OPEN, TIMER_SLACK, TIMER_TICK,
+    IDLE_TIMEOUT, INITIALS_BURST, KEEP_ALIVE, LAST_WORDS_GRACE, LAST_WORDS_MAX, LINGER_DEFAULT,
+    SESSION_BYTES, SESSIONS_SHARE_OPEN, TIMER_SLACK, TIMER_TICK,
 };
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::secret::Secret;
@@ -275,6 +275,30 @@ fn one_address_that_floods_locks_nobody_out() {
     for _ in 0..10 {
         assert_eq!(relay.admits_among(|relay| flood(relay, 50)), TRIPS_WITH_RETRY);
     }
+    relay.ends();
+}
+
+/// However many they are, no more of them are read than leave time for others; who has been answered is.
+#[test]
+fn more_first_packets_than_can_be_read_are_as_good_as_lost() {
+    const MORE: usize = 500;
+    let mut relay = Relay::new();
+    let mut known = Forger::new(relay.forgers);
+    (0..HANDSHAKES_BEFORE_RETRY).for_each(|_| drop(relay.begin()));
+    let retry = relay.answers(known.address, &known.initial(0, 0, PING)).pop().expect("a Retry");
+    known.heed(&retry);
+    let left = INITIALS_BURST as usize - HANDSHAKES_BEFORE_RETRY - 1;
+    for number in 0..left + MORE {
+        let forger = Forger::new(1000 + number);
+        let answers = relay.answers(forger.address, &forger.initial(0, 0, PING));
+        assert_eq!(answers.is_empty(), number >= left, "{number}");
+    }
+    assert_eq!(relay.shard.counters().dropped_initials_total, MORE as u64);
+    let live = relay.live();
+    relay.answers(known.address, &known.initial(1, 0, PING));
+    assert_eq!(relay.live(), live + 1);
+    relay.pass(Duration::from_millis(1));
+    assert_eq!(relay.admits(), TRIPS_WITH_RETRY);
     relay.ends();
 }
 

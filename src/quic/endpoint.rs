@@ -5,17 +5,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use quinn_proto as proto;
-use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Transmit};
+use quinn_proto::{
+    ConnectionHandle, ConnectionId, ConnectionIdGenerator, DatagramEvent, EcnCodepoint,
+    EndpointEvent, Transmit,
+};
 
 use super::budget::Budget;
+use super::cid::{CID_LEN, ShardCids};
 use super::conn::Conn;
 use super::handshakes::Handshakes;
 use super::source::Source;
 use super::timers::Timers;
 use super::trains::{self, Transmitted, recycle, train};
 use super::{Config, Event};
+use crate::bucket::Bucket;
 use crate::limits::{
-    HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, SENDERS_PER_TURN, SESSION_BYTES, TIMER_SLACK,
+    HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, INITIALS_BURST, INITIALS_PER_S, SENDERS_PER_TURN,
+    SESSION_BYTES, TIMER_SLACK,
 };
 use crate::net::{Datagrams, Received, Sent};
 use crate::prefetch::prefetch;
@@ -28,6 +34,8 @@ pub enum Arrival {
     New(usize),
     /// One for whom there is no memory.
     Refused,
+    /// One of more than can be read.
+    Dropped,
 }
 
 pub struct Endpoint {
@@ -36,6 +44,10 @@ pub struct Endpoint {
     conns: Vec<Option<Box<Conn>>>,
     live: usize,
     handshakes: Handshakes,
+    /// Tells IDs of our own from those that clients begin with.
+    cids: ShardCids,
+    /// First packets that are still read.
+    initials: Bucket,
     budget: Budget,
     generation: u32,
     /// Once all connections are to be closed: the slots up to here are.
@@ -73,6 +85,8 @@ impl Endpoint {
             conns: Vec::new(),
             live: 0,
             handshakes: Handshakes::default(),
+            cids: config.cids(shard, shards, seed),
+            initials: Bucket::default(),
             budget: Budget::new(memory),
             generation: 0,
             closed: None,
@@ -111,8 +125,28 @@ impl Endpoint {
         self.handshakes.len()
     }
 
+    /// Whether a datagram is the first of a client that has no ID of ours yet (RFC 9000 §17.2.2).
+    fn is_first(&self, datagram: &[u8]) -> bool {
+        const INITIAL: u8 = 0b1100_0000;
+        const FORM_AND_TYPE: u8 = 0b1111_0000;
+        const ID_LEN_AT: usize = 5;
+        if datagram.first().is_none_or(|first| first & FORM_AND_TYPE != INITIAL) {
+            return false;
+        }
+        let len = datagram.get(ID_LEN_AT).map_or(0, |len| usize::from(*len));
+        let id = datagram.get(ID_LEN_AT + 1..ID_LEN_AT + 1 + len);
+        let id = id.filter(|_| len == CID_LEN).map(ConnectionId::new);
+        id.is_none_or(|id| self.cids.validate(&id).is_err())
+    }
+
     /// Finds out whom a datagram is for. A connection has it with the next [`Endpoint::deliver`].
     pub fn receive(&mut self, now: Instant, datagram: Received) -> Arrival {
+        if self.is_first(&datagram.data) {
+            if self.initials.fill(INITIALS_PER_S, INITIALS_BURST, now) <= 0.0 {
+                return Arrival::Dropped;
+            }
+            self.initials.take(1.0);
+        }
         let mut buf = self.pool.pop().unwrap_or_default();
         let Received { remote, local_ip, ecn, data } = datagram;
         let ecn = ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn.bits()));

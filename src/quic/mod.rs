@@ -125,6 +125,10 @@ impl Config {
         config
     }
 
+    fn cids(&self, shard: usize, shards: usize, seed: u64) -> ShardCids {
+        ShardCids::new(shard, shards, &self.keys.cid, seed)
+    }
+
     pub fn server(&self) -> Arc<ServerConfig> {
         self.server.clone()
     }

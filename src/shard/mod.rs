@@ -111,6 +111,8 @@ pub struct Counters {
     pub sessions_total: u64,
     /// First datagrams of clients that were sent away for want of memory; some begin with two.
     pub refused_clients_total: u64,
+    /// First datagrams of clients that were more than can be read.
+    pub dropped_initials_total: u64,
     /// Mail for a session or a track that is gone.
     pub stale_mail_total: u64,
     /// Groups cut off or left out because a neighbour did not keep up.
@@ -488,6 +490,7 @@ impl Shard {
                     tracing::warn!(shard = self.me, %remote, "no memory for one more session");
                 }
             }
+            Arrival::Dropped => self.counters.dropped_initials_total += 1,
             Arrival::New(_) | Arrival::Nothing => {}
         }
     }
