@@ -251,14 +251,21 @@ struct Args {
     )]
     allow_origin: Vec<OriginPattern>,
 
-    /// Let the newest publisher of a path have it, as moq-relay does. Otherwise who announced it first
-    /// keeps it while its session lives, and the others wait
-    #[arg(long, env = "SHARDCAST_ALLOW_TAKEOVER", help_heading = "Access")]
+    /// Let the newest publisher of a path have it, as moq-relay does; who watches the one before stays with
+    /// it while it lives. Otherwise who announced it first keeps it while its session lives, and the others
+    /// wait
+    #[arg(
+        long,
+        env = "SHARDCAST_ALLOW_TAKEOVER",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        help_heading = "Access"
+    )]
     allow_takeover: bool,
 
-    /// Where the other relays of this cluster are: 10.0.7.1, 10.0.7.0/24, 2001:db8::/64. What they say of
-    /// others is believed: who published first, over which relays it came and at what price. Repeat it,
-    /// or separate networks with commas
+    /// Whose announcements are believed as those of a relay of this cluster, by address: 10.0.7.1,
+    /// 10.0.7.0/24, 2001:db8::/64. What it says of others counts: who published first, over which relays it
+    /// came and at what price. Nobody is by default, and nobody is dialled. Repeat it, or separate networks
+    /// with commas
     #[arg(
         long,
         env = "SHARDCAST_CLUSTER_ADDRESS",
@@ -318,7 +325,7 @@ struct Args {
     #[arg(long, env = "SHARDCAST_STATE_DIR", value_name = "DIR", help_heading = "Runtime")]
     state_dir: Option<PathBuf>,
 
-    /// How much to log
+    /// How much to log; a released build has no trace, and takes it for debug
     #[arg(
         long,
         env = "MOQ_LOG_LEVEL",
@@ -467,10 +474,12 @@ fn parse_web(text: &str) -> Result<Web, String> {
 }
 
 fn parse_network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
     let address = text.parse::<IpAddr>().map(IpNet::from);
     let network = address.or_else(|_| text.parse::<IpNet>());
     network.map(|network| network.trunc()).map_err(|_| {
-        "not an address or a network; write 10.0.7.1, 10.0.7.0/24 or 2001:db8::/64".to_owned()
+        "not an address or a network, without a port; write 10.0.7.1, 10.0.7.0/24 or 2001:db8::/64"
+            .to_owned()
     })
 }
 

@@ -36,6 +36,9 @@ const FILES_BASE: u64 = 64 + WEB_CONNECTIONS_MAX as u64;
 const ADDRESS_SPACE_BASE: u64 = 320 << 20;
 const ADDRESS_SPACE_PER_SHARD: u64 = 160 << 20;
 
+/// What is to be left for the cache and for sessions.
+const ADDRESS_SPACE_LEAST: u64 = 64 << 20;
+
 const IO_URING_DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
 
 /// The path of this process in each hierarchy of cgroups.
@@ -83,8 +86,8 @@ pub enum HostError {
     )]
     OpenFiles { granted: u64, needed: u64, shards: usize },
     #[error(
-        "the limit of address space is {granted} bytes and {shards} shards need {needed}, and their \
-         cache more: raise it (`ulimit -v {}`, LimitAS={needed}) or limit memory by a cgroup (MemoryMax=)",
+        "the limit of address space is {granted} bytes and {shards} shards need {needed}, and more for \
+         a cache above 16 MiB: raise it (`ulimit -v {}`, LimitAS={needed}) or limit memory by a cgroup (MemoryMax=)",
         .needed.div_ceil(1024)
     )]
     AddressSpace { granted: u64, needed: u64, shards: usize },
@@ -114,7 +117,7 @@ pub fn check(shards: usize) -> Result<HostReport, HostError> {
     let memlock_bytes = raise_memlock(shards, &mut remarks)?;
     let open_files = raise_open_files(shards)?;
     check_address_space(shards)?;
-    let memory_bytes = allowed_memory()?;
+    let memory_bytes = allowed_memory(shards)?;
     Ok(HostReport { cores, memlock_bytes, open_files, memory_bytes, remarks })
 }
 
@@ -209,11 +212,13 @@ fn raise_open_files(shards: usize) -> Result<u64, HostError> {
     Ok(granted)
 }
 
-fn allowed_memory() -> Result<u64, HostError> {
+fn allowed_memory(shards: usize) -> Result<u64, HostError> {
     let machine = machine_memory().map_err(|error| HostError::Limit { what: "memory", error })?;
     let own = fs::read_to_string(OWN_CGROUPS).unwrap_or_default();
     let cgroup = cgroup_limit(&own, |file| fs::read_to_string(file).ok());
     let space = address_space()?;
+    // Most of what is needed there beside is never used, but counts.
+    let space = space.saturating_sub(needed_address_space(shards) - ADDRESS_SPACE_LEAST);
     Ok(cgroup.map_or(machine, |limit| limit.min(machine)).min(space))
 }
 
@@ -222,10 +227,15 @@ fn address_space() -> Result<u64, HostError> {
     limit.map(|limit| limit.rlim_cur).map_err(|error| HostError::Limit { what: "memory", error })
 }
 
+/// Before anything is cached but the least.
+fn needed_address_space(shards: usize) -> u64 {
+    ADDRESS_SPACE_BASE + shards as u64 * ADDRESS_SPACE_PER_SHARD + ADDRESS_SPACE_LEAST
+}
+
 /// With less some allocators of this process work and some threads start, and others do not.
 fn check_address_space(shards: usize) -> Result<(), HostError> {
     let granted = address_space()?;
-    let needed = ADDRESS_SPACE_BASE + shards as u64 * ADDRESS_SPACE_PER_SHARD;
+    let needed = needed_address_space(shards);
     if granted < needed {
         return Err(HostError::AddressSpace { granted, needed, shards });
     }

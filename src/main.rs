@@ -112,6 +112,7 @@ fn run(
 
     let mut watch = running.watch();
     let lost = loop {
+        let since = Instant::now();
         match noticed.recv_timeout(WATCH_INTERVAL) {
             Ok(Notice::Signal(signal)) => {
                 tracing::info!(%signal, "shutdown requested; closing every session");
@@ -119,6 +120,13 @@ fn run(
             }
             Ok(Notice::Panic(thread)) => break Lost::Panic(thread),
             Err(_) => {
+                let still = since.elapsed();
+                if still > 2 * WATCH_INTERVAL {
+                    tracing::warn!(
+                        ?still,
+                        "the process stood still: stopped, suspended or without a core"
+                    );
+                }
                 if let Err(Hangs(shard)) = watch.look() {
                     break Lost::Hangs(shard);
                 }

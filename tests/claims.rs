@@ -192,12 +192,41 @@ fn who_is_back_from_the_same_address_goes_on_once_its_dead_session_is_found_out(
             s.w.run(SOON);
             let got = s.w.got(come);
             assert!(got.ends_with(&[3, 4, 5]), "{publisher} {hop}: {got:?}");
+            // Who watched another broadcast hears at once that it is over.
+            let end = s.w.sub(s.stay).end;
             if hop == HOP && publisher >= Lite04 {
                 assert_eq!(s.w.got(s.stay), [0, 1, 2, 3, 4, 5], "{publisher}");
+            } else {
+                assert!(matches!(end, Some(End::Reset(_))), "{publisher} {hop}: {end:?}");
             }
             s.w.end();
         });
     }
+}
+
+/// Neither does one that died while it waited have the path.
+#[test]
+fn who_is_dead_inherits_nothing() {
+    everywhere(|mut s, publisher| {
+        let spec = |s: &Scene, hop| Spec {
+            house: Some(s.cam.peer),
+            ..Spec::new(publisher, s.shards - 1).hop(hop)
+        };
+        let waits = spec(&s, 20);
+        let waits = s.claim(waits, &[]);
+        s.w.kill(waits.peer);
+        s.w.run(ms(1500));
+        s.w.kill(s.cam.peer);
+        let next = spec(&s, 21);
+        let next = s.claim(next, &[]);
+        s.w.run(2 * CLAIM_GRACE_MIN);
+        let come = s.watch();
+        s.groups(next, 3..6);
+        s.w.run(SOON);
+        let got = s.w.got(come);
+        assert!(got.ends_with(&[3, 4, 5]), "{publisher}: {got:?}");
+        s.w.end();
+    });
 }
 
 /// Who comes while it is not clear yet is given what turns out to be live.
@@ -250,7 +279,9 @@ fn who_was_silent_for_a_while_has_its_path_again() {
         s.groups(s.cam, 3..5);
         s.w.run(SOON);
         assert!(s.w.got(come).ends_with(&[3, 4]), "{publisher}: {:?}", s.w.got(come));
-        assert!(s.w.got(s.stay).ends_with(&[3, 4]), "{publisher}: {:?}", s.w.got(s.stay));
+        // Who watched was told that it was over, and would have subscribed again.
+        let end = s.w.sub(s.stay).end;
+        assert!(matches!(end, Some(End::Reset(_))), "{publisher}: {end:?}");
         assert!(s.w.asked(other.peer).is_empty());
         s.w.end();
     });

@@ -283,7 +283,7 @@ fn one_address_that_floods_locks_nobody_out() {
 fn more_first_packets_than_can_be_read_are_as_good_as_lost() {
     const MORE: usize = 500;
     let mut relay = Relay::new();
-    let mut known = Forger::new(relay.forgers);
+    let mut known = Forger::new(900);
     (0..HANDSHAKES_BEFORE_RETRY).for_each(|_| drop(relay.begin()));
     let retry = relay.answers(known.address, &known.initial(0, 0, PING)).pop().expect("a Retry");
     known.heed(&retry);

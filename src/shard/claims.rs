@@ -72,6 +72,21 @@ impl Shard {
         }
     }
 
+    /// The routes of a path have changed. Who has it now, and did not before, may be as dead as who had it,
+    /// where somebody waits who may be the same.
+    pub(super) fn note_heir(&mut self, now: Instant, path: &Path, before: Option<SessionRef>) {
+        let mut routes = self.directory.at(path).map(|entry| &entry.route);
+        let Some(heir) = routes.next() else { return };
+        if before.is_none_or(|before| before == heir.session) {
+            return;
+        }
+        let claim = routes.find(|route| route.may_return(heir) && !route.is_silent).cloned();
+        drop(routes);
+        if let Some(claim) = claim {
+            self.note_claim(now, &claim);
+        }
+    }
+
     /// Keeps a request until it is clear whose the path is; gives it back if that is clear.
     pub(super) fn wait_for_claims(
         &mut self,
@@ -138,8 +153,15 @@ impl Shard {
             return self.believe(now, slot);
         }
         if !doubt.is_silent && doubt.until <= now {
-            tracing::debug!(shard = self.me, conn = slot, "is silent, and its paths are claimed");
             doubt.is_silent = true;
+            let remote = self.endpoint.conn(slot).map(|conn| conn.remote());
+            let remote = remote.map(tracing::field::display);
+            tracing::info!(
+                shard = self.me,
+                conn = slot,
+                remote,
+                "silent; who claims its paths has them"
+            );
             self.change_routes(now, slot, RouteChange::FallsSilent);
             self.tell_of_doubted(slot, generation);
         }

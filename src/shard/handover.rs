@@ -60,7 +60,7 @@ impl Shard {
             let names: Vec<_> = covered.iter().map(|(_, slot)| self.tracks.name(*slot)).collect();
             for track in names {
                 if let Some(slot) = self.tracks.slot(track)
-                    && self.is_to_move(slot)
+                    && (self.is_to_move(slot) || self.is_replaced(slot))
                 {
                     self.move_track(now, slot);
                 }
@@ -91,6 +91,19 @@ impl Shard {
         let TrackKey { broadcast, origin, avoid, .. } = &*track.key;
         let failed = serve.failed();
         self.directory.resolve_staying(broadcast, *origin, *avoid, &failed).is_some()
+    }
+
+    /// Whether the publisher of a track at home here is silent, and another broadcast has its path: who
+    /// watches is told, rather than left with a picture that stands still.
+    fn is_replaced(&self, slot: usize) -> bool {
+        let track = &self.tracks.slab[slot];
+        let Place::Home { serve, .. } = &track.place else { return false };
+        let is_silent = |route: &&Arc<Route>| self.directory.is_silent(route);
+        let Some(route) = serve.route().filter(is_silent).filter(|_| serve.is_open()) else {
+            return false;
+        };
+        let heir = self.directory.at(&route.path).next().map(|entry| &entry.route);
+        heir.is_some_and(|heir| heir.origin != route.origin && !self.directory.is_leaving(heir.id))
     }
 
     /// Lets the publisher of a track go, so that another one goes on where it stops.

@@ -38,7 +38,7 @@ use crate::net::{Datagrams, Received, steer};
 use crate::prefetch::prefetch;
 use crate::quic::trains::Transmitted;
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
-use crate::route::{Directory, Gone, RouteId, SessionRef};
+use crate::route::{Directory, Gone, RouteId, SessionRef, Takeover};
 use crate::session::streams::{StreamId, Streams};
 use crate::session::{Context, Effect, Names, Policy, Round, RouteIds, Session};
 use crate::track::fetch::FetchId;
@@ -799,6 +799,18 @@ impl Shard {
                     peer.routes.insert(route.id, route.path.clone());
                 }
                 tracing::debug!(shard = self.me, conn = slot, path = %route.path, "announced");
+                let holder = self.directory.at(&route.path).next().map(|entry| &entry.route);
+                let has_it = holder.is_none_or(|holder| {
+                    holder.session == route.session || holder.origin == route.origin
+                });
+                if self.policy.takeover == Takeover::Refused && !has_it && self.may_say(now) {
+                    tracing::info!(
+                        shard = self.me,
+                        conn = slot,
+                        path = %route.path,
+                        "waits: somebody else has announced the path before"
+                    );
+                }
                 self.route_changed(now, RouteNews::Up(route));
             }
             Effect::RouteDown { path, id } => {
@@ -919,19 +931,22 @@ impl Shard {
 
     fn note_route(&mut self, now: Instant, news: RouteNews) {
         self.visits.routes += 1;
+        let path = match &news {
+            RouteNews::Up(route) => route.path.clone(),
+            RouteNews::Down { path, .. } => path.clone(),
+        };
+        let before = self.directory.at(&path).next().map(|entry| entry.route.session);
         match news {
             RouteNews::Up(route) => {
-                self.changed_paths.insert(route.path.clone());
                 if !self.directory.has(&route) {
                     self.note_claim(now, &route);
                 }
                 self.directory.insert(route, now);
             }
-            RouteNews::Down { path, id, gone } => {
-                self.directory.remove(&path, id, gone, now);
-                self.changed_paths.insert(path);
-            }
+            RouteNews::Down { path, id, gone } => self.directory.remove(&path, id, gone, now),
         }
+        self.note_heir(now, &path, before);
+        self.changed_paths.insert(path);
     }
 
     /// Puts news of routes on their way, before this turn's mail: no home asks a session again that is
