@@ -142,6 +142,7 @@ impl Evening {
             lost_down: self.r.pick(&[0, 10, 30]),
             doubled: self.r.pick(&[0, 10]),
             down_bytes_per_second: None,
+            link: None,
         };
         let web = self.r.one_in(2).then(Manner::default);
         let shard = self.r.below(SHARDS as u64) as usize;

@@ -49,20 +49,20 @@ impl CongestionControl {
             CongestionControl::Delay => "delay",
         }
     }
+
+    pub fn controllers(self) -> Controllers {
+        Arc::new(Congestion { control: self, ..Congestion::default() })
+    }
 }
 
-/// Makes the controllers of connections.
+/// What makes the controllers of connections.
+pub type Controllers = Arc<dyn ControllerFactory + Send + Sync>;
+
 #[derive(Debug, Default)]
-pub struct Congestion {
+struct Congestion {
     control: CongestionControl,
     cubic: Arc<CubicConfig>,
     bbr: Arc<BbrConfig>,
-}
-
-impl Congestion {
-    pub fn new(control: CongestionControl) -> Congestion {
-        Congestion { control, ..Congestion::default() }
-    }
 }
 
 impl ControllerFactory for Congestion {

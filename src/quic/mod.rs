@@ -23,7 +23,7 @@ use quinn_proto::{
     AckFrequencyConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
 };
 
-pub use congestion::CongestionControl;
+pub use congestion::{CongestionControl, Controllers};
 pub use conn::{ALPN_HTTP3, Conn};
 pub use endpoint::{Arrival, Endpoint};
 pub use timers::Timers;
@@ -32,7 +32,6 @@ use crate::h3::request::Request;
 use crate::limits::*;
 use crate::session::streams::StreamId;
 use cid::ShardCids;
-use congestion::Congestion;
 
 /// The round trip that is assumed before it is measured.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
@@ -94,12 +93,21 @@ impl Config {
         keys: Keys,
         congestion_control: CongestionControl,
     ) -> Result<Config, String> {
+        Config::with_controllers(tls, keys, congestion_control.controllers())
+    }
+
+    /// As [`Config::new`], for programs that measure what other controllers would do.
+    pub fn with_controllers(
+        tls: Arc<rustls::ServerConfig>,
+        keys: Keys,
+        controllers: Controllers,
+    ) -> Result<Config, String> {
         let crypto = quinn_proto::crypto::rustls::QuicServerConfig::try_from(tls)
             .map_err(|error| format!("the TLS configuration does not suit QUIC: {error}"))?;
         let master = aws_lc_rs::hkdf::Salt::new(aws_lc_rs::hkdf::HKDF_SHA256, &[]);
         let token_key = master.extract(&keys.token);
         let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
-        server.transport_config(Arc::new(transport(congestion_control)));
+        server.transport_config(Arc::new(transport(controllers)));
         server.max_incoming(HANDSHAKES_MAX);
         // Packets that wait for their connection to be accepted: ours are accepted at once.
         server.incoming_buffer_size(0);
@@ -134,7 +142,7 @@ impl Config {
     }
 }
 
-fn transport(congestion_control: CongestionControl) -> TransportConfig {
+fn transport(controllers: Controllers) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("ten seconds fit a varint");
     // Asked of peers that know the extension, as every quinn does. What comes out of order is
@@ -152,7 +160,7 @@ fn transport(congestion_control: CongestionControl) -> TransportConfig {
         .receive_window(RECEIVE_WINDOW_START.into())
         .send_window(SEND_WINDOW_BYTES)
         .initial_rtt(INITIAL_RTT)
-        .congestion_controller_factory(Arc::new(Congestion::new(congestion_control)))
+        .congestion_controller_factory(controllers)
         .ack_frequency_config(Some(ack_frequency))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);

@@ -1,6 +1,8 @@
 //! The simulated network: datagrams in flight between clients and the shards of one relay, with
 //! every fault drawn from a seed, and the relay's end of it as a shard sees it.
 
+pub mod link;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::{self, Write};
@@ -8,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use link::{Bulk, Heard, Laid, Link, Waited};
 use shardcast::net::{Datagrams, Received, Sent, Train, steer};
 
 /// What fits an Ethernet's frame; anything larger is lost, as on a real path.
@@ -107,6 +110,8 @@ pub struct Weather {
     pub doubled: u64,
     /// What the link to the client carries, if that is bounded.
     pub down_bytes_per_second: Option<u32>,
+    /// The bottleneck before the client, which others may share: [`Network::lay`] has made it.
+    pub link: Option<usize>,
 }
 
 impl Weather {
@@ -117,6 +122,7 @@ impl Weather {
         lost_down: 0,
         doubled: 0,
         down_bytes_per_second: None,
+        link: None,
     };
 }
 
@@ -134,8 +140,16 @@ pub enum To {
     Client,
 }
 
+/// What arrives.
 #[derive(Debug)]
-struct Queued(Instant, u64, Flight);
+enum Arriving {
+    Flight(Flight),
+    /// At the sender of a download beside.
+    Heard(usize, Heard),
+}
+
+#[derive(Debug)]
+struct Queued(Instant, u64, Arriving);
 
 impl PartialEq for Queued {
     fn eq(&self, other: &Queued) -> bool {
@@ -166,6 +180,10 @@ pub struct Network {
     shards: usize,
     /// Until when links to clients are busy.
     busy: BTreeMap<SocketAddr, Instant>,
+    /// Bottlenecks, and what waited there of whom.
+    links: Vec<Laid>,
+    pub waited: Vec<(SocketAddr, Waited)>,
+    bulks: Vec<Bulk>,
     /// Share of datagrams that the host gives to a shard other than the one they name.
     pub strays: u64,
 }
@@ -178,7 +196,42 @@ impl Network {
             random: Random::new(seed),
             shards,
             busy: BTreeMap::new(),
+            links: Vec::new(),
+            waited: Vec::new(),
+            bulks: Vec::new(),
             strays: 0,
+        }
+    }
+
+    /// A bottleneck, for [`Weather::link`].
+    pub fn lay(&mut self, now: Instant, link: Link) -> usize {
+        self.links.push(Laid::new(link, now));
+        self.links.len() - 1
+    }
+
+    /// Somebody else's download begins, through a bottleneck.
+    pub fn download(&mut self, now: Instant, link: usize, latency: Duration) -> usize {
+        self.bulks.push(Bulk::new(link, latency));
+        self.pump(now, self.bulks.len() - 1);
+        self.bulks.len() - 1
+    }
+
+    /// What a download beside has brought, and when.
+    pub fn downloaded(&self, bulk: usize) -> &[(Instant, usize)] {
+        &self.bulks[bulk].delivered
+    }
+
+    fn pump(&mut self, now: Instant, index: usize) {
+        let bulk = &mut self.bulks[index];
+        while bulk.sends() {
+            let left = self.links[bulk.link].pass(now, Bulk::PACKET_BYTES);
+            // A loss shows by what was sent right before or after it.
+            let empty_at = self.links[bulk.link].empty_at(now);
+            let at = left.map_or(empty_at, |left| left.at) + 2 * bulk.latency;
+            let heard = Heard { sent: now, is_lost: left.is_none_or(|left| left.is_lost) };
+            self.departures += 1;
+            let arriving = Arriving::Heard(index, heard);
+            self.flights.push(Reverse(Queued(at, self.departures, arriving)));
         }
     }
 
@@ -188,6 +241,13 @@ impl Network {
             shard = self.random.below(self.shards as u64) as usize;
         }
         let flight = Flight { client, to: To::Shard(shard), data };
+        let now = match weather.link.map(|link| &self.links[link]) {
+            Some(laid) => match laid.back(now) {
+                Some(left) => left + laid.detour_at(left),
+                None => return,
+            },
+            None => now,
+        };
         self.depart(now, weather, weather.lost_up, flight);
     }
 
@@ -200,6 +260,15 @@ impl Network {
             }
             *busy = (*busy).max(now) + Duration::from_secs(1) * data.len() as u32 / rate;
             now = *busy;
+        }
+        if let Some(link) = weather.link {
+            let Some(left) = self.links[link].pass(now, data.len()) else { return };
+            let time = left.at - now;
+            self.waited.push((client, Waited { at: left.at, time, bytes: data.len() }));
+            if left.is_lost {
+                return;
+            }
+            now = left.at;
         }
         let flight = Flight { client, to: To::Client, data: data.to_vec() };
         self.depart(now, weather, weather.lost_down, flight);
@@ -219,9 +288,13 @@ impl Network {
     fn queue(&mut self, now: Instant, weather: &Weather, flight: Flight) {
         let jitter = weather.jitter.as_nanos() as u64;
         let late = if jitter == 0 { 0 } else { self.random.below(jitter) };
-        let at = now + weather.latency + Duration::from_nanos(late);
+        let late = Duration::from_nanos(late);
+        let at = match weather.link.filter(|_| flight.to == To::Client) {
+            Some(link) => self.links[link].arrives(now, weather.latency, late),
+            None => now + weather.latency + late,
+        };
         self.departures += 1;
-        self.flights.push(Reverse(Queued(at, self.departures, flight)));
+        self.flights.push(Reverse(Queued(at, self.departures, Arriving::Flight(flight))));
     }
 
     pub fn next_arrival(&self) -> Option<Instant> {
@@ -229,10 +302,16 @@ impl Network {
     }
 
     pub fn arrived(&mut self, now: Instant) -> Option<Flight> {
-        if self.next_arrival()? > now {
-            return None;
+        while self.next_arrival()? <= now {
+            match self.flights.pop()?.0.2 {
+                Arriving::Flight(flight) => return Some(flight),
+                Arriving::Heard(bulk, heard) => {
+                    self.bulks[bulk].hear(now, heard);
+                    self.pump(now, bulk);
+                }
+            }
         }
-        self.flights.pop().map(|Reverse(Queued(_, _, flight))| flight)
+        None
     }
 }
 

@@ -19,7 +19,7 @@ use shardcast::limits::{
     ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
     MISSING_GRACE_MAX, TAIL_WAIT_MAX,
 };
-use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, CongestionControl, Keys};
+use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, CongestionControl, Controllers, Keys};
 use shardcast::route::Takeover;
 use shardcast::secret::Secret;
 use shardcast::session::Policy;
@@ -166,7 +166,7 @@ pub struct World {
     started: Instant,
     pub now: Instant,
     pub random: Random,
-    network: Network,
+    pub network: Network,
     cores: Vec<Core>,
     pub peers: Vec<Peer>,
     addresses: BTreeMap<SocketAddr, usize>,
@@ -325,10 +325,15 @@ impl rustls::client::danger::ServerCertVerifier for Trusting {
 
 impl World {
     pub fn new(stage: Stage) -> World {
+        World::with_controllers(stage, stage.congestion_control.controllers())
+    }
+
+    /// One whose connections have other controllers than the stage says.
+    pub fn with_controllers(stage: Stage, controllers: Controllers) -> World {
         let mut random = Random::new(stage.seed);
         let started = Instant::now();
         let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
-        let quic = QuicConfig::new(server_tls(), keys, stage.congestion_control)
+        let quic = QuicConfig::with_controllers(server_tls(), keys, controllers)
             .expect("a suitable TLS configuration");
         let everywhere = ["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("a network"));
         let relays = if stage.trusts_all { everywhere.to_vec() } else { Vec::new() };
@@ -1808,5 +1813,6 @@ pub fn stormy(random: &mut Random) -> Weather {
         lost_down: random.pick(&[0, 0, 5, 20, 50]),
         doubled: random.pick(&[0, 0, 10, 50]),
         down_bytes_per_second: None,
+        link: None,
     }
 }
