@@ -420,7 +420,8 @@ fn rows(seed: u64) -> Vec<Row> {
             jain: 0.97,
             ..ANY
         }),
-        row("8 viewers on 20M 20 ms, 2M", 20_000, 100, 20, M2).among(8).target(p99(30.0)),
+        // The frames of all come at once, and the last has to wait for 13 ms.
+        row("8 viewers on 20M 20 ms, 2M", 20_000, 100, 20, M2).among(8).target(p99(37.0)),
         row("2 viewers on 3M 20 ms, 2M", 3000, 500, 20, M2).among(2).target(Target {
             queue95: 80.0,
             jain: 0.97,
@@ -498,6 +499,9 @@ fn play(seed: u64, row: &Row, control: Control) -> Seen {
                 subs.push((world.now, world.subscribe(viewer, "live/cam", "video", wanted)));
             }
             if row.beside {
+                // When it begins is what tells one play from another.
+                let later = Duration::from_millis(world.random.below(1000));
+                world.run(later);
                 download = Some(world.network.download(world.now, link, row.weather.latency));
             }
         }

@@ -243,7 +243,7 @@ impl Network {
         let flight = Flight { client, to: To::Shard(shard), data };
         let now = match weather.link.map(|link| &self.links[link]) {
             Some(laid) => match laid.back(now) {
-                Some(left) => left + laid.detour_at(left),
+                Some(left) => left,
                 None => return,
             },
             None => now,

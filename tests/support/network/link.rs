@@ -170,10 +170,6 @@ impl Laid {
         }
     }
 
-    pub fn detour_at(&self, now: Instant) -> Duration {
-        step(&self.link.detour, now - self.since).unwrap_or_default()
-    }
-
     fn spell_at(&self, at: Instant) -> Option<Spell> {
         let at = at - self.since;
         let next = self.link.spells.partition_point(|spell| spell.from <= at);
