@@ -1,31 +1,34 @@
-//! Congestion control: cubic or BBR, and a way around either for a connection's last word.
+//! Congestion control: cubic or Keel, and a way around either for a connection's last word.
 //!
 //! To quinn-proto a CONNECTION_CLOSE that data waits in front of is itself data. A client that has
 //! fallen behind would never hear why it is sent away, and wait until it times out.
 
 use std::any::Any;
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{
-    Bbr, BbrConfig, Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig,
+    Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig,
 };
+
+use super::keel::Keel;
 
 /// Wide enough that nothing is paced either.
 const NO_LIMIT: u64 = u64::MAX;
 
 thread_local! {
-    /// A controller is out of reach within its connection, but asked in the course of a call.
-    static YIELDS: Cell<bool> = const { Cell::new(false) };
+    /// A controller is out of reach within its connection, but asked in the course of a call: when
+    /// that is, and whether the connection is closing.
+    static ASKED: Cell<Option<(Instant, bool)>> = const { Cell::new(None) };
 }
 
 /// Lets a connection send what it likes in the course of this call, if it `is_closing`.
-pub fn yielding<T>(is_closing: bool, send: impl FnOnce() -> T) -> T {
-    YIELDS.set(is_closing);
+pub fn yielding<T>(now: Instant, is_closing: bool, send: impl FnOnce() -> T) -> T {
+    ASKED.set(Some((now, is_closing)));
     let sent = send();
-    YIELDS.set(false);
+    ASKED.set(None);
     sent
 }
 
@@ -35,7 +38,7 @@ pub enum CongestionControl {
     /// Lost packets: cubic (RFC 9438).
     #[default]
     Loss,
-    /// How fast packets arrive, and after what time: quinn-proto's BBR.
+    /// Packets that all have to wait: [`Keel`].
     Delay,
 }
 
@@ -62,7 +65,8 @@ pub type Controllers = Arc<dyn ControllerFactory + Send + Sync>;
 struct Congestion {
     control: CongestionControl,
     cubic: Arc<CubicConfig>,
-    bbr: Arc<BbrConfig>,
+    /// When the first connection began.
+    epoch: OnceLock<Instant>,
 }
 
 impl ControllerFactory for Congestion {
@@ -71,8 +75,52 @@ impl ControllerFactory for Congestion {
             CongestionControl::Loss => {
                 Box::new(Yielding(Cubic::new(self.cubic.clone(), now, current_mtu)))
             }
-            CongestionControl::Delay => Box::new(Yielding(Bbr::new(self.bbr.clone(), current_mtu))),
+            CongestionControl::Delay => {
+                let epoch = *self.epoch.get_or_init(|| now);
+                Box::new(Yielding(Keel::new(epoch, now, current_mtu)))
+            }
         }
+    }
+}
+
+impl Controller for Keel {
+    fn on_sent(&mut self, now: Instant, bytes: u64, _: u64) {
+        self.sent(now, bytes);
+    }
+
+    fn on_ack(&mut self, _: Instant, sent: Instant, bytes: u64, _: bool, _: &RttEstimator) {
+        self.acked(sent, bytes);
+    }
+
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, is_app_limited: bool, _: Option<u64>) {
+        self.acked_all(now, in_flight, is_app_limited);
+    }
+
+    fn on_congestion_event(&mut self, _: Instant, _: Instant, is_persistent: bool, bytes: u64) {
+        self.lost(bytes, is_persistent);
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.set_packet_bytes(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        match ASKED.get() {
+            Some((now, _)) => self.window_at(now),
+            None => self.window(),
+        }
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
     }
 }
 
@@ -120,9 +168,9 @@ impl<C: Controller + Clone + 'static> Controller for Yielding<C> {
     }
 
     fn window(&self) -> u64 {
-        match YIELDS.get() {
-            true => NO_LIMIT,
-            false => self.0.window(),
+        match ASKED.get() {
+            Some((_, true)) => NO_LIMIT,
+            _ => self.0.window(),
         }
     }
 
@@ -204,7 +252,7 @@ mod tests {
         yielding.on_mtu_update(1400);
         assert_eq!(yielding.0.seen, ["sent", "end of acks", "congestion", "mtu"]);
         assert_eq!((yielding.window(), yielding.initial_window()), (7, 9));
-        assert_eq!(super::yielding(true, || yielding.window()), NO_LIMIT);
+        assert_eq!(super::yielding(now, true, || yielding.window()), NO_LIMIT);
         assert_eq!(yielding.window(), 7);
     }
 }

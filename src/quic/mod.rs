@@ -8,6 +8,7 @@ mod congestion;
 mod conn;
 mod endpoint;
 mod handshakes;
+mod keel;
 mod source;
 mod streams;
 mod timers;

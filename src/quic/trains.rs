@@ -36,7 +36,7 @@ pub fn transmit(
             None => {
                 let mut buf = pool.pop().unwrap_or_default();
                 let is_closing = proto.is_closed();
-                match yielding(is_closing, || proto.poll_transmit(now, segments, &mut buf)) {
+                match yielding(now, is_closing, || proto.poll_transmit(now, segments, &mut buf)) {
                     Some(transmit) => (transmit, buf),
                     None => {
                         pool.push(buf);
