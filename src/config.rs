@@ -196,8 +196,8 @@ struct Args {
     )]
     web_http_listen: Option<Web>,
 
-    /// What a connection takes for a sign that its path is full: `loss` is CUBIC; `delay` is BBR,
-    /// experimental, which bears links that lose packets at random (1 % and more) far better
+    /// What a connection takes for a sign that its path is full: `loss` is CUBIC; `delay` is a queue that
+    /// stands, which bears links that lose packets or are narrower than the track far better
     #[arg(
         long,
         env = "MOQ_QUIC_CONGESTION_CONTROL",
