@@ -111,6 +111,14 @@ impl Controller for Keel {
         }
     }
 
+    /// The rate is what peers are told: nobody paces by it.
+    fn metrics(&self) -> ControllerMetrics {
+        let mut metrics = ControllerMetrics::default();
+        metrics.congestion_window = self.window();
+        metrics.pacing_rate = Some(self.shown_bits());
+        metrics
+    }
+
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(self.clone())
     }

@@ -491,6 +491,12 @@ impl Streams for Conn {
         Estimate { bitrate: Some(bitrate), rtt: Some(rtt) }
     }
 
+    fn shown(&self) -> Estimate {
+        let estimate = self.estimate();
+        let shown = self.proto.congestion_state().metrics().pacing_rate;
+        Estimate { bitrate: estimate.bitrate.and(shown.or(estimate.bitrate)), ..estimate }
+    }
+
     fn close(&mut self, code: SessionCode, reason: &'static str) {
         self.is_touched = true;
         self.close.get_or_insert((code, reason));

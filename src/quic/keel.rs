@@ -95,6 +95,11 @@ const KNOCK_UNTIL: f64 = 2.0;
 const RATE_SPAN: f64 = 5.0;
 const RATE_ROUND_MIN: f64 = 0.050;
 
+/// How long a full link is known to carry what it did then: longer than until it is next looked at.
+const FULL_SECONDS: f64 = 2.2 * BASE_SPAN;
+/// What has carried something is believed to carry so many times as much, if the window allows that.
+const SHOWN_TIMES: f64 = 2.0;
+
 #[derive(Clone, Debug)]
 pub struct Keel {
     epoch: Instant,
@@ -118,6 +123,8 @@ pub struct Keel {
     window_before: f64,
     shared_for: f64,
     rates: Rates,
+    /// What was delivered when the link was last full, and when that was.
+    full: Option<(f64, f64)>,
     /// What the acknowledgement at hand brings: bytes, and when the newest of them were sent.
     batch_bytes: f64,
     batch_sent: Instant,
@@ -244,6 +251,7 @@ impl Keel {
             window_before: 0.0,
             shared_for: SHARED_SECONDS,
             rates: Rates::default(),
+            full: None,
             batch_bytes: 0.0,
             batch_sent: now,
             sent_bytes: 0.0,
@@ -268,6 +276,18 @@ impl Keel {
             true => self.window.max(self.in_flight + 2.0 * self.packet) as u64,
             false => self.window(),
         }
+    }
+
+    /// What the path has shown that it carries, in bits per second.
+    pub fn shown_bits(&self) -> u64 {
+        let bytes = match self.full {
+            Some((rate, at)) if self.acked_at - at < FULL_SECONDS => rate,
+            _ => {
+                let most = self.rates.get();
+                most.max((self.window / self.base.get()).min(SHOWN_TIMES * most))
+            }
+        };
+        (8.0 * bytes) as u64
     }
 
     pub fn initial_window(&self) -> u64 {
@@ -458,6 +478,9 @@ impl Keel {
     }
 
     fn drain(&mut self, now: f64, rate: f64, queue: f64, is_limited: bool) {
+        if is_limited {
+            self.full = Some((rate, now));
+        }
         let base = self.base.get();
         if self.in_vain == 0 {
             let held = rate * (base + queue) + self.slack();
@@ -495,6 +518,9 @@ impl Keel {
         let round = std::mem::replace(&mut self.round, Round::new(now));
         let lasted = (now - round.since).max(1e-3);
         self.rates.note(now, round.acked / lasted.max(RATE_ROUND_MIN));
+        if !round.is_limited {
+            self.full = None;
+        }
         let all = round.acked + round.lost;
         let share = if all == 0.0 { 0.0 } else { round.lost / all };
         let is_lossy = |share_min: f64| {
@@ -772,6 +798,23 @@ mod tests {
             let lost = 1.0 - delivered as f64 / sent as f64;
             assert!(lost < 0.01, "{kbits} kb/s, {queue} ms: {lost}");
         }
+    }
+
+    /// Of a full link that is what it carries; of another one more than the track needs, but not much.
+    #[test]
+    fn what_a_link_has_shown_is_told() {
+        let shown = |mut path: Path| {
+            path.run(ms(20_000));
+            path.keel.shown_bits() / 1000
+        };
+        for kbits in [1600, 5000, 20_000] {
+            let full = shown(Path::new(kbits, ms(80)));
+            assert!((kbits * 9 / 10..=kbits * 11 / 10).contains(&full), "{kbits}: {full}");
+        }
+        let almost = shown(Path::new(4000, ms(80)).brings(3000));
+        assert!((3200..=4600).contains(&almost), "{almost}");
+        let hardly = shown(Path::new(100_000, ms(10)).brings(300));
+        assert!((300..=3000).contains(&hardly), "{hardly}");
     }
 
     /// Who needs less than the link carries is never held back, and never seen to need more.

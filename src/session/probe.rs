@@ -61,7 +61,7 @@ impl Session {
         }
         stream.purpose = Use::Probe;
         if self.probes.is_empty() {
-            self.link = cx.streams.estimate();
+            self.link = cx.streams.shown();
         }
         self.probes.insert(id, Reports::default());
         self.probe_deadline.get_or_insert(next_look(cx));
@@ -81,7 +81,7 @@ impl Session {
             return;
         }
         self.probe_deadline = Some(next_look(cx));
-        self.link = smoothed(self.link, cx.streams.estimate());
+        self.link = smoothed(self.link, cx.streams.shown());
         let ids: Vec<StreamId> = self.probes.keys().copied().collect();
         for id in ids {
             self.report(id, cx);

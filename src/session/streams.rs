@@ -66,7 +66,11 @@ pub trait Streams {
     fn rtt(&self) -> Duration;
     /// Bytes that may be on their way at once, as far as congestion goes.
     fn window(&self) -> u64;
-    /// Nothing before it was measured.
+    /// What may leave. Nothing before it was measured.
     fn estimate(&self) -> Estimate;
+    /// What the link has shown that it carries, as far as that is known.
+    fn shown(&self) -> Estimate {
+        self.estimate()
+    }
     fn close(&mut self, code: SessionCode, reason: &'static str);
 }
