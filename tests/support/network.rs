@@ -1,6 +1,7 @@
 //! The simulated network: datagrams in flight between clients and the shards of one relay, with
 //! every fault drawn from a seed, and the relay's end of it as a shard sees it.
 
+#[allow(dead_code, reason = "few plays have bottlenecks")]
 pub mod link;
 
 use std::cmp::Reverse;
@@ -182,6 +183,7 @@ pub struct Network {
     busy: BTreeMap<SocketAddr, Instant>,
     /// Bottlenecks, and what waited there of whom.
     links: Vec<Laid>,
+    #[allow(dead_code, reason = "few plays have bottlenecks")]
     pub waited: Vec<(SocketAddr, Waited)>,
     bulks: Vec<Bulk>,
     /// Share of datagrams that the host gives to a shard other than the one they name.
@@ -201,24 +203,6 @@ impl Network {
             bulks: Vec::new(),
             strays: 0,
         }
-    }
-
-    /// A bottleneck, for [`Weather::link`].
-    pub fn lay(&mut self, now: Instant, link: Link) -> usize {
-        self.links.push(Laid::new(link, now));
-        self.links.len() - 1
-    }
-
-    /// Somebody else's download begins, through a bottleneck.
-    pub fn download(&mut self, now: Instant, link: usize, latency: Duration) -> usize {
-        self.bulks.push(Bulk::new(link, latency));
-        self.pump(now, self.bulks.len() - 1);
-        self.bulks.len() - 1
-    }
-
-    /// What a download beside has brought, and when.
-    pub fn downloaded(&self, bulk: usize) -> &[(Instant, usize)] {
-        &self.bulks[bulk].delivered
     }
 
     fn pump(&mut self, now: Instant, index: usize) {
@@ -264,7 +248,7 @@ impl Network {
         if let Some(link) = weather.link {
             let Some(left) = self.links[link].pass(now, data.len()) else { return };
             let time = left.at - now;
-            self.waited.push((client, Waited { at: left.at, time, bytes: data.len() }));
+            self.waited.push((client, Waited { at: left.at, time }));
             if left.is_lost {
                 return;
             }
@@ -312,6 +296,27 @@ impl Network {
             }
         }
         None
+    }
+}
+
+#[allow(dead_code, reason = "few plays have bottlenecks")]
+impl Network {
+    /// A bottleneck, for [`Weather::link`].
+    pub fn lay(&mut self, now: Instant, link: Link) -> usize {
+        self.links.push(Laid::new(link, now));
+        self.links.len() - 1
+    }
+
+    /// Somebody else's download begins, through a bottleneck.
+    pub fn download(&mut self, now: Instant, link: usize, latency: Duration) -> usize {
+        self.bulks.push(Bulk::new(link, latency));
+        self.pump(now, self.bulks.len() - 1);
+        self.bulks.len() - 1
+    }
+
+    /// What a download beside has brought, and when.
+    pub fn downloaded(&self, bulk: usize) -> &[(Instant, usize)] {
+        &self.bulks[bulk].delivered
     }
 }
 

@@ -92,7 +92,6 @@ pub struct Waited {
     pub at: Instant,
     /// From its arrival to its last byte.
     pub time: Duration,
-    pub bytes: usize,
 }
 
 /// When a datagram has left a link, and what became of it there.
