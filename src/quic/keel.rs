@@ -381,7 +381,7 @@ impl Keel {
             self.grow(wait, bytes);
         }
         if is_round && !self.is_draining() {
-            self.end_round(now, has_waited);
+            self.end_round(now, wait);
         }
     }
 
@@ -496,7 +496,12 @@ impl Keel {
     fn drained(&mut self, now: f64, rate: f64, queue: f64, shortest: f64) {
         let left = shortest - self.base.get();
         if self.base.is_over(now) {
+            let before = self.base.get();
             self.base.turn(now);
+            // What was sent together, for it was acknowledged together, waits for itself.
+            if self.base.last < before + PACKETS_WAITING * self.packet / rate.max(1.0) {
+                self.base.last = self.base.last.min(before);
+            }
         }
         let is_in_vain = self.stands(left, rate) && left > DRAINED_SHARE * queue;
         self.in_vain = if is_in_vain { self.in_vain + 1 } else { 0 };
@@ -514,7 +519,7 @@ impl Keel {
         self.round = Round::new(now);
     }
 
-    fn end_round(&mut self, now: f64, has_waited: bool) {
+    fn end_round(&mut self, now: f64, wait: f64) {
         let round = std::mem::replace(&mut self.round, Round::new(now));
         let lasted = (now - round.since).max(1e-3);
         self.rates.note(now, round.acked / lasted.max(RATE_ROUND_MIN));
@@ -570,8 +575,11 @@ impl Keel {
         self.lost_always += LOSS_WEIGHT * (share.min(LOSS_ALWAYS_MAX) - self.lost_always);
         if !is_lossy {
             self.lossy_rounds = 0;
-            if round.is_limited && !has_waited {
-                self.step = (2.0 * self.step).min(STEP_MAX);
+            if round.is_limited {
+                self.step = match wait < GROWS_BELOW * self.wait_threshold() {
+                    true => (2.0 * self.step).min(STEP_MAX),
+                    false => STEP_MIN,
+                };
             }
             return;
         }
