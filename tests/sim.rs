@@ -2071,10 +2071,9 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
             duration: ms(r.pick(&[100_000, 100_000, 100_000, 2000])),
         },
         memory: MEMORY_BYTES,
-        // The other one draws numbers that no seed decides.
-        congestion_control: CongestionControl::Loss,
+        congestion_control: CongestionControl::ALL[seed as usize % 2],
         trusts_all: true,
-        takeover: if seed.is_multiple_of(2) { Takeover::Refused } else { Takeover::Allowed },
+        takeover: if (seed / 2).is_multiple_of(2) { Takeover::Refused } else { Takeover::Allowed },
     };
     let (tracks, ways, next) = (Vec::new(), Vec::new(), Vec::new());
     let mut play = Troupe { w: World::new(stage), r, tracks, ways, next };
