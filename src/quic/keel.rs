@@ -42,12 +42,13 @@ const WAIT_MAX: f64 = 0.025;
 /// share a link, the slack of all of them waits before it.
 const PACKETS_WAITING: f64 = PACKETS_SLACK + 1.0;
 
-/// A queue stands if nothing went without waiting for this long, or a round trip; where we are not what
-/// fills it, for this long or two.
+/// A queue stands if nothing went without waiting for this long, or a round trip; where the window does
+/// not hold us up, for this long or two.
 const STANDS_AFTER: f64 = 0.060;
 const STANDS_AFTER_UNLIMITED: f64 = 0.200;
-/// Where we send so many times as much as arrives, we are not served.
+/// Then it is ours if we send so many times as much as arrives, and two packets, within this.
 const UNSERVED: f64 = 1.06;
+const UNSERVED_WITHIN: f64 = 2.0;
 
 /// What of the path is filled while the queue drains.
 const DRAIN: f64 = 0.85;
@@ -469,10 +470,11 @@ impl Keel {
             self.drain(now, rate, queue, true);
         } else if lasts >= (2.0 * base).max(STANDS_AFTER_UNLIMITED) {
             let sent = self.sent_bytes - high.sent_before;
-            match sent > UNSERVED * high.acked + 2.0 * self.packet {
-                true => self.drain(now, rate, queue, false),
+            if sent > UNSERVED * high.acked + 2.0 * self.packet {
+                self.drain(now, rate, queue, false);
+            } else if lasts >= UNSERVED_WITHIN {
                 // The queue is somebody else's, and we get what we need.
-                false => self.high = Some(fresh),
+                self.high = Some(fresh);
             }
         }
     }
@@ -791,6 +793,18 @@ mod tests {
             let (queue, used) = path.look(ms(10_000));
             assert!(queue < before + ms(10), "{kbits} kb/s: {before:?} becomes {queue:?}");
             assert!(used > 0.95, "{kbits} kb/s: {used}");
+        }
+    }
+
+    /// Also where it takes a second to send two packets too many.
+    #[test]
+    fn no_queue_stands_before_a_slow_link() {
+        let mut path = Path { queue: ms(1000), ..Path::new(200, ms(80)) }.brings(250);
+        path.run(ms(10_000));
+        for _ in 0..10 {
+            let (queue, used) = path.look(ms(2000));
+            assert!(queue < ms(350), "{queue:?}");
+            assert!(used > 0.9, "{used}");
         }
     }
 
