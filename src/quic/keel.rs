@@ -835,6 +835,13 @@ mod tests {
         }
         let almost = shown(Path::new(4000, ms(80)).brings(3000));
         assert!((3200..=4600).contains(&almost), "{almost}");
+        // A link that is full no longer is not what it was.
+        let mut wider = Path::new(1600, ms(80)).brings(2000);
+        wider.run(ms(12_000));
+        wider.bytes_per_second = 2_500_000.0;
+        wider.run(ms(4000));
+        let wider = wider.keel.shown_bits() / 1000;
+        assert!(wider > 2000, "{wider}");
         let hardly = shown(Path::new(100_000, ms(10)).brings(300));
         assert!((300..=3000).contains(&hardly), "{hardly}");
     }
@@ -910,6 +917,19 @@ mod tests {
         let full = path.sent;
         path.run(ms(1000));
         assert_eq!(path.sent, full);
+    }
+
+    /// What has waited for a path that held everything back was in no queue of ours.
+    #[test]
+    fn a_path_that_comes_back_is_as_it_was() {
+        let mut path = Path::new(4000, ms(80)).brings(3000);
+        path.run(ms(5000));
+        path.busy_until = path.now + ms(500);
+        for after in 0..700 {
+            path.run(ms(1));
+            assert_eq!(path.keel.mode, Mode::Run, "after {after} ms");
+            assert!(path.packets() >= 32, "{}", path.packets());
+        }
     }
 
     /// Marks count as a full link where we are what fills it.
