@@ -301,7 +301,7 @@ fn rows(seed: u64) -> Vec<Row> {
         link.with_spells(What::Stalled, 20 * second, gap, lasts)
     };
     let starlink = |link: Link| {
-        let step = |n: u32| (15 * n * second, ms(if n % 2 == 0 { 0 } else { 20 }));
+        let step = |n: u32| (15 * n * second, ms(if n.is_multiple_of(2) { 0 } else { 20 }));
         let handover = |n: u32| Spell {
             from: 15 * n * second,
             until: 15 * n * second + ms(80),
@@ -540,7 +540,7 @@ fn play(seed: u64, row: &Row, control: Control) -> Seen {
         for back in &row.back {
             let back = started + *back;
             let after = fresh.iter().filter(|(sent, _)| *sent > back && *sent < back + ms(3000));
-            let stale = after.filter(|(_, is_fresh)| !is_fresh).last();
+            let stale = after.rev().find(|(_, is_fresh)| !is_fresh);
             backs.push(stale.map_or(0.0, |(sent, _)| (*sent + gap - back).as_secs_f64() * 1e3));
         }
     }
