@@ -132,8 +132,10 @@ pub struct Keel {
     sent_bytes: f64,
     in_flight: f64,
     acked_at: f64,
+    /// When the path is silent, if nothing is acknowledged before.
+    silent_from: f64,
     /// When something was last sent.
-    sent_at: f64,
+    sent_at: Instant,
     /// When the last silence of the path was over. What was sent before has met it.
     silent_until: f64,
 }
@@ -192,16 +194,21 @@ impl Round {
 struct Base {
     last: f64,
     this: f64,
-    since: f64,
+    ends: f64,
 }
 
 impl Base {
+    /// A span that begins now and ends when those of all others do.
+    fn begin(now: f64, last: f64, this: f64) -> Base {
+        Base { last, this, ends: ((now / BASE_SPAN).floor() + 1.0) * BASE_SPAN }
+    }
+
     fn is_over(&self, now: f64) -> bool {
-        (now / BASE_SPAN).floor() > (self.since / BASE_SPAN).floor()
+        now >= self.ends
     }
 
     fn turn(&mut self, now: f64) {
-        *self = Base { last: self.this, this: f64::INFINITY, since: now };
+        *self = Base::begin(now, self.this, f64::INFINITY);
     }
 
     fn get(&self) -> f64 {
@@ -242,7 +249,7 @@ impl Keel {
             known: WINDOW_MAX,
             mode: Mode::Run,
             step: STEP_MIN,
-            base: Base { last: f64::INFINITY, this: f64::INFINITY, since },
+            base: Base::begin(since, f64::INFINITY, f64::INFINITY),
             smoothed: 0.0,
             high: None,
             round: Round::new(since),
@@ -258,7 +265,8 @@ impl Keel {
             sent_bytes: 0.0,
             in_flight: 0.0,
             acked_at: since,
-            sent_at: since,
+            silent_from: since + KNOCK_AFTER_MIN,
+            sent_at: now,
             silent_until: -1.0,
         }
     }
@@ -269,11 +277,11 @@ impl Keel {
 
     /// The window at a time: on a path that is silent it opens for a datagram now and then.
     pub fn window_at(&self, now: Instant) -> u64 {
-        let now = self.seconds(now);
-        let silent = now - self.acked_at;
-        let after = (2.0 * self.smoothed).max(KNOCK_AFTER_MIN);
-        let knocks = silent > after && silent < KNOCK_UNTIL && now - self.sent_at >= KNOCK_EVERY;
-        match knocks {
+        let seconds = self.seconds(now);
+        if seconds <= self.silent_from || seconds - self.acked_at >= KNOCK_UNTIL {
+            return self.window();
+        }
+        match seconds - self.seconds(self.sent_at) >= KNOCK_EVERY {
             true => self.window.max(self.in_flight + 2.0 * self.packet) as u64,
             false => self.window(),
         }
@@ -303,7 +311,7 @@ impl Keel {
     pub fn sent(&mut self, now: Instant, bytes: u64) {
         self.sent_bytes += bytes as f64;
         self.in_flight += bytes as f64;
-        self.sent_at = self.seconds(now);
+        self.sent_at = now;
     }
 
     /// A packet is acknowledged. Those of one acknowledgement come in the order of sending.
@@ -339,6 +347,7 @@ impl Keel {
         self.acked_at = now;
         self.smoothed =
             if self.smoothed == 0.0 { rtt } else { self.smoothed + 0.125 * (rtt - self.smoothed) };
+        self.silent_from = now + (2.0 * self.smoothed).max(KNOCK_AFTER_MIN);
         // It has waited for the path to come back, not in a queue.
         if sent < self.silent_until {
             wait = 0.0;
@@ -367,7 +376,7 @@ impl Keel {
                 let lasts = if loses { SHARED_SECONDS_MAX } else { self.shared_for };
                 if now - since > lasts {
                     // So long is the path now.
-                    self.base = Base { last: *shortest, this: *shortest, since: now };
+                    self.base = Base::begin(now, *shortest, *shortest);
                     self.mode = Mode::Run;
                     self.high = None;
                     self.shared_for = (2.0 * self.shared_for).min(SHARED_SECONDS_MAX);
@@ -529,7 +538,7 @@ impl Keel {
             self.full = None;
         }
         let all = round.acked + round.lost;
-        let share = if all == 0.0 { 0.0 } else { round.lost / all };
+        let share = if round.lost == 0.0 { 0.0 } else { round.lost / all };
         let is_lossy = |share_min: f64| {
             round.is_limited && round.lost >= 2.0 * self.packet && share > share_min
         };
