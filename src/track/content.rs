@@ -170,7 +170,8 @@ impl Content {
                 self.info.get_or_insert(info);
             }
             Feed::Start(start) => self.feed_start = Some(start),
-            Feed::Final(end) => self.end = Some(end),
+            // Not below what has come, also where who took over has ended before that.
+            Feed::Final(end) => self.end = Some(end.max(self.arrived_end)),
             Feed::Piece(piece) => return self.apply_piece(piece, now),
             Feed::Datagram(datagram) => return self.apply_datagram(datagram),
             Feed::Closed(code) => {
