@@ -259,6 +259,11 @@ pub const FADING_ROUTES_PER_TURN: usize = 256;
 /// a large mesh. More such peers are told that there is no way.
 pub const COPIES_PER_TRACK_MAX: usize = 8;
 
+/// How long an address that has had a path keeps it before others while it does not announce it, and of how
+/// many paths that is known: a publisher that is started again, on a machine that is.
+pub const OWNER_REMEMBERED: Duration = Duration::from_secs(120);
+pub const OWNERS_REMEMBERED_MAX: usize = 1 << 16;
+
 /// How long a session may say nothing, once it has been asked for a sign of life because another one claims
 /// its path that may be the same publisher: three round trips within these bounds. And from one look at
 /// whether it has said something to the next.

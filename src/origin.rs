@@ -35,6 +35,25 @@ impl Origins {
     }
 }
 
+impl Origins {
+    /// Whether a client may ask for this host. A name of somebody else's may have been made to lead here, and
+    /// then the browser takes the answer for its page's own: it states no origin.
+    pub fn permit_host(&self, host: Option<&str>) -> bool {
+        let (Origins::Some { local: true, .. }, Some(host)) = (self, host) else { return true };
+        let host = host.to_ascii_lowercase();
+        let name = match host.strip_prefix('[') {
+            Some(rest) => rest.split_once(']').map_or("", |(name, _)| name),
+            None => host.split_once(':').map_or(host.as_str(), |(name, _)| name),
+        };
+        // Nobody makes an address lead elsewhere, nor a name of one word.
+        name.parse::<IpAddr>().is_ok()
+            || (!name.is_empty() && !name.contains('.'))
+            || ["http", "https"]
+                .iter()
+                .any(|scheme| self.permit(Some(&format!("{scheme}://{host}"))))
+    }
+}
+
 impl OriginPattern {
     /// `origin` is in lower case.
     fn matches(&self, origin: &str) -> bool {
@@ -88,6 +107,22 @@ fn is_local(origin: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_relay_of_this_machine_is_asked_by_its_names() {
+        let patterns = vec!["https://app.example".parse().unwrap()];
+        let origins = Origins::Some { patterns, local: true };
+        for host in
+            ["localhost:4443", "127.0.0.1", "[::1]:80", "10.1.2.3:80", "relay", "app.example"]
+        {
+            assert!(origins.permit_host(Some(host)), "{host}");
+        }
+        assert!(origins.permit_host(None));
+        for host in ["evil.example:4443", "localhost.evil.example", "127.0.0.1.evil.example", ""] {
+            assert!(!origins.permit_host(Some(host)), "{host}");
+        }
+        assert!(Origins::All.permit_host(Some("evil.example")));
+    }
 
     #[track_caller]
     fn check(patterns: &[&str], local: bool, permitted: &[&str], refused: &[&str]) {

@@ -5,6 +5,7 @@
 
 mod delayed;
 mod journal;
+mod owners;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
@@ -16,6 +17,7 @@ use crate::limits::{ROUTES_BESIDE_MIN, ROUTES_MAX, ROUTES_PER_ADDRESS_MAX};
 use crate::wire::{Cost, Hops, Path, Version};
 pub use delayed::Delayed;
 pub use journal::Journal;
+use owners::Owners;
 
 /// A session, wherever it lives. The generation tells a slot's tenants apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -92,10 +94,10 @@ impl Route {
         (self.is_leaving(), reserve)
     }
 
-    /// Whether both may come from one publisher, which is back in a new session.
+    /// Whether both may come from one publisher, which is back in a new session: names are known to all who
+    /// listen, so it is the address that counts.
     pub fn may_return(&self, other: &Route) -> bool {
-        let is_named = self.announcer() != 0 && self.announcer() == other.announcer();
-        self.session != other.session && (is_named || self.trust == other.trust)
+        self.session != other.session && self.trust == other.trust
     }
 }
 
@@ -110,7 +112,8 @@ pub struct Instance(u64);
 pub struct Entry {
     pub route: Arc<Route>,
     pub instance: Instance,
-    /// The route with which the instance began: who came first is the same on every shard.
+    /// The first route here from the same address, or of a relay's instance: who came first is the same on
+    /// every shard.
     founder: RouteId,
     since: Instant,
     /// A peer on its way has ended the path since: its own end is to be expected, and what is
@@ -141,6 +144,7 @@ pub struct Directory {
     instances: u64,
     journal: Journal,
     takeover: Takeover,
+    owners: Owners,
 }
 
 /// To whom a path belongs that several broadcasts claim.
@@ -188,7 +192,17 @@ impl Directory {
         let same = entries.iter().find(|entry| entry.leads_to(route.origin));
         let (instance, founder) = match same {
             Some(entry) => (entry.instance, entry.founder),
-            None => (next_instance(&mut self.instances), route.id),
+            None => {
+                let before = match route.trust {
+                    Trust::Relay => None,
+                    Trust::Stranger { at } => {
+                        let same = entries.iter().find(|entry| entry.route.trust == route.trust);
+                        let here = same.map(|entry| entry.founder);
+                        here.or_else(|| self.owners.recall(&route.path, at, now))
+                    }
+                };
+                (next_instance(&mut self.instances), before.unwrap_or(route.id))
+            }
         };
         let known = entries.iter().position(|entry| entry.route.id == route.id);
         match known {
@@ -220,12 +234,16 @@ impl Directory {
         let Some(at) = entries.iter().position(|entry| entry.route.id == id) else { return false };
         let ended = entries.remove(at);
         self.len -= 1;
-        if let Trust::Stranger { at } = ended.route.trust
-            && let btree_map::Entry::Occupied(mut count) = self.of_strangers.entry(at)
-        {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+        if let Trust::Stranger { at } = ended.route.trust {
+            if let btree_map::Entry::Occupied(mut count) = self.of_strangers.entry(at) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+            let is_first = entries.iter().all(|entry| ended.founder < entry.founder);
+            if is_first {
+                self.owners.remember(path, at, ended.founder, now);
             }
         }
         let is_way = |entry: &Entry| entry.instance == ended.instance && !entry.is_stale;
@@ -241,9 +259,8 @@ impl Directory {
             |entry: &Entry| entry.since <= ended.since || entry.since + ROUTES_BESIDE_MIN <= now;
         if !entries.iter().any(|entry| is_way(entry) && is_known(entry)) {
             let instance = next_instance(&mut self.instances);
-            for left in entries.iter_mut().filter(|entry| is_way(entry)) {
-                (left.instance, left.founder) = (instance, left.route.id);
-            }
+            let left = entries.iter_mut().filter(|entry| is_way(entry));
+            left.for_each(|entry| entry.instance = instance);
         }
         order(entries, self.takeover);
         if entries.is_empty() {

@@ -204,6 +204,38 @@ fn who_is_back_from_the_same_address_goes_on_once_its_dead_session_is_found_out(
     }
 }
 
+/// A stranger that waits has the path while its owner is away, and not when it is back.
+#[test]
+fn who_was_only_away_comes_before_those_who_waited() {
+    for is_killed in [false, true] {
+        everywhere(|mut s, publisher| {
+            let waits = s.claim(Spec::new(Lite06, 0).hop(20), &[]);
+            let away = ms(1000);
+            match is_killed {
+                true => s.w.kill(s.cam.peer),
+                false => s.w.close(s.cam.peer),
+            }
+            s.w.run(away);
+            let house = Some(s.cam.peer);
+            let next = Spec { house, ..Spec::new(publisher, s.shards - 1).hop(21) };
+            let next = s.claim(next, &[]);
+            s.w.run(2 * CLAIM_GRACE_MIN);
+            let come = s.watch();
+            s.groups(next, 3..6);
+            s.w.run(SOON);
+            assert!(s.w.got(come).ends_with(&[3, 4, 5]), "{publisher}: {:?}", s.w.got(come));
+            // Nor when the dead session is lost.
+            s.w.run(LOSS_NOTICED);
+            let come = s.watch();
+            s.groups(next, 6..8);
+            s.w.run(SOON);
+            assert!(s.w.got(come).ends_with(&[6, 7]), "{publisher}: {:?}", s.w.got(come));
+            assert!(is_killed || s.w.asked(waits.peer).is_empty());
+            s.w.end();
+        });
+    }
+}
+
 /// Neither does one that died while it waited have the path.
 #[test]
 fn who_is_dead_inherits_nothing() {

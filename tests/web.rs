@@ -215,6 +215,19 @@ async fn pages_of_other_sites_are_refused() {
     }
 }
 
+/// A name of somebody else's that leads here would have the answers taken for its own page's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_on_this_machine_goes_by_its_own_names() {
+    let relay = Relay::allowing(1, "https://app.example").await;
+    let hosts = [("localhost:1", 200), ("app.example", 200), ("evil.example:4443", 403)];
+    for (host, status) in hosts {
+        let request = format!("GET /announced HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let answer =
+            Exchange::begin(relay.address(), &request).await.finish().await.expect("an answer");
+        assert_eq!(answer.status, status, "{host}");
+    }
+}
+
 /// As people and scripts ask.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn curl_gets_a_group() {

@@ -242,12 +242,20 @@ async fn rules(State(site): State<Arc<Site>>, request: Request, next: Next) -> R
         request.headers().get_all(header::ORIGIN).into_iter().all(|origin| {
             site.about.origins.permit(Some(&String::from_utf8_lossy(origin.as_bytes())))
         });
+    let host =
+        request.headers().get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
+    let is_ours = site.about.origins.permit_host(host.as_deref());
     let asked_for = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let asked_to = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
     let mut response = match *request.method() {
         _ if !is_permitted => refusal(
             StatusCode::FORBIDDEN,
             "pages of this origin may not use this relay; see shardcast --help of --allow-origin",
+        ),
+        _ if !is_ours => refusal(
+            StatusCode::FORBIDDEN,
+            "this relay is for this machine and goes by none but its names; see shardcast --help of \
+             --allow-origin",
         ),
         // A client that looks for another way to the relay is told at once that this is none.
         _ if wants_websocket(request.headers()) => {
