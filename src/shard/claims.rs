@@ -42,9 +42,9 @@ impl Claims {
         until.into_iter().chain(self.looks.first().map(|(at, ..)| *at)).min()
     }
 
-    /// What has waited long enough.
-    pub fn take_ready(&mut self) -> Option<(usize, u32, Effect)> {
-        self.ready.pop_front()
+    /// Whether nothing waits, and nothing has to.
+    pub fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.ready.is_empty()
     }
 
     fn doubts(&self, route: &Route) -> bool {
@@ -87,29 +87,30 @@ impl Shard {
         }
     }
 
-    /// Keeps a request until it is clear whose the path is; gives it back if that is clear.
-    pub(super) fn wait_for_claims(
-        &mut self,
-        slot: usize,
-        generation: u32,
-        effect: Effect,
-    ) -> Option<Effect> {
-        if self.claims.held.is_empty() {
-            return Some(effect);
+    /// What is next to be done for sessions: a request waits until it is clear whose the path is, and once only.
+    pub(super) fn next_beside_claims(&mut self) -> Option<(usize, u32, Effect)> {
+        if let Some(ready) = self.claims.ready.pop_front() {
+            return Some(ready);
         }
+        while let Some(asked) = self.asked.pop_front() {
+            if !self.has_to_wait(&asked) {
+                return Some(asked);
+            }
+            self.claims.waiting.push_back(asked);
+        }
+        None
+    }
+
+    fn has_to_wait(&self, (slot, _, effect): &(usize, u32, Effect)) -> bool {
         let (Effect::InfoWanted { broadcast, .. }
         | Effect::Subscribed { broadcast, .. }
-        | Effect::FetchWanted { broadcast, .. }) = &effect
+        | Effect::FetchWanted { broadcast, .. }) = effect
         else {
-            return Some(effect);
+            return false;
         };
-        let identity = self.peers[slot].as_ref().map(|peer| peer.session.identity());
+        let identity = self.peers[*slot].as_ref().map(|peer| peer.session.identity());
         let route = identity.and_then(|identity| self.directory.resolve(broadcast, identity));
-        if !route.is_some_and(|route| self.claims.doubts(route)) {
-            return Some(effect);
-        }
-        self.claims.waiting.push_back((slot, generation, effect));
-        None
+        route.is_some_and(|route| self.claims.doubts(route))
     }
 
     fn doubt(&mut self, now: Instant, slot: usize) {

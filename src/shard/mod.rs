@@ -757,22 +757,16 @@ impl Shard {
 
     /// Does what sessions have asked for, and what that makes others ask for.
     fn settle(&mut self, now: Instant) {
-        loop {
-            // Who has waited once does not wait again.
-            let (slot, generation, effect) = match self.claims.take_ready() {
-                Some(ready) => ready,
-                None => {
-                    let Some((slot, generation, effect)) = self.asked.pop_front() else { return };
-                    let effect = self.wait_for_claims(slot, generation, effect);
-                    let Some(effect) = effect else { continue };
-                    (slot, generation, effect)
-                }
-            };
+        while let Some((slot, generation, effect)) = self.next_asked() {
             self.visits.events += 1;
             if self.generation(slot) == Some(generation) {
                 self.handle_effect(now, slot, generation, effect);
             }
         }
+    }
+
+    fn next_asked(&mut self) -> Option<(usize, u32, Effect)> {
+        if self.claims.is_idle() { self.asked.pop_front() } else { self.next_beside_claims() }
     }
 
     fn generation(&mut self, slot: usize) -> Option<u32> {
