@@ -18,6 +18,7 @@
 //! * [`memory`]: the allocator, and the last line of a process that has no memory left.
 //! * [`origin`]: which pages of the web may use the relay.
 //! * [`log`]: lines by a bounded queue to a thread that writes them. Nobody waits for it.
+//! * [`source`]: where peers come from, as far as an address can tell.
 //! * [`secret`]: numbers that only this relay can make.
 //! * `bucket`: what comes in at a rate and may be saved up to a bound.
 //! * `prefetch`: telling the processor what is needed next.
@@ -40,6 +41,7 @@ pub mod rt;
 pub mod secret;
 pub mod session;
 pub mod shard;
+pub mod source;
 pub mod state;
 pub mod tls;
 pub mod track;

@@ -1,8 +1,8 @@
 //! Numbers that nobody can guess who does not run this relay, and that are the same for the same things.
 
-use std::net::IpAddr;
-
 use aws_lc_rs::hmac;
+
+use crate::source::Source;
 
 /// What a number stands for: two of different kinds are never the same.
 #[derive(Clone, Copy, Debug)]
@@ -23,12 +23,11 @@ impl Secret {
         Secret(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
 
-    /// For where a peer is: its IPv4 address, or the network of its IPv6 address, in which every machine
-    /// has as many addresses as it likes.
-    pub fn of_address(&self, ip: IpAddr) -> u64 {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => self.number(Kind::Address, &ip.octets()),
-            IpAddr::V6(ip) => self.number(Kind::Address, &ip.octets()[..8]),
+    /// For where a peer is.
+    pub fn of_source(&self, source: Source) -> u64 {
+        match source {
+            Source::V4(address) => self.number(Kind::Address, &address.to_be_bytes()),
+            Source::V6(network) => self.number(Kind::Address, &network.to_be_bytes()),
         }
     }
 
@@ -58,12 +57,13 @@ mod tests {
     #[test]
     fn numbers_are_of_what_they_are_of() {
         let secret = Secret::new(&[1; 32]);
-        let of = |text: &str| secret.of_address(text.parse().unwrap());
+        let at = |text: &str| Source::of(text.parse().unwrap());
+        let of = |text: &str| secret.of_source(at(text));
         assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
         assert_eq!(of("2001:db8::1"), of("2001:db8::2:0:0:7"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_ne!(of("192.0.2.1"), Secret::new(&[2; 32]).of_address("192.0.2.1".parse().unwrap()));
+        assert_ne!(of("192.0.2.1"), Secret::new(&[2; 32]).of_source(at("192.0.2.1")));
         let hops = [
             secret.of_hop(Kind::Own, 1, 7),
             secret.of_hop(Kind::PassedOn, 1, 7),

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::source::Source;
 use crate::limits::{SESSIONS_SHARE_OPEN, WINDOWS_SHARE_MAX, WINDOWS_SHARE_OPEN};
+use crate::source::Source;
 
 #[derive(Debug)]
 pub struct Budget {

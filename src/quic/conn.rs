@@ -9,7 +9,6 @@ use quinn_proto::{ConnectionEvent, Dir, VarInt};
 
 use super::budget::Budget;
 use super::handshakes::Ticket;
-use super::source::Source;
 use super::streams::{RawEnd, RawStreams};
 use super::trains::Unsent;
 use super::web::Web;
@@ -22,6 +21,7 @@ use crate::limits::{
     STREAM_BYTES, STREAMS_MAX, STREAMS_UNI_PUBLISHER,
 };
 use crate::session::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
+use crate::source::Source;
 use crate::wire::{SessionCode, StreamCode};
 
 /// What a browser's connection agrees on in TLS; the moq version follows in the request.
@@ -80,7 +80,7 @@ enum Binding {
 impl Conn {
     /// The budget has admitted it.
     pub(super) fn new(proto: proto::Connection, generation: u32, now: Instant) -> Conn {
-        let source = Source::of(proto.remote_address());
+        let source = Source::of(proto.remote_address().ip());
         let credit = [Dir::Bi, Dir::Uni].map(|dir| proto.max_concurrent_streams(dir));
         let code = varint(SessionCode::CONTROL_TIMEOUT.0);
         Conn {

@@ -14,7 +14,6 @@ use super::budget::Budget;
 use super::cid::{CID_LEN, ShardCids};
 use super::conn::Conn;
 use super::handshakes::Handshakes;
-use super::source::Source;
 use super::timers::Timers;
 use super::trains::{self, Transmitted, recycle, train};
 use super::{Config, Event};
@@ -25,6 +24,7 @@ use crate::limits::{
 };
 use crate::net::{Datagrams, Received, Sent};
 use crate::prefetch::prefetch;
+use crate::source::Source;
 
 /// What a datagram brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl Endpoint {
                     Some(self.proto.refuse(incoming, &mut buf))
                 } else if self.is_crowded() && incoming.may_retry() {
                     self.proto.retry(incoming, &mut buf).ok()
-                } else if !self.budget.admit(Source::of(remote), SESSION_BYTES) {
+                } else if !self.budget.admit(Source::of(remote.ip()), SESSION_BYTES) {
                     arrival = Arrival::Refused;
                     Some(self.proto.refuse(incoming, &mut buf))
                 } else {
@@ -176,7 +176,7 @@ impl Endpoint {
                             return Arrival::New(handle.0);
                         }
                         Err(error) => {
-                            self.budget.give_back(Source::of(remote), SESSION_BYTES);
+                            self.budget.give_back(Source::of(remote.ip()), SESSION_BYTES);
                             error.response
                         }
                     }

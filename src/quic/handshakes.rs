@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::source::Source;
+use crate::source::Source;
 
 /// Names a handshake in progress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn at(ip: &str) -> Source {
-        Source::of((ip.parse::<std::net::IpAddr>().unwrap(), 4443).into())
+        Source::of(ip.parse().unwrap())
     }
 
     #[test]

@@ -9,7 +9,6 @@ mod conn;
 mod endpoint;
 mod handshakes;
 mod keel;
-mod source;
 mod streams;
 mod timers;
 pub mod trains;

@@ -40,6 +40,7 @@ use crate::limits::{ANNOUNCE_READ_BYTES, REQUEST_NAME_BYTES_MAX, ROOT_BYTES_MAX,
 use crate::origin::Origins;
 use crate::route::{Route, RouteId, SessionRef, Takeover, Trust};
 use crate::secret::Secret;
+use crate::source::Source;
 use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
 use crate::wire::{
@@ -208,7 +209,7 @@ impl Policy {
         let ip = ip.to_canonical();
         match self.relays.iter().any(|network| network.contains(&ip)) {
             true => Trust::Relay,
-            false => Trust::Stranger { at: self.secret.of_address(ip) },
+            false => Trust::Stranger { at: self.secret.of_source(Source::of(ip)) },
         }
     }
 
