@@ -252,7 +252,7 @@ fn a_late_joiner_gets_the_newest_group_and_on_lite_06_what_its_max_age_covers() 
 
 /// A track that has so many old groups of this size at its home, where somebody has had them all.
 const OLD: u64 = 10;
-const OLD_BYTES: usize = 10_000;
+const OLD_BYTES: usize = 4_000;
 
 fn cached(home: usize) -> (World, Track, String) {
     let mut w = world(2);

@@ -67,7 +67,7 @@ impl Session {
             return;
         }
         let is_idle = self.open_groups == 0 && self.fetches_out.is_empty();
-        let bitrate = cx.streams.estimate().bitrate;
+        let bitrate = cx.streams.shown().bitrate;
         let (is_alone, bitrate) = (is_idle || bitrate.is_none(), bitrate.unwrap_or(0));
         let mut head = Vec::with_capacity(24);
         let wanted = datagrams

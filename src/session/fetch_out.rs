@@ -140,6 +140,10 @@ impl Session {
         Service::Over
     }
 
+    pub(super) fn fetch_priority(&self, key: StreamId) -> Option<u8> {
+        self.fetches_out.get(&key).map(|fetch| fetch.ask.priority)
+    }
+
     /// The window has opened for a fetch's stream. False if that is none.
     pub(super) fn unblock_fetch(&mut self, id: StreamId) -> bool {
         let Some(fetch) = self.fetches_out.get_mut(&id) else { return false };

@@ -343,6 +343,8 @@ pub struct Session {
     open_groups: usize,
     /// There are so many that some subscription waits for others.
     crowded: bool,
+    /// Counts what takes turns.
+    turn: usize,
     fetches_queued: BTreeMap<StreamId, FetchQueued>,
     fetches_out: FxHashMap<StreamId, FetchOut>,
     allowance: Bucket,
@@ -424,6 +426,7 @@ impl Session {
             served: FxHashMap::default(),
             open_groups: 0,
             crowded: false,
+            turn: 0,
             fetches_queued: BTreeMap::new(),
             fetches_out: FxHashMap::default(),
             allowance: Bucket::default(),

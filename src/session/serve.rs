@@ -453,6 +453,21 @@ impl Session {
         }
     }
 
+    /// Puts subscriptions and fetches that the transport takes more of in the order in which they are to
+    /// use it: by priority (spec §4.11), and those of equal priority in turn.
+    pub fn order_unblocked<T>(&mut self, items: &mut [T], key: impl Fn(&T) -> StreamId) {
+        let priority = |item: &T| {
+            let key = key(item);
+            let live = self.served.get(&key).map(|served| (served.wanted.priority, true));
+            live.or_else(|| self.fetch_priority(key).map(|priority| (priority, false)))
+        };
+        items.sort_by_key(|item| Reverse(priority(item)));
+        for equals in items.chunk_by_mut(|a, b| priority(a) == priority(b)) {
+            equals.rotate_left(self.turn % equals.len());
+        }
+        self.turn = self.turn.wrapping_add(1);
+    }
+
     /// True if that lets the subscription go on.
     pub(super) fn group_closed(&mut self, key: StreamId, stream: StreamId) -> bool {
         let Some(served) = self.served.get_mut(&key) else { return false };
@@ -616,6 +631,22 @@ mod tests {
             frame_start: 0,
             frame_end: None,
         }
+    }
+
+    #[test]
+    fn a_window_that_has_opened_a_little_is_for_what_is_most_urgent() {
+        let mut stage = Stage::new();
+        // Beside that of priority 9: two of equal priority, and one above.
+        for (stream, priority) in [(4, 200), (8, PRIORITY), (12, 3)] {
+            stage.play.opens(stream, &subscribe(stream, wanted(priority)));
+        }
+        let mut orders = Vec::new();
+        for _ in 0..4 {
+            let mut keys = [12, 8, 4, 0].map(StreamId);
+            stage.play.session.order_unblocked(&mut keys, |key| *key);
+            orders.push(keys.map(|key| key.0));
+        }
+        assert_eq!(orders, [[4, 8, 0, 12], [4, 0, 8, 12], [4, 8, 0, 12], [4, 0, 8, 12]]);
     }
 
     #[test]

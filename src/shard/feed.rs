@@ -613,14 +613,20 @@ impl Shard {
         }
     }
 
-    /// Serves those whose transport takes more than before, each once however often it said so.
+    /// Serves those whose transport takes more than before, each once however often it said so:
+    /// connections in turn, and what is most urgent of each of them first.
     pub(super) fn serve_unblocked(&mut self, now: Instant) {
         let mut unblocked = std::mem::take(&mut self.unblocked);
         unblocked.sort_unstable();
         unblocked.dedup();
         if unblocked.len() > 1 {
-            let next = unblocked.partition_point(|one| *one <= self.last_unblocked);
+            let next = unblocked.partition_point(|(conn, ..)| *conn <= self.last_unblocked);
             unblocked.rotate_left(next);
+            for of_one in unblocked.chunk_by_mut(|a, b| a.0 == b.0).filter(|of| of.len() > 1) {
+                if let Some(peer) = self.peers.get_mut(of_one[0].0).and_then(Option::as_mut) {
+                    peer.session.order_unblocked(of_one, |(_, _, key)| *key);
+                }
+            }
         }
         let before = self.visits.messages;
         for (at, &(conn, generation, key)) in unblocked.iter().enumerate() {
@@ -628,7 +634,7 @@ impl Shard {
                 self.unblocked.extend(&unblocked[at..]);
                 break;
             }
-            self.last_unblocked = (conn, generation, key);
+            self.last_unblocked = conn;
             if self.generation(conn) == Some(generation)
                 && let Some(slot) = self.attached(conn, key)
             {

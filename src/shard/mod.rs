@@ -216,8 +216,8 @@ pub struct Shard {
     unheard: Vec<(usize, u32, StreamId)>,
     /// Subscriptions and fetches that can make progress.
     unblocked: Vec<(usize, u32, StreamId)>,
-    /// The last one of them that had its turn.
-    last_unblocked: (usize, u32, StreamId),
+    /// The last connection that had its turn.
+    last_unblocked: usize,
     counters: Counters,
     /// What this turn has looked at.
     visits: Visits,
@@ -261,7 +261,7 @@ impl Shard {
             unread: Vec::new(),
             unheard: Vec::new(),
             unblocked: Vec::new(),
-            last_unblocked: (0, 0, StreamId(0)),
+            last_unblocked: 0,
             counters: Counters::default(),
             visits: Visits::default(),
             heard_at: None,
