@@ -12,6 +12,7 @@
 //! * [`net`]: the UDP sockets and which shard a datagram belongs to.
 //! * [`shard`]: the only folder that sees all of the above.
 //! * [`web`]: HTTP on a thread of its own. Asks shards by mail; knows no session and no QUIC.
+//! * [`access`]: who may do what, from a token, a path, keys and the time. Knows no session and no socket.
 //! * [`rt`]: glommio behind a handful of functions. Knows turns, not what they do.
 //! * [`relay`], [`config`], [`tls`], [`host`], [`state`]: start-up.
 //! * [`watch`]: whether every shard turns, and whether memory runs short.
@@ -24,6 +25,7 @@
 //! * `prefetch`: telling the processor what is needed next.
 //! * [`limits`]: every bound by name.
 
+pub mod access;
 mod bucket;
 pub mod config;
 pub mod h3;

@@ -1,0 +1,63 @@
+//! What clients dial: the token in it, and how much of it may be shown.
+
+/// The token in the query of a path or URL: the last `jwt` that is not empty, as it stands. A JWT has no
+/// character that would have to be escaped.
+pub fn token_in(target: &str) -> Option<&str> {
+    let (_, query) = without_fragment(target).split_once('?')?;
+    let mut tokens = query.rsplit('&').filter_map(|pair| pair.strip_prefix("jwt="));
+    tokens.find(|token| !token.is_empty())
+}
+
+/// A path or URL without its secrets: no query, no fragment, no user and no password.
+pub fn shown(target: &str) -> String {
+    let target = without_fragment(target);
+    let target = target.split_once('?').map_or(target, |(path, _)| path);
+    let Some((scheme, rest)) = target.split_once("://") else { return target.to_owned() };
+    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
+    let host = authority.rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}://{}", &rest[host..])
+}
+
+fn without_fragment(target: &str) -> &str {
+    target.split_once('#').map_or(target, |(before, _)| before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_token_that_is_not_empty_counts() {
+        for (target, expect) in [
+            ("/demo?jwt=a.b.c", Some("a.b.c")),
+            ("https://relay.example/demo?x=1&jwt=one&jwt=two&jwt=&y", Some("two")),
+            ("?jwt=a%2Eb", Some("a%2Eb")),
+            ("/demo?jwt=a=b", Some("a=b")),
+            ("/demo?jwt=a?jwt=b", Some("a?jwt=b")),
+            ("/demo?jwt=a#jwt=b", Some("a")),
+            ("/demo?jwt=", None),
+            ("/demo?jwt", None),
+            ("/demo?JWT=a&xjwt=b", None),
+            ("/demo#?jwt=a", None),
+            ("/jwt=a", None),
+            ("", None),
+        ] {
+            assert_eq!(token_in(target), expect, "{target}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_has_no_secrets() {
+        for (target, expect) in [
+            ("/demo/x?jwt=a.b.c", "/demo/x"),
+            ("https://relay.example:4443/demo?jwt=a#b", "https://relay.example:4443/demo"),
+            ("https://me:secret@relay.example/a@b?jwt=a", "https://relay.example/a@b"),
+            ("https://me:se@cret@relay.example", "https://relay.example"),
+            ("https://relay.example#jwt=a", "https://relay.example"),
+            ("https://relay.example?to=x://me@y", "https://relay.example"),
+            ("", ""),
+        ] {
+            assert_eq!(shown(target), expect, "{target}");
+        }
+    }
+}
