@@ -22,6 +22,9 @@
 //! | `home_live/…` | a live piece of 4 KiB, from the publisher's mail to the mirror's; one turn |
 //! | `turn/frame_…` | a shard's turns from a publisher's datagrams to those for all viewers |
 //! | `turn/acks_…` | its turns when all viewers acknowledge that |
+//! | `access/admit_…` | a token of that algorithm verified, and what it grants found at a path |
+//! | `access/refuse_…` | the same with a signature that is wrong |
+//! | `access/may_…` | whether a grant permits a path: a subtree, or a pattern with a `*` in it |
 //!
 //! Both ends of the mail run on one core but where it says otherwise, so that cache misses between
 //! cores are not in here, and payload is shared rather than copied, as it is in the relay: its size
@@ -30,6 +33,7 @@
 //!
 //! `cargo bench --bench hot_path` counts the instructions of the most important of them.
 
+mod access;
 mod content;
 mod cursor;
 mod home;
@@ -69,5 +73,6 @@ fn main() {
     home::fetch_missed(&mut criterion);
     home::live(&mut criterion);
     turn::all(&mut criterion);
+    access::all(&mut criterion);
     criterion.final_summary();
 }
