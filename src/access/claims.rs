@@ -48,7 +48,8 @@ pub enum Form {
 }
 
 impl Claims {
-    pub fn parse(json: &[u8]) -> Result<Claims, ClaimsFault> {
+    /// Of what a key vouches for: nobody else reads them.
+    pub(super) fn parse(json: &[u8]) -> Result<Claims, ClaimsFault> {
         let mut members = Members::parse(json)?;
         let claims = Claims {
             grant: take_grant(&mut members)?,
