@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quinn_proto::{Dir, StreamId};
+use shardcast::access::Access;
 use shardcast::config::IdentitySource;
 use shardcast::limits::{LANE_MESSAGES, LINGER_DEFAULT};
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
@@ -15,6 +16,7 @@ use shardcast::shard::mailbox::mesh;
 use shardcast::shard::message::ToShard;
 use shardcast::shard::{CacheBounds, Setting, Shard};
 use shardcast::tls::Identity;
+use shardcast::wall::Wall;
 use shardcast::wire::{
     Announce, AnnounceOk, BidiType, CONTROL_MESSAGE_BYTES_MAX, Cost, FrameHeader, GroupHeader,
     Hops, Path, Preferences, Role, Setup, Subscribe, SubscribeResponse, TrackInfo, UniType,
@@ -177,14 +179,17 @@ fn shard() -> Shard {
     let identity = Identity::load(&IdentitySource::Generated { hosts }, &[alpn]);
     let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
     let tls = identity.expect("an identity").config;
+    let started = Instant::now();
     let setting = Setting {
         shard: 0,
         shards: 1,
         quic: QuicConfig::new(tls, keys, CongestionControl::default())
             .expect("a QUIC configuration"),
         policy: Arc::new(Policy::open(7, Secret::new(&[4; 32]))),
+        access: Arc::new(Access::open()),
         seed: 1,
-        started: Instant::now(),
+        started,
+        wall: Wall::new(started, Duration::ZERO),
         linger: LINGER_DEFAULT,
         cache: CacheBounds { bytes: 64 << 20, duration: Duration::from_secs(30) },
         memory: 1 << 40,

@@ -15,8 +15,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use ipnet::IpNet;
+use moq_pattern::Pattern;
 use rustls::pki_types::ServerName;
 
+use crate::access::{self, Grant};
 use crate::limits::{
     CACHE_DURATION_DEFAULT, CACHE_MEMORY_PERCENT_DEFAULT, LINGER_DEFAULT, SETTING_DURATION_MAX,
 };
@@ -24,9 +26,6 @@ use crate::origin::{OriginPattern, Origins};
 use crate::quic::CongestionControl;
 use crate::quic::cid::SHARDS_MAX;
 use crate::route::Takeover;
-
-/// moq-lite refuses deeper broadcast paths, so a deeper pattern could match nothing.
-const PATTERN_SEGMENTS_MAX: usize = 32;
 
 const LISTEN_DEFAULT: &str = "127.0.0.1:4443";
 
@@ -38,8 +37,7 @@ pub struct Config {
     /// Where HTTP is served; none for nowhere.
     pub web: Option<WebListen>,
     pub identity: IdentitySource,
-    /// Where sessions without a token may publish and subscribe. Never empty.
-    pub public: Vec<Pattern>,
+    pub access: AccessConfig,
     /// The pages of browsers that may use the relay.
     pub origins: Origins,
     /// Where the other relays of the cluster are.
@@ -55,6 +53,24 @@ pub struct Config {
     /// None: one shard per core this process may use.
     pub shards: Option<NonZeroUsize>,
     pub log_level: tracing::Level,
+}
+
+/// Who may do what. There is a key, or a rule.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AccessConfig {
+    /// Files with keys that tokens are verified with, and a directory of them.
+    pub keys: Vec<PathBuf>,
+    pub key_dir: Option<PathBuf>,
+    pub public: PublicRules,
+}
+
+/// What everybody may without a token: patterns of paths.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PublicRules {
+    /// To publish and to watch.
+    pub both: Vec<Pattern>,
+    pub subscribe: Vec<Pattern>,
+    pub publish: Vec<Pattern>,
 }
 
 /// Where HTTP is served, on TCP.
@@ -110,10 +126,59 @@ pub enum ConfigError {
     )]
     Exposed { listen: SocketAddr, missing: &'static str, command: String },
     #[error(
-        "--web-http-listen {0} can be reached from other machines, so it needs an access rule; \
-         run: shardcast --web-http-listen '{0}' --auth-public 'anon/**'"
+        "--web-http-listen {0} can be reached from other machines, so it needs a key or public rules; \
+         run: shardcast --web-http-listen '{0}' --auth-key public.jwk"
     )]
     WebExposed(SocketAddr),
+}
+
+impl AccessConfig {
+    /// Whether clients may show tokens.
+    pub fn has_keys(&self) -> bool {
+        !self.keys.is_empty() || self.key_dir.is_some()
+    }
+
+    /// Whether anybody at all is let in.
+    fn is_empty(&self) -> bool {
+        !self.has_keys() && self.public == PublicRules::default()
+    }
+
+    /// Where the files are, for whoever reads what the relay says at its start.
+    pub fn key_places(&self) -> Vec<String> {
+        let files = self.keys.iter().map(|file| file.display().to_string());
+        files.chain(self.key_dir.as_ref().map(|dir| format!("{}/", dir.display()))).collect()
+    }
+}
+
+impl PublicRules {
+    pub fn grant(&self) -> Grant {
+        Grant::public(&self.both, &self.subscribe, &self.publish)
+    }
+
+    /// Where an example can both publish and watch, if that is anywhere.
+    pub fn example_root(&self) -> Option<&str> {
+        self.both.first().map(Pattern::head)
+    }
+}
+
+/// What everybody may, in words.
+impl fmt::Display for PublicRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [
+            ("publish and watch", &self.both),
+            ("watch", &self.subscribe),
+            ("publish", &self.publish),
+        ];
+        let kinds = kinds.iter().filter(|(_, patterns)| !patterns.is_empty());
+        let said = kinds.map(|(may, patterns)| {
+            let patterns: Vec<String> = patterns.iter().map(Pattern::to_string).collect();
+            format!("{may} {}", patterns.join(" "))
+        });
+        match said.collect::<Vec<_>>() {
+            none if none.is_empty() => f.write_str("nobody may do anything without a token"),
+            said => write!(f, "anyone may {}", said.join(", ")),
+        }
+    }
 }
 
 impl Config {
@@ -150,14 +215,18 @@ Examples:
   A development relay on this machine:
     shardcast
 
-  A production relay on every address, open below anon/ only:
+  A production relay on every address, where who has a token publishes and everybody watches:
     shardcast --listen '[::]:4443' \\
         --listen-tls-cert /etc/shardcast/cert.pem --listen-tls-key /etc/shardcast/key.pem \\
-        --auth-public 'anon/**'
+        --auth-key /etc/shardcast/public.jwk --auth-public-subscribe '**'
 
-  The same from the environment, on four cores:
+  One from the environment, open below anon/ only, on four cores:
     MOQ_LISTEN='[::]:4443' MOQ_LISTEN_TLS_CERT=cert.pem MOQ_LISTEN_TLS_KEY=key.pem \\
         MOQ_AUTH_PUBLIC='anon/**' SHARDCAST_SHARDS=4 shardcast
+
+Clients show a token in their URL: https://relay.example/rooms/123?jwt=TOKEN. What it grants is below its \
+root; names on the wire are relative to the path of the URL. Files of keys are read again when they change, \
+and sessions whose key is gone are closed.
 
 Arguments win over variables. Logs go to standard error; RUST_LOG, when set, replaces --log-level.
 SIGINT and SIGTERM close every session and exit with 0, or with 1 after 8s if something hangs; a \
@@ -228,16 +297,55 @@ struct Args {
     )]
     listen_tls_generate: Vec<ServerName<'static>>,
 
-    /// Where anyone may publish and watch: ** is everything, anon/** is anon and all below it.
-    /// Repeat it, or separate patterns with commas
+    /// Key that tokens (JWT) are verified with: a file with a public JWK, or a shared secret, or a set of
+    /// keys. Repeat it, or separate files with commas
+    #[arg(
+        long,
+        env = "MOQ_AUTH_KEY",
+        value_name = "FILE",
+        value_delimiter = ',',
+        help_heading = "Access"
+    )]
+    auth_key: Vec<PathBuf>,
+
+    /// Directory of such keys: the one with which a token is verified that names key NAME (kid) is
+    /// DIR/NAME.jwk
+    #[arg(long, env = "MOQ_AUTH_KEY_DIR", value_name = "DIR", help_heading = "Access")]
+    auth_key_dir: Option<PathBuf>,
+
+    /// Where anyone may publish and watch without a token: ** is everything, anon/** is anon and all below
+    /// it, rooms/*/chat has one segment of any name. Repeat it, or separate patterns with commas
     #[arg(
         long,
         env = "MOQ_AUTH_PUBLIC",
         value_name = "PATTERN",
         value_delimiter = ',',
+        value_parser = access::rule,
         help_heading = "Access"
     )]
     auth_public: Vec<Pattern>,
+
+    /// Where anyone may watch without a token
+    #[arg(
+        long,
+        env = "MOQ_AUTH_PUBLIC_SUBSCRIBE",
+        value_name = "PATTERN",
+        value_delimiter = ',',
+        value_parser = access::rule,
+        help_heading = "Access"
+    )]
+    auth_public_subscribe: Vec<Pattern>,
+
+    /// Where anyone may publish without a token
+    #[arg(
+        long,
+        env = "MOQ_AUTH_PUBLIC_PUBLISH",
+        value_name = "PATTERN",
+        value_delimiter = ',',
+        value_parser = access::rule,
+        help_heading = "Access"
+    )]
+    auth_public_publish: Vec<Pattern>,
 
     /// Which web pages may use the relay, by their origin: https://app.example, https://*.app.example
     /// or *, which is all. On loopback pages of this machine always may, and others if they are named;
@@ -363,8 +471,17 @@ impl Args {
             }
             _ => {}
         }
+        let mut access = AccessConfig {
+            keys: self.auth_key.clone(),
+            key_dir: self.auth_key_dir.clone(),
+            public: PublicRules {
+                both: self.auth_public.clone(),
+                subscribe: self.auth_public_subscribe.clone(),
+                publish: self.auth_public_publish.clone(),
+            },
+        };
         if !loopback {
-            self.refuse_exposure()?;
+            self.refuse_exposure(&access)?;
         }
         let web = match self.web_http_listen {
             None => loopback.then_some(WebListen::Same),
@@ -373,9 +490,12 @@ impl Args {
         };
         if let Some(WebListen::At(address)) = web
             && !address.ip().to_canonical().is_loopback()
-            && self.auth_public.is_empty()
+            && access.is_empty()
         {
             return Err(ConfigError::WebExposed(address));
+        }
+        if access.is_empty() {
+            access.public.both = vec![Pattern::all()];
         }
 
         let identity = match (self.listen_tls_cert, self.listen_tls_key) {
@@ -385,10 +505,6 @@ impl Args {
             },
             _ => IdentitySource::Generated { hosts: self.listen_tls_generate },
         };
-        let public = match self.auth_public.is_empty() {
-            true => vec![Pattern::everything()],
-            false => self.auth_public,
-        };
         let origins = match !loopback && self.allow_origin.is_empty() {
             true => Origins::All,
             false => Origins::Some { patterns: self.allow_origin, local: loopback },
@@ -397,7 +513,7 @@ impl Args {
             listen: self.listen,
             web,
             identity,
-            public,
+            access,
             origins,
             relays: self.cluster_address,
             takeover: match self.allow_takeover {
@@ -418,13 +534,13 @@ impl Args {
 
     /// The defaults are for one machine. Who opens the relay to others says with which
     /// certificate and to whom, so that nobody does it by changing an address alone.
-    fn refuse_exposure(&self) -> Result<(), ConfigError> {
+    fn refuse_exposure(&self, access: &AccessConfig) -> Result<(), ConfigError> {
         let named = self.listen_tls_cert.is_some() || !self.listen_tls_generate.is_empty();
-        let missing = match (named, self.auth_public.is_empty()) {
+        let missing = match (named, access.is_empty()) {
             (true, false) => return Ok(()),
-            (false, true) => "a certificate and an access rule",
+            (false, true) => "a certificate, and a key or public rules",
             (false, false) => "a certificate (or --listen-tls-generate HOST for a test)",
-            (true, true) => "an access rule",
+            (true, true) => "a key (or public rules: --auth-public 'anon/**')",
         };
         let certificate = match (&self.listen_tls_cert, &self.listen_tls_key) {
             (Some(cert), Some(key)) => {
@@ -433,18 +549,20 @@ impl Args {
             _ if named => format!("--listen-tls-generate {}", join(self.hosts())),
             _ => "--listen-tls-cert cert.pem --listen-tls-key key.pem".to_owned(),
         };
-        let access = match self.auth_public.is_empty() {
-            true => "anon/**".to_owned(),
-            false => join(&self.auth_public),
-        };
-        let listen = self.listen;
-        Err(ConfigError::Exposed {
-            listen,
-            missing,
-            command: format!(
-                "shardcast --listen '{listen}' {certificate} --auth-public '{access}'"
-            ),
-        })
+        let mut args = vec![format!("--listen '{}'", self.listen), certificate];
+        args.extend(access.key_dir.iter().map(|dir| format!("--auth-key-dir {}", dir.display())));
+        args.extend(access.keys.iter().map(|key| format!("--auth-key {}", key.display())));
+        let PublicRules { both, subscribe, publish } = &access.public;
+        for (kind, patterns) in [("", both), ("-subscribe", subscribe), ("-publish", publish)] {
+            if !patterns.is_empty() {
+                args.push(format!("--auth-public{kind} '{}'", join(patterns)));
+            }
+        }
+        if access.is_empty() {
+            args.push("--auth-key public.jwk".to_owned());
+        }
+        let command = format!("shardcast {}", args.join(" "));
+        Err(ConfigError::Exposed { listen: self.listen, missing, command })
     }
 
     fn hosts(&self) -> impl Iterator<Item = impl fmt::Display> {
@@ -618,68 +736,6 @@ impl fmt::Display for Capacity {
     }
 }
 
-/// A subtree of broadcast paths: `**`, or `anon/**` for `anon` and everything below it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
-    /// Normalised; "" is everything.
-    prefix: String,
-}
-
-impl Pattern {
-    pub fn everything() -> Self {
-        Self { prefix: String::new() }
-    }
-
-    /// The root of the subtree, without slashes at its ends; "" is everything.
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-}
-
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PatternError {
-    #[error("an empty pattern; write ** for everything, or anon/** for a subtree")]
-    Empty,
-    #[error("one path, not a subtree; write {0}/**")]
-    NoWildcard(String),
-    #[error("* is only understood as ** at the end; write ** or anon/**")]
-    Wildcard,
-    #[error("more than {PATTERN_SEGMENTS_MAX} segments; no broadcast path is that deep")]
-    TooDeep,
-}
-
-impl FromStr for Pattern {
-    type Err = PatternError;
-
-    fn from_str(text: &str) -> Result<Self, PatternError> {
-        let mut segments: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
-        let last = segments.pop().ok_or(PatternError::Empty)?;
-        if segments.iter().any(|part| part.contains('*')) {
-            return Err(PatternError::Wildcard);
-        }
-        if last != "**" {
-            segments.push(last);
-            return Err(match last.contains('*') {
-                true => PatternError::Wildcard,
-                false => PatternError::NoWildcard(segments.join("/")),
-            });
-        }
-        if segments.len() > PATTERN_SEGMENTS_MAX {
-            return Err(PatternError::TooDeep);
-        }
-        Ok(Self { prefix: segments.join("/") })
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.prefix.as_str() {
-            "" => f.write_str("**"),
-            prefix => write!(f, "{prefix}/**"),
-        }
-    }
-}
-
 /// Flags and variables of the existing relay, so that its users are told the new word and not
 /// just "unknown".
 struct Foreign {
@@ -694,7 +750,7 @@ enum Instead {
     Know(&'static str),
 }
 
-const NO_TOKENS: &str = "tokens are not verified here, access is by path alone; remove it and use --auth-public PATTERN";
+const NO_SERVER: &str = "nobody is asked who may do what, it is in tokens; remove it and use --auth-key FILE or --auth-public PATTERN";
 
 const FOREIGN: &[Foreign] = &[
     Foreign {
@@ -722,10 +778,6 @@ const FOREIGN: &[Foreign] = &[
         instead: Instead::Know("shards are always pinned and always on io_uring; remove it"),
     },
     Foreign {
-        names: &["--auth-key", "--auth-key-dir", "MOQ_AUTH_KEY", "MOQ_AUTH_KEY_DIR"],
-        instead: Instead::Know(NO_TOKENS),
-    },
-    Foreign {
         names: &[
             "--auth-url",
             "--auth-api",
@@ -734,16 +786,7 @@ const FOREIGN: &[Foreign] = &[
             "MOQ_AUTH_API",
             "MOQ_AUTH_PUBLIC_API",
         ],
-        instead: Instead::Know(NO_TOKENS),
-    },
-    Foreign {
-        names: &[
-            "--auth-public-subscribe",
-            "--auth-public-publish",
-            "MOQ_AUTH_PUBLIC_SUBSCRIBE",
-            "MOQ_AUTH_PUBLIC_PUBLISH",
-        ],
-        instead: Instead::Know("publishing and watching are not split; use --auth-public PATTERN"),
+        instead: Instead::Know(NO_SERVER),
     },
     Foreign {
         names: &[
@@ -873,8 +916,14 @@ mod tests {
             IdentitySource::Generated { hosts } => join(hosts.iter().map(ServerName::to_str)),
         };
         let shards = config.shards.map_or("auto".into(), |n| n.to_string());
-        let (listen, public, level) = (config.listen, join(&config.public), config.log_level);
-        format!("{listen} {identity} {public} {shards} {level}")
+        let AccessConfig { public, .. } = &config.access;
+        let rules = [("", &public.both), ("sub:", &public.subscribe), ("pub:", &public.publish)];
+        let rules = rules.iter().filter(|(_, patterns)| !patterns.is_empty());
+        let rules = rules.map(|(kind, patterns)| format!("{kind}{}", join(*patterns)));
+        let keys = config.access.key_places().into_iter();
+        let access: Vec<String> = rules.chain(keys.map(|key| format!("key:{key}"))).collect();
+        let (listen, access, level) = (config.listen, access.join("+"), config.log_level);
+        format!("{listen} {identity} {access} {shards} {level}")
     }
 
     #[test]
@@ -901,26 +950,68 @@ mod tests {
     }
 
     #[test]
+    fn who_may_do_what() {
+        let here = "127.0.0.1:4443 localhost";
+        for (args, access) in [
+            // A key closes what is open without any.
+            ("--auth-key a.jwk", "key:a.jwk"),
+            ("--auth-key a.jwk,b.jwk --auth-key c.jwk", "key:a.jwk+key:b.jwk+key:c.jwk"),
+            ("--auth-key-dir /keys --auth-key a", "key:a+key:/keys/"),
+            ("--auth-public-subscribe ** --auth-key a", "sub:**+key:a"),
+            ("--auth-public-publish in/*,x/**/y", "pub:in/*,x/**/y"),
+            ("--auth-public anon/** --auth-public-subscribe live/cam-*", "anon/**+sub:live/cam-*"),
+        ] {
+            check(args, Ok(&format!("{here} {access} auto INFO")));
+        }
+        check("--auth-public-subscribe anon", Err(&["'anon'", "write anon/**"]));
+        check("--auth-public-publish /a/**", Err(&["'/a/**'", "not a pattern"]));
+        check("--auth-public a/b**", Err(&["'a/b**'", "not a pattern"]));
+        check("--auth-key-dir a --auth-key-dir b", Err(&["multiple times"]));
+    }
+
+    #[test]
+    fn what_everybody_may_is_said() {
+        for (args, words) in [
+            ("", "anyone may publish and watch **"),
+            ("--auth-key a", "nobody may do anything without a token"),
+            ("--auth-key a --auth-public-subscribe a/**,b/**", "anyone may watch a/** b/**"),
+            (
+                "--auth-public a/** --auth-public-publish b/** --auth-public-subscribe c/**",
+                "anyone may publish and watch a/**, watch c/**, publish b/**",
+            ),
+        ] {
+            assert_eq!(parsed(args).access.public.to_string(), words, "{args:?}");
+        }
+    }
+
+    #[test]
     fn beyond_loopback_is_a_decision() {
         check(
             "--listen 0.0.0.0:4443",
             Err(&[
-                "a certificate and an access rule",
+                "a certificate, and a key or public rules",
                 "run: shardcast --listen '0.0.0.0:4443' --listen-tls-cert cert.pem \
-                 --listen-tls-key key.pem --auth-public 'anon/**'",
+                 --listen-tls-key key.pem --auth-key public.jwk",
             ]),
         );
+        check(
+            "--listen [::]:1 --auth-key a --auth-key b --auth-key-dir d --auth-public-subscribe **",
+            Err(&["--auth-key-dir d --auth-key a --auth-key b --auth-public-subscribe '**'"]),
+        );
+        for who in ["--auth-key a", "--auth-key-dir a", "--auth-public-publish a/**"] {
+            parsed(&format!("--listen [::]:1 --listen-tls-generate a.example {who}"));
+        }
         check(
             "--listen [::]:1 --auth-public live/**",
             Err(&["needs a certificate (or", "--listen '[::]:1'", "--auth-public 'live/**'"]),
         );
         check(
             "--listen [::]:1 --listen-tls-cert /c --listen-tls-key /k",
-            Err(&["needs an access rule", "--listen-tls-cert /c --listen-tls-key /k"]),
+            Err(&["needs a key (or", "--listen-tls-cert /c --listen-tls-key /k"]),
         );
         check(
             "--listen 10.0.0.1:1 --listen-tls-generate a.example",
-            Err(&["needs an access rule", "--listen-tls-generate a.example"]),
+            Err(&["needs a key (or", "--listen-tls-generate a.example"]),
         );
     }
 
@@ -952,7 +1043,11 @@ mod tests {
         check("--web-http-listen on", Err(&["'on'", "127.0.0.1:8080"]));
         check(
             "--web-http-listen 0.0.0.0:8080",
-            Err(&["--web-http-listen 0.0.0.0:8080", "access rule", "--auth-public 'anon/**'"]),
+            Err(&[
+                "--web-http-listen 0.0.0.0:8080",
+                "a key or public rules",
+                "--auth-key public.jwk",
+            ]),
         );
         check("--web-https-listen [::]:443", Err(&["--web-https-listen", "TLS proxy"]));
         check("--web-ws true", Err(&["--web-ws", "WebSockets"]));
@@ -1093,8 +1188,7 @@ mod tests {
         check("--tls-key k", Err(&["--tls-key", "--listen-tls-key"]));
         check("--tls-generate localhost", Err(&["--tls-generate", "--listen-tls-generate"]));
         check("--runtime-workers 4", Err(&["--runtime-workers", "--shards"]));
-        check("--auth-key root.jwk", Err(&["--auth-key", "--auth-public PATTERN"]));
-        check("--auth-url https://a", Err(&["--auth-url", "--auth-public PATTERN"]));
+        check("--auth-url https://a", Err(&["--auth-url", "--auth-key FILE"]));
         check("--cache-headroom 10%", Err(&["--cache-headroom", "--cache-capacity SIZE"]));
         check("--cluster-linger 5s", Err(&["--cluster-linger", "--linger is about viewers"]));
         check("--file relay.toml", Err(&["--file", "flag or a variable"]));
@@ -1104,7 +1198,7 @@ mod tests {
     fn variables_of_the_existing_relay() {
         let default = "127.0.0.1:4443 localhost ** auto INFO";
         check_with("", &["MOQ_SERVER_BIND"], Err(&["MOQ_SERVER_BIND", "MOQ_LISTEN"]));
-        check_with("", &["MOQ_AUTH_KEY"], Err(&["MOQ_AUTH_KEY", "--auth-public"]));
+        check_with("", &["MOQ_AUTH_KEY", "MOQ_AUTH_KEY_DIR"], Ok(default));
         check_with("", &["MOQ_AUTH_DOMAIN"], Err(&["MOQ_AUTH_DOMAIN", "unset it"]));
         check_with("", &["MOQ_LISTEN_TLS_ROT"], Err(&["MOQ_LISTEN_TLS_ROT", "unset it"]));
         check_with("", &["MOQ_CACHE_HEADROOM"], Err(&["MOQ_CACHE_HEADROOM", "--cache-capacity"]));
@@ -1179,34 +1273,5 @@ mod tests {
         assert_eq!(Capacity::Bytes(5).bytes(3), 5);
         assert_eq!(Capacity::Percent(25.0).bytes(4 << 30), 1 << 30);
         assert_eq!(Capacity::Percent(100.0).bytes(24_683_656 << 10), 24_683_656 << 10);
-    }
-
-    #[track_caller]
-    fn check_pattern(text: &str, expect: Result<(&str, &str), PatternError>) {
-        let got = text.parse::<Pattern>();
-        let got = got.map(|pattern| (pattern.prefix().to_owned(), pattern.to_string()));
-        let expect = expect.map(|(prefix, shown)| (prefix.to_owned(), shown.to_owned()));
-        assert_eq!(got, expect, "{text:?}");
-    }
-
-    #[test]
-    fn patterns() {
-        check_pattern("**", Ok(("", "**")));
-        check_pattern("/**/", Ok(("", "**")));
-        check_pattern("anon/**", Ok(("anon", "anon/**")));
-        check_pattern("/anon//live/**", Ok(("anon/live", "anon/live/**")));
-        check_pattern("", Err(PatternError::Empty));
-        check_pattern("//", Err(PatternError::Empty));
-        check_pattern("anon", Err(PatternError::NoWildcard("anon".into())));
-        check_pattern("/a//b/", Err(PatternError::NoWildcard("a/b".into())));
-        check_pattern("*", Err(PatternError::Wildcard));
-        check_pattern("anon/*", Err(PatternError::Wildcard));
-        check_pattern("anon**", Err(PatternError::Wildcard));
-        check_pattern("**/chat", Err(PatternError::Wildcard));
-        check_pattern("a/**/b/**", Err(PatternError::Wildcard));
-        let deep = |segments| format!("{}**", "a/".repeat(segments));
-        let prefix = deep(32).trim_end_matches("/**").to_owned();
-        check_pattern(&deep(32), Ok((&prefix, &deep(32))));
-        check_pattern(&deep(33), Err(PatternError::TooDeep));
     }
 }

@@ -21,6 +21,8 @@
 //! * [`log`]: lines by a bounded queue to a thread that writes them. Nobody waits for it.
 //! * [`source`]: where peers come from, as far as an address can tell.
 //! * [`secret`]: numbers that only this relay can make.
+//! * [`wall`]: the time of day beside the clock that only goes forward.
+//! * [`keyring`]: files of keys, read again when they change.
 //! * `bucket`: what comes in at a rate and may be saved up to a bound.
 //! * `prefetch`: telling the processor what is needed next.
 //! * [`limits`]: every bound by name.
@@ -30,6 +32,7 @@ mod bucket;
 pub mod config;
 pub mod h3;
 pub mod host;
+pub mod keyring;
 pub mod limits;
 pub mod log;
 pub mod memory;
@@ -47,6 +50,7 @@ pub mod source;
 pub mod state;
 pub mod tls;
 pub mod track;
+pub mod wall;
 pub mod watch;
 pub mod web;
 pub mod wire;

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::access::TOKEN_BYTES_MAX;
+
 /// Payload bytes of one frame. The reference aborts a group above this (spec §2.3).
 pub const FRAME_BYTES_MAX: u64 = 32 << 20;
 
@@ -241,6 +243,10 @@ pub const ANNOUNCE_ENDED_GAP: Duration = Duration::from_millis(50);
 /// together, and does not cost each of them a packet of its own.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Sessions of which it is looked in one turn whether they may go on, when keys have changed. Those whose key
+/// is gone end then, each for as much as a session that is lost.
+pub const SESSIONS_CHECKED_PER_TURN: usize = 256;
+
 /// Paths that are looked at in one turn to tell listeners, of each of them so many at most: what else
 /// there is to do waits for half a millisecond of that.
 pub const ANNOUNCE_VISITS_PER_TURN: usize = 512;
@@ -432,8 +438,9 @@ pub const WEB_BACKLOG: u32 = 1024;
 /// one second.
 pub const WEB_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes of a request's head. The longest path and name fit, every byte of them percent-encoded.
-pub const WEB_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a request's head. The longest path and name fit, every byte of them percent-encoded, and the
+/// longest token.
+pub const WEB_HEAD_BYTES_MAX: usize = 24 << 10;
 
 /// How long one group may take to the HTTP client that asked for it, as at the existing relay.
 pub const WEB_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -497,6 +504,11 @@ pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 /// after which a container's runtime kills it.
 pub const END_MAX: Duration = Duration::from_secs(8);
 
+/// From one look at the files of keys to the next: sessions of a key that is removed end within a second. And
+/// how many times as long as a look takes: whoever has very many files waits instead of the core.
+pub const KEYS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+pub const KEYS_LOOK_REST: u32 = 20;
+
 /// From one look whether every shard turns, and how much memory is used, to the next.
 pub const WATCH_INTERVAL: Duration = SHARD_ANSWER_MAX;
 
@@ -531,8 +543,10 @@ const _: () = assert!(WINDOWS_SHARE_OPEN <= WINDOWS_SHARE_MAX);
 const _: () = assert!(WINDOWS_SHARE_MAX <= SESSIONS_SHARE_OPEN && SESSIONS_SHARE_OPEN < 1.0);
 // However many are served, some are still to say what they want.
 const _: () = assert!(WEB_FETCHES_MAX + WEB_LISTINGS_MAX < WEB_CONNECTIONS_MAX);
-// A path and a name in percent-encoding, and room for the rest of the head.
-const _: () = assert!(3 * REQUEST_NAME_BYTES_MAX < WEB_HEAD_BYTES_MAX);
+// A path and a name in percent-encoding, a token, and room for the rest of the head.
+const _: () = assert!(3 * REQUEST_NAME_BYTES_MAX + TOKEN_BYTES_MAX < WEB_HEAD_BYTES_MAX);
+// A path, a token, and room for other fields.
+const _: () = assert!(ROOT_BYTES_MAX + TOKEN_BYTES_MAX < HTTP3_FIELD_SECTION_BYTES_MAX);
 // The largest group waits as a whole for a client that is about to read it.
 const _: () = assert!(GROUP_BYTES_MAX < WEB_UNREAD_BYTES_MAX as u64);
 const _: () = assert!(

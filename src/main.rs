@@ -186,7 +186,7 @@ fn end_at_once(code: i32) -> ! {
 }
 
 /// SIGINT, SIGTERM and SIGHUP, taken by one thread. A terminal that closes is no reason to end, and
-/// what others read anew on SIGHUP this relay reads once.
+/// of what others read anew on SIGHUP this relay reads keys when they change, and all else once.
 struct Signals {
     set: libc::sigset_t,
 }
@@ -243,7 +243,9 @@ impl Signals {
     }
 
     fn ignore() {
-        tracing::info!("SIGHUP is ignored: nothing is read anew; restart the relay for that");
+        tracing::info!(
+            "SIGHUP is ignored: keys are read when their files change, and nothing else is read anew; restart the relay for that"
+        );
     }
 
     /// Whether somebody is impatient, and says so in time.
@@ -295,9 +297,10 @@ fn welcome(out: &mut impl Write, config: &Config, running: &Running) -> std::io:
     };
     let sha256 = hex(running.fingerprint());
     writeln!(out, "  sha256       {sha256}")?;
-    let patterns: Vec<String> = config.public.iter().map(|p| p.to_string()).collect();
-    let patterns = patterns.join(" ");
-    writeln!(out, "  access       anyone may publish and watch {patterns}")?;
+    writeln!(out, "  access       {}", config.access.public)?;
+    for place in config.access.key_places() {
+        writeln!(out, "  key          {place}, for tokens in URLs: ?jwt=TOKEN")?;
+    }
     if let Some(http) = running.http_addr() {
         // An unspecified address cannot be dialled.
         let url = match http.ip().is_unspecified() {
@@ -311,8 +314,9 @@ fn welcome(out: &mut impl Write, config: &Config, running: &Running) -> std::io:
     }
 
     // The first rule that is open decides where the example publishes.
-    let path = match config.public.first().map(|pattern| pattern.prefix()) {
-        None | Some("") => String::new(),
+    let path = match config.access.public.example_root() {
+        None => "/?jwt=TOKEN".to_owned(),
+        Some("") => String::new(),
         Some(prefix) => format!("/{prefix}"),
     };
     // The shortest way to trust: the hash is found where HTTP is at the same address, pinned by hand

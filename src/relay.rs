@@ -3,12 +3,15 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
+use crate::access::{Access, KeyError, KeySet};
 use crate::config::{Capacity, Config, IdentitySource, WebListen};
 use crate::host::{self, HostError};
+use crate::keyring::{Keyring, Watcher};
 use crate::limits::{
     CACHE_BYTES_PER_SHARD_MIN, FAULT_LINE_INTERVAL, LANE_MESSAGES, LAST_WORDS_MAX,
     PEERS_BYTES_PER_SHARD_MIN, PEERS_MEMORY_SHARE, SAME_PORT_TRIES_MAX,
@@ -24,9 +27,10 @@ use crate::shard::message::ToShard;
 use crate::shard::{CacheBounds, Setting, Shard};
 use crate::state::{self, StateError};
 use crate::tls::{Identity, TlsError};
+use crate::wall::Wall;
 use crate::watch::Watch;
 use crate::web::{self, Web};
-use crate::wire::{Path, Protocol};
+use crate::wire::Protocol;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -58,8 +62,10 @@ pub enum StartError {
     Executor(#[from] rt::StartError),
     #[error("{0}")]
     Quic(String),
-    #[error("{pattern:?} is not a pattern of paths: {fault}")]
-    Pattern { pattern: String, fault: crate::wire::Fault },
+    #[error("cannot use the key in {}: {}; see --auth-key", .0.path.display(), .0.fault)]
+    Keys(#[from] KeyError),
+    #[error("cannot start the thread that looks at keys: {0}; raise the limit of processes")]
+    KeyThread(std::io::Error),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +74,8 @@ pub enum StopError {
     Shard(usize),
     #[error("HTTP did not end cleanly; the last log lines say more")]
     Web,
+    #[error("the thread that looks at keys did not end cleanly; the last log lines say more")]
+    Keys,
 }
 
 /// A relay that runs.
@@ -80,10 +88,14 @@ pub struct Running {
     memory_bytes: u64,
     shards: Vec<(ShardThread, Outside<ToShard>)>,
     web: Option<Web>,
+    keys: Option<Watcher>,
     /// Every socket once more. When one of the group closes, the kernel hands its datagrams to
     /// other shards; so all close together, at the end.
     _sockets: Vec<OwnedFd>,
 }
+
+/// From one look at the time of day to the next, while the shard turns.
+const WALL_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the name of a shard's thread begins with; its number follows.
 const SHARD_THREAD: &str = "shard-";
@@ -106,6 +118,8 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let share = CacheShare::of(config.cache.capacity, report.memory_bytes, cores.len())?;
     let memory = peers_share(report.memory_bytes, share.bytes, cores.len());
     let identity = Identity::load(&config.identity, &alpn())?;
+    let (keyring, keys) = keyring(config)?;
+    let access = Arc::new(Access { keys: Arc::new(keys), public: config.access.public.grant() });
     let keys = config.state_dir.as_deref().map_or_else(|| Ok(Keys::random()), state::keys)?;
     let quic = QuicConfig::new(identity.config.clone(), keys, config.congestion_control)
         .map_err(StartError::Quic)?;
@@ -117,7 +131,6 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         (u128::from_le_bytes(random) as u64, (u128::from_le_bytes(random) >> 64) as u64);
     let policy = Arc::new(Policy {
         hop: (hop >> 11).max(1),
-        public: public(config)?,
         origins: config.origins.clone(),
         relays: config.relays.clone(),
         takeover: config.takeover,
@@ -135,6 +148,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let kept = kept.map_err(|error| BindError::Other { address: addr, error })?;
 
     let started = Instant::now();
+    let wall = Wall::new(started, unix_time());
     let posts = mailbox::mesh(cores.len(), LANE_MESSAGES);
     let mut shards = Vec::new();
     for (shard, (post, socket)) in posts.into_iter().zip(sockets).enumerate() {
@@ -144,8 +158,10 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             shards: cores.len(),
             quic: quic.clone(),
             policy: policy.clone(),
+            access: access.clone(),
             seed,
             started,
+            wall,
             linger: config.linger,
             cache: CacheBounds { bytes: share.bytes, duration: config.cache.duration },
             memory,
@@ -157,14 +173,49 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     }
     let Identity { fingerprint, expires, .. } = identity;
     let is_self_signed = matches!(config.identity, IdentitySource::Generated { .. });
-    let (public, origins) = (policy.public.clone(), policy.origins.clone());
-    let about = web::About { addr, fingerprint, expires, is_self_signed, public, origins };
-    let outsides = shards.iter().map(|(_, outside)| outside.clone()).collect();
-    let web = listener.map(|listener| web::start(listener, about, outsides));
+    let about = web::About {
+        addr,
+        fingerprint,
+        expires,
+        is_self_signed,
+        access: config.access.public.to_string(),
+        open_at: config.access.public.example_root().map(str::to_owned),
+        origins: policy.origins.clone(),
+    };
+    let outsides: Vec<_> = shards.iter().map(|(_, outside)| outside.clone()).collect();
+    let (access, for_web) = watch::channel(access);
+    let web = listener.map(|listener| web::start(listener, about, for_web, outsides.clone()));
     let web = web.transpose().map_err(StartError::Web)?;
+    let keys = keyring.map(|keyring| Watcher::start(keyring, access, outsides));
+    let keys = keys.transpose().map_err(StartError::KeyThread)?;
     let memory_bytes = report.memory_bytes;
     let _sockets = kept;
-    Ok(Running { addr, cores, fingerprint, expires, notes, memory_bytes, shards, web, _sockets })
+    Ok(Running {
+        addr,
+        cores,
+        fingerprint,
+        expires,
+        notes,
+        memory_bytes,
+        shards,
+        web,
+        keys,
+        _sockets,
+    })
+}
+
+/// The keys of tokens, and what looks for others, if tokens are taken at all.
+fn keyring(config: &Config) -> Result<(Option<Keyring>, KeySet), KeyError> {
+    if !config.access.has_keys() {
+        return Ok((None, KeySet::default()));
+    }
+    let (files, directory) = (config.access.keys.clone(), config.access.key_dir.clone());
+    let (keyring, keys) = Keyring::open(files, directory)?;
+    Ok((Some(keyring), keys))
+}
+
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The sockets of all shards and the listener for HTTP. Where both are to have the same port and
@@ -244,7 +295,12 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
     };
     let mut shard = Shard::new(setting, post);
     let mut told_at: Option<Instant> = None;
+    let mut looked_at = Instant::now();
     rt::pump(parking, |now| {
+        if now >= looked_at + WALL_LOOK_INTERVAL {
+            looked_at = now;
+            shard.set_wall(now, unix_time());
+        }
         let next = shard.turn(now, &mut socket);
         if let Some(Fault { destination, error }) = socket.take_fault()
             && told_at.is_none_or(|told_at| now >= told_at + FAULT_LINE_INTERVAL)
@@ -281,14 +337,6 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
         }
         (next, shard.pace(now))
     });
-}
-
-fn public(config: &Config) -> Result<Vec<Path>, StartError> {
-    let parse = |pattern: &crate::config::Pattern| {
-        Path::parse(pattern.prefix())
-            .map_err(|fault| StartError::Pattern { pattern: pattern.to_string(), fault })
-    };
-    config.public.iter().map(parse).collect()
 }
 
 fn buffer_note(socket: &Socket) -> Option<String> {
@@ -357,6 +405,7 @@ impl Running {
     pub fn stop(self) -> Result<(), StopError> {
         // First, so that it asks no shard that has ended.
         let is_web_fine = self.web.is_none_or(|web| web.stop().is_ok());
+        let are_keys_fine = self.keys.is_none_or(|keys| keys.stop().is_ok());
         for (thread, outside) in &self.shards {
             let mut mail = ToShard::Stop;
             // The lane is full only while its shard works through it.
@@ -373,6 +422,7 @@ impl Running {
         match ended.iter().position(Result::is_err) {
             Some(shard) => Err(StopError::Shard(shard)),
             None if !is_web_fine => Err(StopError::Web),
+            None if !are_keys_fine => Err(StopError::Keys),
             None => Ok(()),
         }
     }

@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shardcast::access::Access;
 use shardcast::limits::{
     CACHE_DURATION_DEFAULT, HANDSHAKE_TIMEOUT, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX,
     IDLE_TIMEOUT, INITIALS_BURST, KEEP_ALIVE, LAST_WORDS_GRACE, LAST_WORDS_MAX, LINGER_DEFAULT,
@@ -30,6 +31,7 @@ use shardcast::session::Policy;
 use shardcast::shard::mailbox::{Outside, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::shard::{CacheBounds, Held, Next, Setting, Shard};
+use shardcast::wall::Wall;
 use shardcast::wire::Version;
 use support::forger::{Forger, PING, RETRY};
 use support::network::Port;
@@ -108,8 +110,10 @@ impl Relay {
             shards: 1,
             quic,
             policy,
+            access: Arc::new(Access::open()),
             seed: 1,
             started: now,
+            wall: Wall::new(now, Duration::ZERO),
             linger: LINGER_DEFAULT,
             cache: CacheBounds { bytes: 1 << 20, duration: CACHE_DURATION_DEFAULT },
             memory,

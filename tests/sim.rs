@@ -800,7 +800,7 @@ fn paths_are_relative(web: Option<Manner>) {
         let setup = Setup { path: Some(path.to_owned()), hop: 77, ..Setup::default() };
         Spec { setup, web, ..Spec::new(version, shard) }
     };
-    let peer = w.join(rooted(Lite06, 0, "/studio?jwt=x"));
+    let peer = w.join(rooted(Lite06, 0, "/studio?x=1"));
     w.peers[peer].announce("cam", &[], Cost::ZERO);
     let cam = w.track(peer, "cam", TRACK);
     let ann = w.viewer(Lite05, 1);

@@ -23,7 +23,7 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 const ANY_PORT: &str = "127.0.0.1:0";
 
 #[track_caller]
-fn refuses(command: Command, code: i32, words: &[&str]) {
+fn refuses(command: Command, code: i32, words: &[&str]) -> String {
     let about = format!("{command:?}");
     let ended = Process::spawn(command).ended(REFUSED_WITHIN);
     let stderr = &ended.stderr;
@@ -35,6 +35,7 @@ fn refuses(command: Command, code: i32, words: &[&str]) {
     for word in words {
         assert!(stderr.contains(word), "{about}: {stderr:?} lacks {word:?}");
     }
+    ended.stderr
 }
 
 const FAILED: i32 = 1;
@@ -43,11 +44,14 @@ const USAGE: i32 = 2;
 #[test]
 fn refused_arguments() {
     let table: &[(&[&str], &[&str])] = &[
-        (&["--listen", "0.0.0.0:0"], &["a certificate and an access rule", "run: shardcast"]),
+        (
+            &["--listen", "0.0.0.0:0"],
+            &["a certificate, and a key or public rules", "run: shardcast"],
+        ),
         (&["--listen", "[::]:0", "--auth-public", "anon/**"], &["needs a certificate", "run:"]),
         (
             &["--listen", "0.0.0.0:0", "--listen-tls-generate", "a.example"],
-            &["needs an access rule", "--auth-public 'anon/**'"],
+            &["needs a key", "--auth-public 'anon/**'", "--auth-key public.jwk"],
         ),
         (&["--listen-tls-cert", "cert.pem"], &["--listen-tls-key"]),
         (&["--listen-tls-key", "key.pem"], &["--listen-tls-cert"]),
@@ -62,9 +66,10 @@ fn refused_arguments() {
         (&["--cache-capacity", "150%"], &["--cache-capacity", "'150%'", "1% to 100%"]),
         (&["--cache-headroom", "10%"], &["--cache-headroom", "one bound", "--cache-capacity"]),
         (&["--web-http-listen", "8080"], &["--web-http-listen", "'8080'", "same or off"]),
-        (&["--web-http-listen", "0.0.0.0:0"], &["an access rule", "run: shardcast"]),
+        (&["--web-http-listen", "0.0.0.0:0"], &["a key or public rules", "run: shardcast"]),
         (&["--server-bind", "[::]:443"], &["--server-bind", "write --listen"]),
-        (&["--auth-key", "root.jwk"], &["--auth-key", "--auth-public"]),
+        (&["--auth-public-subscribe", "anon"], &["'anon'", "write anon/**"]),
+        (&["--auth-url", "https://a.example"], &["--auth-url", "--auth-key FILE"]),
         (&["relay.toml"], &["'relay.toml'", "no configuration file"]),
         (&["--listen", "one\ntwo"], &["--listen", "127.0.0.1:4443"]),
     ];
@@ -76,7 +81,7 @@ fn refused_arguments() {
 #[test]
 fn refused_variables() {
     let table: &[(&str, &str, &[&str])] = &[
-        ("MOQ_LISTEN", "0.0.0.0:0", &["0.0.0.0:0", "a certificate and an access rule"]),
+        ("MOQ_LISTEN", "0.0.0.0:0", &["0.0.0.0:0", "a certificate, and a key or public rules"]),
         ("MOQ_LISTEN", "here", &["'here'", "--listen"]),
         ("MOQ_AUTH_PUBLIC", "anon", &["'anon'", "write anon/**"]),
         ("MOQ_LISTEN_TLS_CERT", "cert.pem", &["--listen-tls-key"]),
@@ -91,12 +96,33 @@ fn refused_variables() {
         ("MOQ_WEB_WS", "true", &["MOQ_WEB_WS", "WebSockets"]),
         ("RUST_LOG", "shardcast=loud", &["RUST_LOG", "info"]),
         ("MOQ_SERVER_BIND", "[::]:443", &["MOQ_SERVER_BIND", "MOQ_LISTEN"]),
-        ("MOQ_AUTH_KEY", "root.jwk", &["MOQ_AUTH_KEY", "--auth-public"]),
+        ("MOQ_AUTH_URL", "https://a.example", &["MOQ_AUTH_URL", "--auth-key FILE"]),
     ];
     for (name, value, words) in table {
         let mut command = shardcast(&[]);
         command.env(name, value);
         refuses(command, USAGE, words);
+    }
+}
+
+#[test]
+fn refused_keys() {
+    let files = Files::new("keys");
+    let half = files.write("half.jwk", r#"{"kty":"EC","alg":"ES256""#);
+    let short = files.write("short.jwk", r#"{"kty":"oct","alg":"HS256","k":"c2hvcnQ"}"#);
+    let secret =
+        files.write("my-secret.jwk", r#"{"kty":"oct","alg":"XS1","k":"aGVyZSBpcyBhIHNlY3JldA"}"#);
+    let [half, short, secret] = [half, short, secret].map(|path| path.display().to_string());
+    let table: &[(&str, &str, &[&str])] = &[
+        ("--auth-key", "/nowhere/root.jwk", &["/nowhere/root.jwk", "--auth-key"]),
+        ("--auth-key", &half, &["half.jwk", "JSON"]),
+        ("--auth-key", &short, &["short.jwk", "fewer than 32 bytes"]),
+        ("--auth-key", &secret, &["my-secret.jwk", "`alg`"]),
+        ("--auth-key-dir", "/nowhere", &["/nowhere", "cannot be read"]),
+    ];
+    for (flag, path, words) in table {
+        let line = refuses(shardcast(&["--listen", ANY_PORT, flag, path]), FAILED, words);
+        assert!(!line.contains("aGVyZSBp"), "{line}");
     }
 }
 
@@ -348,7 +374,15 @@ fn help_names_every_flag() {
         "--listen-tls-cert <FILE>",
         "--listen-tls-key <FILE>",
         "--listen-tls-generate <HOST>",
+        "--auth-key <FILE>",
+        "--auth-key-dir <DIR>",
+        "MOQ_AUTH_KEY=",
+        "MOQ_AUTH_KEY_DIR=",
         "--auth-public <PATTERN>",
+        "--auth-public-subscribe <PATTERN>",
+        "--auth-public-publish <PATTERN>",
+        "MOQ_AUTH_PUBLIC_SUBSCRIBE=",
+        "MOQ_AUTH_PUBLIC_PUBLISH=",
         "--allow-origin <ORIGIN>",
         "--allow-takeover",
         "--cluster-address <NETWORK>",

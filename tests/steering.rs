@@ -18,9 +18,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use shardcast::access::Access;
 use shardcast::config::IdentitySource;
 use shardcast::limits::{CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, LANE_MESSAGES, LINGER_DEFAULT};
 use shardcast::net::{Datagrams, Received, Sent, Train, steer};
@@ -30,6 +31,7 @@ use shardcast::session::Policy;
 use shardcast::shard::mailbox::mesh;
 use shardcast::shard::{CacheBounds, Setting, Shard};
 use shardcast::tls::Identity;
+use shardcast::wall::Wall;
 use shardcast::wire::Version;
 use support::client::*;
 use support::flow::{Flow, prologue};
@@ -213,8 +215,10 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
         shards: count,
         quic: quic.clone(),
         policy: policy.clone(),
+        access: Arc::new(Access::open()),
         seed: SEED,
         started,
+        wall: Wall::new(started, Duration::ZERO),
         linger: LINGER_DEFAULT,
         cache: CacheBounds { bytes: 1 << 20, duration: CACHE_DURATION_DEFAULT },
         memory: 1 << 30,

@@ -280,14 +280,16 @@ async fn only_what_is_public_is_shown() {
     lists(address, "", "anon/cam\nlive/open/cam\n").await;
     lists(address, "/live", "open/cam\n").await;
     lists(address, "/anon", "cam\n").await;
-    get(address, "/announced/live/closed").await.refuses(403, "nothing is public");
-    get(address, "/announced/anonymous").await.refuses(403, "nothing is public");
+    get(address, "/announced/live/closed").await.refuses(401, "nothing is public");
+    get(address, "/announced/anonymous").await.refuses(401, "nothing is public");
     get(address, "/announced/a/**").await.refuses(400, "not a path");
     let script = Script::new(SEED, 0, 1, &SIZES);
     channel.publish(TRACK, &script);
     expect_group(&get(address, "/fetch/anon/cam/video").await, &script, 0);
-    get(address, "/fetch/live/closed/video").await.refuses(403, "not public");
-    get(address, "/fetch/live/video").await.refuses(403, "not public");
+    get(address, "/fetch/live/closed/video").await.refuses(401, "nothing is public");
+    get(address, "/fetch/live/video").await.refuses(401, "not this broadcast");
+    get(address, "/fetch/anon/cam/video?jwt=x").await.refuses(401, "token is not a JWT");
+    get(address, "/announced?jwt=x").await.refuses(401, "token is not a JWT");
 }
 
 // ---- groups ----

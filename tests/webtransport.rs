@@ -223,19 +223,21 @@ async fn streams_of_the_relay() {
 #[tokio::test]
 async fn negotiation() {
     let relay = Relay::open_to(2, "anon/**").await;
-    let cases: [(&str, Option<&str>, u16, Option<&str>); 15] = [
+    let cases: [(&str, Option<&str>, u16, Option<&str>); 16] = [
         ("/anon", Some("\"moq-lite-05\", \"moq-lite-06\""), 200, Some("moq-lite-05")),
         ("/anon", Some("\"moq-lite-06\", \"moq-lite-05\""), 200, Some("moq-lite-06")),
         ("/anon", Some("\"moqt-20\", \"moq-lite-03\""), 200, Some("moq-lite-03")),
         ("/anon", Some("\"moq-lite-06-wip\", \"moql\""), 200, Some("moql")),
         ("/anon/room", Some("\"moq-lite-04\""), 200, Some("moq-lite-04")),
-        ("/anon?jwt=x", Some("\"moq-lite-05\""), 200, Some("moq-lite-05")),
+        ("/anon?x=jwt", Some("\"moq-lite-05\""), 200, Some("moq-lite-05")),
+        // Whoever shows a token is not let in as anybody.
+        ("/anon?jwt=x", Some("\"moq-lite-05\""), 401, None),
         // The root has a part that is public.
         ("/", Some("\"moq-lite-05\""), 200, Some("moq-lite-05")),
         // Older clients offer nothing and mean lite-01 or 02.
         ("/anon", None, 200, None),
-        ("/other", Some("\"moq-lite-05\""), 403, None),
-        ("/anonymous", Some("\"moq-lite-05\""), 403, None),
+        ("/other", Some("\"moq-lite-05\""), 401, None),
+        ("/anonymous", Some("\"moq-lite-05\""), 401, None),
         ("/anon/*", Some("\"moq-lite-05\""), 400, None),
         ("/anon", Some("\"moqt-20\", \"h3\""), 400, None),
         ("/anon", Some("moq-lite-05"), 400, None),

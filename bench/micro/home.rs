@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::Criterion;
+use shardcast::access::Access;
 use shardcast::config::IdentitySource;
 use shardcast::limits::{LANE_MESSAGES, LINGER_DEFAULT, MAIL_PER_TURN};
 use shardcast::net::{Datagrams, Received, Sent, Train};
@@ -23,6 +24,7 @@ use shardcast::track::fetch::{Ask, Asker, FetchId};
 use shardcast::track::group::{FrameMark, Marks, Piece};
 use shardcast::track::serve::{Need, PullCommand};
 use shardcast::track::{Feed, Fetched, PullRef, TrackRef};
+use shardcast::wall::Wall;
 use shardcast::wire::{Cost, Hops, Path, Version};
 
 use crate::content::{
@@ -81,8 +83,10 @@ impl Home {
             quic: QuicConfig::new(identity.config, keys, CongestionControl::default())
                 .expect("a QUIC configuration"),
             policy: Arc::new(Policy::open(7, Secret::new(&[4; 32]))),
+            access: Arc::new(Access::open()),
             seed: 1,
             started: now,
+            wall: Wall::new(now, Duration::ZERO),
             linger: LINGER_DEFAULT,
             cache: CacheBounds { bytes: u64::MAX, duration: Duration::from_secs(30) },
             memory: 1 << 40,

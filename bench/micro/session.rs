@@ -1,5 +1,6 @@
 //! A session that answers fetches from the cache.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use criterion::Criterion;
 use shardcast::route::{SessionRef, Trust};
 use shardcast::secret::Secret;
 use shardcast::session::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
-use shardcast::session::{Context, Effect, Names, Policy, RouteIds, Service, Session};
+use shardcast::session::{Context, Effect, Names, Pass, Policy, RouteIds, Service, Session};
 use shardcast::track::Feed;
 use shardcast::wire::{
     BidiType, Fetch, Path, Protocol, Role, SessionCode, Setup, StreamCode, UniType, Version,
@@ -82,7 +83,7 @@ impl Streams for Peer {
         Estimate::default()
     }
 
-    fn close(&mut self, _: SessionCode, reason: &'static str) {
+    fn close(&mut self, _: SessionCode, reason: Cow<'static, str>) {
         panic!("{reason}");
     }
 }
@@ -103,7 +104,7 @@ pub fn fetch(criterion: &mut Criterion) {
         let me = SessionRef { shard: 0, slot: 0, generation: 0 };
         let names = Names { trust: Trust::Relay, identity: 1, stamp: 2 };
         let protocol = Protocol::Version(Version::Lite06);
-        let mut session = Session::new(protocol, Path::root(), me, policy, now, names);
+        let mut session = Session::new(protocol, Some(Pass::unlimited()), me, policy, now, names);
         encode_varint(UniType::Setup as u64, &mut peer.says);
         Setup { role: Role::Subscriber, ..Setup::default() }.encode(&mut peer.says);
         let mut cx = Context {

@@ -18,7 +18,7 @@ use shardcast::limits::{ANNOUNCE_VISITS_PER_LISTENER, ROUTE_CHANGES_KEPT};
 use shardcast::route::{Directory, Gone, RouteId, SessionRef, Trust};
 use shardcast::secret::Secret;
 use shardcast::session::streams::{ReadEnd, StreamId};
-use shardcast::session::{Context, Effect, Names, Policy, RouteIds, Session};
+use shardcast::session::{Context, Effect, Names, Pass, Policy, RouteIds, Session};
 use shardcast::shard::message::RouteNews;
 use shardcast::shard::news::Untold;
 use shardcast::wire::*;
@@ -248,8 +248,14 @@ impl World {
             at => Trust::Stranger { at: at as u64 / 2 },
         };
         let names = Names { trust, identity: name, stamp: name + 1 };
-        let session =
-            Session::new(protocol, Path::root(), me, self.policy.clone(), self.now, names);
+        let session = Session::new(
+            protocol,
+            Some(Pass::unlimited()),
+            me,
+            self.policy.clone(),
+            self.now,
+            names,
+        );
         let link = Link { keeps: true, ..Link::new(1 << 20, 8) };
         self.peers[at] = Some(Peer {
             me,
@@ -357,7 +363,7 @@ impl World {
             visits: 0,
         };
         let result = run(&mut peer.session, &mut cx);
-        assert_eq!(peer.session.failure(), peer.link.closed);
+        assert_eq!(peer.session.failure(), peer.link.closed.as_deref());
         if peer.session.failure().is_some() {
             half.effects.clear();
             self.lose(at);

@@ -54,8 +54,9 @@ fn note(said: &Said, trace: &mut Trace) {
     match said {
         Said::Settings(allows) => trace.note((10, allows.map_err(|violation| violation.code.0))),
         Said::Request(Ok(Asked::Session(request))) => {
-            assert!(request.path.starts_with('/') || request.path.is_empty(), "{request:?}");
-            trace.note((11, request.protocols.len().min(3), request.path.len() > 1));
+            let target = &request.target;
+            assert!(target.is_empty() || target.starts_with(['/', '?']), "{request:?}");
+            trace.note((11, request.protocols.len().min(3), target.len() > 1));
         }
         Said::Request(Ok(Asked::Other(status))) => {
             assert!(!request::refuse(*status).is_empty());

@@ -1,6 +1,7 @@
 //! The transport of a session as its peer has it: what the peer says, and what it is told. It
 //! panics where the session does what no transport allows.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub struct Link {
     pub grants_uni: u64,
     pub grants_bidi: u64,
     pub estimate: Estimate,
-    pub closed: Option<&'static str>,
+    pub closed: Option<String>,
     pub datagrams: u64,
     /// Whether what is told is kept to be read.
     pub keeps: bool,
@@ -212,8 +213,8 @@ impl Streams for Link {
         self.estimate
     }
 
-    fn close(&mut self, _: SessionCode, reason: &'static str) {
+    fn close(&mut self, _: SessionCode, reason: Cow<'static, str>) {
         assert_eq!(self.closed, None, "closed for {reason} again");
-        self.closed = Some(reason);
+        self.closed = Some(reason.into_owned());
     }
 }

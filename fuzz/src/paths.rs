@@ -5,9 +5,8 @@
 //! * What lies below a prefix, put below it again, is the path.
 //! * What a URL asks for is below its path and nowhere else.
 
+use shardcast::access::{Grant, rule};
 use shardcast::limits::REQUEST_NAME_BYTES_MAX;
-use shardcast::secret::Secret;
-use shardcast::session::Policy;
 use shardcast::web::Wanted;
 use shardcast::wire::{PATH_SEGMENTS_MAX, Path, VARINT_MAX, split_path_query};
 
@@ -58,11 +57,14 @@ fn relation(path: &Path, below: &Path, trace: &mut Trace) {
 
 /// Nobody may use what is not public, wherever their session is rooted.
 fn scope(public: &Path, root: &Path, trace: &mut Trace) {
-    let policy = Policy { public: vec![public.clone()], ..Policy::open(1, Secret::new(&[4; 32])) };
-    let scope = policy.scope(root);
-    trace.note((2, scope.len()));
-    for open in scope {
-        assert!(open.has_prefix(public) && open.has_prefix(root));
+    let subtree = if public.is_root() { "**".to_owned() } else { format!("{public}/**") };
+    let Ok(subtree) = rule(&subtree) else { return };
+    let grant = Grant::public(&[subtree], &[], &[]).at(root);
+    trace.note((2, grant.is_ok()));
+    let Ok(grant) = grant else { return };
+    for head in grant.publish_heads() {
+        assert!(head.has_prefix(public) && head.has_prefix(root));
+        assert!(grant.may_publish(&head) && grant.may_subscribe(&head));
     }
 }
 

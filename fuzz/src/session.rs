@@ -16,11 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use shardcast::access::{self, Access, Grant, Token};
 use shardcast::limits::ANNOUNCE_VISITS_PER_LISTENER;
 use shardcast::route::{Directory, Gone, Route, RouteId, SessionRef, Trust};
 use shardcast::secret::Secret;
 use shardcast::session::streams::{Estimate, ReadEnd, StreamId};
-use shardcast::session::{Context, Effect, Names, Policy, RouteIds, Service, Session};
+use shardcast::session::{Context, Effect, Names, Pass, Policy, RouteIds, Service, Session};
 use shardcast::track::content::{Applied, Content};
 use shardcast::track::fetch::{Ask, Asker, FetchId};
 use shardcast::track::group::{GroupEnd, Marks, Opening, Piece};
@@ -117,7 +118,7 @@ pub fn run(input: &[u8], trace: &mut Trace) {
 #[derive(Debug, PartialEq)]
 struct Outcome {
     told: Told,
-    closed: Option<&'static str>,
+    closed: Option<String>,
     datagrams: u64,
     /// Groups of the peer were for viewers, or it was crowded.
     may_differ: bool,
@@ -143,6 +144,7 @@ struct Pull {
 
 struct World {
     version: u8,
+    access: Access,
     session: Session,
     link: Link,
     effects: Vec<Effect>,
@@ -172,14 +174,15 @@ impl World {
         let [setting, _] = script.setting;
         let protocol = Protocol::ALL[usize::from(setting) % 5];
         let is_narrow = setting & 0x40 != 0;
-        let public = if is_narrow { path(b"pub") } else { Path::root() };
-        let policy =
-            Arc::new(Policy { public: vec![public], ..Policy::open(7, Secret::new(&[4; 32])) });
+        let public = access::rule(if is_narrow { "pub/**" } else { "**" }).expect("a rule");
+        let access = Access { public: Grant::public(&[public], &[], &[]), ..Access::default() };
+        let policy = Arc::new(Policy::open(7, Secret::new(&[4; 32])));
         let names = Names { trust: Trust::Stranger { at: 3 }, identity: 1, stamp: 2 };
-        let session = Session::new(protocol, Path::root(), ME, policy, start, names);
+        let session = Session::new(protocol, None, ME, policy, start, names);
         let window = if setting & 0x80 != 0 { 64 } else { 1 << 20 };
         World {
             version: setting % 5,
+            access,
             session,
             link: Link::new(window, 8),
             effects: Vec::new(),
@@ -219,12 +222,12 @@ impl World {
             world.step(step, apart.as_deref_mut());
             world.settle(trace);
             trace.note_step(begin);
-            assert_eq!(world.session.failure(), world.link.closed);
+            assert_eq!(world.session.failure(), world.link.closed.as_deref());
         }
         for pipe in world.link.pipes.values() {
             trace.note(("stream", world.version, pipe.reset, pipe.stop, pipe.is_finished));
         }
-        trace.note(("closed", world.link.closed));
+        trace.note(("closed", &world.link.closed));
         Outcome {
             told: world.link.told(),
             closed: world.link.closed,
@@ -396,6 +399,16 @@ impl World {
         match effect {
             Effect::Failed { .. } | Effect::Leaving | Effect::PathTooLong { .. } => {}
             Effect::Ready => assert!(!mem::replace(&mut self.is_ready, true), "ready again"),
+            Effect::Arrived(target) => {
+                let token = target.token.as_ref().map(Token::as_str);
+                match self.access.admit(&target.path, token, 0) {
+                    Ok(admission) => {
+                        let pass = Pass { admission, ends_at: None };
+                        self.with(|session, cx| session.admit(pass, cx));
+                    }
+                    Err(refusal) => self.with(|session, cx| session.turn_away(&refusal, cx)),
+                }
+            }
             Effect::RouteUp(route) => {
                 self.directory.insert(route.clone(), self.now);
                 self.routes.retain(|other| other.id != route.id);

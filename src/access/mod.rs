@@ -31,7 +31,7 @@ pub use jwk::{KeyFault, KeyId, KeyIdFault};
 pub use keys::{Key, KeyError, KeyFile, KeyIdentity, KeySet, Place, read_key_files};
 pub use refusal::Refusal;
 pub use sign::{SignError, SigningKey, base64url};
-pub use target::{shown, token_in};
+pub use target::{BadTarget, Target, Token, shown, token_in};
 pub use token::{TOKEN_BYTES_MAX, Verified};
 
 use crate::wire::Path;
@@ -44,8 +44,8 @@ pub struct Access {
     pub public: Grant,
 }
 
-/// What somebody was let in with, at the path that was dialled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What somebody was let in with, at the path that was dialled. By default with nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
     pub grant: Grant,
     /// The second in which it ends.
@@ -55,6 +55,11 @@ pub struct Admission {
 }
 
 impl Access {
+    /// Everybody may do everything, and nobody can show a token.
+    pub fn open() -> Access {
+        Access { keys: Arc::default(), public: Grant::everything() }
+    }
+
     /// Whether somebody may come in at a path. A token that is shown decides alone: whoever shows a bad
     /// one is not let in as anybody.
     pub fn admit(&self, path: &Path, token: Option<&str>, now: i64) -> Result<Admission, Refusal> {

@@ -1,5 +1,57 @@
 //! What clients dial: the token in it, and how much of it may be shown.
 
+use std::fmt;
+
+use crate::limits::ROOT_BYTES_MAX;
+use crate::wire::{Path, split_path_query};
+
+/// Where a client wants to be, and what it shows for that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    pub path: Path,
+    pub token: Option<Token>,
+}
+
+/// A token as somebody shows it. Whoever reads it may use it, so nothing prints it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadTarget {
+    #[error("malformed path")]
+    Malformed,
+    #[error("the path is too long")]
+    TooLong,
+}
+
+impl Target {
+    /// Of a path with its query, if it has one.
+    pub fn parse(text: &str) -> Result<Target, BadTarget> {
+        let path = Path::parse(split_path_query(text).0).map_err(|_| BadTarget::Malformed)?;
+        if path.as_str().len() > ROOT_BYTES_MAX {
+            return Err(BadTarget::TooLong);
+        }
+        Ok(Target { path, token: Token::find_in(text) })
+    }
+}
+
+impl Token {
+    /// The one in the query of a path or URL.
+    pub fn find_in(target: &str) -> Option<Token> {
+        token_in(target).map(|token| Token(token.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
 /// The token in the query of a path or URL: the last `jwt` that is not empty, as it stands. A JWT has no
 /// character that would have to be escaped.
 pub fn token_in(target: &str) -> Option<&str> {
@@ -44,6 +96,20 @@ mod tests {
         ] {
             assert_eq!(token_in(target), expect, "{target}");
         }
+    }
+
+    #[test]
+    fn a_target_is_a_path_and_a_token() {
+        let target = Target::parse("/rooms//7/?x=1&jwt=a.b.c").unwrap();
+        assert_eq!(target.path.as_str(), "rooms/7");
+        assert_eq!(target.token.as_ref().map(Token::as_str), Some("a.b.c"));
+        assert!(!format!("{target:?}").contains("a.b"), "{target:?}");
+        assert_eq!(Target::parse(""), Ok(Target::default()));
+        assert_eq!(Target::parse("/a/**?jwt=a"), Err(BadTarget::Malformed));
+        // The bound is for the path alone.
+        let long = format!("{}?jwt={}", "x".repeat(ROOT_BYTES_MAX), "y".repeat(4 * ROOT_BYTES_MAX));
+        assert!(Target::parse(&long).is_ok());
+        assert_eq!(Target::parse(&format!("x{long}")), Err(BadTarget::TooLong));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The request that opens a session, and its answer (spec §7.1, §1.3).
 
+use std::fmt;
+
 use bytes::Bytes;
 use web_transport_proto::{ConnectError, ConnectRequest, ConnectResponse, Frame, http::StatusCode};
 
@@ -7,14 +9,24 @@ use super::{Code, Violation};
 use crate::wire::encode_varint;
 
 /// A client wants a session.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
-    /// As it is in the URL, without the query.
-    pub path: String,
+    /// Path and query, as they are in the URL. There may be secrets in it.
+    pub target: String,
     /// The protocols that the client offers, in its order of preference.
     pub protocols: Vec<String>,
     /// Where the page comes from that asks, if one does.
     pub origin: Option<String>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (protocols, origin) = (&self.protocols, &self.origin);
+        f.debug_struct("Request")
+            .field("protocols", protocols)
+            .field("origin", origin)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a field section asks for.
@@ -29,7 +41,9 @@ pub enum Asked {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
     Malformed,
-    /// Nothing is public at this path, or the page may not use the relay.
+    /// The client may not be at this path, or does not show that it may.
+    Unauthorized,
+    /// The page may not use the relay.
     Forbidden,
     /// A method other than CONNECT.
     MethodNotAllowed,
@@ -42,6 +56,7 @@ impl Status {
     fn code(self) -> StatusCode {
         match self {
             Status::Malformed => StatusCode::BAD_REQUEST,
+            Status::Unauthorized => StatusCode::UNAUTHORIZED,
             Status::Forbidden => StatusCode::FORBIDDEN,
             Status::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Status::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
@@ -75,8 +90,13 @@ pub fn read(fields: &[u8]) -> Result<Asked, Violation> {
     let origins = request.headers.get_all("origin").into_iter();
     let origins: Vec<_> =
         origins.map(|origin| String::from_utf8_lossy(origin.as_bytes())).collect();
+    let mut target = request.url.path().to_owned();
+    if let Some(query) = request.url.query() {
+        target.push('?');
+        target.push_str(query);
+    }
     Ok(Asked::Session(Request {
-        path: request.url.path().to_owned(),
+        target,
         protocols: request.protocols,
         origin: (!origins.is_empty()).then(|| origins.join(" ")),
     }))

@@ -1,5 +1,6 @@
 //! One QUIC connection, as the transport of one session.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ pub struct Conn {
     /// Where it comes from, and what it was granted of the budget.
     pub(super) source: Source,
     pub(super) granted: u64,
-    pub(super) close: Option<(SessionCode, &'static str)>,
+    pub(super) close: Option<(SessionCode, Cow<'static, str>)>,
     is_established: bool,
     /// Some may wait to be taken.
     has_datagrams: bool,
@@ -62,7 +63,7 @@ pub struct Conn {
     /// Events that are ready for the session.
     ready: VecDeque<Event>,
     /// When the connection ends by itself, and how.
-    ends: Option<(Instant, VarInt, &'static str)>,
+    ends: Option<(Instant, VarInt, Cow<'static, str>)>,
 }
 
 /// How the session lies on the connection.
@@ -104,7 +105,7 @@ impl Conn {
             is_forgotten: false,
             binding: Binding::Quic { maps_codes: true },
             ready: VecDeque::new(),
-            ends: Some((now + HANDSHAKE_TIMEOUT, code, "no handshake in time")),
+            ends: Some((now + HANDSHAKE_TIMEOUT, code, "no handshake in time".into())),
         }
     }
 
@@ -259,27 +260,27 @@ impl Conn {
             return;
         };
         if let Some(violation) = web.take_violation() {
-            return self.close_connection(now, varint(violation.code.0), violation.reason);
+            return self.close_connection(now, varint(violation.code.0), violation.reason.into());
         }
         if let Some((code, reason)) = close {
-            web.close(&mut RawStreams(&mut self.proto), code, reason);
+            web.close(&mut RawStreams(&mut self.proto), code, &reason);
             let grace = (3 * self.proto.rtt()).clamp(CLOSE_GRACE_MIN, CLOSE_GRACE_MAX);
             self.ends = Some((now + grace, varint(code.to_http3()), reason));
         } else if web.is_over() {
             // It is the client's to close the connection too.
             let code = varint(Code::NO_ERROR.0);
-            self.ends.get_or_insert((now + CLOSE_GRACE_MIN, code, "the session is over"));
+            self.ends.get_or_insert((now + CLOSE_GRACE_MIN, code, "the session is over".into()));
         } else if web.is_open() {
             self.ends = None;
         } else {
             let code = varint(Code::REQUEST_INCOMPLETE.0);
-            self.ends.get_or_insert((now + SETUP_TIMEOUT, code, "no session in time"));
+            self.ends.get_or_insert((now + SETUP_TIMEOUT, code, "no session in time".into()));
         }
     }
 
     /// When [`Conn::expire`] is due.
     pub(super) fn ends_at(&self) -> Option<Instant> {
-        self.ends.map(|(at, ..)| at)
+        self.ends.as_ref().map(|(at, ..)| *at)
     }
 
     /// Ends the connection if its time has come.
@@ -293,11 +294,19 @@ impl Conn {
     /// Gives up a connection whose handshake makes room for another one.
     pub(super) fn give_up(&mut self, now: Instant) {
         self.is_forgotten = true;
-        self.close_connection(now, varint(SessionCode::CONTROL_TIMEOUT.0), "too many handshakes");
+        self.close_connection(
+            now,
+            varint(SessionCode::CONTROL_TIMEOUT.0),
+            "too many handshakes".into(),
+        );
     }
 
-    fn close_connection(&mut self, now: Instant, code: VarInt, reason: &'static str) {
-        self.proto.close(now, code, Bytes::from_static(reason.as_bytes()));
+    fn close_connection(&mut self, now: Instant, code: VarInt, reason: Cow<'static, str>) {
+        let reason = match reason {
+            Cow::Borrowed(words) => Bytes::from_static(words.as_bytes()),
+            Cow::Owned(words) => words.into(),
+        };
+        self.proto.close(now, code, reason);
     }
 
     /// Ends the connection at once, and with it a session that is told nothing of its own.
@@ -306,7 +315,7 @@ impl Conn {
             Binding::Quic { .. } => SessionCode::NO_ERROR.0,
             Binding::Web(_) => SessionCode::NO_ERROR.to_http3(),
         };
-        self.close_connection(now, varint(code), reason);
+        self.close_connection(now, varint(code), reason.into());
     }
 
     /// Doubles the streams that the peer may have open once half of them are.
@@ -497,7 +506,7 @@ impl Streams for Conn {
         Estimate { bitrate: estimate.bitrate.and(shown.or(estimate.bitrate)), ..estimate }
     }
 
-    fn close(&mut self, code: SessionCode, reason: &'static str) {
+    fn close(&mut self, code: SessionCode, reason: Cow<'static, str>) {
         self.is_touched = true;
         self.close.get_or_insert((code, reason));
     }

@@ -53,7 +53,7 @@ impl Session {
                 self.unasked.push(prefix);
                 return;
             };
-            let relative = prefix.strip_prefix(&self.root).unwrap_or_default();
+            let relative = prefix.strip_prefix(self.root()).unwrap_or_default();
             // Hop ids stay below 2^53, so ours can be left out by lite-04 and 05 peers.
             let request = AnnounceRequest { prefix: relative, exclude_hop: self.policy.hop };
             let mut bytes = Vec::new();
@@ -276,7 +276,7 @@ impl Session {
         }
         let origin = self.origin(&mut hops)?;
         let path = source.prefix.join(suffix).ok()?;
-        if self.is_too_long(source, suffix) || !self.permits(&path) {
+        if self.is_too_long(source, suffix) || !self.pass.admission.grant.may_publish(&path) {
             return None;
         }
         let cost = match self.version {

@@ -18,8 +18,7 @@ use crate::limits::{
 };
 use crate::route::{Delayed, Directory, Entry, Instance, Route};
 use crate::wire::{
-    Announce, AnnounceInit, AnnounceOk, AnnounceRequest, Cost, Hops, Path, Role, StreamCode,
-    Version,
+    Announce, AnnounceInit, AnnounceOk, AnnounceRequest, Cost, Hops, Path, StreamCode, Version,
 };
 
 /// One Announce stream that the peer opened.
@@ -134,7 +133,7 @@ impl Session {
         request: AnnounceRequest,
         cx: &mut Context<'_, S>,
     ) -> Result<Use, StreamCode> {
-        let prefix = self.root.join(&request.prefix).map_err(|_| StreamCode::CANCEL)?;
+        let prefix = self.root().join(&request.prefix).map_err(|_| StreamCode::CANCEL)?;
         if self.feeds.len() == ANNOUNCE_STREAMS_PER_PEER_MAX {
             return Err(StreamCode::CANCEL);
         }
@@ -355,9 +354,10 @@ impl Session {
 
     /// What the peer may see at a path, of its prefix or below.
     fn shown(&self, feed: &AnnounceFeed, path: &Path, directory: &Directory) -> Option<Shown> {
-        // Hidden below the prefix that was asked for (spec §4.5).
-        let is_hidden = feed.suffix(path).has_hidden_segment();
-        if !self.permits(path) || is_hidden || self.role == Role::Publisher {
+        // Paths that are hidden below the prefix that was asked for are for relays that dial each other, of
+        // which there are none (spec §4.5).
+        let is_relay = false;
+        if !self.pass.admission.grant.may_hear_of(path, &feed.prefix, is_relay) {
             return None;
         }
         let identities = [self.identity, feed.exclude];

@@ -1,5 +1,6 @@
 //! A session whose transport is a play's: what the peer says and how much it reads.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,10 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
-use super::{Context, Effect, Names, Policy, RouteIds, Session};
+use super::{Context, Effect, Names, Pass, Policy, RouteIds, Session};
 use crate::route::{SessionRef, Trust};
 use crate::secret::Secret;
-use crate::wire::{Path, Protocol, SessionCode, StreamCode, UniType, Version};
+use crate::wire::{Protocol, SessionCode, StreamCode, UniType, Version};
 
 #[derive(Default)]
 pub(super) struct Link {
@@ -91,7 +92,7 @@ impl Streams for Link {
         self.estimate
     }
 
-    fn close(&mut self, _: SessionCode, reason: &'static str) {
+    fn close(&mut self, _: SessionCode, reason: Cow<'static, str>) {
         panic!("{reason}");
     }
 }
@@ -115,7 +116,7 @@ impl Play {
         let policy = Arc::new(Policy::open(7, Secret::new(&[4; 32])));
         let protocol = Protocol::Version(version);
         let names = Names { trust: Trust::Relay, identity: 1, stamp: 2 };
-        let session = Session::new(protocol, Path::root(), me, policy, now, names);
+        let session = Session::new(protocol, Some(Pass::unlimited()), me, policy, now, names);
         let mut play = Play { session, link: Link::default(), now };
         play.with(|session, cx| session.start(cx));
         if version >= Version::Lite05 {

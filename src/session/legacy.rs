@@ -55,7 +55,7 @@ impl Session {
         ServerSetup { version: version.code(), parameters: Vec::new() }.encode(&mut bytes);
         self.send(id, &bytes, false, cx);
         // The peer has nothing to say of itself there.
-        self.ready(&Setup::default(), cx);
+        self.introduced(Setup::default(), cx);
     }
 
     /// Reads what the peer believes of the link, which changes nothing.

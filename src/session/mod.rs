@@ -8,6 +8,7 @@ mod announce_in;
 mod announce_out;
 mod control;
 mod datagrams;
+mod entry;
 #[cfg(test)]
 mod fake;
 mod fetch_in;
@@ -23,8 +24,10 @@ mod serve;
 pub mod streams;
 
 pub use announce_out::Round;
+pub use entry::Pass;
 pub use serve::Service;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,8 +38,9 @@ use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
+use crate::access::{Refusal, Target};
 use crate::bucket::Bucket;
-use crate::limits::{ANNOUNCE_READ_BYTES, REQUEST_NAME_BYTES_MAX, ROOT_BYTES_MAX, SETUP_TIMEOUT};
+use crate::limits::{ANNOUNCE_READ_BYTES, REQUEST_NAME_BYTES_MAX, SETUP_TIMEOUT};
 use crate::origin::Origins;
 use crate::route::{Route, RouteId, SessionRef, Takeover, Trust};
 use crate::secret::Secret;
@@ -45,8 +49,8 @@ use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
 use crate::wire::{
     AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
-    ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest,
-    UniType, Version, decode_varint, encode_varint, split_message, split_path_query,
+    ProbeLevel, Protocol, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest,
+    UniType, Version, decode_varint, encode_varint, split_message,
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
@@ -70,9 +74,11 @@ const READS_PER_TURN: usize = 16;
 pub enum Effect {
     /// This side has closed the session; nothing more is to be done with it.
     Failed {
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
-    /// The peer has said who it is; requests are served from here on.
+    /// The peer has said where it wants to be: [`Session::admit`] or [`Session::turn_away`] answers.
+    Arrived(Target),
+    /// Who the peer is and what it may do is known; requests are served from here on.
     Ready,
     /// A route is new or has changed.
     RouteUp(Arc<Route>),
@@ -181,8 +187,6 @@ pub struct Context<'a, S> {
 pub struct Policy {
     /// This relay's hop id.
     pub hop: u64,
-    /// Prefixes open to everybody, for publishing and subscribing.
-    pub public: Vec<Path>,
     /// The pages of browsers that may use the relay.
     pub origins: Origins,
     /// Where the other relays of the cluster are.
@@ -192,11 +196,10 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Everything is open to everybody, and nobody is a relay.
+    /// No page is refused, and nobody is a relay.
     pub fn open(hop: u64, secret: Secret) -> Policy {
         Policy {
             hop,
-            public: vec![Path::root()],
             origins: Origins::All,
             relays: Vec::new(),
             takeover: Takeover::Refused,
@@ -211,20 +214,6 @@ impl Policy {
             true => Trust::Relay,
             false => Trust::Stranger { at: self.secret.of_source(Source::of(ip)) },
         }
-    }
-
-    /// The prefixes that a session at `root` may use; none if it is refused.
-    pub fn scope(&self, root: &Path) -> Vec<Path> {
-        let mut scope = Vec::new();
-        for prefix in &self.public {
-            if root.has_prefix(prefix) {
-                return vec![root.clone()];
-            }
-            if prefix.has_prefix(root) {
-                scope.push(prefix.clone());
-            }
-        }
-        scope
     }
 }
 
@@ -292,13 +281,13 @@ pub struct Session {
     version: Version,
     me: SessionRef,
     policy: Arc<Policy>,
-    /// All paths on the wire are relative to it.
-    root: Path,
-    /// Absolute prefixes that this peer may use.
-    scope: Vec<Path>,
-    /// Those whose announcements are to be asked for as soon as there is credit for a stream.
+    /// All paths on the wire are relative to its root.
+    pass: Pass,
+    is_admitted: bool,
+    /// The peer's SETUP, while that is not used.
+    setup: Option<Setup>,
+    /// Prefixes whose announcements are to be asked for as soon as there is credit for a stream.
     unasked: Vec<Path>,
-    role: Role,
     trust: Trust,
     /// In hop chains and for split horizon: what the peer declared, or a number private to us.
     identity: u64,
@@ -306,10 +295,10 @@ pub struct Session {
     stamp: u64,
     /// Price of this link, for routes of lite-06 peers.
     price: u64,
-    /// The peer's SETUP has been read, or its version has none.
+    /// The peer's SETUP has been read, or its version has none, and it has been let in.
     is_ready: bool,
     /// Why this side closed the session.
-    failure: Option<&'static str>,
+    failure: Option<Cow<'static, str>>,
     setup_seen: bool,
     owes_setup: bool,
     /// The first bidirectional stream of a lite-01 or 02 peer has not come.
@@ -374,11 +363,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session on a connection whose protocol is known. `root` is the path of the URL where the
-    /// transport has one.
+    /// A session on a connection whose protocol is known. Where the transport has a URL the peer was let in
+    /// by that.
     pub fn new(
         protocol: Protocol,
-        root: Path,
+        pass: Option<Pass>,
         me: SessionRef,
         policy: Arc<Policy>,
         now: Instant,
@@ -395,10 +384,10 @@ impl Session {
             version,
             me,
             policy,
-            root,
-            scope: Vec::new(),
+            is_admitted: pass.is_some(),
+            pass: pass.unwrap_or_default(),
+            setup: None,
             unasked: Vec::new(),
-            role: Role::Both,
             trust,
             identity,
             stamp,
@@ -454,24 +443,20 @@ impl Session {
         self.version
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     pub fn identity(&self) -> u64 {
         self.identity
     }
 
     /// Why this side has closed the session, if it has. Nothing more is to be done with it.
-    pub fn failure(&self) -> Option<&'static str> {
-        self.failure
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// The transport is up.
     pub fn start<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
         // Without a SETUP that is to come, all is known.
         if self.setup_deadline.is_none() {
-            self.ready(&Setup::default(), cx);
+            self.introduced(Setup::default(), cx);
         }
         self.send_setup(cx);
     }
@@ -494,6 +479,7 @@ impl Session {
     pub fn deadline(&self) -> Option<Instant> {
         let deadlines = [
             self.setup_deadline,
+            self.pass.ends_at,
             self.pull_deadline,
             self.fetch_turns.deadline(),
             self.probe_deadline,
@@ -507,6 +493,10 @@ impl Session {
     pub fn timeout<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
         if self.setup_deadline.is_some_and(|deadline| deadline <= cx.now) {
             return self.fail(SessionCode::CONTROL_TIMEOUT, "no SETUP in time", cx);
+        }
+        if self.pass.ends_at.is_some_and(|at| at <= cx.now) {
+            let at = self.pass.admission.expires.unwrap_or_default();
+            return self.turn_away(&Refusal::Expired { at }, cx);
         }
         self.pull_timeouts(cx);
         self.fetch_timeouts(cx);
@@ -791,65 +781,23 @@ impl Session {
         stream.buf.clear();
         stream.purpose = Use::Draining;
         match setup {
-            Ok(setup) => self.ready(&setup, cx),
+            Ok(setup) => self.introduced(setup, cx),
             Err(_) => self.fail(SessionCode::PROTOCOL_VIOLATION, "malformed SETUP", cx),
         }
         Step::Wait
     }
 
-    /// Who the peer is has become known: requests are served from here on.
-    fn ready<S: Streams>(&mut self, setup: &Setup, cx: &mut Context<'_, S>) {
-        // Where both name a path, the one in SETUP counts (spec §1.8).
-        if let Some(target) = &setup.path {
-            let (path, _query) = split_path_query(target);
-            let Ok(root) = Path::parse(path) else {
-                return self.fail(SessionCode::PROTOCOL_VIOLATION, "malformed path in SETUP", cx);
-            };
-            self.root = root;
-        }
-        if self.root.as_str().len() > ROOT_BYTES_MAX {
-            return self.fail(
-                SessionCode::PROTOCOL_VIOLATION,
-                "the session's path is too long",
-                cx,
-            );
-        }
-        self.scope = self.policy.scope(&self.root);
-        if self.scope.is_empty() {
-            return self.fail(SessionCode::UNAUTHORIZED, "nothing is public at this path", cx);
-        }
-        self.role = setup.role;
-        self.price = match self.trust {
-            Trust::Relay => setup.cost.unwrap_or(1),
-            // Nobody has himself preferred.
-            Trust::Stranger { .. } => setup.cost.unwrap_or(1).max(1),
-        };
-        if setup.hop != 0 {
-            self.identity = setup.hop;
-        }
-        self.setup_deadline = None;
-        self.is_ready = true;
-        cx.effects.push(Effect::Ready);
-        if self.role != Role::Subscriber {
-            self.unasked = self.scope.clone();
-            self.ask_for_announcements(cx);
-        }
-        for id in std::mem::take(&mut self.held) {
-            self.opened(id, cx);
-        }
-    }
-
-    /// The absolute path of a request, if this peer may use it.
+    /// The absolute path of a request, if this peer may watch it. Whoever may not is told the same whether
+    /// there is such a broadcast or not.
     fn absolute(&self, broadcast: &Path, track: &str) -> Result<Path, StreamCode> {
         if broadcast.as_str().len() + track.len() > REQUEST_NAME_BYTES_MAX {
             return Err(StreamCode::NOT_FOUND);
         }
-        let path = self.root.join(broadcast).map_err(|_| StreamCode::UNROUTABLE)?;
-        if self.permits(&path) { Ok(path) } else { Err(StreamCode::UNROUTABLE) }
-    }
-
-    fn permits(&self, path: &Path) -> bool {
-        self.scope.iter().any(|prefix| path.has_prefix(prefix))
+        let path = self.root().join(broadcast).map_err(|_| StreamCode::UNROUTABLE)?;
+        match self.pass.admission.grant.may_subscribe(&path) {
+            true => Ok(path),
+            false => Err(StreamCode::SESSION_CLOSED),
+        }
     }
 
     fn info_requested<S: Streams>(
@@ -969,10 +917,11 @@ impl Session {
     fn fail<S: Streams>(
         &mut self,
         code: SessionCode,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         cx: &mut Context<'_, S>,
     ) {
-        self.failure = Some(reason);
+        let reason = reason.into();
+        self.failure = Some(reason.clone());
         cx.streams.close(code, reason);
     }
 }

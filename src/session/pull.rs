@@ -194,7 +194,8 @@ impl Session {
         timescale: Option<u64>,
         cx: &mut Context<'_, S>,
     ) {
-        let Some(broadcast) = broadcast.strip_prefix(&self.root).filter(|_| self.failure.is_none())
+        let Some(broadcast) =
+            broadcast.strip_prefix(self.root()).filter(|_| self.failure.is_none())
         else {
             let feed = Feed::Failed(StreamCode::UNROUTABLE);
             return cx.effects.push(Effect::Fed { pull: name, feed });

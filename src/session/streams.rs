@@ -1,6 +1,7 @@
 //! What a session asks of its transport, raw QUIC or WebTransport. What differs between them, a
 //! prefix per stream and how codes are mapped, stays below this line.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,5 +73,5 @@ pub trait Streams {
     fn shown(&self) -> Estimate {
         self.estimate()
     }
-    fn close(&mut self, code: SessionCode, reason: &'static str);
+    fn close(&mut self, code: SessionCode, reason: Cow<'static, str>);
 }

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::guest::{GuestId, Line, PageLine};
+use crate::access::Access;
 use crate::net::Received;
 use crate::route::{Gone, Route, RouteId, SessionRef};
 use crate::track::fetch::{Ask, Asker, FetchId};
@@ -89,6 +90,8 @@ pub enum ToShard {
     GuestLeaves { guest: GuestId },
     /// From outside: the announced paths after this one, or from the first on.
     List { after: Option<Path>, page: PageLine },
+    /// From outside: from now on this is who may do what.
+    Access(Arc<Access>),
     /// From outside: whether this shard turns.
     Turn { turned: oneshot::Sender<()> },
     /// From outside: close every session and end.

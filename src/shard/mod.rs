@@ -6,6 +6,7 @@
 
 mod cache;
 mod claims;
+mod entry;
 mod feed;
 mod fetch;
 pub mod guest;
@@ -25,12 +26,12 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::h3::request::{Request, Status};
+use crate::access::{Access, Admission};
 use crate::limits::{
     ANNOUNCE_INTERVAL, ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN,
     FADING_ROUTES_PER_TURN, LAST_WORDS_GRACE, LAST_WORDS_MAX, LOGGED_REASON_BYTES_MAX,
     MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX,
-    QUIET_AFTER, ROOT_BYTES_MAX, ROUTE_NEWS_PER_TURN, ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN,
+    QUIET_AFTER, ROUTE_NEWS_PER_TURN, ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN,
     TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
 use crate::log::Quota;
@@ -40,11 +41,12 @@ use crate::quic::trains::Transmitted;
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
 use crate::route::{Directory, Gone, RouteId, SessionRef, Takeover};
 use crate::session::streams::{StreamId, Streams};
-use crate::session::{Context, Effect, Names, Policy, Round, RouteIds, Session};
+use crate::session::{Context, Effect, Names, Pass, Policy, Round, RouteIds, Session};
 use crate::track::fetch::FetchId;
 use crate::track::group::{GroupEnd, Piece};
 use crate::track::serve::PullCommand;
 use crate::track::{Feed, Fetched, PullRef, TrackRef};
+use crate::wall::Wall;
 use crate::wire::{Path, Protocol, SessionCode, StreamCode};
 use claims::{Claims, Doubt};
 use guest::Guests;
@@ -66,10 +68,12 @@ pub struct Setting {
     pub shards: usize,
     pub quic: QuicConfig,
     pub policy: Arc<Policy>,
+    pub access: Arc<Access>,
     /// Of everything random in this shard, so that a simulation replays; the same for all shards.
     pub seed: u64,
-    /// When the relay started.
+    /// When the relay started, and the time of day then.
     pub started: Instant,
+    pub wall: Wall,
     /// How long an upstream subscription that nobody needs is kept; zero closes it at once.
     pub linger: Duration,
     pub cache: CacheBounds,
@@ -182,6 +186,10 @@ pub struct Shard {
     shards: usize,
     started: Instant,
     policy: Arc<Policy>,
+    access: Arc<Access>,
+    wall: Wall,
+    /// The connection slot from which on it is to be looked whether sessions may go on; none when that is done.
+    unchecked: Option<usize>,
     endpoint: Endpoint,
     /// By connection slot.
     peers: Vec<Option<Box<Peer>>>,
@@ -232,13 +240,17 @@ pub struct Shard {
 impl Shard {
     pub fn new(setting: Setting, post: Post<ToShard>) -> Shard {
         let tracks = Tracks::new(&setting);
-        let Setting { shard, shards, quic, policy, seed, started, memory, .. } = setting;
+        let Setting { shard, shards, quic, policy, access, seed, started, wall, memory, .. } =
+            setting;
         let takeover = policy.takeover;
         Shard {
             me: shard,
             shards,
             started,
             policy,
+            access,
+            wall,
+            unchecked: None,
             endpoint: Endpoint::new(&quic, (shard, shards), seed, started, memory),
             peers: Vec::new(),
             directory: Directory::new(takeover),
@@ -277,6 +289,7 @@ impl Shard {
         let more_mail = self.take_mail(now);
         let more_datagrams = self.receive(now, io);
         self.fire_timers(now);
+        self.check_sessions(now);
         self.tell_of_fading(now);
         self.run_sessions(now);
         self.trim_cache(now);
@@ -296,6 +309,7 @@ impl Shard {
             || !self.unblocked.is_empty()
             || !self.changed_paths.is_empty()
             || self.moving.is_some()
+            || self.unchecked.is_some()
             || !self.fading.is_empty()
             || self.listeners.behind() > 0
             || self.guests.have_changed()
@@ -446,6 +460,10 @@ impl Shard {
             ToShard::List { after, page } => {
                 page.answer(self.directory.paths_after(after.as_ref()))
             }
+            ToShard::Access(access) => {
+                self.access = access;
+                self.unchecked = Some(0);
+            }
             ToShard::Turn { turned } => {
                 // Who has asked may have given up.
                 let _ = turned.send(());
@@ -571,50 +589,12 @@ impl Shard {
 
     fn connected(&mut self, now: Instant, slot: usize, alpn: &[u8]) {
         match Protocol::from_name(alpn) {
-            Some(protocol) => self.begin_session(now, slot, protocol, Path::root(), "quic"),
+            Some(protocol) => self.begin_session(now, slot, protocol, None, "quic"),
             // TLS agrees on nothing that is not on our list; this is a list and a parser apart.
             None => {
                 if let Some(conn) = self.endpoint.conn(slot) {
-                    conn.close(SessionCode::VERSION, "unknown protocol");
+                    conn.close(SessionCode::VERSION, "unknown protocol".into());
                 }
-            }
-        }
-    }
-
-    /// A WebTransport client wants a session. Unlike in TLS, its own preference decides.
-    fn requested(&mut self, now: Instant, slot: usize, request: &Request) {
-        let Some(conn) = self.endpoint.conn(slot) else { return };
-        let offered = &request.protocols;
-        let named = offered.iter().find_map(|name| Protocol::from_name(name.as_bytes()));
-        let protocol = match named {
-            // Clients older than the header speak what needs no name.
-            None if offered.is_empty() => Some(Protocol::Legacy),
-            named => named,
-        };
-        let path = Path::parse(&request.path).ok();
-        let path = path.filter(|path| path.as_str().len() <= ROOT_BYTES_MAX);
-        let decided = match (path, protocol) {
-            _ if !self.policy.origins.permit(request.origin.as_deref()) => Err(Status::Forbidden),
-            (Some(path), _) if self.policy.scope(&path).is_empty() => Err(Status::Forbidden),
-            (Some(path), Some(protocol)) => Ok((path, protocol)),
-            _ => Err(Status::Malformed),
-        };
-        match decided {
-            Ok((path, protocol)) => {
-                conn.accept(named.map(Protocol::name));
-                self.begin_session(now, slot, protocol, path, "webtransport");
-            }
-            Err(status) => {
-                // Anybody can cause this line, as often as they like.
-                tracing::debug!(
-                    shard = self.me,
-                    conn = slot,
-                    path = request.path,
-                    origin = request.origin,
-                    ?status,
-                    "refused"
-                );
-                conn.refuse(status);
             }
         }
     }
@@ -625,7 +605,7 @@ impl Shard {
         now: Instant,
         slot: usize,
         protocol: Protocol,
-        root: Path,
+        pass: Option<Pass>,
         transport: &'static str,
     ) {
         let is_said = self.may_say(now);
@@ -644,7 +624,7 @@ impl Shard {
         }
         let trust = self.policy.trust(conn.remote().ip());
         let names = Names { trust, identity: self.random.hop(), stamp: self.random.hop() };
-        let session = Session::new(protocol, root, me, self.policy.clone(), now, names);
+        let session = Session::new(protocol, pass, me, self.policy.clone(), now, names);
         self.counters.sessions_total += 1;
         debug_assert!(self.peers[slot].is_none(), "a connection has one session");
         self.peers[slot] = Some(Box::new(Peer {
@@ -746,6 +726,7 @@ impl Shard {
         let asked = self.effects.drain(..).map(|effect| (slot, generation, effect));
         self.asked.extend(asked);
         if let Some(reason) = peer.session.failure() {
+            let reason = reason.to_owned().into();
             self.asked.push_back((slot, generation, Effect::Failed { reason }));
         }
         // A look at the link, or at a track without news, costs no transmission.
@@ -776,12 +757,25 @@ impl Shard {
 
     fn handle_effect(&mut self, now: Instant, slot: usize, generation: u32, effect: Effect) {
         match effect {
-            Effect::Failed { reason } => self.lost(now, slot, reason),
+            Effect::Failed { reason } => self.lost(now, slot, &reason),
+            Effect::Arrived(target) => self.arrived_at(now, slot, &target),
             Effect::Ready => {
                 if let Some(peer) = &self.peers[slot] {
-                    let (root, version) = (peer.session.root(), peer.session.version());
-                    let shard = self.me;
-                    tracing::debug!(shard, conn = slot, %version, %root, "session accepted");
+                    let (version, admission) =
+                        (peer.session.version(), &peer.session.pass().admission);
+                    let Admission { grant, expires, .. } = admission;
+                    let (root, publish, subscribe) =
+                        (grant.root(), grant.publish(), grant.subscribe());
+                    tracing::debug!(
+                        shard = self.me,
+                        conn = slot,
+                        %version,
+                        %root,
+                        ?publish,
+                        ?subscribe,
+                        expires,
+                        "session accepted"
+                    );
                 }
             }
             Effect::RouteUp(route) => {

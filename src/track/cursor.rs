@@ -447,10 +447,10 @@ mod tests {
         mirror.live(5);
         mirror.live(7);
         assert_eq!(mirror.sync(Lite05, wanted(0, Some(4), None)), [4]);
-        assert_eq!(mirror.sync(Lite05, wanted(0, Some(5), None)), []);
+        assert_eq!(mirror.sync(Lite05, wanted(0, Some(5), None)), [0; 0]);
         assert_eq!(mirror.sync(Lite06, wanted(3500, None, None)), [3]);
         assert_eq!(mirror.sync(Lite05, wanted(0, Some(0), None)), [2]);
-        assert_eq!(mirror.sync(Lite06, wanted(u64::MAX, None, None)), []);
+        assert_eq!(mirror.sync(Lite06, wanted(u64::MAX, None, None)), [0; 0]);
         assert_eq!(mirror.home.sync(&mut mirror.told, Reach::ALL).len(), 0);
         // Of another run everything.
         let mut mirror = Mirror::new(&[2, 3, 6]);
@@ -459,8 +459,8 @@ mod tests {
             tell(content, Feed::NewRun(StreamCode::CANCEL));
         }
         (0..9).for_each(|sequence| mirror.live(sequence));
-        assert_eq!(mirror.sync(Lite06, wanted(2000, None, None)), []);
-        assert_eq!(mirror.sync(Lite05, wanted(0, Some(1), None)), []);
+        assert_eq!(mirror.sync(Lite06, wanted(2000, None, None)), [0; 0]);
+        assert_eq!(mirror.sync(Lite05, wanted(0, Some(1), None)), [0; 0]);
         let mut late = Cursor::join(&mirror.copy, Lite05, wanted(0, Some(1), None));
         tell(&mut mirror.copy, Feed::Start(0));
         assert_eq!(drain(&mut late, &mirror.copy), [1, 2, 3, 4, 5, 6, 7, 8]);

@@ -57,8 +57,13 @@ pub async fn serve(
         Ok(wanted) => wanted,
         Err(words) => return refusal(StatusCode::BAD_REQUEST, words),
     };
-    if !site.permits(&wanted.broadcast) {
-        return refusal(StatusCode::FORBIDDEN, "this path is not public");
+    match site.admit(&wanted.broadcast, uri.query()) {
+        Ok(grant) if grant.may_subscribe(&wanted.broadcast) => {}
+        Ok(_) => {
+            let words = "the client may watch what is below this path, and not this broadcast";
+            return refusal(StatusCode::UNAUTHORIZED, words);
+        }
+        Err(refused) => return refusal(StatusCode::UNAUTHORIZED, refused),
     }
     let Ok(place) = site.fetches.places.clone().try_acquire_owned() else {
         return busy("too many groups are fetched at once");

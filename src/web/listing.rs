@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::mail::hand_in;
+use crate::access::Grant;
 use crate::limits::{LISTING_CHUNK_PATHS, LISTING_PAUSE, SHARD_ANSWER_MAX};
 use crate::shard::guest::PageLine;
 use crate::shard::mailbox::Outside;
@@ -60,18 +61,17 @@ pub struct Lines {
     /// How much of it is done.
     next: usize,
     prefix: Path,
-    public: Vec<Path>,
+    grant: Grant,
     /// Something is announced at the prefix itself, or covers it.
     is_covered: bool,
 }
 
 impl Lines {
     /// One line per path below `prefix`, relative to it, as the wire has it (spec §4.5).
-    pub fn new(listing: Listing, prefix: Path, public: &[Path]) -> Lines {
-        let public: Vec<Path> = public.to_vec();
-        let is_covered = permits(&public, &prefix)
+    pub fn new(listing: Listing, prefix: Path, grant: Grant) -> Lines {
+        let is_covered = grant.may_subscribe(&prefix)
             && prefix.ancestors().any(|path| listing.binary_search(&path).is_ok());
-        Lines { listing, next: 0, prefix, public, is_covered }
+        Lines { listing, next: 0, prefix, grant, is_covered }
     }
 }
 
@@ -88,7 +88,7 @@ impl Iterator for Lines {
             let chunk = &rest[..rest.len().min(LISTING_CHUNK_PATHS)];
             self.next += chunk.len();
             for path in chunk {
-                if let Some(suffix) = shown(path, &self.prefix, &self.public) {
+                if let Some(suffix) = shown(path, &self.prefix, &self.grant) {
                     text.push_str(suffix.as_str());
                     text.push('\n');
                 }
@@ -98,15 +98,12 @@ impl Iterator for Lines {
     }
 }
 
-fn shown(path: &Path, prefix: &Path, public: &[Path]) -> Option<Path> {
+fn shown(path: &Path, prefix: &Path, grant: &Grant) -> Option<Path> {
     let suffix = path.strip_prefix(prefix)?;
     // A line break in a path would be read as another path.
-    let is_hidden = suffix.has_hidden_segment() || suffix.as_str().contains(char::is_control);
-    (!suffix.is_root() && !is_hidden && permits(public, path)).then_some(suffix)
-}
-
-fn permits(public: &[Path], path: &Path) -> bool {
-    public.iter().any(|open| path.has_prefix(open))
+    let is_one_line = !suffix.as_str().contains(char::is_control);
+    let is_shown = is_one_line && !suffix.is_root() && grant.may_hear_of(path, prefix, false);
+    is_shown.then_some(suffix)
 }
 
 #[cfg(test)]
@@ -115,6 +112,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::access::rule;
     use crate::shard::mailbox::{Post, mesh};
 
     fn path(text: &str) -> Path {
@@ -122,31 +120,33 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(listing: &[&str], prefix: &str, public: &[&str], expect: &str) {
+    fn check(listing: &[&str], prefix: &str, rules: &[&str], expect: &str) {
         let listing = Arc::new(listing.iter().map(|text| path(text)).collect::<Vec<_>>());
-        let public: Vec<Path> = public.iter().map(|text| path(text)).collect();
-        let text: String = Lines::new(listing, path(prefix), &public).collect();
+        let rules: Vec<_> = rules.iter().map(|text| rule(text).unwrap()).collect();
+        let grant = Grant::public(&[], &rules, &[]).at(&path(prefix)).unwrap();
+        let text: String = Lines::new(listing, path(prefix), grant).collect();
         assert_eq!(text, expect, "below {prefix:?}");
     }
 
     #[test]
     fn lines_are_what_the_wire_shows() {
         let all = ["a", "a-b", "a/.b/c", "a/.d", "a/b", "a/b/.c", "b"];
-        check(&all, "", &[""], "a\na-b\na/b\nb\n");
-        check(&all, "a", &[""], "\nb\n");
-        check(&all, "a/.b", &[""], "\nc\n");
-        check(&all, "a/b/c/d", &[""], "\n");
-        check(&all, "c", &[""], "");
-        check(&all, "", &["a/b", "b"], "a/b\nb\n");
-        check(&all, "a", &["a/b"], "b\n");
-        check(&["", "x"], "", &[""], "\nx\n");
-        check(&["a\nb", "c"], "", &[""], "c\n");
+        check(&all, "", &["**"], "a\na-b\na/b\nb\n");
+        check(&all, "a", &["**"], "\nb\n");
+        check(&all, "a/.b", &["**"], "\nc\n");
+        check(&all, "a/b/c/d", &["**"], "\n");
+        check(&all, "c", &["**"], "");
+        check(&all, "", &["a/b/**", "b/**"], "a/b\nb\n");
+        check(&all, "", &["a/*", "b*"], "a/b\nb\n");
+        check(&all, "a", &["a/b/**"], "b\n");
+        check(&["", "x"], "", &["**"], "\nx\n");
+        check(&["a\nb", "c"], "", &["**"], "c\n");
     }
 
     #[test]
     fn long_listings_come_in_pieces() {
         let listing: Vec<Path> = (0..2500).map(|n| path(&format!("b/{n:04}"))).collect();
-        let lines = Lines::new(Arc::new(listing), path("b"), &[Path::root()]);
+        let lines = Lines::new(Arc::new(listing), path("b"), Grant::everything());
         let pieces: Vec<usize> = lines.map(|text| text.lines().count()).collect();
         assert_eq!(pieces, [1024, 1024, 452]);
     }

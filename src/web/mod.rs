@@ -21,12 +21,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -38,9 +38,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use crate::access::{Access, Grant, Refusal, Token};
 use crate::limits::{
     FAULT_LINE_INTERVAL, WEB_CONNECTION_TIME_MAX, WEB_CONNECTIONS_MAX, WEB_HEAD_BYTES_MAX,
     WEB_HEAD_TIMEOUT, WEB_LISTINGS_MAX,
@@ -48,7 +49,7 @@ use crate::limits::{
 use crate::origin::Origins;
 use crate::shard::mailbox::Outside;
 use crate::shard::message::ToShard;
-use crate::wire::Path;
+use crate::wire::{Path, Role};
 
 use heads::{Head, Heads};
 
@@ -70,8 +71,9 @@ pub struct About {
     pub expires: OffsetDateTime,
     /// Nobody vouches for the certificate: clients pin it.
     pub is_self_signed: bool,
-    /// Prefixes that are open to everybody.
-    pub public: Vec<Path>,
+    /// What everybody may, in words, and a path at which that is both to publish and to watch.
+    pub access: String,
+    pub open_at: Option<String>,
     /// The pages of browsers that may ask.
     pub origins: Origins,
 }
@@ -86,6 +88,7 @@ pub struct Web {
 
 struct Site {
     about: About,
+    access: watch::Receiver<Arc<Access>>,
     shards: Vec<Outside<ToShard>>,
     checks: mpsc::UnboundedSender<health::Asker>,
     listings: mpsc::UnboundedSender<listing::Asker>,
@@ -95,8 +98,13 @@ struct Site {
 }
 
 impl Site {
-    fn permits(&self, path: &Path) -> bool {
-        self.about.public.iter().any(|open| path.has_prefix(open))
+    /// What the sender of a request may watch who wants to be at a path.
+    fn admit(&self, path: &Path, query: Option<&str>) -> Result<Grant, Refusal> {
+        let token = query.and_then(|query| Token::find_in(&format!("?{query}")));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let access = self.access.borrow().clone();
+        let admission = access.admit(path, token.as_ref().map(Token::as_str), now as i64)?;
+        admission.grant.for_role(Role::Subscriber)
     }
 }
 
@@ -104,6 +112,7 @@ impl Site {
 pub fn start(
     listener: TcpListener,
     about: About,
+    access: watch::Receiver<Arc<Access>>,
     shards: Vec<Outside<ToShard>>,
 ) -> io::Result<Web> {
     let addr = listener.local_addr()?;
@@ -122,7 +131,7 @@ pub fn start(
         runtime.spawn(health::answer(shards.clone(), asked));
         let fetches = fetch::Fetches::new();
         let readers = Arc::new(Semaphore::new(WEB_LISTINGS_MAX));
-        let site = Arc::new(Site { about, shards, checks, listings, readers, fetches });
+        let site = Arc::new(Site { about, access, shards, checks, listings, readers, fetches });
         let stopped = async {
             let _ = stopped.await;
         };
@@ -314,15 +323,19 @@ async fn certificate(State(site): State<Arc<Site>>) -> String {
     hex(&site.about.fingerprint)
 }
 
-async fn announced(State(site): State<Arc<Site>>, prefix: Option<UrlPath<String>>) -> Response {
+async fn announced(
+    State(site): State<Arc<Site>>,
+    prefix: Option<UrlPath<String>>,
+    uri: Uri,
+) -> Response {
     let prefix = prefix.map_or_else(String::new, |UrlPath(prefix)| prefix);
     let Ok(prefix) = Path::parse(&prefix) else {
         return refusal(StatusCode::BAD_REQUEST, "this is not a path of broadcasts");
     };
-    let public = &site.about.public;
-    if !site.permits(&prefix) && !public.iter().any(|open| open.has_prefix(&prefix)) {
-        return refusal(StatusCode::FORBIDDEN, "nothing is public at this path");
-    }
+    let grant = match site.admit(&prefix, uri.query()) {
+        Ok(grant) => grant,
+        Err(refused) => return refusal(StatusCode::UNAUTHORIZED, refused),
+    };
     let (asker, listing) = oneshot::channel();
     let _ = site.listings.send(asker);
     let Ok(listing) = listing.await else {
@@ -331,7 +344,7 @@ async fn announced(State(site): State<Arc<Site>>, prefix: Option<UrlPath<String>
     let Ok(place) = site.readers.clone().try_acquire_owned() else {
         return busy("too many read what is announced");
     };
-    let lines = listing::Lines::new(listing, prefix, public);
+    let lines = listing::Lines::new(listing, prefix, grant);
     let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     let lines = lines.map(move |line| {
         let _held_to_the_end = &place;

@@ -1,6 +1,5 @@
 //! The page for whoever opens the relay in a browser.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -39,24 +38,18 @@ fn render(about: &About, host: Option<&str>) -> String {
     let fallback = about.addr.to_string();
     let host = host.filter(|host| is_host(host)).unwrap_or(&fallback);
     let sha256 = hex(&about.fingerprint);
-    let root = about.public.first().map(|path| path.as_str()).unwrap_or_default();
+    let root = about.open_at.as_deref().unwrap_or_default();
     let below = if root.is_empty() { String::new() } else { format!("{root}/") };
     let at = about.expires;
     let (date, hour, minute) = (at.date(), at.hour(), at.minute());
-    let mut access = String::new();
-    for path in &about.public {
-        let space = if access.is_empty() { "" } else { " " };
-        let rest = if path.is_root() { "**" } else { "/**" };
-        let _ = write!(access, "{space}{path}{rest}");
-    }
     let values = [
         ("VERSION", env!("CARGO_PKG_VERSION").to_owned()),
         ("HOST", host.to_owned()),
         ("ADDR", about.addr.to_string()),
         ("SHA256", sha256),
         ("EXPIRES", format!("{date} {hour:02}:{minute:02} UTC")),
-        ("ACCESS", access),
-        ("CONNECT", connect(host, root, about)),
+        ("ACCESS", about.access.clone()),
+        ("CONNECT", connect(host, about)),
         ("BELOW", below),
     ];
     fill(TEMPLATE, &values)
@@ -64,7 +57,8 @@ fn render(about: &About, host: Option<&str>) -> String {
 
 /// How to dial: by the host that the browser used. A client finds the hash of a certificate that
 /// nobody vouches for by itself, where HTTP is at the port of the QUIC listener.
-fn connect(host: &str, root: &str, about: &About) -> String {
+fn connect(host: &str, about: &About) -> String {
+    let path = about.open_at.as_deref().unwrap_or("?jwt=TOKEN");
     let (name, port) = match host.rsplit_once(':') {
         // The colons of an IPv6 address are in brackets.
         Some((name, port)) if !port.contains(']') => (name, port.parse().unwrap_or(HTTP_PORT)),
@@ -79,7 +73,7 @@ fn connect(host: &str, root: &str, about: &About) -> String {
         }
         false => ("https", String::new()),
     };
-    format!("moq --connect '{scheme}://{name}:{quic}/{root}'{trust}")
+    format!("moq --connect '{scheme}://{name}:{quic}/{path}'{trust}")
 }
 
 /// Nothing that a shell would read as more than a word.
@@ -122,16 +116,16 @@ mod tests {
 
     use super::*;
     use crate::origin::Origins;
-    use crate::wire::Path;
 
-    fn about(public: &[&str]) -> About {
+    fn about(open_at: Option<&str>) -> About {
         About {
             addr: "127.0.0.1:4443".parse().unwrap(),
             fingerprint: [0xab; 32],
             expires: OffsetDateTime::UNIX_EPOCH,
             is_self_signed: true,
             origins: Origins::All,
-            public: public.iter().map(|text| Path::parse(text).unwrap()).collect(),
+            access: "anyone may do as anybody <b>".to_owned(),
+            open_at: open_at.map(str::to_owned),
         }
     }
 
@@ -146,26 +140,32 @@ mod tests {
     #[test]
     fn the_page_says_what_runs_here() {
         let sha256 = "ab".repeat(32);
-        let page = render(&about(&[""]), Some("relay.example:8080"));
+        let page = render(&about(Some("")), Some("relay.example:8080"));
         let dial = "moq --connect &#39;moqt://relay.example:4443/&#39; \\";
         let trust = format!("--connect-tls-fingerprint {sha256}");
         let curl = "curl http://relay.example:8080/announced";
         check(&page, &[dial, &trust, curl, "1970-01-01 00:00 UTC", env!("CARGO_PKG_VERSION")]);
 
-        let page = render(&about(&[""]), Some("localhost:4443"));
+        let page = render(&about(Some("")), Some("localhost:4443"));
         check(&page, &["moq --connect &#39;http://localhost:4443/&#39; \\\n"]);
         assert!(!page.contains("fingerprint "));
 
-        let verified = About { is_self_signed: false, ..about(&["anon", "live"]) };
+        let verified = About { is_self_signed: false, ..about(Some("anon")) };
         let page = render(&verified, Some("[::1]"));
-        check(&page, &["https://[::1]:4443/anon&#39;", "anon/** live/**", "fetch/anon/demo.hang"]);
+        check(
+            &page,
+            &["https://[::1]:4443/anon&#39;", "anybody &lt;b&gt;", "fetch/anon/demo.hang"],
+        );
         assert!(!page.contains("fingerprint "));
+
+        let closed = render(&about(None), Some("[::1]"));
+        check(&closed, &["[::1]:4443/?jwt=TOKEN&#39;", "/fetch/demo.hang"]);
     }
 
     #[test]
     fn nobody_writes_on_the_page() {
         for host in ["<script>", "a'b", "a b", "$(id)", ""] {
-            let page = render(&about(&["<b>"]), Some(host));
+            let page = render(&about(Some("<b>")), Some(host));
             check(&page, &["127.0.0.1:4443", "&lt;b&gt;"]);
             assert!(
                 !page.contains("<b>") && (host.is_empty() || !page.contains(&format!("//{host}")))

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_lite::future::{block_on, poll_once};
 use quinn_proto::Dir;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use shardcast::access::Access;
 use shardcast::limits::{
     ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
     MISSING_GRACE_MAX, TAIL_WAIT_MAX,
@@ -31,6 +32,7 @@ use shardcast::shard::visits::Visits;
 use shardcast::shard::{CacheBounds, Counters, Held, Next, Setting, Shard};
 use shardcast::track;
 use shardcast::track::group::GroupEnd;
+use shardcast::wall::Wall;
 use shardcast::wire::*;
 use tokio::sync::Notify;
 
@@ -48,6 +50,9 @@ const TURNS_AT_ONCE_MAX: usize = 50_000;
 
 /// A cache that no play fills.
 pub const CACHE_BYTES: u64 = 1 << 30;
+
+/// The time of day at which a play begins.
+pub const EPOCH: Duration = Duration::from_millis(1_800_000_000_250);
 
 /// A budget that no play spends.
 pub const MEMORY_BYTES: u64 = 1 << 40;
@@ -330,6 +335,15 @@ impl World {
 
     /// One whose connections have other controllers than the stage says.
     pub fn with_controllers(stage: Stage, controllers: Controllers) -> World {
+        World::with(stage, controllers, Access::open())
+    }
+
+    /// One where not everybody may do everything.
+    pub fn with_access(stage: Stage, access: Access) -> World {
+        World::with(stage, stage.congestion_control.controllers(), access)
+    }
+
+    fn with(stage: Stage, controllers: Controllers, access: Access) -> World {
         let mut random = Random::new(stage.seed);
         let started = Instant::now();
         let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
@@ -340,6 +354,7 @@ impl World {
         let takeover = stage.takeover;
         let policy = Policy { relays, takeover, ..Policy::open(HOP, Secret::new(&[4; 32])) };
         let policy = Arc::new(policy);
+        let access = Arc::new(access);
         let mut network = Network::new(random.next(), stage.shards);
         network.strays = stage.strays;
         let posts = mesh::<ToShard>(stage.shards, stage.lanes);
@@ -351,8 +366,10 @@ impl World {
                 shards: stage.shards,
                 quic: quic.clone(),
                 policy: policy.clone(),
+                access: access.clone(),
                 seed: stage.seed,
                 started,
+                wall: Wall::new(started, EPOCH),
                 linger: stage.linger,
                 cache: stage.cache,
                 memory: stage.memory,

@@ -1,0 +1,100 @@
+//! How a peer comes in: it says who it is and where it wants to be, the shard says with what it may be there.
+
+use std::time::Instant;
+
+use super::streams::Streams;
+use super::{Context, Effect, Session};
+use crate::access::{Admission, BadTarget, Grant, Refusal, Target};
+use crate::route::Trust;
+use crate::wire::{Path, SessionCode, Setup};
+
+/// What a session was let in with. By default with nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Pass {
+    pub admission: Admission,
+    /// When that ends.
+    pub ends_at: Option<Instant>,
+}
+
+impl Pass {
+    /// Everything, for good.
+    pub fn unlimited() -> Pass {
+        let grant = Grant::everything();
+        Pass { admission: Admission { grant, ..Admission::default() }, ends_at: None }
+    }
+}
+
+impl Session {
+    /// What it was let in with.
+    pub fn pass(&self) -> &Pass {
+        &self.pass
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        self.pass.admission.grant.root()
+    }
+
+    /// The peer has said who it is, and perhaps where it wants to be.
+    pub(super) fn introduced<S: Streams>(&mut self, setup: Setup, cx: &mut Context<'_, S>) {
+        self.setup_deadline = None;
+        // Where both name a path, the one in SETUP counts (spec §1.8).
+        let target = match &setup.path {
+            Some(path) => Some(Target::parse(path)),
+            None if self.is_admitted => None,
+            None => Some(Ok(Target::default())),
+        };
+        self.setup = Some(setup);
+        match target {
+            None => self.ready(cx),
+            Some(Ok(target)) => cx.effects.push(Effect::Arrived(target)),
+            Some(Err(fault)) => {
+                let reason = match fault {
+                    BadTarget::Malformed => "malformed path in SETUP",
+                    BadTarget::TooLong => "the session's path is too long",
+                };
+                self.fail(SessionCode::PROTOCOL_VIOLATION, reason, cx);
+            }
+        }
+    }
+
+    /// Lets the peer in where it wants to be.
+    pub fn admit<S: Streams>(&mut self, pass: Pass, cx: &mut Context<'_, S>) {
+        (self.pass, self.is_admitted) = (pass, true);
+        self.ready(cx);
+    }
+
+    /// The peer may not be here, or no longer.
+    pub fn turn_away<S: Streams>(&mut self, refusal: &Refusal, cx: &mut Context<'_, S>) {
+        self.fail(SessionCode::UNAUTHORIZED, refusal.to_string(), cx);
+    }
+
+    /// The clock was set: what the peer was let in with ends at another time.
+    pub fn set_end(&mut self, ends_at: Option<Instant>) {
+        self.pass.ends_at = ends_at;
+    }
+
+    /// Who the peer is and what it may do has become known: requests are served from here on.
+    fn ready<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        let Some(setup) = self.setup.take() else { return };
+        let admission = &mut self.pass.admission;
+        match std::mem::take(&mut admission.grant).for_role(setup.role) {
+            Ok(grant) => admission.grant = grant,
+            Err(refusal) => return self.turn_away(&refusal, cx),
+        }
+        self.price = match self.trust {
+            Trust::Relay => setup.cost.unwrap_or(1),
+            // Nobody has himself preferred.
+            Trust::Stranger { .. } => setup.cost.unwrap_or(1).max(1),
+        };
+        if setup.hop != 0 {
+            self.identity = setup.hop;
+        }
+        self.is_ready = true;
+        cx.effects.push(Effect::Ready);
+        self.unasked = self.pass.admission.grant.publish_heads();
+        self.ask_for_announcements(cx);
+        for id in std::mem::take(&mut self.held) {
+            self.opened(id, cx);
+        }
+    }
+}
