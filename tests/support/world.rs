@@ -180,6 +180,8 @@ pub struct World {
     pub groups_expire: bool,
     /// The cache may let go of groups that somebody still has to get.
     pub groups_are_evicted: bool,
+    /// Not everybody may watch everything; the play says who may.
+    pub some_are_refused: bool,
     /// How long a shard takes for each thing that a turn looks at.
     pub visit_time: Duration,
     /// Told when a shard begins to do something, and when that is done.
@@ -402,6 +404,7 @@ impl World {
             groups_expire: false,
             groups_are_evicted: stage.cache.bytes < CACHE_BYTES
                 || stage.cache.duration < CACHE_DURATION_DEFAULT,
+            some_are_refused: false,
             visit_time: Duration::ZERO,
             in_relay: |_| {},
             groups_confirmed: 0,
@@ -448,6 +451,26 @@ impl World {
 
     fn tell(&mut self, shard: usize, mail: ToShard) {
         assert!(self.outsides[shard].send(mail).is_ok(), "the lane is full");
+    }
+
+    /// From now on this is who may do what.
+    pub fn set_access(&mut self, access: Access) {
+        let access = Arc::new(access);
+        for shard in 0..self.stage.shards {
+            self.tell(shard, ToShard::Access(access.clone()));
+        }
+    }
+
+    /// Somebody sets the clock of the relay's machine.
+    pub fn set_clock(&mut self, unix: Duration) {
+        for core in &mut self.cores {
+            core.shard.set_wall(self.now, unix);
+            core.is_runnable = true;
+        }
+    }
+
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     pub fn since_start(&self) -> Duration {
@@ -1384,7 +1407,10 @@ impl World {
     fn judge_fetch(&self, peer: usize, index: usize) -> Result<(), String> {
         let known = &self.peers[peer].fetches[index];
         let sources = self.sources(peer, &known.path, &known.track);
-        if sources.is_empty() && matches!(known.seen.end, Some(End::Reset(_))) {
+        let is_refused = self.some_are_refused
+            && known.seen.frames.is_empty()
+            && known.seen.end == Some(End::Reset(StreamCode::SESSION_CLOSED.0));
+        if is_refused || sources.is_empty() && matches!(known.seen.end, Some(End::Reset(_))) {
             return Ok(());
         }
         let present =

@@ -13,6 +13,9 @@ const NO_ERROR: u64 = 0x100;
 const REQUEST_CANCELLED: u64 = 0x10c;
 const REQUEST_INCOMPLETE: u64 = 0x10d;
 
+/// A status.
+const UNAUTHORIZED: u16 = 401;
+
 /// How a peer joins.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manner {
@@ -83,6 +86,10 @@ impl Peer {
         let Some(web) = self.web.as_ref().filter(|web| !web.is_over) else {
             return StreamCode::from_raw_quic(with).0;
         };
+        if id == web.session && !web.is_accepted && with == NO_ERROR {
+            // The answer, which comes with it, is a refusal.
+            return NO_ERROR;
+        }
         if id == web.session {
             self.fault(format!("the session's stream is reset or stopped: {with:#x}"));
         }
@@ -167,9 +174,16 @@ impl Peer {
         let Some(web) = &mut self.web else { return false };
         let end = match (kind, web.is_accepted) {
             (HEADERS, false) => {
-                web.is_accepted = true;
                 let answer = http3::status(&buf[..used]);
                 self.log.push(format!("answered: {answer:?}"));
+                if answer == Some((UNAUTHORIZED, None)) {
+                    web.is_over = true;
+                    self.state = State::Over("refused with 401".to_owned(), None);
+                    self.lost_at = Some(self.now);
+                    buf.advance(used);
+                    return true;
+                }
+                web.is_accepted = true;
                 if answer != Some((200, Some(self.version.alpn().to_owned()))) {
                     self.fault(format!("the request is answered with {answer:?}"));
                 }
