@@ -148,10 +148,10 @@ impl Relay {
     /// tells of two errors as one if nobody asks in between.
     fn answers(&mut self, client: SocketAddr, datagram: &[u8]) -> Vec<Vec<u8>> {
         self.port.sent.clear();
-        self.port.deliver(client, datagram);
+        self.port.deliver(client, datagram, None);
         self.pass(Duration::ZERO);
-        let sent = self.port.sent.drain(..).filter(|(to, _)| *to == client);
-        sent.map(|(_, datagram)| datagram).collect()
+        let sent = self.port.sent.drain(..).filter(|(to, ..)| *to == client);
+        sent.map(|(_, datagram, _)| datagram).collect()
     }
 
     fn guest(&mut self) -> Peer {
@@ -177,7 +177,7 @@ impl Relay {
             let answers = self.trip(&mut guest);
             trips += 1;
             assert!(!answers.is_empty(), "no session after {trips} trips: {:?}", guest.state);
-            answers.iter().for_each(|answer| guest.datagram(self.now, answer));
+            answers.iter().for_each(|answer| guest.datagram(self.now, answer, None));
         }
         assert!(guest.is_up(), "{:?}", guest.state);
         guest.close(self.now, 0);
@@ -188,7 +188,7 @@ impl Relay {
     /// What a guest has to say, and what it is told in return.
     fn trip(&mut self, guest: &mut Peer) -> Vec<Vec<u8>> {
         let mut flight = Vec::new();
-        guest.turn(self.now, |datagram| flight.push(datagram));
+        guest.turn(self.now, |datagram, _| flight.push(datagram));
         flight.iter().flat_map(|datagram| self.answers(guest.address, datagram)).collect()
     }
 
@@ -332,7 +332,7 @@ fn a_thousand_of_one_address_get_in_at_once() {
     for _ in 0..TRIPS_WITH_RETRY {
         for guest in &mut guests {
             let answers = relay.trip(guest);
-            answers.iter().for_each(|answer| guest.datagram(relay.now, answer));
+            answers.iter().for_each(|answer| guest.datagram(relay.now, answer, None));
         }
     }
     assert!(guests.iter().all(Peer::is_up));
@@ -350,7 +350,7 @@ impl Relay {
         guest.address = address;
         for _ in 0..TRIPS_WITH_RETRY + 1 {
             let answers = self.trip(&mut guest);
-            answers.iter().for_each(|answer| guest.datagram(self.now, answer));
+            answers.iter().for_each(|answer| guest.datagram(self.now, answer, None));
         }
         match &guest.state {
             State::Up => Ok(guest),
@@ -428,7 +428,7 @@ fn everybody_is_told_of_the_end_through_a_narrow_socket() {
         let mut guest = relay.guest();
         for _ in 0..TRIPS {
             let answers = relay.trip(&mut guest);
-            answers.iter().for_each(|answer| guest.datagram(relay.now, answer));
+            answers.iter().for_each(|answer| guest.datagram(relay.now, answer, None));
         }
     }
     relay.pass(Duration::from_secs(1));
@@ -445,7 +445,7 @@ fn everybody_is_told_of_the_end_through_a_narrow_socket() {
             Next::Idle => panic!("it waits for nothing after {turns} turns"),
         }
     };
-    let told: BTreeSet<SocketAddr> = relay.port.sent.iter().map(|(to, _)| *to).collect();
+    let told: BTreeSet<SocketAddr> = relay.port.sent.iter().map(|(to, ..)| *to).collect();
     assert_eq!(told.len(), GUESTS, "after {turns} turns");
     assert!(ended - begun > LAST_WORDS_GRACE && ended - begun < LAST_WORDS_MAX);
 

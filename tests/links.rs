@@ -18,6 +18,7 @@ use shardcast::limits::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT};
 use shardcast::quic::CongestionControl;
 use shardcast::wire::*;
 use support::network::Weather;
+use support::network::link::Link;
 use support::peer::*;
 use support::world::*;
 
@@ -41,8 +42,15 @@ struct Show {
 
 impl Show {
     fn new(stage: Stage, weather: Weather, wanted: Preferences) -> Show {
+        Show::behind(stage, weather, None, wanted)
+    }
+
+    /// The viewer is behind a bottleneck.
+    fn behind(stage: Stage, weather: Weather, link: Option<Link>, wanted: Preferences) -> Show {
         let mut w = World::new(stage);
         let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let link = link.map(|link| w.network.lay(w.now, link));
+        let weather = Weather { link, ..weather };
         let viewer = w.join(Spec { weather, ..Spec::new(Lite06, 1 % stage.shards) });
         let sub = w.subscribe(viewer, PATH, TRACK, wanted);
         w.run(ms(1000));
@@ -292,6 +300,71 @@ fn what_overtakes_or_comes_twice_does_no_harm() {
         println!("seed {seed}: datagrams, and whether groups came in order: {all:?}, {some:?}");
         assert!(all.1 && !some.1, "nothing was overtaken");
         assert!(doubled.0 > all.0 * 3 / 2, "nothing came twice");
+    }
+}
+
+/// Of a second of video.
+const FRAMES: usize = 30;
+
+/// Megabits per second as bytes per second.
+const fn mbit(rate: f64) -> u64 {
+    (rate * 125_000.0) as u64
+}
+
+/// A viewer behind a bottleneck of this kind, of a track that is made for so long at this rate and is live.
+/// Says how long the viewer's datagrams waited there.
+fn behind(control: CongestionControl, link: Link, rate: f64, lasts: Duration) -> Bottleneck {
+    let stage = Stage { congestion_control: control, ..Stage::new(1, 1) };
+    let wanted = Preferences { max_age_ms: 2000, ..live() };
+    let mut show =
+        Show::behind(stage, Weather { latency: ms(20), ..Weather::FAIR }, Some(link), wanted);
+    show.w.groups_expire = true;
+    let bytes = mbit(rate) as usize / FRAMES;
+    for _ in 0..lasts.as_secs() {
+        show.group(FRAMES, bytes, Duration::from_secs(1) / FRAMES as u32, |_| {});
+    }
+    let waited = &show.w.network.waited;
+    let mut waits: Vec<Duration> = waited.iter().map(|(_, waited)| waited.time).collect();
+    waits.sort_unstable();
+    let seen = Bottleneck {
+        wait50: waits[waits.len() / 2],
+        wait95: waits[waits.len() * 95 / 100],
+        lost: waited.iter().filter(|(_, waited)| waited.is_lost).count(),
+        marked: waited.iter().filter(|(_, waited)| waited.is_marked).count(),
+        came: show.latencies().len(),
+    };
+    show.w.run(ms(15_000));
+    show.w.end();
+    seen
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bottleneck {
+    wait50: Duration,
+    wait95: Duration,
+    lost: usize,
+    marked: usize,
+    /// Frames that came.
+    came: usize,
+}
+
+/// A queue that marks what finds it too long (RFC 3168) is kept shorter for that by either control, and loses
+/// nothing. What is sent can be marked to the end, or it would be lost.
+#[test]
+fn a_queue_that_marks_is_short_and_loses_nothing() {
+    const LASTS: Duration = Duration::from_secs(12);
+    let plain = Link::of(mbit(4.0), ms(500));
+    let marking = Link { marks_above: Some(ms(10)), ..plain.clone() };
+    for control in CongestionControl::ALL {
+        let [plain, marking] =
+            [&plain, &marking].map(|link| behind(control, link.clone(), 6.0, LASTS));
+        let what = format!("{}: {plain:.1?}, with marks {marking:.1?}", control.name());
+        println!("{what}");
+        assert!(plain.marked == 0 && marking.marked > 50 && marking.lost == 0, "{what}");
+        assert!(marking.wait50 < plain.wait50 && marking.wait95 < ms(40), "{what}");
+        // Cubic believes in every mark that the link is full, and leaves most of it idle.
+        let is_used = marking.came * 10 > plain.came * 8;
+        assert!(is_used || control == CongestionControl::Loss, "{what}");
     }
 }
 

@@ -12,7 +12,7 @@ use socket2::SockAddr;
 use super::{Ecn, Train};
 
 /// Trains of one call. The first of them waits until the last is made.
-const TRAINS_MAX: usize = 16;
+pub(super) const TRAINS_MAX: usize = 16;
 
 /// Room for two of the longest trains.
 const ARENA_BYTES: usize = 128 << 10;

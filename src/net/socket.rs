@@ -368,6 +368,7 @@ mod tests {
         time::{Duration, Instant},
     };
 
+    use super::super::batch::TRAINS_MAX;
     use super::*;
 
     fn bind_one(address: &str) -> Socket {
@@ -458,6 +459,39 @@ mod tests {
         assert_eq!(receiver.counts().received_trains_total, 1);
         assert_eq!(sender.counts().sent_datagrams_total, 3);
         assert_eq!(receiver.counts().received_datagrams_total, 3);
+    }
+
+    /// Trains that leave in one call, and datagrams that come in one, have each the bits that they were
+    /// sent with: who validates ECN (RFC 9000 §13.4.2) counts them one by one.
+    #[test]
+    fn every_datagram_of_a_batch_has_its_own_ecn() {
+        const KINDS: [Option<Ecn>; 4] = [Some(Ecn::Ect0), Some(Ecn::Ce), None, Some(Ecn::Ect1)];
+        for (from, to) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0")] {
+            let (mut sender, mut receiver) = (bind_one(from), bind_one(to));
+            let destination = receiver.local_address();
+            let mut expect = Vec::new();
+            // As many as leave in one call.
+            for n in 0..TRAINS_MAX as u8 {
+                let ecn = KINDS[usize::from(n) % KINDS.len()];
+                let contents = [n; 3000];
+                // Some alone, some as trains, all of one length: what could be joined is.
+                let (datagrams, segment_size) =
+                    if n % 3 == 0 { (1, None) } else { (3, Some(1000)) };
+                let contents = &contents[..1000 * datagrams];
+                let train = Train { ecn, ..train(destination, contents, segment_size) };
+                assert_eq!(sender.send(&train), Sent::Taken);
+                expect.extend(vec![(n, 1000, ecn); datagrams]);
+            }
+            assert!(!sender.flush());
+            let mut got = Vec::new();
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while got.len() < expect.len() && Instant::now() < deadline {
+                receiver.receive(&mut |received| {
+                    got.push((received.data[0], received.data.len(), received.ecn));
+                });
+            }
+            assert_eq!(got, expect);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use link::{Bulk, Heard, Laid, Link, Waited};
-use shardcast::net::{Datagrams, Received, Sent, Train, steer};
+use shardcast::net::{Datagrams, Ecn, Received, Sent, Train, steer};
 
 /// What fits an Ethernet's frame; anything larger is lost, as on a real path.
 const DATAGRAM_BYTES_MAX: usize = 1472;
@@ -133,6 +133,7 @@ pub struct Flight {
     pub client: SocketAddr,
     pub to: To,
     pub data: Vec<u8>,
+    pub ecn: Option<Ecn>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -219,12 +220,19 @@ impl Network {
         }
     }
 
-    pub fn upwards(&mut self, now: Instant, weather: &Weather, client: SocketAddr, data: Vec<u8>) {
+    pub fn upwards(
+        &mut self,
+        now: Instant,
+        weather: &Weather,
+        client: SocketAddr,
+        data: Vec<u8>,
+        ecn: Option<Ecn>,
+    ) {
         let mut shard = steer::shard_of(&data, self.shards).unwrap_or(0);
         if self.random.per_mille(self.strays) {
             shard = self.random.below(self.shards as u64) as usize;
         }
-        let flight = Flight { client, to: To::Shard(shard), data };
+        let flight = Flight { client, to: To::Shard(shard), data, ecn };
         let now = match weather.link.map(|link| &self.links[link]) {
             Some(laid) => match laid.back(now) {
                 Some(left) => left,
@@ -235,8 +243,15 @@ impl Network {
         self.depart(now, weather, weather.lost_up, flight);
     }
 
-    pub fn downwards(&mut self, now: Instant, weather: &Weather, client: SocketAddr, data: &[u8]) {
-        let mut now = now;
+    pub fn downwards(
+        &mut self,
+        now: Instant,
+        weather: &Weather,
+        client: SocketAddr,
+        data: &[u8],
+        ecn: Option<Ecn>,
+    ) {
+        let (mut now, mut ecn) = (now, ecn);
         if let Some(rate) = weather.down_bytes_per_second {
             let busy = self.busy.entry(client).or_insert(now);
             if *busy > now + QUEUE_MAX {
@@ -248,13 +263,18 @@ impl Network {
         if let Some(link) = weather.link {
             let Some(left) = self.links[link].pass(now, data.len()) else { return };
             let time = left.at - now;
-            self.waited.push((client, Waited { at: left.at, time }));
-            if left.is_lost {
+            let is_lost = left.is_lost || left.is_marked && ecn.is_none();
+            if left.is_marked && !is_lost {
+                ecn = Some(Ecn::Ce);
+            }
+            let is_marked = ecn == Some(Ecn::Ce);
+            self.waited.push((client, Waited { at: left.at, time, is_lost, is_marked }));
+            if is_lost {
                 return;
             }
             now = left.at;
         }
-        let flight = Flight { client, to: To::Client, data: data.to_vec() };
+        let flight = Flight { client, to: To::Client, data: data.to_vec(), ecn };
         self.depart(now, weather, weather.lost_down, flight);
     }
 
@@ -263,8 +283,8 @@ impl Network {
             return;
         }
         if self.random.per_mille(weather.doubled) {
-            let Flight { client, to, ref data } = flight;
-            self.queue(now, weather, Flight { client, to, data: data.clone() });
+            let Flight { client, to, ref data, ecn } = flight;
+            self.queue(now, weather, Flight { client, to, data: data.clone(), ecn });
         }
         self.queue(now, weather, flight);
     }
@@ -324,7 +344,7 @@ impl Network {
 #[derive(Debug)]
 pub struct Port {
     pub inbox: VecDeque<Received>,
-    pub sent: Vec<(SocketAddr, Vec<u8>)>,
+    pub sent: Vec<(SocketAddr, Vec<u8>, Option<Ecn>)>,
     random: Random,
     /// Shares of trains that find the socket's buffer full, or are refused by the host.
     pub blocked: u64,
@@ -342,9 +362,9 @@ impl Port {
         }
     }
 
-    pub fn deliver(&mut self, remote: SocketAddr, data: &[u8]) {
+    pub fn deliver(&mut self, remote: SocketAddr, data: &[u8], ecn: Option<Ecn>) {
         let data = BytesMut::from(data);
-        self.inbox.push_back(Received { remote, local_ip: None, ecn: None, data });
+        self.inbox.push_back(Received { remote, local_ip: None, ecn, data });
     }
 }
 
@@ -368,7 +388,7 @@ impl Datagrams for Port {
         }
         let segment = train.segment_size.unwrap_or(train.contents.len()).max(1);
         for datagram in train.contents.chunks(segment) {
-            self.sent.push((train.destination, datagram.to_vec()));
+            self.sent.push((train.destination, datagram.to_vec(), train.ecn));
         }
         Sent::Taken
     }

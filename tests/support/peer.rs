@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 use quinn_proto as proto;
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, Dir, VarInt};
+use shardcast::net::Ecn;
 use shardcast::wire::*;
 
 use super::network::{Random, Weather};
@@ -1023,7 +1024,7 @@ impl Peer {
 
     // ---- the transport ----
 
-    pub fn datagram(&mut self, now: Instant, data: &[u8]) {
+    pub fn datagram(&mut self, now: Instant, data: &[u8], ecn: Option<Ecn>) {
         if self.state == State::Killed {
             return;
         }
@@ -1032,7 +1033,8 @@ impl Peer {
         self.bytes_in += data.len();
         let mut answer = Vec::new();
         let data = BytesMut::from(data);
-        let event = self.endpoint.handle(now, RELAY.into(), None, None, data, &mut answer);
+        let ecn = ecn.and_then(|ecn| proto::EcnCodepoint::from_bits(ecn.bits()));
+        let event = self.endpoint.handle(now, RELAY.into(), None, ecn, data, &mut answer);
         if let Some(proto::DatagramEvent::ConnectionEvent(_, event)) = event {
             self.conn.handle_event(event);
         }
@@ -1043,7 +1045,7 @@ impl Peer {
     }
 
     /// Does everything there is to do, and hands over what is to be sent.
-    pub fn turn(&mut self, now: Instant, mut send: impl FnMut(Vec<u8>)) {
+    pub fn turn(&mut self, now: Instant, mut send: impl FnMut(Vec<u8>, Option<Ecn>)) {
         self.is_dirty = false;
         self.now = now;
         if self.state == State::Killed {
@@ -1076,7 +1078,8 @@ impl Peer {
                 is_quiet = false;
                 buf.truncate(transmit.size);
                 self.bytes_out += transmit.size;
-                send(std::mem::take(&mut buf));
+                let ecn = transmit.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
+                send(std::mem::take(&mut buf), ecn);
             }
             if is_quiet {
                 break;

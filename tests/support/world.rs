@@ -539,14 +539,14 @@ impl World {
                 To::Shard(shard) => {
                     let core = &mut self.cores[shard];
                     (self.in_relay)(true);
-                    core.port.deliver(flight.client, &flight.data);
+                    core.port.deliver(flight.client, &flight.data, flight.ecn);
                     (self.in_relay)(false);
                     core.is_runnable = true;
                 }
                 // Nobody is at an address that was left.
                 To::Client => {
                     if let Some(&peer) = self.addresses.get(&flight.client) {
-                        self.peers[peer].datagram(self.now, &flight.data);
+                        self.peers[peer].datagram(self.now, &flight.data, flight.ecn);
                     }
                 }
             }
@@ -564,7 +564,7 @@ impl World {
             has_run = true;
             let (address, weather) = (peer.address, peer.spec.weather);
             let (network, now) = (&mut self.network, self.now);
-            peer.turn(now, |data| network.upwards(now, &weather, address, data));
+            peer.turn(now, |data, ecn| network.upwards(now, &weather, address, data, ecn));
             let since = now - self.started;
             for line in peer.log.drain(..) {
                 self.history.note(since, format_args!("{} {line}", peer.name));
@@ -609,12 +609,12 @@ impl World {
             core.is_runnable =
                 next == Next::More || !core.parked.park(&Waker::from(core.flag.clone()));
             let since = self.now - self.started;
-            for (client, data) in core.port.sent.drain(..) {
+            for (client, data, ecn) in core.port.sent.drain(..) {
                 let length = data.len();
                 self.history.note(since, format_args!("shard {shard} > {client} {length}"));
                 if let Some(&peer) = self.addresses.get(&client) {
                     let weather = self.peers[peer].spec.weather;
-                    self.network.downwards(self.now, &weather, client, &data);
+                    self.network.downwards(self.now, &weather, client, &data, ecn);
                 }
             }
         }

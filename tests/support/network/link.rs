@@ -16,6 +16,8 @@ pub struct Link {
     /// Bytes per second, from when on. The first is from the beginning.
     pub rate: Vec<(Duration, u64)>,
     pub queue: Queue,
+    /// What finds a longer queue is marked, or lost if its sender does not heed marks.
+    pub marks_above: Option<Duration>,
     /// In order, and apart from each other.
     pub spells: Vec<Spell>,
     /// What the way behind it adds to the latency, from when on.
@@ -56,6 +58,7 @@ impl Link {
         Link {
             rate: vec![(Duration::ZERO, bytes_per_second)],
             queue: Queue::Time(queue),
+            marks_above: None,
             spells: Vec::new(),
             detour: Vec::new(),
             in_order: false,
@@ -92,6 +95,8 @@ pub struct Waited {
     pub at: Instant,
     /// From its arrival to its last byte.
     pub time: Duration,
+    pub is_lost: bool,
+    pub is_marked: bool,
 }
 
 /// When a datagram has left a link, and what became of it there.
@@ -99,6 +104,7 @@ pub struct Waited {
 pub struct Left {
     pub at: Instant,
     pub is_lost: bool,
+    pub is_marked: bool,
 }
 
 /// A link in use.
@@ -135,7 +141,8 @@ impl Laid {
         self.queue.push_back((leaves, bytes));
         self.queued_bytes += bytes;
         let is_lost = self.spell_at(leaves).is_some_and(|spell| spell.what == What::Lost);
-        Some(Left { at: leaves, is_lost })
+        let is_marked = self.link.marks_above.is_some_and(|most| begins - now > most);
+        Some(Left { at: leaves, is_lost, is_marked })
     }
 
     /// When everything has left that is in the queue.
