@@ -348,6 +348,26 @@ struct Bottleneck {
     came: usize,
 }
 
+/// A link that carries a fraction of a track for five seconds, and then the track again: the window that was
+/// left of a few packets grows, although these wait for each other and for their acknowledgement.
+#[test]
+fn a_link_that_is_wide_again_is_used_again() {
+    const LASTS: u64 = 20;
+    for (wide, narrow) in [(4.0, 0.2), (4.0, 0.5), (20.0, 1.6)] {
+        let rates = [(0, wide), (5, narrow), (10, wide)];
+        let rate = rates.map(|(at, rate)| (Duration::from_secs(at), mbit(rate))).to_vec();
+        let link = Link { rate, ..Link::of(mbit(wide), ms(500)) };
+        let came = CongestionControl::ALL.map(|control| {
+            let seen = behind(control, link.clone(), 3.0, Duration::from_secs(LASTS));
+            println!("{wide} to {narrow} Mb/s and back, {}: {seen:.1?}", control.name());
+            seen.came
+        });
+        // All of 15 seconds, but for half of one that it takes to come back.
+        let least = FRAMES * (LASTS as usize - 5) - FRAMES / 2;
+        assert!(came[1] >= least, "{wide} to {narrow} Mb/s: {came:?} frames, of {least}");
+    }
+}
+
 /// A queue that marks what finds it too long (RFC 3168) is kept shorter for that by either control, and loses
 /// nothing. What is sent can be marked to the end, or it would be lost.
 #[test]

@@ -68,6 +68,8 @@ const SHARED_LOSS: f64 = 0.01;
 const GROWS_BELOW: f64 = 0.5;
 const STEP_MIN: f64 = 1.0;
 const STEP_MAX: f64 = 8.0;
+/// Or if they come in less than this share of the time that a full link took for the window.
+const EASED: f64 = 0.75;
 
 /// The share of losses beyond what the link always has that counts, in so many rounds in a row of so
 /// many packets.
@@ -116,6 +118,8 @@ pub struct Keel {
     /// Since nothing went without waiting.
     high: Option<High>,
     round: Round,
+    /// What was delivered when the link was last full, however long ago.
+    full_rate: f64,
     /// Rounds in a row with losses that count, and the share that is always lost.
     lossy_rounds: u32,
     lost_always: f64,
@@ -253,6 +257,7 @@ impl Keel {
             smoothed: 0.0,
             high: None,
             round: Round::new(since),
+            full_rate: f64::INFINITY,
             lossy_rounds: 0,
             lost_always: 0.0,
             in_vain: 0,
@@ -388,7 +393,7 @@ impl Keel {
             _ => self.waited(now, rtt, bytes, is_limited),
         }
         if self.mode == Mode::Run && is_limited {
-            self.grow(wait, bytes);
+            self.grow(rtt, wait, bytes);
         }
         if is_round && !self.is_draining() {
             self.end_round(now, wait);
@@ -441,14 +446,15 @@ impl Keel {
         self.window = (self.window + bytes).min(WINDOW_MAX);
     }
 
-    fn grow(&mut self, wait: f64, bytes: f64) {
-        if wait >= GROWS_BELOW * self.wait_threshold() {
-            return;
+    /// A few packets that are sent together wait for each other, and their acknowledgement for more of
+    /// them: a window that holds no more grows if they wait for less than when the link was full.
+    fn grow(&mut self, rtt: f64, wait: f64, bytes: f64) {
+        let is_calm = wait < GROWS_BELOW * self.wait_threshold();
+        if is_calm && self.window < self.known {
+            self.widen(bytes);
+        } else if is_calm || rtt * self.full_rate < EASED * self.window {
+            self.widen(self.step * self.packet * bytes / self.window);
         }
-        self.widen(match self.window < self.known {
-            true => bytes,
-            false => self.step * self.packet * bytes / self.window,
-        });
     }
 
     fn waited(&mut self, now: f64, rtt: f64, bytes: f64, is_limited: bool) {
@@ -491,6 +497,7 @@ impl Keel {
     fn drain(&mut self, now: f64, rate: f64, queue: f64, is_limited: bool) {
         if is_limited {
             self.full = Some((rate, now));
+            self.full_rate = rate;
         }
         let base = self.base.get();
         if self.in_vain == 0 {
@@ -634,12 +641,14 @@ mod tests {
         lost_one_in: u64,
         /// What waits for more than this is lost.
         queue: Duration,
+        /// What waits for more than this is marked.
+        marks_above: Duration,
         /// Bytes that the sender has in each millisecond, and what it has not sent of them.
         brings: f64,
         backlog: f64,
         busy_until: Instant,
-        /// When each packet was sent, is acknowledged, and whether it is lost.
-        flying: VecDeque<(Instant, Instant, bool)>,
+        /// When each packet was sent, is acknowledged, and whether it is lost, or marked.
+        flying: VecDeque<(Instant, Instant, bool, bool)>,
         sent: u64,
         delivered: u64,
         /// How long the packets of this millisecond had to wait.
@@ -661,6 +670,7 @@ mod tests {
                 base,
                 lost_one_in: u64::MAX,
                 queue: ms(500),
+                marks_above: Duration::MAX,
                 brings: f64::INFINITY,
                 backlog: 0.0,
                 busy_until: now,
@@ -697,14 +707,15 @@ mod tests {
 
         fn acknowledge(&mut self) {
             let is_app_limited = self.backlog < f64::from(PACKET);
-            let (mut lost, mut acked) = (0, 0);
-            while let Some((sent, _, is_lost)) =
-                self.flying.pop_front_if(|(_, heard, _)| *heard <= self.now)
+            let (mut lost, mut acked, mut has_marks) = (0, 0, false);
+            while let Some((sent, _, is_lost, is_marked)) =
+                self.flying.pop_front_if(|(_, heard, ..)| *heard <= self.now)
             {
                 if is_lost {
                     lost += 1;
                 } else {
                     acked += 1;
+                    has_marks |= is_marked;
                     self.keel.acked(sent, u64::from(PACKET));
                 }
             }
@@ -715,6 +726,9 @@ mod tests {
             }
             if lost > 0 {
                 self.keel.lost(lost * u64::from(PACKET), false);
+            }
+            if has_marks {
+                self.keel.lost(0, false);
             }
         }
 
@@ -742,7 +756,8 @@ mod tests {
                     self.busy_until = self.busy_until.max(self.now) + takes;
                 }
                 let heard = if self.is_silent { ms(60_000) } else { Duration::ZERO };
-                self.flying.push_back((self.now, self.busy_until + self.base + heard, is_lost));
+                let heard = self.busy_until + self.base + heard;
+                self.flying.push_back((self.now, heard, is_lost, waits > self.marks_above));
             }
         }
 
@@ -956,6 +971,21 @@ mod tests {
         path.keel.lost(0, false);
         path.run(ms(200));
         assert_eq!(path.packets(), 32);
+    }
+
+    /// A link that marks all the time is full all the time, and its queue stays where marks begin.
+    #[test]
+    fn marks_leave_a_link_full() {
+        for (kbits, base) in [(1600, 80), (4000, 40), (20_000, 40)] {
+            let marks_above = ms(15);
+            let mut path = Path { marks_above, ..Path::new(kbits, ms(base)) };
+            path.run(ms(3000));
+            for second in 0..20 {
+                let (queue, used) = path.look(ms(1000));
+                let what = format!("{kbits} kb/s {base} ms, second {second}: {queue:?}, {used}");
+                assert!(queue < ms(20) && used > 0.75, "{what}");
+            }
+        }
     }
 
     /// Whatever comes, in whatever order: a window is left, and it is a number.
