@@ -29,7 +29,7 @@ use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{BbrConfig, Controller, ControllerFactory};
 use shardcast::quic::{CongestionControl, Controllers};
 use shardcast::wire::{Preferences, Version};
-use support::network::link::{Link, Queue, Spell, What, exponential};
+use shardcast_link::link::{Link, Queue, Spell, What, exponential};
 use support::network::{Random, Weather};
 use support::peer::{End, Spec};
 use support::world::{Stage, Sub, World, live, ms};

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use shardcast::limits::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT};
 use shardcast::quic::CongestionControl;
 use shardcast::wire::*;
+use shardcast_link::link::Link;
 use support::network::Weather;
-use support::network::link::Link;
 use support::peer::*;
 use support::world::*;
 

@@ -2,7 +2,7 @@
 //! every fault drawn from a seed, and the relay's end of it as a shard sees it.
 
 #[allow(dead_code, reason = "few plays have bottlenecks")]
-pub mod link;
+mod bulk;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -10,9 +10,11 @@ use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use bulk::{Bulk, Heard};
 use bytes::BytesMut;
-use link::{Bulk, Heard, Laid, Link, Waited};
 use shardcast::net::{Datagrams, Ecn, Received, Sent, Train, steer};
+use shardcast_link::link::{Laid, Link};
+pub use shardcast_link::random::Random;
 
 /// What fits an Ethernet's frame; anything larger is lost, as on a real path.
 const DATAGRAM_BYTES_MAX: usize = 1472;
@@ -23,44 +25,15 @@ const QUEUE_MAX: Duration = Duration::from_millis(100);
 /// Datagrams that one call of `receive` hands over, few enough that a burst takes several turns.
 const RECEIVE_BATCH: usize = 16;
 
-/// SplitMix64: small, fast, and the same everywhere.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    /// Below `end`, which is not 0.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    pub fn per_mille(&mut self, share: u64) -> bool {
-        share > 0 && self.below(1000) < share
-    }
-
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-
-    pub fn fill(&mut self, out: &mut [u8]) {
-        for chunk in out.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
-        }
-    }
+/// What waited at a link.
+#[allow(dead_code, reason = "few plays have bottlenecks")]
+#[derive(Clone, Copy, Debug)]
+pub struct Waited {
+    pub at: Instant,
+    /// From its arrival to its last byte.
+    pub time: Duration,
+    pub is_lost: bool,
+    pub is_marked: bool,
 }
 
 /// Everything that happened, folded into one number: two runs of a seed must agree on it.

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Random;
+use crate::random::Random;
 
 /// A queue holds so many bytes however short it is meant to be: a burst of a sender fits.
 const QUEUE_BYTES_MIN: u64 = 3 * 1452;
@@ -89,16 +89,6 @@ pub fn exponential(random: &mut Random, mean: Duration) -> Duration {
     mean.mul_f64(-share.ln())
 }
 
-/// What waited at a link.
-#[derive(Clone, Copy, Debug)]
-pub struct Waited {
-    pub at: Instant,
-    /// From its arrival to its last byte.
-    pub time: Duration,
-    pub is_lost: bool,
-    pub is_marked: bool,
-}
-
 /// When a datagram has left a link, and what became of it there.
 #[derive(Clone, Copy, Debug)]
 pub struct Left {
@@ -112,6 +102,8 @@ pub struct Left {
 pub struct Laid {
     pub link: Link,
     since: Instant,
+    /// When nothing is served from then on, for a while.
+    holds: Vec<Duration>,
     /// What is in the queue: when it will have left, and its bytes.
     queue: VecDeque<(Instant, u64)>,
     queued_bytes: u64,
@@ -120,7 +112,10 @@ pub struct Laid {
 
 impl Laid {
     pub fn new(link: Link, now: Instant) -> Laid {
-        Laid { link, since: now, queue: VecDeque::new(), queued_bytes: 0, last_arrival: now }
+        let holds = link.spells.iter().filter(|spell| spell.what == What::Held);
+        let holds = holds.map(|spell| spell.from).collect();
+        let queue = VecDeque::new();
+        Laid { link, since: now, holds, queue, queued_bytes: 0, last_arrival: now }
     }
 
     /// A datagram comes to the queue; none if there is no room for it.
@@ -215,10 +210,8 @@ impl Laid {
         let after = at - self.since;
         let rates = &self.link.rate;
         let rate = rates.get(rates.partition_point(|(from, _)| *from <= after)).map(|(at, _)| *at);
-        let spells = &self.link.spells;
-        let next = spells.partition_point(|spell| spell.from <= after);
-        let held = spells[next..].iter().find(|spell| spell.what == What::Held);
-        let change = [rate, held.map(|spell| spell.from)].into_iter().flatten().min();
+        let hold = self.holds.get(self.holds.partition_point(|from| *from <= after)).copied();
+        let change = [rate, hold].into_iter().flatten().min();
         change.map(|change| self.since + change)
     }
 }
@@ -227,83 +220,4 @@ impl Laid {
 fn step<T: Copy>(steps: &[(Duration, T)], at: Duration) -> Option<T> {
     let next = steps.partition_point(|(from, _)| *from <= at);
     steps[..next].last().map(|(_, value)| *value)
-}
-
-/// A download beside: somebody else's packets, as many at once as CUBIC (RFC 9438) has them, for ever.
-#[derive(Debug)]
-pub struct Bulk {
-    pub link: usize,
-    /// From the link to the one who downloads, and back to the server.
-    pub latency: Duration,
-    pub delivered: Vec<(Instant, usize)>,
-    window: f64,
-    threshold: f64,
-    /// The window before the last loss, and when that was.
-    peak: f64,
-    lost_at: Option<Instant>,
-    in_flight: u32,
-}
-
-/// What it hears of one of its packets.
-#[derive(Debug)]
-pub struct Heard {
-    pub sent: Instant,
-    pub is_lost: bool,
-}
-
-impl Bulk {
-    pub const PACKET_BYTES: usize = 1452;
-    const WINDOW_START: f64 = 10.0;
-    const WINDOW_MIN: f64 = 2.0;
-    const BETA: f64 = 0.7;
-    const C: f64 = 0.4;
-
-    pub fn new(link: usize, latency: Duration) -> Bulk {
-        Bulk {
-            link,
-            latency,
-            delivered: Vec::new(),
-            window: Bulk::WINDOW_START,
-            threshold: f64::INFINITY,
-            peak: 0.0,
-            lost_at: None,
-            in_flight: 0,
-        }
-    }
-
-    /// Whether it may send a packet, which it then has.
-    pub fn sends(&mut self) -> bool {
-        let sends = f64::from(self.in_flight) < self.window;
-        self.in_flight += u32::from(sends);
-        sends
-    }
-
-    pub fn hear(&mut self, now: Instant, heard: Heard) {
-        self.in_flight -= 1;
-        if !heard.is_lost {
-            self.delivered.push((now, Bulk::PACKET_BYTES));
-            self.grow(now, now - heard.sent);
-        } else if self.lost_at.is_none_or(|lost_at| heard.sent > lost_at) {
-            // What falls again before it is back where it was makes room (RFC 9438 §4.7).
-            let shrinks = self.window < self.peak;
-            self.peak = self.window * if shrinks { (1.0 + Bulk::BETA) / 2.0 } else { 1.0 };
-            self.window = (self.window * Bulk::BETA).max(Bulk::WINDOW_MIN);
-            self.threshold = self.window;
-            self.lost_at = Some(now);
-        }
-    }
-
-    fn grow(&mut self, now: Instant, rtt: Duration) {
-        let Some(lost_at) = self.lost_at.filter(|_| self.window >= self.threshold) else {
-            self.window += 1.0;
-            return;
-        };
-        let (since, rtt) = ((now - lost_at).as_secs_f64(), rtt.as_secs_f64());
-        let back = (self.peak * (1.0 - Bulk::BETA) / Bulk::C).cbrt();
-        let cubic = Bulk::C * (since + rtt - back).powi(3) + self.peak;
-        let alpha = 3.0 * (1.0 - Bulk::BETA) / (1.0 + Bulk::BETA);
-        let reno = self.peak * Bulk::BETA + alpha * since / rtt;
-        let target = cubic.max(reno).min(1.5 * self.window);
-        self.window += ((target - self.window) / self.window).max(0.01 / self.window);
-    }
 }
