@@ -50,6 +50,8 @@ enum Track {
     M3,
 }
 
+const PATH: &str = "live/cam";
+
 const SOON: Duration = Duration::from_millis(200);
 const IN_TIME: Duration = Duration::from_secs(1);
 
@@ -61,7 +63,7 @@ async fn main() -> Result<(), Failure> {
         Track::M3 => Video::M3,
     };
     let [warmup, lasts] = [args.warmup, args.duration].map(Duration::from_secs);
-    let seen = watch::watch(&args.publish, &args.watch, video, warmup, lasts).await?;
+    let seen = watch::watch(&args.publish, &args.watch, PATH, video, warmup, lasts).await?;
     println!("{}", line(&seen));
     Ok(())
 }

@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use url::Url;
 
-const PATH: &str = "live/cam";
 const TRACK: &str = "video";
 
 /// What a viewer asks for, and a publisher keeps.
@@ -73,18 +72,19 @@ impl Seen {
     }
 }
 
-/// Publishes at one address and watches at the other. Frames count that are made once `warmup` is over,
-/// and until `lasts` is.
+/// Publishes at one address and watches at the other, under a path of its own. Frames count that are
+/// made once `warmup` is over, and until `lasts` is.
 pub async fn watch(
     publish: &Url,
     watch: &Url,
+    path: &str,
     video: Video,
     warmup: Duration,
     lasts: Duration,
 ) -> Result<Seen, Failure> {
     let origin = moq_tokio::origin::spawn_config(origin::Config::new(Hop::random()));
     let publisher = session(publish, |client| client.with_publisher(&origin)).await?;
-    let broadcast = origin.create_broadcast(PATH)?;
+    let broadcast = origin.create_broadcast(path)?;
     let track = broadcast.create_track(TRACK, track::Info::default().with_max_age(MAX_AGE))?;
     broadcast.announce(Default::default())?;
 
@@ -92,8 +92,14 @@ pub async fn watch(
     let views = received.consume();
     let mut announced = views.announced();
     let viewer = session(watch, |client| client.with_subscriber(received)).await?;
-    soon("an announcement", announced.next()).await?.ok_or("the viewer's session is over")?;
-    let shelf = soon("the broadcast", views.request_broadcast(PATH)).await??.track(TRACK)?;
+    // Others may be there too.
+    loop {
+        let next = soon("its announcement", announced.next()).await?;
+        if next.ok_or("the viewer's session is over")?.prefix.as_str() == path {
+            break;
+        }
+    }
+    let shelf = soon("the broadcast", views.request_broadcast(path)).await??.track(TRACK)?;
     let wanted = track::Subscription::default().with_max_age(MAX_AGE);
     let subscriber = soon("the track", shelf.subscribe(wanted)).await??;
 

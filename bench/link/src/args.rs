@@ -92,7 +92,8 @@ impl Args {
 
     /// What clap cannot see.
     fn checked(self) -> Result<Args, clap::Error> {
-        let fault = if !self.burst.is_zero() && !(self.loss > 0.0 && self.loss < 1.0) {
+        let loses_some = 0.0 < self.loss && self.loss < 1.0;
+        let fault = if !self.burst.is_zero() && !loses_some {
             "--burst needs a --loss between 0 and 100"
         } else if self.options().spells() > SPELLS_MAX {
             "so many times of silence have no room: a shorter --for or a longer --burst"
