@@ -1,10 +1,12 @@
 """python3 -m unittest discover -s scripts/measure -t scripts"""
 
+import io
 import tempfile
 import unittest
+from contextlib import redirect_stderr
 from pathlib import Path
 
-from measure import compare, figures, goals, load, loadtest, pgo, relay, reliability, report, samples, soak, tools
+from measure import compare, figures, goals, links, load, loadtest, pgo, relay, reliability, report, samples, soak, tools
 from measure.figures import P99, PER_COPY, VIEWERS, Spread
 from measure.load import Run, Shape
 
@@ -49,6 +51,49 @@ class Shapes(unittest.TestCase):
         self.assertEqual(
             compare.listed("chat,video hd:rate=1,viewers=2"),
             ["chat", "video", "hd:rate=1,viewers=2"])
+
+
+class Links(unittest.TestCase):
+    @staticmethod
+    def run_of(mode: str, round_: int, soon: float, p99: float | None, **more) -> links.Run:
+        in_time = {"p50": p99 and p99 / 2, "p95": p99, "p99": p99}
+        seen = {"within_200_ms": soon, "within_1_s": soon, "in_time_ms": in_time}
+        return links.Run("viewer", "rough", mode, round_, seen=seen, **more)
+
+    def test_everything_is_asked_of_a_link_that_it_takes(self):
+        takes = (tools.ROOT / "bench/link/src/args.rs").read_text()
+        for link in links.LINKS.values():
+            for word in link.arguments.split():
+                if word.startswith("--"):
+                    self.assertIn(f" {word[2:].replace('-', '_')}: ", takes)
+
+    def test_rows_are_chosen(self):
+        chosen = links.arguments(["--links", "narrow,clean", "--sides", "viewer", "--rounds", "1"])
+        self.assertEqual((chosen.links, chosen.rounds), (["narrow", "clean"], 1))
+        for wrong in (["--links", "wide"], ["--modes", "best"], ["--rounds", "0"]):
+            with self.assertRaises(SystemExit), redirect_stderr(io.StringIO()):
+                links.arguments(wrong)
+
+    def test_a_row_is_paired_by_round(self):
+        found = [self.run_of(mode, n, soon, p99) for mode, n, soon, p99 in (
+            ("delay", 1, 1.0, 100), ("delay", 2, 0.9, 200), ("delay", 3, 0.8, 300),
+            ("peer", 1, 0.9, 200), ("peer", 2, 0.5, 400), ("peer", 3, 0.6, 900))]
+        self.assertEqual(
+            links.cell(found, "viewer", "rough", "delay"), "90.0 / 90.0 %, 100 / 200 ms")
+        self.assertEqual(
+            links.against(found, "viewer", "rough", "delay"),
+            "+20.0 / +20.0; 0.50 (0.33–0.50)")
+        self.assertIn(links.LINKS["rough"].title, links.markdown(found, []))
+        self.assertEqual(len(links.panels(found)), 3)
+
+    def test_what_failed_or_never_came_is_said(self):
+        failed = links.Run("viewer", "rough", "peer", 1, "it fell over")
+        nothing = self.run_of("delay", 1, 0.0, None)
+        self.assertEqual(
+            links.cell([nothing], "viewer", "rough", "delay"), "0.0 / 0.0 %, – / – ms")
+        self.assertEqual(links.against([nothing, failed], "viewer", "rough", "delay"), "–")
+        self.assertIn("1 failed", links.cell([failed], "viewer", "rough", "peer"))
+        self.assertIn("it fell over", links.markdown([nothing, failed], []))
 
 
 class Guided(unittest.TestCase):

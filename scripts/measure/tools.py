@@ -66,6 +66,7 @@ OURS = {
     "shardcast": "SHARDCAST_BIN",
     "shardcast-load": "LOAD_BIN",
     "shardcast-ceiling": "CEILING_BIN",
+    "shardcast-link": "LINK_BIN",
 }
 
 
