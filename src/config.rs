@@ -265,8 +265,8 @@ struct Args {
     )]
     web_http_listen: Option<Web>,
 
-    /// What a connection takes for a sign that its path is full: `loss` is CUBIC; `delay` is a queue that
-    /// stands, which bears links that lose packets or are narrower than the track far better
+    /// What a connection takes for a sign that its path is full: `delay` is a queue that stands, and bears
+    /// links that lose packets or are narrower than the track; `loss` is CUBIC, as everything else has it
     #[arg(
         long,
         env = "MOQ_QUIC_CONGESTION_CONTROL",
@@ -1162,7 +1162,7 @@ mod tests {
     #[test]
     fn congestion_control() {
         for (args, expect) in [
-            ("", CongestionControl::Loss),
+            ("", CongestionControl::Delay),
             ("--quic-congestion-control loss", CongestionControl::Loss),
             ("--quic-congestion-control=delay", CongestionControl::Delay),
         ] {

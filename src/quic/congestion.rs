@@ -36,9 +36,9 @@ pub fn yielding<T>(now: Instant, is_closing: bool, send: impl FnOnce() -> T) -> 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CongestionControl {
     /// Lost packets: cubic (RFC 9438).
-    #[default]
     Loss,
     /// Packets that all have to wait: [`Keel`].
+    #[default]
     Delay,
 }
 
