@@ -1,4 +1,4 @@
-"""links.sh: what a viewer sees over a bad link, of ours with each congestion control and of moq-relay."""
+"""links.sh: what a viewer sees over a bad link, through our relay and through moq-relay."""
 
 import argparse
 import json
@@ -74,7 +74,7 @@ DESCRIPTION += "".join(f"    {link.name:10} {link.title}\n" for link in LINKS.va
 EPILOG = """\
 examples:
   scripts/links.sh                                      everything; half an hour
-  scripts/links.sh --at-once                            ten minutes, on a machine with cores to spare
+  scripts/links.sh --at-once                            the same in a quarter of an hour
   scripts/links.sh --links rough,narrow --sides viewer --rounds 1
   scripts/links.sh --from target/links/DATE             the tables of an earlier run
 
@@ -144,7 +144,7 @@ def programs() -> Programs:
     (link,) = tools.build("shardcast-link")
     watch = tools.given("WATCH_BIN")
     if watch is None:
-        # Not for release: two clients and one track need no speed, and take minutes to build for it.
+        # Not for release: two clients and one track need no speed, and would take minutes.
         tools.run(["cargo", "build", "--example", "watch"], "the build of the clients")
         watch = tools.TARGET / "debug/examples/watch"
     return Programs(link, watch)
@@ -218,8 +218,8 @@ def share(name: str) -> Callable[[dict], float]:
 
 SOON = Figure("Frames within 200 ms, %", 1, share("within_200_ms"))
 IN_TIME = Figure("Frames within a second, %", 1, share("within_1_s"))
-P50 = Figure("Latency p50 of those, ms", 0, lambda seen: seen["in_time_ms"]["p50"])
-P99 = Figure("Latency p99 of those, ms", 0, lambda seen: seen["in_time_ms"]["p99"])
+P50 = Figure("Latency p50 of frames within a second, ms", 0, lambda seen: seen["in_time_ms"]["p50"])
+P99 = Figure("Latency p99 of frames within a second, ms", 0, lambda seen: seen["in_time_ms"]["p99"])
 CELL = (SOON, IN_TIME, P50, P99)
 
 
@@ -262,7 +262,7 @@ def side_table(runs: list[Run], side: str) -> str:
     rows = []
     for link in report.unique(run.link for run in mine):
         cells = [cell(runs, side, link, name) for name in names]
-        rows.append([LINKS[link].title, *cells,
+        rows.append([f"{link}: {LINKS[link].title}", *cells,
                      *(against(runs, side, link, name) for name in rivals)])
     return report.table(header, rows)
 
@@ -278,14 +278,16 @@ def markdown(runs: list[Run], known: list[str]) -> str:
 
 def panels(runs: list[Run]) -> list[dict]:
     found = []
+    # The same everywhere, so that each keeps its colour.
+    names = report.unique(run.mode for run in runs)
     for side in report.unique(run.side for run in runs):
         mine = [run for run in runs if run.side == side]
         links = report.unique(run.link for run in mine)
-        for figure in (SOON, IN_TIME, P99):
+        for figure in (SOON, P99):
             spreads = {
                 mode: [Spread.of(by_round(runs, figure, side, link, mode).values())
                        for link in links]
-                for mode in report.unique(run.mode for run in mine)
+                for mode in names
             }
             found.append({
                 "title": f"{SIDES[side]}: {figure.title}", "shapes": links,

@@ -84,7 +84,7 @@ class Links(unittest.TestCase):
             links.against(found, "viewer", "rough", "delay"),
             "+20.0 / +20.0; 0.50 (0.33–0.50)")
         self.assertIn(links.LINKS["rough"].title, links.markdown(found, []))
-        self.assertEqual(len(links.panels(found)), 3)
+        self.assertEqual(len(links.panels(found)), 2)
 
     def test_what_failed_or_never_came_is_said(self):
         failed = links.Run("viewer", "rough", "peer", 1, "it fell over")
