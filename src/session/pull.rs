@@ -11,9 +11,9 @@ use super::fetch_in::PullFetch;
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Step, Stream, Use};
 use crate::limits::{
-    ANSWER_TIMEOUT, CONTROL_BACKLOG_BYTES_MAX, GROUP_BYTES_GUESS, PRIORITY_DEFAULT,
-    READ_BYTES_PER_TURN, TAIL_GRACE, TAIL_WAIT_MAX, TAIL_WAIT_MIN, TIMESCALE_DEFAULT,
-    TRACK_MAX_AGE_MS_DEFAULT,
+    ANSWER_TIMEOUT, CONTROL_BACKLOG_BYTES_MAX, GROUP_BYTES_GUESS, GROUPS_BEHIND, LEFT_BEHIND_AFTER,
+    LEFT_BEHIND_LOOKS, PRIORITY_DEFAULT, READ_BYTES_PER_TURN, TAIL_GRACE, TAIL_WAIT_MAX,
+    TAIL_WAIT_MIN, TIMESCALE_DEFAULT, TRACK_MAX_AGE_MS_DEFAULT,
 };
 use crate::track::fetch::FetchId;
 use crate::track::group::{GroupEnd, Marks, Opening, Piece};
@@ -88,6 +88,8 @@ pub(super) struct GroupIn {
     header: GroupHeader,
     is_announced: bool,
     scanner: FrameScanner,
+    /// When something of it last came.
+    heard_at: Instant,
 }
 
 /// What one look at a stream of frames has brought, in the stored encoding.
@@ -672,7 +674,8 @@ impl Session {
         }
         let scale = self.pulls[key].scale;
         let scanner = FrameScanner::new(self.version >= Version::Lite05, scale);
-        Ok(Some((GroupIn { pull: key, header, is_announced: false, scanner }, used)))
+        let heard_at = cx.now;
+        Ok(Some((GroupIn { pull: key, header, is_announced: false, scanner, heard_at }, used)))
     }
 
     /// Reads what has arrived of a group and passes it on as one piece. `first` is what came
@@ -702,6 +705,9 @@ impl Session {
                 ends = Some(GroupEnd::Capped);
             }
         }
+        if !read.bytes.is_empty() {
+            group.heard_at = cx.now;
+        }
         if opens.is_some() || !read.bytes.is_empty() || ends.is_some() {
             let piece = Piece { sequence, opens, bytes: read.bytes, marks: read.marks, ends };
             cx.effects.push(Effect::Fed { pull: pull.name, feed: Feed::Piece(piece) });
@@ -723,6 +729,39 @@ impl Session {
             self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
         } else {
             self.end_tail(key, cx);
+        }
+        if is_first {
+            self.stop_left_behind(key, cx);
+        }
+    }
+
+    /// Wants no more of groups that a publisher has left behind: its link takes less than its tracks, newer
+    /// groups go first, and these are older than anybody wants. What it holds of them counts towards the
+    /// data that it may send (RFC 9000 §4.1); in the end nothing would be left for what is new.
+    fn stop_left_behind<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
+        let Some(pull) = self.pulls.get_mut(key) else { return };
+        let Some(subscription) = &mut pull.subscription else { return };
+        let beyond = subscription.open.len().saturating_sub(GROUPS_BEHIND);
+        let max_age_ms = subscription.max_age_ms.min(pull.max_age_ms);
+        let patience = Duration::from_millis(max_age_ms).max(LEFT_BEHIND_AFTER);
+        let mut left = Vec::new();
+        for &stream in subscription.open.iter().take(beyond.min(LEFT_BEHIND_LOOKS)) {
+            let Some(Stream { purpose: Use::GroupIn(group), .. }) = self.inputs.get(&stream) else {
+                continue;
+            };
+            if cx.now - group.heard_at >= patience {
+                left.push((stream, group.header.sequence));
+            }
+        }
+        subscription.open.retain(|open| !left.iter().any(|(stream, _)| stream == open));
+        let name = pull.name;
+        for (stream, sequence) in left {
+            self.forget_input(stream);
+            cx.streams.stop(stream, StreamCode::OLD);
+            let ends = Some(GroupEnd::Aborted(StreamCode::OLD));
+            let (bytes, marks) = (Bytes::new(), Marks::new());
+            let piece = Piece { sequence, opens: None, bytes, marks, ends };
+            cx.effects.push(Effect::Fed { pull: name, feed: Feed::Piece(piece) });
         }
     }
 
