@@ -100,8 +100,14 @@ const RATE_ROUND_MIN: f64 = 0.050;
 
 /// How long a full link is known to carry what it did then: longer than until it is next looked at.
 const FULL_SECONDS: f64 = 2.2 * BASE_SPAN;
-/// What has carried something is believed to carry so many times as much, if the window allows that.
-const SHOWN_TIMES: f64 = 2.0;
+/// How much later than the quickest packets those come that so many others were sent before, at once, says
+/// what the link carries at least. No clock tells it better than this.
+const BURST_PACKETS: f64 = 3.0;
+const BURST_WAIT_MIN: f64 = 0.003;
+/// That is believed as far as the window allows it in a round trip, of this or more, and up to so many
+/// times what was carried: short bursts pass many a link that carries less in the long run.
+const SHOWN_ROUND_MIN: f64 = 0.050;
+const SHOWN_TIMES: f64 = 4.0;
 
 #[derive(Clone, Debug)]
 pub struct Keel {
@@ -128,8 +134,15 @@ pub struct Keel {
     window_before: f64,
     shared_for: f64,
     rates: Rates,
-    /// What was delivered when the link was last full, and when that was.
-    full: Option<(f64, f64)>,
+    /// When the link was last full, and whether it still may be.
+    full_at: f64,
+    is_full: bool,
+    /// What has been carried since, in rounds and in bursts, if there were such.
+    carried: Rates,
+    bursts: Option<Rates>,
+    /// What is acknowledged of what was last sent at once.
+    burst_bytes: f64,
+    quickest: Quickest,
     /// What the acknowledgement at hand brings: bytes, and when the newest of them were sent.
     batch_bytes: f64,
     batch_sent: Instant,
@@ -229,6 +242,10 @@ struct Rates {
 }
 
 impl Rates {
+    fn begin(since: f64) -> Rates {
+        Rates { last: 0.0, this: 0.0, since }
+    }
+
     fn note(&mut self, now: f64, rate: f64) {
         if now - self.since > RATE_SPAN {
             *self = Rates { last: self.this, this: 0.0, since: now };
@@ -238,6 +255,31 @@ impl Rates {
 
     fn get(&self) -> f64 {
         self.last.max(self.this)
+    }
+}
+
+/// The shortest round trip of this span and the last, and what was sent at once up to there.
+#[derive(Clone, Copy, Debug)]
+struct Quickest {
+    last: (f64, f64),
+    this: (f64, f64),
+    since: f64,
+}
+
+const NEVER: (f64, f64) = (f64::INFINITY, 0.0);
+
+impl Quickest {
+    fn note(&mut self, now: f64, rtt: f64, bytes: f64) {
+        if now - self.since > RATE_SPAN {
+            *self = Quickest { last: self.this, this: NEVER, since: now };
+        }
+        if rtt < self.this.0 {
+            self.this = (rtt, bytes);
+        }
+    }
+
+    fn get(&self) -> (f64, f64) {
+        if self.last.0 < self.this.0 { self.last } else { self.this }
     }
 }
 
@@ -264,7 +306,12 @@ impl Keel {
             window_before: 0.0,
             shared_for: SHARED_SECONDS,
             rates: Rates::default(),
-            full: None,
+            full_at: since,
+            is_full: false,
+            carried: Rates::default(),
+            bursts: None,
+            burst_bytes: 0.0,
+            quickest: Quickest { last: NEVER, this: NEVER, since },
             batch_bytes: 0.0,
             batch_sent: now,
             sent_bytes: 0.0,
@@ -292,14 +339,17 @@ impl Keel {
         }
     }
 
-    /// What the path has shown that it carries, in bits per second.
+    /// What the path has shown that it carries, in bits per second. Who needs little of it never fills it,
+    /// but sends bursts. Before there is either, the window is believed.
     pub fn shown_bits(&self) -> u64 {
-        let bytes = match self.full {
-            Some((rate, at)) if self.acked_at - at < FULL_SECONDS => rate,
-            _ => {
-                let most = self.rates.get();
-                most.max((self.window / self.base.get()).min(SHOWN_TIMES * most))
+        let carried = self.carried.get();
+        let held = self.window / self.base.get().max(SHOWN_ROUND_MIN);
+        let bytes = match self.bursts {
+            Some(_) if self.is_full && self.acked_at - self.full_at < FULL_SECONDS => {
+                self.full_rate
             }
+            Some(bursts) => bursts.get().min(held.max(SHOWN_TIMES * carried)).max(carried),
+            None => held.max(carried),
         };
         (8.0 * bytes) as u64
     }
@@ -321,6 +371,10 @@ impl Keel {
 
     /// A packet is acknowledged. Those of one acknowledgement come in the order of sending.
     pub fn acked(&mut self, sent: Instant, bytes: u64) {
+        if self.batch_sent != sent {
+            self.burst_bytes = 0.0;
+        }
+        self.burst_bytes += bytes as f64;
         self.batch_bytes += bytes as f64;
         self.batch_sent = sent;
     }
@@ -357,6 +411,7 @@ impl Keel {
         if sent < self.silent_until {
             wait = 0.0;
         }
+        self.note_burst(now, rtt);
         let has_waited = wait > self.wait_threshold();
         let is_round = sent >= self.round.since;
         if let Mode::Drain { since, rate, queue, shortest } = self.mode {
@@ -415,6 +470,21 @@ impl Keel {
             self.high = None;
             self.round.lost = 0.0;
         }
+    }
+
+    fn note_burst(&mut self, now: f64, rtt: f64) {
+        let (quickest, bytes) = self.quickest.get();
+        if rtt < quickest - BURST_WAIT_MIN && self.bursts.is_some() {
+            // All have waited for longer than it seemed.
+            self.bursts = Some(Rates::begin(now));
+        }
+        // A short packet may have come behind another one.
+        let others = self.burst_bytes - bytes.max(self.packet);
+        if others >= BURST_PACKETS * self.packet && quickest.is_finite() {
+            let bursts = self.bursts.get_or_insert(Rates::begin(now));
+            bursts.note(now, others / (rtt - quickest).max(BURST_WAIT_MIN));
+        }
+        self.quickest.note(now, rtt, self.burst_bytes);
     }
 
     fn seconds(&self, at: Instant) -> f64 {
@@ -495,10 +565,9 @@ impl Keel {
     }
 
     fn drain(&mut self, now: f64, rate: f64, queue: f64, is_limited: bool) {
-        if is_limited {
-            self.full = Some((rate, now));
-            self.full_rate = rate;
-        }
+        (self.is_full, self.full_at, self.full_rate) = (true, now, rate);
+        self.carried = Rates { this: rate, ..Rates::begin(now) };
+        self.bursts = Some(Rates::begin(now));
         let base = self.base.get();
         if self.in_vain == 0 {
             let held = rate * (base + queue) + self.slack();
@@ -540,9 +609,11 @@ impl Keel {
     fn end_round(&mut self, now: f64, wait: f64) {
         let round = std::mem::replace(&mut self.round, Round::new(now));
         let lasted = (now - round.since).max(1e-3);
-        self.rates.note(now, round.acked / lasted.max(RATE_ROUND_MIN));
+        let rate = round.acked / lasted.max(RATE_ROUND_MIN);
+        self.rates.note(now, rate);
+        self.carried.note(now, rate);
         if !round.is_limited {
-            self.full = None;
+            self.is_full = false;
         }
         let all = round.acked + round.lost;
         let share = if round.lost == 0.0 { 0.0 } else { round.lost / all };
@@ -867,7 +938,31 @@ mod tests {
         let wider = wider.keel.shown_bits() / 1000;
         assert!(wider > 2000, "{wider}");
         let hardly = shown(Path::new(100_000, ms(10)).brings(300));
-        assert!((300..=3000).contains(&hardly), "{hardly}");
+        assert!((300..=8000).contains(&hardly), "{hardly}");
+    }
+
+    /// Frames of a track show a link that they do not fill, up to four times what they need.
+    #[test]
+    fn bursts_show_a_link() {
+        for base in [10, 40, 200] {
+            let mut path = Path::new(4000, ms(base)).brings(0);
+            let shown = |path: &mut Path, frames: u32| {
+                for _ in 0..frames {
+                    path.backlog += 12_500.0;
+                    path.run(ms(33));
+                }
+                path.keel.shown_bits() / 1000
+            };
+            let narrow = shown(&mut path, 300);
+            assert!((3200..=4400).contains(&narrow), "{base} ms: {narrow}");
+            path.bytes_per_second = 2_500_000.0;
+            let wide = shown(&mut path, 60);
+            assert!((8000..=20_000).contains(&wide), "{base} ms: {wide}");
+            // It does not carry the track any more.
+            path.bytes_per_second = 200_000.0;
+            let full = shown(&mut path, 60);
+            assert!((1400..=1800).contains(&full), "{base} ms: {full}");
+        }
     }
 
     /// Who needs less than the link carries is never held back, and never seen to need more.
