@@ -14,6 +14,7 @@ mod support {
 
 use std::time::{Duration, Instant};
 
+use quinn_proto::Dir;
 use shardcast::limits::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT};
 use shardcast::quic::CongestionControl;
 use shardcast::wire::*;
@@ -385,6 +386,152 @@ fn a_queue_that_marks_is_short_and_loses_nothing() {
         // Cubic believes in every mark that the link is full, and leaves most of it idle.
         let is_used = marking.came * 10 > plain.came * 8;
         assert!(is_used || control == CongestionControl::Loss, "{what}");
+    }
+}
+
+// ---- what viewers are told of their link ----
+
+/// A player with a choice of two renditions. It takes the larger one if four fifths of what it was told last
+/// are enough for that, as the released player does.
+struct Player {
+    w: World,
+    tracks: [Track; 2],
+    viewer: usize,
+    probe: u64,
+    sub: Sub,
+    /// Megabits per second. One that is not finite is never made.
+    rates: [f64; 2],
+    /// Which it took, and when; the last is the present one.
+    taken: Vec<(Duration, usize)>,
+    /// What it was told, in megabits per second, and when.
+    told: Vec<(Duration, f64)>,
+    frames: usize,
+}
+
+impl Player {
+    const NAMES: [&'static str; 2] = ["low", "high"];
+    /// The first frame of a group is so many times as large as the others.
+    const FIRST: usize = 6;
+
+    fn join(link: Link, latency: Duration, rates: [f64; 2]) -> Player {
+        let congestion_control = CongestionControl::Delay;
+        let mut w = World::new(Stage { congestion_control, ..Stage::new(1, 1) });
+        w.groups_expire = true;
+        let low = w.publisher(Lite06, 0, PATH, Player::NAMES[0]);
+        let tracks = [low, w.track(low.peer, PATH, Player::NAMES[1])];
+        let link = w.network.lay(w.now, link);
+        let weather = Weather { latency, link: Some(link), ..Weather::FAIR };
+        let viewer = w.join(Spec { weather, ..Spec::new(Lite06, 0) });
+        let probe = w.raw(viewer, Dir::Bi, &[BidiType::Probe as u8], false);
+        let sub = w.subscribe(viewer, PATH, Player::NAMES[0], Player::wanted());
+        let taken = vec![(w.since_start(), 0)];
+        Player { w, tracks, viewer, probe, sub, rates, taken, told: Vec::new(), frames: 0 }
+    }
+
+    fn wanted() -> Preferences {
+        Preferences { max_age_ms: 2000, ..live() }
+    }
+
+    /// Both are live for so many seconds.
+    fn play(&mut self, seconds: usize) {
+        for _ in 0..seconds * FRAMES {
+            let (group, frame) = (self.frames / FRAMES, self.frames % FRAMES);
+            self.frames += 1;
+            let at = self.w.since_start().as_millis() as u64;
+            let made = self.tracks.into_iter().zip(self.rates);
+            for (track, rate) in made.filter(|(_, rate)| rate.is_finite()) {
+                if frame == 0 {
+                    self.w.open_group(track, group as u64);
+                }
+                let bytes = mbit(rate) as usize / (FRAMES + Player::FIRST - 1);
+                let times = if frame == 0 { Player::FIRST } else { 1 };
+                self.w.frame_at(track, group as u64, at, bytes * times);
+                if frame + 1 == FRAMES {
+                    self.w.end_group(track, group as u64, End::Finished);
+                }
+            }
+            self.w.run(Duration::from_secs(1) / FRAMES as u32);
+            self.listen();
+        }
+    }
+
+    /// Takes what it is told to.
+    fn listen(&mut self) {
+        let now = self.w.since_start();
+        let mut rest = &self.w.peers[self.viewer].raws[&self.probe].received[..];
+        let mut reports = Vec::new();
+        while let Some((report, used)) = Probe::take(Lite06, rest).expect("a report") {
+            reports.push(report.bitrate as f64 / 1e6);
+            rest = &rest[used..];
+        }
+        self.told.extend(reports.drain(self.told.len()..).map(|rate| (now, rate)));
+        let Some((_, told)) = self.told.last() else { return };
+        let takes = usize::from(0.8 * told >= self.rates[1]);
+        if self.taken.last().is_some_and(|(_, taken)| *taken != takes) {
+            self.w.leave(self.sub);
+            let name = Player::NAMES[takes];
+            self.sub = self.w.subscribe(self.viewer, PATH, name, Player::wanted());
+            self.taken.push((now, takes));
+        }
+    }
+}
+
+/// A player settles on what its link carries within five seconds of joining, and of every change of the
+/// link, and then changes its mind no more.
+#[test]
+fn a_player_that_goes_by_what_it_is_told_settles() {
+    const SETTLES_WITHIN: Duration = Duration::from_secs(5);
+    /// Of a change, from when the link is laid.
+    const STEP: u64 = 15;
+    const RATES: [f64; 2] = [0.8, 2.5];
+    let changes = [(0, 20.0, 1), (STEP, 1.6, 0), (2 * STEP, 20.0, 1)];
+    let links: [&[(u64, f64, usize)]; 4] =
+        [&[(0, 1.6, 0)], &[(0, 4.0, 1)], &[(0, 20.0, 1)], &changes];
+    for latency in [5, 20, 100] {
+        for steps in links {
+            let rate = steps.iter().map(|(at, rate, _)| (Duration::from_secs(*at), mbit(*rate)));
+            let link = Link { rate: rate.collect(), ..Link::of(1, ms(500)) };
+            let mut player = Player::join(link, ms(latency), RATES);
+            player.play(3 * STEP as usize);
+            println!("{latency} ms {steps:?}: {:.1?}, told {:.1?}", player.taken, player.told);
+            let joined = player.taken[0].0;
+            for (nth, (from, _, settles_on)) in steps.iter().enumerate() {
+                let settled = Duration::from_secs(*from).max(joined) + SETTLES_WITHIN;
+                let until =
+                    steps.get(nth + 1).map_or(Duration::MAX, |next| Duration::from_secs(next.0));
+                let before = player.taken.iter().rfind(|(at, _)| *at <= settled);
+                assert_eq!(before.expect("it has joined").1, *settles_on, "{latency} ms {steps:?}");
+                let is_swing = |(at, _): &(Duration, usize)| *at > settled && *at < until;
+                assert!(!player.taken.iter().any(is_swing), "{latency} ms {steps:?}");
+            }
+        }
+    }
+}
+
+/// What is told of a link follows from what it has carried, and how fast: of one that a track almost fills
+/// what it is, and of one with hardly anything on it nothing great.
+#[test]
+fn what_is_told_of_a_link_is_what_it_has_shown() {
+    /// Until then a frame or two have shown it.
+    const SHOWN_AFTER: Duration = Duration::from_secs(4);
+    for latency in [5, 20, 40, 100] {
+        for (link, rate, least, most) in [
+            (4.0, 3.0, 3.2, 4.4),
+            (4.0, 0.3, 0.3, 8.0),
+            (1000.0, 0.3, 0.3, 8.0),
+            (1000.0, 0.05, 0.05, 8.0),
+        ] {
+            let link_laid = Link::of(mbit(link), ms(500));
+            let mut player = Player::join(link_laid, ms(latency), [rate, f64::INFINITY]);
+            player.play(20);
+            println!("{link} Mb/s, {latency} ms, a track of {rate}: {:.1?}", player.told);
+            let told = player.told.iter().filter(|(at, _)| *at >= SHOWN_AFTER);
+            let is_fair = |(_, told): &(Duration, f64)| (least..=most).contains(told);
+            assert!(
+                told.clone().count() > 0 && told.clone().all(is_fair),
+                "{link} {latency} {rate}"
+            );
+        }
     }
 }
 
