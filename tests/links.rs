@@ -535,6 +535,239 @@ fn what_is_told_of_a_link_is_what_it_has_shown() {
     }
 }
 
+// ---- joining ----
+
+/// Somebody joins in the middle of a group: the first frame comes with the second round trip at the latest.
+#[test]
+fn a_viewer_that_joins_sees_something_soon() {
+    for (latency, most) in [(20, 110), (100, 450)] {
+        let congestion_control = CongestionControl::Delay;
+        let mut w = World::new(Stage { congestion_control, ..Stage::new(1, 1) });
+        w.groups_expire = true;
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let wanted = Preferences { max_age_ms: 2000, ..live() };
+        let near = w.viewer(Lite06, 0);
+        w.subscribe(near, PATH, TRACK, wanted);
+        w.run(ms(500));
+        let link = w.network.lay(w.now, Link::of(mbit(20.0), ms(100)));
+        let weather = Weather { latency: ms(latency), link: Some(link), ..Weather::FAIR };
+        let viewer = w.arrive(Spec { weather, ..Spec::new(Lite06, 0) });
+        let mut joined = None;
+        for n in 0..3 * FRAMES {
+            let (group, frame) = ((n / FRAMES) as u64, n % FRAMES);
+            if frame == 0 {
+                w.open_group(cam, group);
+            }
+            w.frame_at(cam, group, (1000 * n / FRAMES) as u64, mbit(3.0) as usize / FRAMES);
+            if frame + 1 == FRAMES {
+                w.end_group(cam, group, End::Finished);
+            }
+            let until = w.now + Duration::from_secs(1) / FRAMES as u32;
+            if joined.is_none() && w.run_until(until - w.now, |w| w.peers[viewer].is_up()) {
+                joined = Some((w.now, w.subscribe(viewer, PATH, TRACK, wanted)));
+            }
+            w.run(until - w.now);
+        }
+        let (joined, sub) = joined.expect("it has joined");
+        let came = w.sub(sub).groups.values().flat_map(|seen| seen.came.iter());
+        let first = *came.min().expect("something came") - joined;
+        println!("{latency} ms: the first frame after {first:.1?}");
+        assert!(first > ms(2 * latency) && first <= ms(most), "{latency} ms: {first:?}");
+    }
+}
+
+// ---- others ----
+
+/// What viewers behind one bottleneck get.
+#[derive(Debug)]
+struct Crowd {
+    /// Jain's index: 1 if all got the same.
+    jain: f64,
+    wait95: Duration,
+    /// Share of the frames that did not come within a second.
+    late: f64,
+    /// What a download beside got, in megabits per second.
+    beside: f64,
+}
+
+/// Viewers who share what is too little for them get the same, and no more than a short queue stands.
+#[test]
+fn viewers_share_a_bottleneck_fairly() {
+    for (viewers, rate) in [(2, 3.0), (8, 12.0), (32, 48.0)] {
+        let seen = crowd(CongestionControl::Delay, viewers, Link::of(mbit(rate), ms(500)), false);
+        println!("{viewers} viewers on {rate} Mb/s: {seen:.3?}");
+        assert!(seen.jain >= 0.97 && seen.wait95 <= ms(80), "{viewers}: {seen:?}");
+        // A quarter does not fit.
+        assert!(seen.late > 0.15 && seen.late < 0.30, "{viewers}: {seen:?}");
+    }
+}
+
+/// A download that waits for losses fills the queue, and neither pushes the other out.
+#[test]
+fn a_viewer_and_a_download_share_a_bottleneck() {
+    let [loss, delay] = CongestionControl::ALL.map(|control| {
+        let seen = crowd(control, 1, Link::of(mbit(5.0), ms(150)), true);
+        println!("{} beside a download: {seen:.3?}", control.name());
+        seen
+    });
+    assert!(delay.late <= 0.3 && delay.late < loss.late / 2.0, "{delay:?}, by loss {loss:?}");
+    assert!(delay.beside >= 2.0, "{delay:?}");
+}
+
+/// A track of 2 Mb/s, and maybe a download through the same bottleneck.
+fn crowd(control: CongestionControl, viewers: usize, link: Link, has_beside: bool) -> Crowd {
+    const LASTS: usize = 12;
+    const COUNTED: usize = 4;
+    let mut w = World::new(Stage { congestion_control: control, ..Stage::new(1, 1) });
+    w.groups_expire = true;
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    let link = w.network.lay(w.now, link);
+    let weather = Weather { latency: ms(20), link: Some(link), ..Weather::FAIR };
+    let wanted = Preferences { max_age_ms: 2000, ..live() };
+    let subs: Vec<Sub> = (0..viewers)
+        .map(|_| {
+            let viewer = w.join(Spec { weather, ..Spec::new(Lite06, 0) });
+            w.subscribe(viewer, PATH, TRACK, wanted)
+        })
+        .collect();
+    let download = has_beside.then(|| w.network.download(w.now, link, ms(20)));
+    let (mut made, mut counted) = (Vec::new(), w.now);
+    for group in 0..LASTS {
+        if group == COUNTED {
+            counted = w.now;
+        }
+        w.open_group(cam, group as u64);
+        for frame in 0..60 {
+            w.frame_at(cam, group as u64, (1000 * group + 1000 * frame / 60) as u64, 4096);
+            made.push((group as u64, frame, w.now));
+            w.run(Duration::from_secs(1) / 60);
+        }
+        w.end_group(cam, group as u64, End::Finished);
+    }
+    let ended = w.now;
+    w.run(ms(1000));
+    made.retain(|(.., at)| *at >= counted);
+    let fresh = |sub: &Sub| {
+        let is_fresh = |(group, frame, at): &&(u64, usize, Instant)| {
+            w.came(*sub, *group, *frame).is_some_and(|came| came - *at < ms(1000))
+        };
+        made.iter().filter(is_fresh).count() as f64
+    };
+    let shares: Vec<f64> = subs.iter().map(fresh).collect();
+    let (sum, squares) = (shares.iter().sum::<f64>(), shares.iter().map(|s| s * s).sum::<f64>());
+    let waited = w.network.waited.iter().filter(|(_, waited)| waited.at >= counted);
+    let mut waits: Vec<Duration> = waited.map(|(_, waited)| waited.time).collect();
+    waits.sort_unstable();
+    let downloaded = download.map_or(&[][..], |download| w.network.downloaded(download));
+    let counts = |(at, _): &&(Instant, usize)| *at >= counted && *at < ended;
+    let bytes: usize = downloaded.iter().filter(counts).map(|(_, bytes)| bytes).sum();
+    Crowd {
+        jain: sum * sum / (viewers as f64 * squares),
+        wait95: waits[waits.len() * 95 / 100],
+        late: 1.0 - sum / (viewers * made.len()) as f64,
+        beside: bytes as f64 * 8e-6 / (ended - counted).as_secs_f64(),
+    }
+}
+
+// ---- several tracks ----
+
+/// Sound as it may be sent.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Sound {
+    GroupPerFrame,
+    GroupPerSecond,
+}
+
+/// A link that holds the sound of a show and little of its picture: the sound comes whole and fresh, for it
+/// comes first, and the picture has what is left.
+#[test]
+fn sound_comes_before_the_picture() {
+    for sound in [Sound::GroupPerFrame, Sound::GroupPerSecond] {
+        for latency in [40, 100] {
+            let seen = sound_and_picture(CongestionControl::Delay, sound, 0.2, latency);
+            println!("{sound:?}, {latency} ms: {seen:.1?}");
+            assert!(seen.missing == 0 && seen.worst <= ms(1000), "{sound:?} {latency}: {seen:?}");
+            assert!(seen.pictures >= 30, "{sound:?} {latency}: {seen:?}");
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Heard {
+    /// Of those after two seconds.
+    missing: usize,
+    worst: Duration,
+    /// Frames of the picture that came within two seconds.
+    pictures: usize,
+}
+
+fn sound_and_picture(control: CongestionControl, sound: Sound, rate: f64, latency: u64) -> Heard {
+    const SOUNDS: u64 = 20;
+    const PICTURES: u64 = 20;
+    const LASTS: u64 = 20;
+    let mut w = World::new(Stage { congestion_control: control, ..Stage::new(1, 1) });
+    w.groups_expire = true;
+    let picture =
+        w.publisher_like(Spec { is_swift: true, ..Spec::new(Lite06, 0).hop(7) }, PATH, "video");
+    let track = w.track(picture.peer, PATH, "audio");
+    let link = w.network.lay(w.now, Link::of(mbit(rate), ms(1000)));
+    let weather = Weather { latency: ms(latency), link: Some(link), ..Weather::FAIR };
+    let viewer = w.join(Spec { weather, ..Spec::new(Lite06, 0) });
+    let wanted = Preferences { max_age_ms: 2000, priority: 60, ..live() };
+    let seen = w.subscribe(viewer, PATH, "video", wanted);
+    let heard = w.subscribe(viewer, PATH, "audio", Preferences { priority: 80, ..wanted });
+    w.run(ms(500));
+    let mut made = Vec::new();
+    let mut shown = Vec::new();
+    for n in 0..LASTS * SOUNDS {
+        let at = 1000 * n / SOUNDS;
+        let (second, nth) = (n / SOUNDS, n % SOUNDS);
+        if nth == 0 {
+            w.open_group(picture, second);
+        }
+        w.frame_at(picture, second, at, mbit(1.0) as usize / PICTURES as usize);
+        shown.push((second, nth as usize, w.now));
+        if nth + 1 == PICTURES {
+            w.end_group(picture, second, End::Finished);
+        }
+        match sound {
+            Sound::GroupPerFrame => {
+                w.open_group(track, n);
+                w.frame_at(track, n, at, 300);
+                w.end_group(track, n, End::Finished);
+            }
+            Sound::GroupPerSecond => {
+                if nth == 0 {
+                    w.open_group(track, second);
+                }
+                w.frame_at(track, second, at, 300);
+                if nth + 1 == SOUNDS {
+                    w.end_group(track, second, End::Finished);
+                }
+            }
+        }
+        made.push((n, w.now));
+        w.run(Duration::from_secs(1) / SOUNDS as u32);
+    }
+    w.run(ms(3000));
+    let when = |n: u64| match sound {
+        Sound::GroupPerFrame => w.came(heard, n, 0),
+        Sound::GroupPerSecond => w.came(heard, n / SOUNDS, (n % SOUNDS) as usize),
+    };
+    let counted = made.iter().skip(2 * SOUNDS as usize);
+    let lates: Vec<Option<Duration>> = counted.map(|(n, at)| Some(when(*n)? - *at)).collect();
+    let mut latencies: Vec<Duration> = lates.iter().flatten().copied().collect();
+    latencies.sort_unstable();
+    let is_soon = |(group, frame, at): &&(u64, usize, Instant)| {
+        w.came(seen, *group, *frame).is_some_and(|came| came - *at < ms(2000))
+    };
+    Heard {
+        missing: lates.len() - latencies.len(),
+        worst: *latencies.last().expect("something came"),
+        pictures: shown.iter().filter(is_soon).count(),
+    }
+}
+
 /// What all of these plays look for does not come by itself.
 #[test]
 fn without_a_publisher_nothing_comes() {
