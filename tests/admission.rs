@@ -279,7 +279,7 @@ fn spies_learn_nothing() {
             w.run(ms(100));
             let may = model.may_subscribe(path);
             assert_eq!(w.outcome(fetch).0 > 0, may, "seed {seed}: {path}");
-            let answer = w.peers[spy].infos[info].answer.clone().expect("an answer");
+            let answer = w.peers[spy].infos[info].answer.expect("an answer");
             assert_eq!(answer.is_ok(), may, "seed {seed}: {path}");
             if !may {
                 assert_eq!(w.outcome(fetch).1, OUTSIDE, "seed {seed}: {path}");
@@ -424,7 +424,7 @@ fn sessions_end_with_their_key() {
     let arrive = |w: &mut World, n: usize, target: Option<String>| {
         let version = [Lite05, Lite06][n % 2];
         let spec = match target {
-            Some(target) => dials(version, n % 3 == 0, n % stage.shards, &target),
+            Some(target) => dials(version, n.is_multiple_of(3), n % stage.shards, &target),
             None => Spec::new(version, n % stage.shards),
         };
         w.arrive(spec)
@@ -467,12 +467,47 @@ fn sessions_end_with_their_key() {
     w.end();
 }
 
+/// A thousand sets of keys follow each other while a hundred clients come: nobody is refused whose key is in
+/// all of them, and nobody leaves.
+#[test]
+fn keys_change_while_clients_come() {
+    const SWAPS: usize = 1000;
+    const CLIENTS: usize = 100;
+    let stays = Issuer::fixed("stays");
+    let others = [Issuer::fixed("one"), Issuer::fixed("two"), Issuer::fixed("three")];
+    let sets = [
+        access(&[&stays, &others[0]], &[]),
+        access(&[&others[1], &stays], &[]),
+        access(&[&stays], &[]),
+        access(&[&others[2], &others[0], &stays], &[]),
+    ];
+    let mut w = World::with_access(Stage::new(11, 3), sets[0].clone());
+    let target = stays.dials("", "", &["**"], &["**"], None);
+    let mut peers = Vec::new();
+    for swap in 0..SWAPS {
+        if swap.is_multiple_of(SWAPS / CLIENTS) {
+            let n = peers.len();
+            let version = [Lite05, Lite06, Lite03][n % 3];
+            peers.push(w.arrive(dials(version, n % 3 == 2 || n.is_multiple_of(2), n % 3, &target)));
+        }
+        w.run(Duration::from_micros(1700));
+        w.set_access(sets[swap % sets.len()].clone());
+    }
+    w.run(ms(300));
+    for peer in peers {
+        assert!(w.peers[peer].is_up(), "{}: {:?}", w.peers[peer].name, w.peers[peer].state);
+    }
+    w.end();
+}
+
 /// A role for which there is no grant is refused, and one that has a grant takes what is for the other away.
 #[test]
 fn a_role_takes_what_is_for_it() {
     let issuer = Issuer::fixed("roles");
     let (both, publish, subscribe) = (Role::Both, Role::Publisher, Role::Subscriber);
-    let table: [(Role, bool, bool, Option<(bool, bool)>); 9] = [
+    // What it says it is, what it is granted, and what it then may: publish and watch.
+    type Row = (Role, bool, bool, Option<(bool, bool)>);
+    let table: [Row; 9] = [
         (both, true, true, Some((true, true))),
         (both, true, false, Some((true, false))),
         (both, false, true, Some((false, true))),

@@ -12,11 +12,14 @@ mod support {
     pub mod client;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod tokens;
 }
 
 use clients::actor::{Actor, certificate_hash, hex, parse_group};
 use support::client::*;
 use support::relay::Relay;
+use support::tokens::{Issuer, Keys};
 
 /// Fixes every payload.
 const SEED: u64 = 0x5eed_ca57_0000_000b;
@@ -114,6 +117,37 @@ async fn a_path_that_is_not_public_is_refused() {
         assert!(refused.contains(NO_HANDSHAKE), "{path}: {refused}");
     }
     assert_eq!(page.connect(&relay, "anon/room").await.as_deref(), Ok(BY_DEFAULT));
+}
+
+/// A page shows its token in the URL; one that shows none, or one that is of no use there, has no session.
+#[tokio::test]
+async fn a_page_shows_its_token() {
+    let (issuer, stranger) = (Issuer::new("k1"), Issuer::new("k1"));
+    let keys = Keys::new("page", &[("k1", &issuer)]);
+    let relay = Relay::guarded(SHARDS, &["--auth-key", &keys.file("k1")]).await.web();
+    let (publisher, viewer) = (Actor::page().await, Actor::page().await);
+    let past = Some(1_700_000_000);
+    for target in [
+        "rooms/1".to_owned(),
+        stranger.dials("rooms/1", "", &["**"], &["**"], None),
+        issuer.dials("rooms/1", "", &["**"], &["**"], past),
+        issuer.dials("rooms/1", "rooms/12", &["**"], &["**"], None),
+    ] {
+        let refused = publisher.connect(&relay, &target).await.expect_err("a bad token");
+        assert!(refused.contains(NO_HANDSHAKE), "{target}: {refused}");
+    }
+    let publishes = issuer.dials("rooms/1", "rooms/1", &["live/**"], &[], None);
+    let watches = issuer.dials("", "rooms", &[], &["1/**"], None);
+    for (page, target) in [(&publisher, publishes), (&viewer, watches)] {
+        assert_eq!(page.connect(&relay, &target).await.as_deref(), Ok(BY_DEFAULT));
+    }
+    announces(&publisher).await;
+    assert_eq!(viewer.tell("hear()").await, format!("rooms/1/{PATH} up"));
+    viewer.tell(format!("subscribe('rooms/1/{PATH}','{TRACK}')")).await;
+    is_wanted(&publisher).await;
+    let script = script(0, 1, &SIZES_SMALL);
+    publisher.publish(TRACK, &script).await;
+    viewer.expect(&script, true).await;
 }
 
 /// Broadcasts are relative to the path of the URL.

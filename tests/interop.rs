@@ -3,6 +3,7 @@
 //! heard is the relay's doing.
 
 mod support {
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;

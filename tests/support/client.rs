@@ -100,14 +100,9 @@ impl Peer {
 
     /// Connects as a publisher of the given identity: two that share one publish the same content.
     pub async fn connect_as(relay: &Relay, version: &'static str, role: Role, hop: Hop) -> Self {
-        let mut config = connect::Config::default();
-        // Who finds a hash takes no other certificate.
-        config.tls.insecure = Some(!relay.url().starts_with("http:"));
-        config.version = vec![version.parse().expect("a version the client knows")];
+        let mut config = config(relay, version);
         // A session that ends is a finding, not something to paper over by dialling again.
         config.once = Some(true);
-        // One address family: the relay listens on 127.0.0.1 only.
-        config.bind = Some(([127, 0, 0, 1], 0).into());
 
         // An application usually keeps one identity for both directions. Where the wire lets the
         // relay tell sessions apart by itself, two identities make it prove that it does: with one,
@@ -140,6 +135,20 @@ impl Peer {
         let shard = accepted.shard(protocol(version)).await;
 
         Self { version, shard, publishes, views, announced, connection, client, counters }
+    }
+
+    /// Dials as applications do, who dial again when a session ends, and says why it is given up for good.
+    pub async fn turned_away(relay: &Relay, version: &'static str) -> moq_tokio::Error {
+        let receives = moq_tokio::origin::spawn_config(origin::Config::new(Hop::random()));
+        let client = config(relay, version).init(Default::default()).expect("client");
+        let url: url::Url = relay.url().parse().expect("relay url");
+        let connection = client.with_subscriber(receives).connect(url);
+        within("the end of dialling", connection.closed()).await.expect_err("it is given up")
+    }
+
+    /// Why the session has ended.
+    pub async fn ended(&self) -> moq_tokio::Error {
+        within("the end of the session", self.connection.closed()).await.expect_err("a reason")
     }
 
     /// Connects until the relay's log says the connection landed on `shard`. The kernel steers by
@@ -287,6 +296,16 @@ impl Peer {
     pub fn connected(&self) -> bool {
         self.connection.connected()
     }
+}
+
+fn config(relay: &Relay, version: &'static str) -> connect::Config {
+    let mut config = connect::Config::default();
+    // Who finds a hash takes no other certificate.
+    config.tls.insecure = Some(!relay.url().starts_with("http:"));
+    config.version = vec![version.parse().expect("a version the client knows")];
+    // One address family: the relay listens on 127.0.0.1 only.
+    config.bind = Some(([127, 0, 0, 1], 0).into());
+    config
 }
 
 #[derive(Clone, Copy, Debug)]

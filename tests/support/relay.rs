@@ -33,6 +33,8 @@ pub struct Relay {
     running: Arc<Running>,
     dialled: SocketAddr,
     scheme: &'static str,
+    /// Path and query.
+    target: String,
 }
 
 struct Running {
@@ -66,6 +68,11 @@ impl Relay {
     /// One of which only a part is public.
     pub async fn open_to(shards: usize, public: &str) -> Relay {
         Relay::start_with(shards, public, &[]).await
+    }
+
+    /// One with these arguments, and no rule for everybody but theirs.
+    pub async fn guarded(shards: usize, args: &[&str]) -> Relay {
+        Relay::start_with(shards, "", args).await
     }
 
     /// One where the newest publisher of a path has it.
@@ -161,7 +168,10 @@ impl Relay {
                 true => &[][..],
                 false => &["--listen-tls-generate", "localhost"],
             })
-            .args(["--auth-public", public])
+            .args(match public {
+                "" => vec![],
+                rules => vec!["--auth-public", rules],
+            })
             .args(["--log-level", "info"])
             .args(more)
             .stdin(Stdio::null())
@@ -200,12 +210,17 @@ impl Relay {
         let line = running.log.wait_from(0, "the relay to listen", is_listening).await;
         let address = field(&line, "addr").expect("addr=…");
         let dialled = address.parse().expect("addr=IP:PORT");
-        Relay { running, dialled, scheme: "moqt" }
+        Relay { running, dialled, scheme: "moqt", target: String::new() }
     }
 
     /// The same relay, dialled at another address.
     pub fn behind(&self, address: SocketAddr) -> Relay {
         Relay { dialled: address, ..self.clone() }
+    }
+
+    /// The same relay, dialled at a path, with what follows it.
+    pub fn at(&self, target: &str) -> Relay {
+        Relay { target: target.to_owned(), ..self.clone() }
     }
 
     /// The same relay, dialled by WebTransport.
@@ -223,7 +238,7 @@ impl Relay {
     }
 
     pub fn url(&self) -> String {
-        format!("{}://{}", self.scheme, self.dialled)
+        format!("{}://{}{}", self.scheme, self.dialled, self.target)
     }
 
     pub fn shards(&self) -> usize {
@@ -296,6 +311,13 @@ impl Relay {
     /// Waits until it has said something.
     pub async fn says(&self, words: &str) -> String {
         self.running.log.wait_from(0, words, |line| line.contains(words)).await
+    }
+
+    /// Waits until so many lines have a word, and returns the last of them.
+    pub async fn says_times(&self, word: &str, times: usize) -> String {
+        self.sees(PATIENCE, || self.count(word) >= times).await;
+        let has_word = |line: &String| line.split_whitespace().any(|found| found == word);
+        self.log().into_iter().filter(has_word).nth(times - 1).expect("it was counted")
     }
 
     /// Waits until it has ended by itself.

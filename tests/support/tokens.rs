@@ -1,5 +1,8 @@
 //! Keys and tokens for plays.
 
+use std::fs;
+use std::path::PathBuf;
+
 use shardcast::access::{
     Access, Algorithm, Claims, Form, Grant, KeyFile, KeyId, KeySet, Place, SigningKey,
 };
@@ -76,4 +79,44 @@ pub fn access(issuers: &[&Issuer], public_subscribe: &[&str]) -> Access {
 fn base64_of(name: &str) -> String {
     let letters = name.bytes().filter(u8::is_ascii_alphanumeric).cycle().take(64);
     letters.map(char::from).collect()
+}
+
+/// A directory of keys, removed at the end.
+pub struct Keys(PathBuf);
+
+impl Keys {
+    pub fn new(name: &str, issuers: &[(&str, &Issuer)]) -> Keys {
+        let path = std::env::temp_dir().join(format!("shardcast-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a directory");
+        let keys = Keys(path);
+        issuers.iter().for_each(|(name, issuer)| keys.write(name, issuer.jwk()));
+        keys
+    }
+
+    /// Puts a whole file in the place of the one before.
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let fresh = self.0.join(".fresh");
+        fs::write(&fresh, bytes)
+            .and_then(|()| fs::rename(&fresh, self.file(name)))
+            .expect("a file");
+    }
+
+    pub fn remove(&self, name: &str) {
+        fs::remove_file(self.file(name)).expect("a file");
+    }
+
+    pub fn file(&self, name: &str) -> String {
+        format!("{}/{name}.jwk", self.path())
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().expect("a path of ours")
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
