@@ -196,8 +196,10 @@ impl Session {
         timescale: Option<u64>,
         cx: &mut Context<'_, S>,
     ) {
+        // What it has announced stands for all below it, of which it may not have everything.
+        let may_have = self.pass.admission.grant.may_publish(broadcast);
         let Some(broadcast) =
-            broadcast.strip_prefix(self.root()).filter(|_| self.failure.is_none())
+            broadcast.strip_prefix(self.root()).filter(|_| may_have && self.failure.is_none())
         else {
             let feed = Feed::Failed(StreamCode::UNROUTABLE);
             return cx.effects.push(Effect::Fed { pull: name, feed });
