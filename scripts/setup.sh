@@ -134,6 +134,7 @@ if [[ -z $minimal ]]; then
     browser_clients browser
     browser_clients player
     browser_clients restart
+    browser_clients token
     python_client
     clock_client
 fi

@@ -18,6 +18,7 @@
 //! * [`watch`]: whether every shard turns, and whether memory runs short.
 //! * [`memory`]: the allocator, and the last line of a process that has no memory left.
 //! * [`origin`]: which pages of the web may use the relay.
+//! * [`tool`]: keys and tokens for operators, on the command line.
 //! * [`log`]: lines by a bounded queue to a thread that writes them. Nobody waits for it.
 //! * [`source`]: where peers come from, as far as an address can tell.
 //! * [`secret`]: numbers that only this relay can make.
@@ -49,6 +50,7 @@ pub mod shard;
 pub mod source;
 pub mod state;
 pub mod tls;
+pub mod tool;
 pub mod track;
 pub mod wall;
 pub mod watch;

@@ -1,6 +1,7 @@
-//! Arguments → configuration → shards → wait for a signal, or for a part that fails.
+//! Arguments → configuration → shards → wait for a signal, or for a part that fails. Or the operator's tool.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::{OnceLock, mpsc};
@@ -14,6 +15,7 @@ use shardcast::log;
 use shardcast::memory::Allocator;
 use shardcast::relay::{self, Running};
 use shardcast::rt;
+use shardcast::tool;
 use shardcast::watch::Hangs;
 use time::OffsetDateTime;
 use tracing_subscriber::EnvFilter;
@@ -28,7 +30,11 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_AT_ONCE: i32 = 130;
 
 fn main() -> ExitCode {
-    let code = match begin() {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if tool::is_meant(&args) {
+        return tool::run(&args);
+    }
+    let code = match begin(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, error)) => {
             // File names and arguments may hold anything, line breaks included.
@@ -44,7 +50,7 @@ fn main() -> ExitCode {
 type Error = Box<dyn std::error::Error>;
 
 /// The error goes with the exit code.
-fn begin() -> Result<(), (u8, Error)> {
+fn begin(args: Vec<OsString>) -> Result<(), (u8, Error)> {
     let failed = |error: std::io::Error| (EXIT_FAILED, error.into());
     let thread = |error| (EXIT_FAILED, rt::StartError::Thread(error).into());
     let (notices, noticed) = mpsc::channel();
@@ -54,7 +60,7 @@ fn begin() -> Result<(), (u8, Error)> {
     signals.take_over(notices.clone()).map_err(thread)?;
     log::start().map_err(thread)?;
     let variables = std::env::vars_os().map(|(name, _)| name);
-    let config = match Config::parse(std::env::args_os(), variables) {
+    let config = match Config::parse(args, variables) {
         Ok(Request::Run(config)) => config,
         Ok(Request::Show(text)) => {
             // A reader that has left, as in `--help | head -1`, is not a failure.

@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use crate::wire::Path;
 
 /// Patterns of one direction in one token. Each is compared with the path of each broadcast.
-const PATTERNS_MAX: usize = 128;
+pub(super) const PATTERNS_MAX: usize = 128;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
@@ -147,7 +147,7 @@ fn patterns(
 
 #[derive(Serialize)]
 pub(super) struct WrittenGrant<'a> {
-    #[serde(skip_serializing_if = "str::is_empty")]
+    /// Also where it is empty: `@moq/token` misses it.
     root: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     put: Vec<&'a str>,

@@ -66,6 +66,8 @@ impl fmt::Display for KeyId {
 pub enum KeyFault {
     #[error("cannot be read: {0}; give a file this user may read")]
     Unreadable(String),
+    #[error("given where the name of its file is wanted; write it to a file first")]
+    NotAName,
     #[error("more than {0} bytes, which is no key")]
     TooLarge(u64),
     #[error("more keys than the {0} that a relay takes")]

@@ -259,6 +259,11 @@ pub fn read_key_files(
 }
 
 fn read_key_file(path: PathBuf, place: Place) -> Result<KeyFile, KeyError> {
+    // The key itself, as JSON or in base64url, in the place of its file's name: it would be shown.
+    let name = path.as_os_str().as_encoded_bytes();
+    if name.starts_with(b"{") || name.starts_with(b"eyJ") {
+        return Err(KeyError { path: "a key".into(), fault: KeyFault::NotAName });
+    }
     let mut bytes = Vec::new();
     // One byte more than there may be says that there are too many.
     let read = std::fs::File::open(&path)

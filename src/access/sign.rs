@@ -6,10 +6,11 @@ use jsonwebtoken::{EncodingKey, crypto};
 use serde::Serialize;
 
 use super::algorithm::Algorithm;
-use super::claims::{Claims, Form};
+use super::claims::{Claims, Form, PATTERNS_MAX};
 use super::grant::Grant;
 use super::json::Members;
 use super::jwk::{Jwk, KeyFault, KeyId, encode, json_of};
+use super::token::TOKEN_BYTES_MAX;
 
 /// A key with what is private in it. The relay itself holds none.
 pub struct SigningKey {
@@ -23,6 +24,10 @@ pub enum SignError {
     Useless,
     #[error("the token would grant more than the key may (scope)")]
     ScopeExceeded,
+    #[error("it would have more than {PATTERNS_MAX} patterns of one kind, and no relay takes that")]
+    Many,
+    #[error("it would have {0} bytes, and relays take {TOKEN_BYTES_MAX}")]
+    TooLong(usize),
     #[error("the key cannot sign")]
     Key,
 }
@@ -78,6 +83,9 @@ impl SigningKey {
         if claims.grant.is_empty() {
             return Err(SignError::Useless);
         }
+        if claims.grant.publish().len().max(claims.grant.subscribe().len()) > PATTERNS_MAX {
+            return Err(SignError::Many);
+        }
         if self.jwk.scope.as_ref().is_some_and(|scope| !scope.covers(&claims.grant)) {
             return Err(SignError::ScopeExceeded);
         }
@@ -89,7 +97,8 @@ impl SigningKey {
         let signature =
             crypto::sign(message.as_bytes(), &self.signer, self.jwk.algorithm.library())
                 .map_err(|_| SignError::Key)?;
-        Ok(format!("{message}.{signature}"))
+        let token = format!("{message}.{signature}");
+        if token.len() > TOKEN_BYTES_MAX { Err(SignError::TooLong(token.len())) } else { Ok(token) }
     }
 }
 

@@ -40,9 +40,30 @@ impl Header {
     }
 }
 
+impl Verified<'_> {
+    /// Whether it lets anybody in now.
+    pub fn check(&self, now: i64) -> Result<(), Refusal> {
+        self.claims.check_times(now)?;
+        if self.claims.grant.is_empty() {
+            return Err(Refusal::Useless);
+        }
+        if self.key.scope().is_some_and(|scope| !scope.covers(&self.claims.grant)) {
+            return Err(Refusal::ScopeExceeded);
+        }
+        Ok(())
+    }
+}
+
 impl KeySet {
-    /// What a token says, if a key of this set vouches for it now.
+    /// What a token says, if a key of this set vouches for it and it lets somebody in now.
     pub fn verify(&self, token: &str, now: i64) -> Result<Verified<'_>, Refusal> {
+        let vouched = self.vouched(token)?;
+        vouched.check(now)?;
+        Ok(vouched)
+    }
+
+    /// What a token says, if a key of this set vouches for it, whether or not it lets anybody in.
+    pub fn vouched(&self, token: &str) -> Result<Verified<'_>, Refusal> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Refusal::TooLong(token.len()));
         }
@@ -57,13 +78,6 @@ impl KeySet {
         let payload = decode_unpadded(payload.as_bytes())
             .ok_or(Refusal::Malformed("its claims are not in base64url"))?;
         let claims = Claims::parse(&payload)?;
-        claims.check_times(now)?;
-        if claims.grant.is_empty() {
-            return Err(Refusal::Useless);
-        }
-        if key.scope().is_some_and(|scope| !scope.covers(&claims.grant)) {
-            return Err(Refusal::ScopeExceeded);
-        }
         Ok(Verified { claims, key })
     }
 
