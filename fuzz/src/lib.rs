@@ -12,13 +12,16 @@ mod frames;
 mod h3;
 pub mod heap;
 mod honest;
+mod keys;
 mod link;
 mod mutate;
 mod paths;
+mod patterns;
 mod random;
 pub mod runner;
 mod script;
 mod session;
+mod tokens;
 mod trace;
 mod wire;
 
@@ -46,7 +49,7 @@ const BYTES_AT_LEAST: usize = 64 << 10;
 /// of one byte becomes a number of eight, in a vector that has grown to twice its length.
 const BYTES_PER_BYTE: usize = 16;
 
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 10] = [
     Target {
         name: "wire",
         run: wire::run,
@@ -102,6 +105,30 @@ pub const TARGETS: [Target; 7] = [
         corpus: include_str!("../corpus/paths.txt"),
         is_script: false,
         bytes_per_byte: BYTES_PER_BYTE,
+    },
+    Target {
+        name: "tokens",
+        run: tokens::run,
+        seeds: tokens::seeds,
+        corpus: include_str!("../corpus/tokens.txt"),
+        is_script: false,
+        bytes_per_byte: tokens::BYTES_PER_BYTE,
+    },
+    Target {
+        name: "keys",
+        run: keys::run,
+        seeds: keys::seeds,
+        corpus: include_str!("../corpus/keys.txt"),
+        is_script: false,
+        bytes_per_byte: keys::BYTES_PER_BYTE,
+    },
+    Target {
+        name: "patterns",
+        run: patterns::run,
+        seeds: patterns::seeds,
+        corpus: include_str!("../corpus/patterns.txt"),
+        is_script: false,
+        bytes_per_byte: patterns::BYTES_PER_BYTE,
     },
 ];
 
@@ -200,5 +227,20 @@ mod tests {
     #[test]
     fn paths() {
         replay("paths", MUTATIONS);
+    }
+
+    #[test]
+    fn tokens() {
+        replay("tokens", MUTATIONS);
+    }
+
+    #[test]
+    fn keys() {
+        replay("keys", MUTATIONS);
+    }
+
+    #[test]
+    fn patterns() {
+        replay("patterns", MUTATIONS);
     }
 }
