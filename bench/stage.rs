@@ -187,6 +187,7 @@ fn shard() -> Shard {
             .expect("a QUIC configuration"),
         policy: Arc::new(Policy::open(7, Secret::new(&[4; 32]))),
         access: Arc::new(Access::open()),
+        authority: None,
         seed: 1,
         started,
         wall: Wall::new(started, Duration::ZERO),

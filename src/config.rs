@@ -19,6 +19,7 @@ use moq_pattern::Pattern;
 use rustls::pki_types::ServerName;
 
 use crate::access::{self, Grant};
+use crate::authority::url::{AuthUrl, UrlError};
 use crate::limits::{
     CACHE_DURATION_DEFAULT, CACHE_MEMORY_PERCENT_DEFAULT, LINGER_DEFAULT, SETTING_DURATION_MAX,
 };
@@ -55,13 +56,15 @@ pub struct Config {
     pub log_level: tracing::Level,
 }
 
-/// Who may do what. There is a key, or a rule.
+/// Who may do what. There is an auth server, or a key or a rule.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AccessConfig {
     /// Files with keys that tokens are verified with, and a directory of them.
     pub keys: Vec<PathBuf>,
     pub key_dir: Option<PathBuf>,
     pub public: PublicRules,
+    /// Who is asked instead.
+    pub server: Option<AuthUrl>,
 }
 
 /// What everybody may without a token: patterns of paths.
@@ -125,8 +128,15 @@ pub enum ConfigError {
         "--listen {listen} can be reached from other machines, so it needs {missing}; run: {command}"
     )]
     Exposed { listen: SocketAddr, missing: &'static str, command: String },
+    #[error("--auth-url {shown}: {reason}")]
+    AuthUrl { shown: String, reason: UrlError },
     #[error(
-        "--web-http-listen {0} can be reached from other machines, so it needs a key or public rules; \
+        "--auth-url and {other} are both given; the server decides alone, so keep one of them (it is asked \
+         about sessions without a token too)"
+    )]
+    TwoJudges { other: &'static str },
+    #[error(
+        "--web-http-listen {0} can be reached from other machines, so it needs a key, public rules or an auth server; \
          run: shardcast --web-http-listen '{0}' --auth-key public.jwk"
     )]
     WebExposed(SocketAddr),
@@ -140,7 +150,15 @@ impl AccessConfig {
 
     /// Whether anybody at all is let in.
     fn is_empty(&self) -> bool {
-        !self.has_keys() && self.public == PublicRules::default()
+        !self.has_keys() && self.public == PublicRules::default() && self.server.is_none()
+    }
+
+    /// Who is let in, in words.
+    pub fn words(&self) -> String {
+        match &self.server {
+            Some(url) => format!("{url} is asked who may do what"),
+            None => self.public.to_string(),
+        }
     }
 
     /// Where the files are, for whoever reads what the relay says at its start.
@@ -223,6 +241,9 @@ Examples:
   One from the environment, open below anon/ only, on four cores:
     MOQ_LISTEN='[::]:4443' MOQ_LISTEN_TLS_CERT=cert.pem MOQ_LISTEN_TLS_KEY=key.pem \\
         MOQ_AUTH_PUBLIC='anon/**' SHARDCAST_SHARDS=4 shardcast
+
+  Keys and tokens, without a second program:
+    shardcast token --help
 
 Clients show a token in their URL: https://relay.example/rooms/123?jwt=TOKEN. What it grants is below its \
 root; names on the wire are relative to the path of the URL. Files of keys are read again when they change, \
@@ -346,6 +367,18 @@ struct Args {
         help_heading = "Access"
     )]
     auth_public_publish: Vec<Pattern>,
+
+    /// Auth server that is asked who may do what, as moq-relay asks its: https://auth.example/,
+    /// unix:///run/auth.sock, or http:// on this machine. It decides alone: there are no keys and no public
+    /// rules then. Whoever cannot be asked about is not let in
+    #[arg(
+        long,
+        env = "MOQ_AUTH_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = "Access"
+    )]
+    auth_url: Option<String>,
 
     /// Which web pages may use the relay, by their origin: https://app.example, https://*.app.example
     /// or *, which is all. On loopback pages of this machine always may, and others if they are named;
@@ -479,6 +512,7 @@ impl Args {
                 subscribe: self.auth_public_subscribe.clone(),
                 publish: self.auth_public_publish.clone(),
             },
+            server: self.auth_url()?,
         };
         if !loopback {
             self.refuse_exposure(&access)?;
@@ -532,15 +566,36 @@ impl Args {
         })
     }
 
+    /// There may be a password in it, so that clap does not get to show it.
+    fn auth_url(&self) -> Result<Option<AuthUrl>, ConfigError> {
+        let Some(text) = &self.auth_url else { return Ok(None) };
+        let url = text
+            .parse()
+            .map_err(|reason| ConfigError::AuthUrl { shown: access::shown(text), reason })?;
+        let others = [
+            ("--auth-key", !self.auth_key.is_empty()),
+            ("--auth-key-dir", self.auth_key_dir.is_some()),
+            ("--auth-public", !self.auth_public.is_empty()),
+            ("--auth-public-subscribe", !self.auth_public_subscribe.is_empty()),
+            ("--auth-public-publish", !self.auth_public_publish.is_empty()),
+        ];
+        match others.into_iter().find(|(_, is_given)| *is_given) {
+            Some((other, _)) => Err(ConfigError::TwoJudges { other }),
+            None => Ok(Some(url)),
+        }
+    }
+
     /// The defaults are for one machine. Who opens the relay to others says with which
     /// certificate and to whom, so that nobody does it by changing an address alone.
     fn refuse_exposure(&self, access: &AccessConfig) -> Result<(), ConfigError> {
         let named = self.listen_tls_cert.is_some() || !self.listen_tls_generate.is_empty();
         let missing = match (named, access.is_empty()) {
             (true, false) => return Ok(()),
-            (false, true) => "a certificate, and a key or public rules",
+            (false, true) => "a certificate, and a key, public rules or an auth server",
             (false, false) => "a certificate (or --listen-tls-generate HOST for a test)",
-            (true, true) => "a key (or public rules: --auth-public 'anon/**')",
+            (true, true) => {
+                "a key (or public rules: --auth-public 'anon/**', or an auth server: --auth-url URL)"
+            }
         };
         let certificate = match (&self.listen_tls_cert, &self.listen_tls_key) {
             (Some(cert), Some(key)) => {
@@ -552,6 +607,7 @@ impl Args {
         let mut args = vec![format!("--listen '{}'", self.listen), certificate];
         args.extend(access.key_dir.iter().map(|dir| format!("--auth-key-dir {}", dir.display())));
         args.extend(access.keys.iter().map(|key| format!("--auth-key {}", key.display())));
+        args.extend(access.server.iter().map(|url| format!("--auth-url {url}")));
         let PublicRules { both, subscribe, publish } = &access.public;
         for (kind, patterns) in [("", both), ("-subscribe", subscribe), ("-publish", publish)] {
             if !patterns.is_empty() {
@@ -750,7 +806,7 @@ enum Instead {
     Know(&'static str),
 }
 
-const NO_SERVER: &str = "nobody is asked who may do what, it is in tokens; remove it and use --auth-key FILE or --auth-public PATTERN";
+const OLD_SERVER: &str = "the auth server of older relays is asked in another way; remove it and use --auth-url URL, --auth-key FILE or --auth-public PATTERN";
 
 const FOREIGN: &[Foreign] = &[
     Foreign {
@@ -778,15 +834,8 @@ const FOREIGN: &[Foreign] = &[
         instead: Instead::Know("shards are always pinned and always on io_uring; remove it"),
     },
     Foreign {
-        names: &[
-            "--auth-url",
-            "--auth-api",
-            "--auth-public-api",
-            "MOQ_AUTH_URL",
-            "MOQ_AUTH_API",
-            "MOQ_AUTH_PUBLIC_API",
-        ],
-        instead: Instead::Know(NO_SERVER),
+        names: &["--auth-api", "--auth-public-api", "MOQ_AUTH_API", "MOQ_AUTH_PUBLIC_API"],
+        instead: Instead::Know(OLD_SERVER),
     },
     Foreign {
         names: &[
@@ -921,7 +970,9 @@ mod tests {
         let rules = rules.iter().filter(|(_, patterns)| !patterns.is_empty());
         let rules = rules.map(|(kind, patterns)| format!("{kind}{}", join(*patterns)));
         let keys = config.access.key_places().into_iter();
-        let access: Vec<String> = rules.chain(keys.map(|key| format!("key:{key}"))).collect();
+        let server = config.access.server.iter().map(|url| format!("asks:{url}"));
+        let keys = keys.map(|key| format!("key:{key}"));
+        let access: Vec<String> = rules.chain(keys).chain(server).collect();
         let (listen, access, level) = (config.listen, access.join("+"), config.log_level);
         format!("{listen} {identity} {access} {shards} {level}")
     }
@@ -959,6 +1010,8 @@ mod tests {
             ("--auth-key-dir /keys --auth-key a", "key:a+key:/keys/"),
             ("--auth-public-subscribe ** --auth-key a", "sub:**+key:a"),
             ("--auth-public-publish in/*,x/**/y", "pub:in/*,x/**/y"),
+            ("--auth-url https://me:pw@auth.example/x?y", "asks:https://auth.example/x"),
+            ("--auth-url unix:///run/a.sock", "asks:unix:///run/a.sock"),
             ("--auth-public anon/** --auth-public-subscribe live/cam-*", "anon/**+sub:live/cam-*"),
         ] {
             check(args, Ok(&format!("{here} {access} auto INFO")));
@@ -966,6 +1019,15 @@ mod tests {
         check("--auth-public-subscribe anon", Err(&["'anon'", "write anon/**"]));
         check("--auth-public-publish /a/**", Err(&["'/a/**'", "not a pattern"]));
         check("--auth-public a/b**", Err(&["'a/b**'", "not a pattern"]));
+        check(
+            "--auth-url http://me:pw@far.example",
+            Err(&["--auth-url http://far.example: tokens would"]),
+        );
+        check("--auth-url auth.sock", Err(&["--auth-url auth.sock", "unix:///run/auth.sock"]));
+        for other in ["--auth-key a", "--auth-key-dir a", "--auth-public-subscribe **"] {
+            let name = other.split(' ').next().unwrap();
+            check(&format!("--auth-url https://a/ {other}"), Err(&[name, "decides alone"]));
+        }
         check("--auth-key-dir a --auth-key-dir b", Err(&["multiple times"]));
     }
 
@@ -989,7 +1051,7 @@ mod tests {
         check(
             "--listen 0.0.0.0:4443",
             Err(&[
-                "a certificate, and a key or public rules",
+                "a certificate, and a key, public rules or an auth server",
                 "run: shardcast --listen '0.0.0.0:4443' --listen-tls-cert cert.pem \
                  --listen-tls-key key.pem --auth-key public.jwk",
             ]),
@@ -1045,7 +1107,7 @@ mod tests {
             "--web-http-listen 0.0.0.0:8080",
             Err(&[
                 "--web-http-listen 0.0.0.0:8080",
-                "a key or public rules",
+                "a key, public rules or an auth server",
                 "--auth-key public.jwk",
             ]),
         );
@@ -1188,7 +1250,7 @@ mod tests {
         check("--tls-key k", Err(&["--tls-key", "--listen-tls-key"]));
         check("--tls-generate localhost", Err(&["--tls-generate", "--listen-tls-generate"]));
         check("--runtime-workers 4", Err(&["--runtime-workers", "--shards"]));
-        check("--auth-url https://a", Err(&["--auth-url", "--auth-key FILE"]));
+        check("--auth-api https://a", Err(&["--auth-api", "--auth-url URL"]));
         check("--cache-headroom 10%", Err(&["--cache-headroom", "--cache-capacity SIZE"]));
         check("--cluster-linger 5s", Err(&["--cluster-linger", "--linger is about viewers"]));
         check("--file relay.toml", Err(&["--file", "flag or a variable"]));
@@ -1219,7 +1281,7 @@ mod tests {
             check("--help", Ok(arg.get_long().expect("every argument has a long name")));
             assert!(arg.get_help().is_some(), "{arg} does not say what it is for");
             if let Some(variable) = arg.get_env() {
-                check("--help", Ok(&format!("[env: {}=", variable.display())));
+                check("--help", Ok(&format!("[env: {}", variable.display())));
             }
         }
     }

@@ -18,6 +18,7 @@
 //! * [`watch`]: whether every shard turns, and whether memory runs short.
 //! * [`memory`]: the allocator, and the last line of a process that has no memory left.
 //! * [`origin`]: which pages of the web may use the relay.
+//! * [`authority`]: the operator's auth server, asked who may do what.
 //! * [`tool`]: keys and tokens for operators, on the command line.
 //! * [`log`]: lines by a bounded queue to a thread that writes them. Nobody waits for it.
 //! * [`source`]: where peers come from, as far as an address can tell.
@@ -29,6 +30,7 @@
 //! * [`limits`]: every bound by name.
 
 pub mod access;
+pub mod authority;
 mod bucket;
 pub mod config;
 pub mod h3;

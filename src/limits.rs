@@ -516,6 +516,39 @@ pub const END_MAX: Duration = Duration::from_secs(8);
 pub const KEYS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 pub const KEYS_LOOK_REST: u32 = 20;
 
+/// How long the auth server may take over an answer, from the question on or, for who wants to come in, from
+/// when he does (the contract of moq-relay): clients give up a handshake that takes longer.
+pub const AUTHORITY_ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// How long a session waits to be let in, if for whatever reason nobody answers at all.
+pub const ENTRY_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Questions to the auth server at once, each on a connection of its own: with ten milliseconds for an
+/// answer, 6,400 sessions in a second.
+pub const AUTHORITY_REQUESTS_MAX: usize = 64;
+
+/// Sessions that wait to be asked about: what such a server answers in time if it takes 150 milliseconds.
+/// More are told to try again. And ends that it has not been told of yet, half a kilobyte each; more are lost.
+pub const AUTHORITY_WAITING_MAX: usize = 4096;
+pub const AUTHORITY_ENDS_WAITING_MAX: usize = 1 << 14;
+
+/// Bytes of an answer: the most patterns that a grant may have, of a common length.
+pub const AUTHORITY_ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of what a refusal says, which is logged and told to the client.
+pub const AUTHORITY_REASON_BYTES_MAX: usize = 200;
+
+/// From a check that failed to the next one: twice as long after each, within these bounds.
+pub const AUTHORITY_RETRY_MIN: Duration = Duration::from_secs(1);
+pub const AUTHORITY_RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// How long a connection to the auth server is kept that nothing is asked on: servers close theirs after a
+/// minute or more.
+pub const AUTHORITY_CONNECTION_IDLE: Duration = Duration::from_secs(30);
+
+/// How long a relay that ends tells the auth server of the end of its sessions.
+pub const AUTHORITY_LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// From one look whether every shard turns, and how much memory is used, to the next.
 pub const WATCH_INTERVAL: Duration = SHARD_ANSWER_MAX;
 
@@ -536,11 +569,15 @@ const _: () = assert!(0.0 < CACHE_MEMORY_PERCENT_DEFAULT && CACHE_MEMORY_PERCENT
 const _: () = assert!(STREAMS_BIDI_START <= STREAMS_MAX && STREAMS_UNI_PUBLISHER <= STREAMS_MAX);
 // One ping may be lost.
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
-const _: () = assert!(LAST_WORDS_MAX.as_millis() + LOG_FLUSH_MAX.as_millis() < END_MAX.as_millis());
+const _: () = assert!(
+    LAST_WORDS_MAX.as_millis() + AUTHORITY_LAST_WORDS.as_millis() + LOG_FLUSH_MAX.as_millis()
+        < END_MAX.as_millis()
+);
 const _: () = assert!(
     IDLE_TIMEOUT.as_millis() + KEEP_ALIVE.as_millis()
         < WATCH_INTERVAL.as_millis() * HANGING_LOOKS_MAX as u128
 );
+const _: () = assert!(AUTHORITY_ANSWER_MAX.as_millis() < ENTRY_TIMEOUT.as_millis());
 const _: () = assert!(HANDSHAKES_BEFORE_RETRY < HANDSHAKES_MAX);
 const _: () = assert!(HANDSHAKE_TIMEOUT.as_millis() < IDLE_TIMEOUT.as_millis());
 const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);

@@ -303,7 +303,7 @@ fn welcome(out: &mut impl Write, config: &Config, running: &Running) -> std::io:
     };
     let sha256 = hex(running.fingerprint());
     writeln!(out, "  sha256       {sha256}")?;
-    writeln!(out, "  access       {}", config.access.public)?;
+    writeln!(out, "  access       {}", config.access.words())?;
     for place in config.access.key_places() {
         writeln!(out, "  key          {place}, for tokens in URLs: ?jwt=TOKEN")?;
     }

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::access::{Access, KeyError, KeySet};
+use crate::authority::{self, Authority, Roots};
 use crate::config::{Capacity, Config, IdentitySource, WebListen};
 use crate::host::{self, HostError};
 use crate::keyring::{Keyring, Watcher};
@@ -66,6 +67,8 @@ pub enum StartError {
     Keys(#[from] KeyError),
     #[error("cannot start the thread that looks at keys: {0}; raise the limit of processes")]
     KeyThread(std::io::Error),
+    #[error("{0}; see --auth-url")]
+    Authority(#[from] authority::StartError),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +79,10 @@ pub enum StopError {
     Web,
     #[error("the thread that looks at keys did not end cleanly; the last log lines say more")]
     Keys,
+    #[error(
+        "the thread that asks the auth server did not end cleanly; the last log lines say more"
+    )]
+    Authority,
 }
 
 /// A relay that runs.
@@ -89,6 +96,7 @@ pub struct Running {
     shards: Vec<(ShardThread, Outside<ToShard>)>,
     web: Option<Web>,
     keys: Option<Watcher>,
+    authority: Option<Authority>,
     /// Every socket once more. When one of the group closes, the kernel hands its datagrams to
     /// other shards; so all close together, at the end.
     _sockets: Vec<OwnedFd>,
@@ -147,6 +155,10 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let kept: Result<Vec<OwnedFd>, _> = sockets.iter().map(keep).collect();
     let kept = kept.map_err(|error| BindError::Other { address: addr, error })?;
 
+    let authority = config.access.server.clone();
+    let authority = authority.map(|url| authority::Ready::new(url, Roots::System, addr));
+    let authority = authority.transpose()?;
+
     let started = Instant::now();
     let wall = Wall::new(started, unix_time());
     let posts = mailbox::mesh(cores.len(), LANE_MESSAGES);
@@ -159,6 +171,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             quic: quic.clone(),
             policy: policy.clone(),
             access: access.clone(),
+            authority: authority.as_ref().map(authority::Ready::handle),
             seed,
             started,
             wall,
@@ -178,14 +191,17 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         fingerprint,
         expires,
         is_self_signed,
-        access: config.access.public.to_string(),
+        access: config.access.words(),
         open_at: config.access.public.example_root().map(str::to_owned),
         origins: policy.origins.clone(),
     };
     let outsides: Vec<_> = shards.iter().map(|(_, outside)| outside.clone()).collect();
     let (access, for_web) = watch::channel(access);
-    let web = listener.map(|listener| web::start(listener, about, for_web, outsides.clone()));
+    let asked = authority.as_ref().map(authority::Ready::handle);
+    let web = |listener| web::start(listener, about, (for_web, asked), outsides.clone());
+    let web = listener.map(web);
     let web = web.transpose().map_err(StartError::Web)?;
+    let authority = authority.map(|ready| ready.start(outsides.clone())).transpose()?;
     let keys = keyring.map(|keyring| Watcher::start(keyring, access, outsides));
     let keys = keys.transpose().map_err(StartError::KeyThread)?;
     let memory_bytes = report.memory_bytes;
@@ -200,6 +216,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         shards,
         web,
         keys,
+        authority,
         _sockets,
     })
 }
@@ -419,10 +436,13 @@ impl Running {
         }
         let ended = self.shards.into_iter().map(|(thread, _)| thread.join());
         let ended: Vec<_> = ended.collect();
+        // Last, for it is told of the end of every session.
+        let is_authority_fine = self.authority.is_none_or(|authority| authority.stop().is_ok());
         match ended.iter().position(Result::is_err) {
             Some(shard) => Err(StopError::Shard(shard)),
             None if !is_web_fine => Err(StopError::Web),
             None if !are_keys_fine => Err(StopError::Keys),
+            None if !is_authority_fine => Err(StopError::Authority),
             None => Ok(()),
         }
     }

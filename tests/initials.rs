@@ -111,6 +111,7 @@ impl Relay {
             quic,
             policy,
             access: Arc::new(Access::open()),
+            authority: None,
             seed: 1,
             started: now,
             wall: Wall::new(now, Duration::ZERO),

@@ -44,10 +44,7 @@ const USAGE: i32 = 2;
 #[test]
 fn refused_arguments() {
     let table: &[(&[&str], &[&str])] = &[
-        (
-            &["--listen", "0.0.0.0:0"],
-            &["a certificate, and a key or public rules", "run: shardcast"],
-        ),
+        (&["--listen", "0.0.0.0:0"], &["a certificate, and a key, public rules", "run: shardcast"]),
         (&["--listen", "[::]:0", "--auth-public", "anon/**"], &["needs a certificate", "run:"]),
         (
             &["--listen", "0.0.0.0:0", "--listen-tls-generate", "a.example"],
@@ -66,10 +63,15 @@ fn refused_arguments() {
         (&["--cache-capacity", "150%"], &["--cache-capacity", "'150%'", "1% to 100%"]),
         (&["--cache-headroom", "10%"], &["--cache-headroom", "one bound", "--cache-capacity"]),
         (&["--web-http-listen", "8080"], &["--web-http-listen", "'8080'", "same or off"]),
-        (&["--web-http-listen", "0.0.0.0:0"], &["a key or public rules", "run: shardcast"]),
+        (
+            &["--web-http-listen", "0.0.0.0:0"],
+            &["a key, public rules or an auth server", "run: shardcast"],
+        ),
         (&["--server-bind", "[::]:443"], &["--server-bind", "write --listen"]),
         (&["--auth-public-subscribe", "anon"], &["'anon'", "write anon/**"]),
-        (&["--auth-url", "https://a.example"], &["--auth-url", "--auth-key FILE"]),
+        (&["--auth-api", "https://a.example"], &["--auth-api", "--auth-url URL"]),
+        (&["--auth-url", "http://me:pw@a.example"], &["--auth-url http://a.example:", "https://"]),
+        (&["--auth-url", "unix:///a", "--auth-key", "k"], &["--auth-key", "decides alone"]),
         (&["relay.toml"], &["'relay.toml'", "no configuration file"]),
         (&["--listen", "one\ntwo"], &["--listen", "127.0.0.1:4443"]),
     ];
@@ -81,7 +83,7 @@ fn refused_arguments() {
 #[test]
 fn refused_variables() {
     let table: &[(&str, &str, &[&str])] = &[
-        ("MOQ_LISTEN", "0.0.0.0:0", &["0.0.0.0:0", "a certificate, and a key or public rules"]),
+        ("MOQ_LISTEN", "0.0.0.0:0", &["0.0.0.0:0", "a certificate, and a key, public rules"]),
         ("MOQ_LISTEN", "here", &["'here'", "--listen"]),
         ("MOQ_AUTH_PUBLIC", "anon", &["'anon'", "write anon/**"]),
         ("MOQ_LISTEN_TLS_CERT", "cert.pem", &["--listen-tls-key"]),
@@ -96,7 +98,7 @@ fn refused_variables() {
         ("MOQ_WEB_WS", "true", &["MOQ_WEB_WS", "WebSockets"]),
         ("RUST_LOG", "shardcast=loud", &["RUST_LOG", "info"]),
         ("MOQ_SERVER_BIND", "[::]:443", &["MOQ_SERVER_BIND", "MOQ_LISTEN"]),
-        ("MOQ_AUTH_URL", "https://a.example", &["MOQ_AUTH_URL", "--auth-key FILE"]),
+        ("MOQ_AUTH_URL", "http://a.example", &["--auth-url", "https://"]),
     ];
     for (name, value, words) in table {
         let mut command = shardcast(&[]);

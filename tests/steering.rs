@@ -216,6 +216,7 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
         quic: quic.clone(),
         policy: policy.clone(),
         access: Arc::new(Access::open()),
+        authority: None,
         seed: SEED,
         started,
         wall: Wall::new(started, Duration::ZERO),

@@ -84,6 +84,7 @@ impl Home {
                 .expect("a QUIC configuration"),
             policy: Arc::new(Policy::open(7, Secret::new(&[4; 32]))),
             access: Arc::new(Access::open()),
+            authority: None,
             seed: 1,
             started: now,
             wall: Wall::new(now, Duration::ZERO),

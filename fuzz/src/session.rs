@@ -399,7 +399,7 @@ impl World {
         match effect {
             Effect::Failed { .. } | Effect::Leaving | Effect::PathTooLong { .. } => {}
             Effect::Ready => assert!(!mem::replace(&mut self.is_ready, true), "ready again"),
-            Effect::Arrived(target) => {
+            Effect::Arrived { target, .. } => {
                 let token = target.token.as_ref().map(Token::as_str);
                 match self.access.admit(&target.path, token, 0) {
                     Ok(admission) => {

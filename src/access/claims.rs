@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use crate::wire::Path;
 
 /// Patterns of one direction in one token. Each is compared with the path of each broadcast.
-pub(super) const PATTERNS_MAX: usize = 128;
+pub const PATTERNS_MAX: usize = 128;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {

@@ -24,7 +24,7 @@ mod token;
 use std::sync::Arc;
 
 pub use algorithm::{Algorithm, NoAlgorithm};
-pub use claims::{Claims, ClaimsFault, Form};
+pub use claims::{Claims, ClaimsFault, Form, PATTERNS_MAX};
 pub use grant::{Grant, RuleError, is_hidden, rule};
 pub use json::Fault as JsonFault;
 pub use jwk::{KeyFault, KeyId, KeyIdFault};

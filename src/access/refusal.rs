@@ -34,7 +34,7 @@ pub enum Refusal {
     Signature,
     #[error("the token's issuer erred: {0}")]
     Claims(#[from] ClaimsFault),
-    #[error("the client's token expired at {at}")]
+    #[error("what the client was let in with expired at {at}")]
     Expired { at: i64 },
     #[error("the client's token is not valid before {from}")]
     TooEarly { from: i64 },
@@ -54,4 +54,14 @@ pub enum Refusal {
     MayNotSubscribe,
     #[error("the key that vouched for the client was removed or replaced")]
     KeyGone,
+    #[error("the auth server refuses: {0}")]
+    ByServer(String),
+    #[error(
+        "the auth server does not answer as it should, and nobody is let in without it; try again later"
+    )]
+    ServerAway,
+    #[error("the auth server grants less than before")]
+    Narrowed,
+    #[error("the auth server grants what this relay cannot honour")]
+    ServerErrs,
 }

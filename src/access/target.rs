@@ -6,10 +6,12 @@ use crate::limits::ROOT_BYTES_MAX;
 use crate::wire::{Path, split_path_query};
 
 /// Where a client wants to be, and what it shows for that.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Target {
     pub path: Path,
     pub token: Option<Token>,
+    /// As it was dialled, with what is secret in it.
+    text: String,
 }
 
 /// A token as somebody shows it. Whoever reads it may use it, so nothing prints it.
@@ -31,7 +33,24 @@ impl Target {
         if path.as_str().len() > ROOT_BYTES_MAX {
             return Err(BadTarget::TooLong);
         }
-        Ok(Target { path, token: Token::find_in(text) })
+        Ok(Target { path, token: Token::find_in(text), text: text.to_owned() })
+    }
+
+    /// The path as it was dialled.
+    pub fn path_text(&self) -> &str {
+        split_path_query(&self.text).0
+    }
+
+    /// All of the query, which may be full of secrets.
+    pub fn query(&self) -> Option<&str> {
+        split_path_query(&self.text).1
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, token) = (&self.path, &self.token);
+        f.debug_struct("Target").field("path", path).field("token", token).finish_non_exhaustive()
     }
 }
 
@@ -103,6 +122,7 @@ mod tests {
         let target = Target::parse("/rooms//7/?x=1&jwt=a.b.c").unwrap();
         assert_eq!(target.path.as_str(), "rooms/7");
         assert_eq!(target.token.as_ref().map(Token::as_str), Some("a.b.c"));
+        assert_eq!((target.path_text(), target.query()), ("/rooms//7/", Some("x=1&jwt=a.b.c")));
         assert!(!format!("{target:?}").contains("a.b"), "{target:?}");
         assert_eq!(Target::parse(""), Ok(Target::default()));
         assert_eq!(Target::parse("/a/**?jwt=a"), Err(BadTarget::Malformed));

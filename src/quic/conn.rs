@@ -117,6 +117,18 @@ impl Conn {
         self.proto.remote_address()
     }
 
+    /// By what name the client has called this relay.
+    pub fn server_name(&self) -> Option<String> {
+        let data = self.proto.crypto_session().handshake_data()?;
+        data.downcast::<proto::crypto::rustls::HandshakeData>().ok()?.server_name
+    }
+
+    /// Bytes that were sent and received, with all that QUIC adds to them.
+    pub fn moved(&self) -> (u64, u64) {
+        let stats = self.proto.stats();
+        (stats.udp_tx.bytes, stats.udp_rx.bytes)
+    }
+
     /// When the last datagram came.
     pub fn heard_at(&self) -> Instant {
         self.heard_at

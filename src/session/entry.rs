@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::streams::Streams;
 use super::{Context, Effect, Session};
 use crate::access::{Admission, BadTarget, Grant, Refusal, Target};
+use crate::limits::ENTRY_TIMEOUT;
 use crate::route::Trust;
 use crate::wire::{Path, SessionCode, Setup};
 
@@ -34,6 +35,12 @@ impl Session {
         self.pass.admission.grant.root()
     }
 
+    /// Where the peer wants to be by the URL that it has dialled. Where the transport has none it says so
+    /// itself, or wants to be at the root.
+    pub fn set_dialled(&mut self, target: Target) {
+        self.dialled = target;
+    }
+
     /// The peer has said who it is, and perhaps where it wants to be.
     pub(super) fn introduced<S: Streams>(&mut self, setup: Setup, cx: &mut Context<'_, S>) {
         self.setup_deadline = None;
@@ -41,12 +48,16 @@ impl Session {
         let target = match &setup.path {
             Some(path) => Some(Target::parse(path)),
             None if self.is_admitted => None,
-            None => Some(Ok(Target::default())),
+            None => Some(Ok(std::mem::take(&mut self.dialled))),
         };
+        let role = setup.role;
         self.setup = Some(setup);
         match target {
             None => self.ready(cx),
-            Some(Ok(target)) => cx.effects.push(Effect::Arrived(target)),
+            Some(Ok(target)) => {
+                self.entry_deadline = Some(cx.now + ENTRY_TIMEOUT);
+                cx.effects.push(Effect::Arrived { target, role });
+            }
             Some(Err(fault)) => {
                 let reason = match fault {
                     BadTarget::Malformed => "malformed path in SETUP",
@@ -60,12 +71,23 @@ impl Session {
     /// Lets the peer in where it wants to be.
     pub fn admit<S: Streams>(&mut self, pass: Pass, cx: &mut Context<'_, S>) {
         (self.pass, self.is_admitted) = (pass, true);
+        self.entry_deadline = None;
         self.ready(cx);
     }
 
     /// The peer may not be here, or no longer.
     pub fn turn_away<S: Streams>(&mut self, refusal: &Refusal, cx: &mut Context<'_, S>) {
-        self.fail(SessionCode::UNAUTHORIZED, refusal.to_string(), cx);
+        let code = match refusal {
+            Refusal::ServerAway => SessionCode::BAD_GATEWAY,
+            _ => SessionCode::UNAUTHORIZED,
+        };
+        self.fail(code, refusal.to_string(), cx);
+    }
+
+    /// What the peer was let in with ends in another second.
+    pub fn extend(&mut self, expires: Option<i64>, ends_at: Option<Instant>) {
+        self.pass.admission.expires = expires;
+        self.pass.ends_at = ends_at;
     }
 
     /// The clock was set: what the peer was let in with ends at another time.

@@ -49,7 +49,7 @@ use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
 use crate::wire::{
     AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
-    ProbeLevel, Protocol, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest,
+    ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest,
     UniType, Version, decode_varint, encode_varint, split_message,
 };
 use announce_in::AnnounceSource;
@@ -76,8 +76,12 @@ pub enum Effect {
     Failed {
         reason: Cow<'static, str>,
     },
-    /// The peer has said where it wants to be: [`Session::admit`] or [`Session::turn_away`] answers.
-    Arrived(Target),
+    /// The peer has said where it wants to be, and as what: [`Session::admit`] or [`Session::turn_away`]
+    /// answers.
+    Arrived {
+        target: Target,
+        role: Role,
+    },
     /// Who the peer is and what it may do is known; requests are served from here on.
     Ready,
     /// A route is new or has changed.
@@ -284,6 +288,10 @@ pub struct Session {
     /// All paths on the wire are relative to its root.
     pass: Pass,
     is_admitted: bool,
+    /// Where it wants to be by its URL, until that is used.
+    dialled: Target,
+    /// Until when it is to be known whether the peer may come in.
+    entry_deadline: Option<Instant>,
     /// The peer's SETUP, while that is not used.
     setup: Option<Setup>,
     /// Prefixes whose announcements are to be asked for as soon as there is credit for a stream.
@@ -386,6 +394,8 @@ impl Session {
             policy,
             is_admitted: pass.is_some(),
             pass: pass.unwrap_or_default(),
+            dialled: Target::default(),
+            entry_deadline: None,
             setup: None,
             unasked: Vec::new(),
             trust,
@@ -479,6 +489,7 @@ impl Session {
     pub fn deadline(&self) -> Option<Instant> {
         let deadlines = [
             self.setup_deadline,
+            self.entry_deadline,
             self.pass.ends_at,
             self.pull_deadline,
             self.fetch_turns.deadline(),
@@ -493,6 +504,9 @@ impl Session {
     pub fn timeout<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
         if self.setup_deadline.is_some_and(|deadline| deadline <= cx.now) {
             return self.fail(SessionCode::CONTROL_TIMEOUT, "no SETUP in time", cx);
+        }
+        if self.entry_deadline.is_some_and(|deadline| deadline <= cx.now) {
+            return self.turn_away(&Refusal::ServerAway, cx);
         }
         if self.pass.ends_at.is_some_and(|at| at <= cx.now) {
             let at = self.pass.admission.expires.unwrap_or_default();

@@ -2,16 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-use super::Shard;
-use crate::access::{self, Refusal, Target, Token};
+use super::{Peer, Shard};
+use crate::access::{self, Admission, Refusal, Target, Token};
+use crate::authority::contract::{Facts, Moved, Transport};
+use crate::authority::desk::LeaseId;
+use crate::authority::{Asker, News};
 use crate::h3::request::{Request, Status};
-use crate::limits::SESSIONS_CHECKED_PER_TURN;
+use crate::limits::{LOGGED_REASON_BYTES_MAX, SESSIONS_CHECKED_PER_TURN};
+use crate::route::SessionRef;
 use crate::session::Pass;
 use crate::wall::Wall;
-use crate::wire::Protocol;
+use crate::wire::{Protocol, Role};
 
 /// A clock that is corrected bit by bit is off by less in the second between two looks.
 const CLOCK_JUMP: Duration = Duration::from_millis(100);
+
+/// With what a session begins.
+pub(super) enum Entry {
+    Admitted(Pass),
+    /// Where it wants to be by its URL. Whether it may is decided when it has said what it is.
+    Dialled(Target),
+}
 
 impl Shard {
     /// What the time of day is. Where it is another than was to be expected somebody has set the clock, and
@@ -36,19 +47,23 @@ impl Shard {
             _ if !self.policy.origins.permit(request.origin.as_deref()) => {
                 Err((Status::Forbidden, "pages of this origin may not use this relay".to_owned()))
             }
+            // Somebody else decides, who is to hear all that the client says.
+            (Ok(target), Some(protocol)) if self.authority.is_some() => {
+                Ok((Entry::Dialled(target), protocol))
+            }
             (Ok(target), Some(protocol)) => match self.pass(now, &target) {
-                Ok(pass) => Ok((pass, protocol)),
+                Ok(pass) => Ok((Entry::Admitted(pass), protocol)),
                 Err(refusal) => Err((Status::Unauthorized, refusal.to_string())),
             },
             (Err(fault), _) => Err((Status::Malformed, fault.to_string())),
             (_, None) => Err((Status::Malformed, "no protocol in common".to_owned())),
         };
         match decided {
-            Ok((pass, protocol)) => {
+            Ok((entry, protocol)) => {
                 if let Some(conn) = self.endpoint.conn(slot) {
                     conn.accept(named.map(Protocol::name));
                 }
-                self.begin_session(now, slot, protocol, Some(pass), "webtransport");
+                self.begin_session(now, slot, protocol, entry, "webtransport");
             }
             Err((status, reason)) => {
                 if let Some(conn) = self.endpoint.conn(slot) {
@@ -64,19 +79,81 @@ impl Shard {
     fn pass(&self, now: Instant, target: &Target) -> Result<Pass, Refusal> {
         let token = target.token.as_ref().map(Token::as_str);
         let admission = self.access.admit(&target.path, token, self.wall.second(now))?;
+        Ok(self.pass_of(now, admission))
+    }
+
+    fn pass_of(&self, now: Instant, admission: Admission) -> Pass {
         let ends_at = admission.expires.and_then(|second| self.wall.begins(second, now));
-        Ok(Pass { admission, ends_at })
+        Pass { admission, ends_at }
     }
 
     /// A session wants to be somewhere.
-    pub(super) fn arrived_at(&mut self, now: Instant, slot: usize, target: &Target) {
-        match self.pass(now, target) {
+    pub(super) fn arrived_at(&mut self, now: Instant, slot: usize, target: Target, role: Role) {
+        if self.authority.is_some() {
+            return self.ask_authority(slot, target, role);
+        }
+        match self.pass(now, &target) {
             Ok(pass) => self.with_session(now, slot, |session, cx| session.admit(pass, cx)),
             Err(refusal) => {
                 self.say_refused(now, slot, target.path.as_str(), &refusal.to_string());
                 self.with_session(now, slot, |session, cx| session.turn_away(&refusal, cx));
             }
         }
+    }
+
+    fn ask_authority(&mut self, slot: usize, target: Target, role: Role) {
+        let (Some(authority), Some(peer)) = (&self.authority, &mut self.peers[slot]) else {
+            return;
+        };
+        let Some(conn) = self.endpoint.conn(slot) else { return };
+        let facts = Facts {
+            transport: Transport::Quic,
+            remote: conn.remote(),
+            local: authority.local(),
+            server_name: conn.server_name(),
+            alpn: Some(peer.session.version().alpn()),
+            dialled: target,
+            role,
+        };
+        let (shard, generation) = (self.me as u16, conn.generation());
+        let session = SessionRef { shard, slot: slot as u32, generation };
+        peer.lease = Some(authority.ask(Asker::Session(session), facts));
+    }
+
+    /// The auth server says something of a session, which may be gone.
+    pub(super) fn leased(&mut self, now: Instant, session: SessionRef, lease: LeaseId, news: News) {
+        let slot = session.slot as usize;
+        let peer = self.peers.get(slot).and_then(Option::as_ref);
+        if peer.is_none_or(|peer| peer.lease != Some(lease)) {
+            self.counters.stale_mail_total += 1;
+            return;
+        }
+        match news {
+            News::Admitted(admission) => {
+                let pass = self.pass_of(now, admission);
+                self.with_session(now, slot, |session, cx| session.admit(pass, cx));
+            }
+            News::Until(expires) => {
+                let ends_at = expires.and_then(|second| self.wall.begins(second, now));
+                self.with_session(now, slot, |session, _| session.extend(expires, ends_at));
+            }
+            News::Over(refusal) => {
+                self.with_session(now, slot, |session, cx| session.turn_away(&refusal, cx));
+            }
+        }
+    }
+
+    /// A session of which the auth server was asked is over.
+    pub(super) fn end_lease(&mut self, now: Instant, slot: usize, peer: &Peer, reason: &str) {
+        let (Some(authority), Some(lease)) = (&self.authority, peer.lease) else { return };
+        let (sent, received) = self.endpoint.conn(slot).map_or((0, 0), |conn| conn.moved());
+        let is_expired = peer.session.failure().is_some()
+            && peer.session.pass().ends_at.is_some_and(|at| at <= now);
+        let reason = match is_expired {
+            true => "expired".to_owned(),
+            false => reason[..reason.floor_char_boundary(LOGGED_REASON_BYTES_MAX)].to_owned(),
+        };
+        authority.end(lease, reason, Moved { sent, received });
     }
 
     fn say_refused(&mut self, now: Instant, slot: usize, path: &str, reason: &str) {

@@ -7,6 +7,8 @@ use tokio::sync::oneshot;
 
 use super::guest::{GuestId, Line, PageLine};
 use crate::access::Access;
+use crate::authority::News;
+use crate::authority::desk::LeaseId;
 use crate::net::Received;
 use crate::route::{Gone, Route, RouteId, SessionRef};
 use crate::track::fetch::{Ask, Asker, FetchId};
@@ -92,6 +94,8 @@ pub enum ToShard {
     List { after: Option<Path>, page: PageLine },
     /// From outside: from now on this is who may do what.
     Access(Arc<Access>),
+    /// From outside: what the auth server says of a session.
+    Leased { session: SessionRef, lease: LeaseId, news: News },
     /// From outside: whether this shard turns.
     Turn { turned: oneshot::Sender<()> },
     /// From outside: close every session and end.

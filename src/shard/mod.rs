@@ -26,7 +26,9 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::access::{Access, Admission};
+use crate::access::{Access, Admission, Target};
+use crate::authority;
+use crate::authority::desk::LeaseId;
 use crate::limits::{
     ANNOUNCE_INTERVAL, ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN,
     FADING_ROUTES_PER_TURN, LAST_WORDS_GRACE, LAST_WORDS_MAX, LOGGED_REASON_BYTES_MAX,
@@ -41,7 +43,7 @@ use crate::quic::trains::Transmitted;
 use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
 use crate::route::{Directory, Gone, RouteId, SessionRef, Takeover};
 use crate::session::streams::{StreamId, Streams};
-use crate::session::{Context, Effect, Names, Pass, Policy, Round, RouteIds, Session};
+use crate::session::{Context, Effect, Names, Policy, Round, RouteIds, Session};
 use crate::track::fetch::FetchId;
 use crate::track::group::{GroupEnd, Piece};
 use crate::track::serve::PullCommand;
@@ -49,6 +51,7 @@ use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wall::Wall;
 use crate::wire::{Path, Protocol, SessionCode, StreamCode};
 use claims::{Claims, Doubt};
+use entry::Entry;
 use guest::Guests;
 use listeners::Listeners;
 use mailbox::{Flush, Post};
@@ -69,6 +72,8 @@ pub struct Setting {
     pub quic: QuicConfig,
     pub policy: Arc<Policy>,
     pub access: Arc<Access>,
+    /// Whoever is asked instead, if somebody is.
+    pub authority: Option<authority::Handle>,
     /// Of everything random in this shard, so that a simulation replays; the same for all shards.
     pub seed: u64,
     /// When the relay started, and the time of day then.
@@ -148,6 +153,8 @@ struct Peer {
     /// Groups of its tracks that a busy home is spared.
     skips: FxHashMap<PullRef, Skips>,
     doubt: Option<Doubt>,
+    /// What the auth server was asked for it.
+    lease: Option<LeaseId>,
 }
 
 /// A route of which nobody knows yet what has become of its peer.
@@ -187,6 +194,7 @@ pub struct Shard {
     started: Instant,
     policy: Arc<Policy>,
     access: Arc<Access>,
+    authority: Option<authority::Handle>,
     wall: Wall,
     /// The connection slot from which on it is to be looked whether sessions may go on; none when that is done.
     unchecked: Option<usize>,
@@ -240,8 +248,19 @@ pub struct Shard {
 impl Shard {
     pub fn new(setting: Setting, post: Post<ToShard>) -> Shard {
         let tracks = Tracks::new(&setting);
-        let Setting { shard, shards, quic, policy, access, seed, started, wall, memory, .. } =
-            setting;
+        let Setting {
+            shard,
+            shards,
+            quic,
+            policy,
+            access,
+            authority,
+            seed,
+            started,
+            wall,
+            memory,
+            ..
+        } = setting;
         let takeover = policy.takeover;
         Shard {
             me: shard,
@@ -249,6 +268,7 @@ impl Shard {
             started,
             policy,
             access,
+            authority,
             wall,
             unchecked: None,
             endpoint: Endpoint::new(&quic, (shard, shards), seed, started, memory),
@@ -464,6 +484,7 @@ impl Shard {
                 self.access = access;
                 self.unchecked = Some(0);
             }
+            ToShard::Leased { session, lease, news } => self.leased(now, session, lease, news),
             ToShard::Turn { turned } => {
                 // Who has asked may have given up.
                 let _ = turned.send(());
@@ -589,7 +610,9 @@ impl Shard {
 
     fn connected(&mut self, now: Instant, slot: usize, alpn: &[u8]) {
         match Protocol::from_name(alpn) {
-            Some(protocol) => self.begin_session(now, slot, protocol, None, "quic"),
+            Some(protocol) => {
+                self.begin_session(now, slot, protocol, Entry::Dialled(Target::default()), "quic");
+            }
             // TLS agrees on nothing that is not on our list; this is a list and a parser apart.
             None => {
                 if let Some(conn) = self.endpoint.conn(slot) {
@@ -605,7 +628,7 @@ impl Shard {
         now: Instant,
         slot: usize,
         protocol: Protocol,
-        pass: Option<Pass>,
+        entry: Entry,
         transport: &'static str,
     ) {
         let is_said = self.may_say(now);
@@ -624,7 +647,12 @@ impl Shard {
         }
         let trust = self.policy.trust(conn.remote().ip());
         let names = Names { trust, identity: self.random.hop(), stamp: self.random.hop() };
-        let session = Session::new(protocol, pass, me, self.policy.clone(), now, names);
+        let (pass, dialled) = match entry {
+            Entry::Admitted(pass) => (Some(pass), Target::default()),
+            Entry::Dialled(target) => (None, target),
+        };
+        let mut session = Session::new(protocol, pass, me, self.policy.clone(), now, names);
+        session.set_dialled(dialled);
         self.counters.sessions_total += 1;
         debug_assert!(self.peers[slot].is_none(), "a connection has one session");
         self.peers[slot] = Some(Box::new(Peer {
@@ -633,6 +661,7 @@ impl Shard {
             routes: FxHashMap::default(),
             skips: FxHashMap::default(),
             doubt: None,
+            lease: None,
         }));
         self.with_session(now, slot, |session, cx| session.start(cx));
     }
@@ -654,6 +683,7 @@ impl Shard {
             tracing::info!(shard = self.me, conn = slot, reason, "closed");
         }
         self.listeners.forget(slot);
+        self.end_lease(now, slot, &peer, reason);
         // Routes first, so that no home asks this session again.
         let routes = peer.routes.into_iter();
         self.fade(now, routes.map(|(id, path)| Fading { id, path, fate: Fate::Over(Gone::Lost) }));
@@ -758,7 +788,7 @@ impl Shard {
     fn handle_effect(&mut self, now: Instant, slot: usize, generation: u32, effect: Effect) {
         match effect {
             Effect::Failed { reason } => self.lost(now, slot, &reason),
-            Effect::Arrived(target) => self.arrived_at(now, slot, &target),
+            Effect::Arrived { target, role } => self.arrived_at(now, slot, target, role),
             Effect::Ready => {
                 if let Some(peer) = &self.peers[slot] {
                     let (version, admission) =

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::mail::hand_in;
 use super::payload::Payloads;
-use super::{Cut, Site, busy, refusal};
+use super::{Cut, Remote, Site, busy, refusal, turned_away};
 use crate::limits::{
     NEWEST_GRACE, REQUEST_NAME_BYTES_MAX, WEB_FETCH_TIMEOUT, WEB_FETCHES_MAX, WEB_UNREAD_BYTES_MAX,
 };
@@ -50,20 +50,22 @@ impl Fetches {
 pub async fn serve(
     State(site): State<Arc<Site>>,
     Extension(cut): Extension<Cut>,
+    Extension(Remote(remote)): Extension<Remote>,
     UrlPath(path): UrlPath<String>,
     uri: Uri,
 ) -> Response {
-    let wanted = match Wanted::parse(&path, uri.query()) {
+    let mut wanted = match Wanted::parse(&path, uri.query()) {
         Ok(wanted) => wanted,
         Err(words) => return refusal(StatusCode::BAD_REQUEST, words),
     };
-    match site.admit(&wanted.broadcast, uri.query()) {
-        Ok(grant) if grant.may_subscribe(&wanted.broadcast) => {}
+    match site.admit(&wanted.broadcast, uri.query(), remote).await {
+        // An auth server may have put the client somewhere else than it has dialled.
+        Ok(grant) if grant.may_subscribe(grant.root()) => wanted.broadcast = grant.root().clone(),
         Ok(_) => {
             let words = "the client may watch what is below this path, and not this broadcast";
             return refusal(StatusCode::UNAUTHORIZED, words);
         }
-        Err(refused) => return refusal(StatusCode::UNAUTHORIZED, refused),
+        Err(refused) => return turned_away(&refused),
     }
     let Ok(place) = site.fetches.places.clone().try_acquire_owned() else {
         return busy("too many groups are fetched at once");

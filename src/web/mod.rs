@@ -23,13 +23,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use futures_lite::{future, stream};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -41,7 +41,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::access::{Access, Grant, Refusal, Token};
+use crate::access::{Access, Grant, Refusal, Target, Token};
+use crate::authority::contract::{Facts, Moved, Transport};
+use crate::authority::{self, Asker, News};
 use crate::limits::{
     FAULT_LINE_INTERVAL, WEB_CONNECTION_TIME_MAX, WEB_CONNECTIONS_MAX, WEB_HEAD_BYTES_MAX,
     WEB_HEAD_TIMEOUT, WEB_LISTINGS_MAX,
@@ -89,6 +91,7 @@ pub struct Web {
 struct Site {
     about: About,
     access: watch::Receiver<Arc<Access>>,
+    authority: Option<authority::Handle>,
     shards: Vec<Outside<ToShard>>,
     checks: mpsc::UnboundedSender<health::Asker>,
     listings: mpsc::UnboundedSender<listing::Asker>,
@@ -99,7 +102,15 @@ struct Site {
 
 impl Site {
     /// What the sender of a request may watch who wants to be at a path.
-    fn admit(&self, path: &Path, query: Option<&str>) -> Result<Grant, Refusal> {
+    async fn admit(
+        &self,
+        path: &Path,
+        query: Option<&str>,
+        remote: SocketAddr,
+    ) -> Result<Grant, Refusal> {
+        if let Some(authority) = &self.authority {
+            return ask(authority, path, query, remote).await?.for_role(Role::Subscriber);
+        }
         let token = query.and_then(|query| Token::find_in(&format!("?{query}")));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let access = self.access.borrow().clone();
@@ -108,11 +119,40 @@ impl Site {
     }
 }
 
+/// The auth server is told of a session that is over when it has begun.
+async fn ask(
+    authority: &authority::Handle,
+    path: &Path,
+    query: Option<&str>,
+    remote: SocketAddr,
+) -> Result<Grant, Refusal> {
+    let query = query.map_or_else(String::new, |query| format!("?{query}"));
+    let dialled = Target::parse(&format!("/{path}{query}")).map_err(|_| Refusal::NoAccess)?;
+    let facts = Facts {
+        transport: Transport::Http,
+        remote,
+        local: authority.local(),
+        server_name: None,
+        alpn: None,
+        dialled,
+        role: Role::Both,
+    };
+    let (asker, news) = oneshot::channel();
+    let lease = authority.ask(Asker::Request(asker), facts);
+    let news = news.await;
+    authority.end(lease, "closed", Moved::default());
+    match news {
+        Ok(News::Admitted(admission)) => Ok(admission.grant),
+        Ok(News::Over(refusal)) => Err(refusal),
+        Ok(News::Until(_)) | Err(_) => Err(Refusal::ServerAway),
+    }
+}
+
 /// Serves what comes to `listener`, which does not block.
 pub fn start(
     listener: TcpListener,
     about: About,
-    access: watch::Receiver<Arc<Access>>,
+    (access, authority): (watch::Receiver<Arc<Access>>, Option<authority::Handle>),
     shards: Vec<Outside<ToShard>>,
 ) -> io::Result<Web> {
     let addr = listener.local_addr()?;
@@ -131,7 +171,8 @@ pub fn start(
         runtime.spawn(health::answer(shards.clone(), asked));
         let fetches = fetch::Fetches::new();
         let readers = Arc::new(Semaphore::new(WEB_LISTINGS_MAX));
-        let site = Arc::new(Site { about, access, shards, checks, listings, readers, fetches });
+        let site =
+            Arc::new(Site { about, access, authority, shards, checks, listings, readers, fetches });
         let stopped = async {
             let _ = stopped.await;
         };
@@ -158,8 +199,8 @@ async fn accept(listener: tokio::net::TcpListener, router: Router) {
     let heads = Arc::new(Heads::default());
     let mut told_at: Option<Instant> = None;
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, remote) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 let is_ours = matches!(
                     error.raw_os_error(),
@@ -185,7 +226,10 @@ async fn accept(listener: tokio::net::TcpListener, router: Router) {
         let head = heads.begin(cut.0.clone());
         let router = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
-            let served = serve(stream, Connection { head, cut: cut.clone(), router });
+            let served = serve(
+                stream,
+                Connection { head, cut: cut.clone(), remote: Remote(remote), router },
+            );
             let _ = timeout(WEB_CONNECTION_TIME_MAX, future::or(served, cut.0.notified())).await;
             drop(place);
         });
@@ -196,10 +240,15 @@ async fn accept(listener: tokio::net::TcpListener, router: Router) {
 #[derive(Clone, Debug, Default)]
 struct Cut(Arc<Notify>);
 
+/// Where a request comes from. Every request carries it.
+#[derive(Clone, Copy, Debug)]
+struct Remote(SocketAddr);
+
 /// The routes, as one connection has them.
 struct Connection {
     head: Head,
     cut: Cut,
+    remote: Remote,
     router: TowerToHyperService<Router>,
 }
 
@@ -211,6 +260,7 @@ impl Service<hyper::Request<Incoming>> for Connection {
     fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
         self.head.end();
         request.extensions_mut().insert(self.cut.clone());
+        request.extensions_mut().insert(self.remote);
         self.router.call(request)
     }
 }
@@ -325,6 +375,7 @@ async fn certificate(State(site): State<Arc<Site>>) -> String {
 
 async fn announced(
     State(site): State<Arc<Site>>,
+    Extension(Remote(remote)): Extension<Remote>,
     prefix: Option<UrlPath<String>>,
     uri: Uri,
 ) -> Response {
@@ -332,10 +383,12 @@ async fn announced(
     let Ok(prefix) = Path::parse(&prefix) else {
         return refusal(StatusCode::BAD_REQUEST, "this is not a path of broadcasts");
     };
-    let grant = match site.admit(&prefix, uri.query()) {
+    let grant = match site.admit(&prefix, uri.query(), remote).await {
         Ok(grant) => grant,
-        Err(refused) => return refusal(StatusCode::UNAUTHORIZED, refused),
+        Err(refused) => return turned_away(&refused),
     };
+    // An auth server may have put the client somewhere else than it has dialled.
+    let prefix = grant.root().clone();
     let (asker, listing) = oneshot::channel();
     let _ = site.listings.send(asker);
     let Ok(listing) = listing.await else {
@@ -352,6 +405,15 @@ async fn announced(
     });
     let body = Body::from_stream(stream::iter(lines));
     (kind, body).into_response()
+}
+
+/// Clients try again where that may help.
+fn turned_away(refused: &Refusal) -> Response {
+    let status = match refused {
+        Refusal::ServerAway => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    refusal(status, refused)
 }
 
 /// A refusal that may be none a little later.

@@ -182,6 +182,10 @@ registry!(SessionCode {
 });
 
 impl SessionCode {
+    /// An application's code, which the reference uses like HTTP's 502: somebody whom the relay has to ask
+    /// does not answer. Clients try again.
+    pub const BAD_GATEWAY: SessionCode = SessionCode(APPLICATION_CODE_MIN + 502);
+
     /// The code a WebTransport peer put in CONNECTION_CLOSE. `None` outside the mapped range:
     /// the session was lost rather than closed.
     pub fn from_http3(code: u64) -> Option<SessionCode> {

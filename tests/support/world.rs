@@ -369,6 +369,7 @@ impl World {
                 quic: quic.clone(),
                 policy: policy.clone(),
                 access: access.clone(),
+                authority: None,
                 seed: stage.seed,
                 started,
                 wall: Wall::new(started, EPOCH),

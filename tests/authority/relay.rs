@@ -1,0 +1,234 @@
+//! The relay as a process, an auth server that it asks, and released clients.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::http::StatusCode;
+use moq_auth::serve::{Keys, Policy};
+use moq_auth::{Event, Permissions};
+use moq_tokio::{Connection, connect};
+use shardcast::access::{Algorithm, Claims, Form, Grant, SigningKey};
+
+use crate::judge::{Judge, PATIENCE, grants};
+use crate::process::{Ended, Process, shardcast};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A relay on loopback that asks whoever is at this address.
+fn relay(judge: SocketAddr) -> (Process, SocketAddr) {
+    let url = format!("http://{judge}/");
+    let mut process = Process::spawn(shardcast(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--shards",
+        "2",
+        "--auth-url",
+        &url,
+    ]));
+    let at = process.listening(SOON);
+    (process, at)
+}
+
+fn stopped(relay: Process) -> Ended {
+    relay.signal(libc::SIGTERM);
+    relay.ended(SOON)
+}
+
+/// A session of a released client, or what it says of why there is none.
+async fn dial(url: String) -> Result<Connection, String> {
+    let mut config = connect::Config::default();
+    config.tls.insecure = Some(true);
+    config.once = Some(true);
+    config.bind = Some(([127, 0, 0, 1], 0).into());
+    let origin =
+        moq_tokio::origin::spawn_config(moq_net::origin::Config::new(moq_net::Hop::random()));
+    let client = config.init(Default::default()).unwrap().with_publisher(&origin);
+    let dialled = client.connect(url.parse::<url::Url>().unwrap()).established();
+    let dialled = tokio::time::timeout(PATIENCE, dialled).await.expect("an answer");
+    dialled.map_err(|error| error.to_string())
+}
+
+async fn ended(connection: Connection) -> String {
+    let end = tokio::time::timeout(PATIENCE, connection.closed()).await.expect("an end");
+    format!("{end:?}")
+}
+
+fn http(relay: SocketAddr, target: &str) -> (u16, String) {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(relay).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {target} HTTP/1.0\r\nhost: {relay}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+fn unix() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
+/// A key in a file for the reference server, removed at the end.
+struct KeyFile {
+    path: std::path::PathBuf,
+    key: SigningKey,
+}
+
+impl KeyFile {
+    fn new(name: &str) -> KeyFile {
+        let key = SigningKey::generate(Algorithm::ES256, None, None).unwrap();
+        let path =
+            std::env::temp_dir().join(format!("shardcast-{name}-{}.jwk", std::process::id()));
+        std::fs::write(&path, key.public_json().unwrap()).unwrap();
+        KeyFile { path, key }
+    }
+
+    fn token(&self, pattern: &str, expires: i64) -> String {
+        let publish = [pattern.parse().unwrap()].into_iter().collect();
+        let grant = Grant::new(shardcast::wire::Path::root(), publish, Default::default());
+        let claims = Claims { grant, expires: Some(expires), ..Claims::default() };
+        self.key.sign(&claims, Form::Prefixes).unwrap()
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[tokio::test]
+async fn the_reference_server_lets_in_whom_it_knows() {
+    let file = KeyFile::new("reference");
+    let mut policy = Policy::default();
+    policy.keys = Some(Keys::File(file.path.clone()));
+    policy.public = Permissions {
+        publish: Default::default(),
+        subscribe: ["anon/**".parse().unwrap()].into_iter().collect(),
+    };
+    let judge = Judge::by(policy);
+    let (relay, at) = relay(judge.at_http().await);
+    let token = file.token("live/**", unix() + 3600);
+    for scheme in ["moqt", "https"] {
+        let url = format!("{scheme}://{at}/live/cam?jwt={token}&n={scheme}");
+        let session = dial(url).await.unwrap();
+        let is_it = |request: &moq_auth::Request| {
+            request.query.as_ref().is_some_and(|query| query.ends_with(scheme))
+        };
+        let asked = judge.was_asked("of the session", is_it).await;
+        assert_eq!((asked.path.as_str(), &asked.event), ("/live/cam", &Event::Connect));
+        assert_eq!(asked.transport, moq_auth::Transport::Quic);
+        assert_eq!(asked.local, Some(at));
+        assert_eq!(asked.role, Some(moq_auth::Role::Publisher));
+        assert!(
+            asked.remote.unwrap().ip().is_loopback()
+                && asked.alpn.unwrap().starts_with("moq-lite-0")
+        );
+        drop(session);
+        let (_, bytes) = judge.was_told_of_end(&asked.id).await;
+        assert!(bytes.sent > 1000 && bytes.received > 1000, "{bytes:?}");
+    }
+    // Somebody who may only watch wants to publish; a path that nobody may be at; no token for it.
+    for path in [
+        "anon".to_owned(),
+        format!("else?jwt={token}"),
+        "live/cam".to_owned(),
+        "live/cam?jwt=a.b.c".to_owned(),
+    ] {
+        for scheme in ["moqt", "https"] {
+            let refused = dial(format!("{scheme}://{at}/{path}")).await;
+            let refused = match refused {
+                Ok(session) => ended(session).await,
+                Err(error) => error,
+            };
+            assert!(refused.to_lowercase().contains("unauthorized"), "{path}: {refused}");
+        }
+    }
+    let (status, listing) =
+        tokio::task::spawn_blocking(move || http(at, "/announced/anon")).await.unwrap();
+    assert_eq!((status, listing.as_str()), (200, ""));
+    let (status, words) =
+        tokio::task::spawn_blocking(move || http(at, "/announced/live")).await.unwrap();
+    assert_eq!(status, 401);
+    assert!(words.contains("the auth server refuses: nothing is granted at"), "{words}");
+    let said = stopped(relay);
+    assert_eq!(said.code(), 0, "{said:?}");
+    assert!(!said.stderr.contains(&token) && !said.stdout.contains(&token), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_session_ends_when_the_server_says_so() {
+    let judge = Judge::new(grants("{}"));
+    let (relay, at) = relay(judge.at_http().await);
+    let every_second =
+        format!(r#"{{"publish":["**"],"expires":{},"revalidate":1}}"#, unix() + 3600);
+    for (now, reason) in [
+        ((StatusCode::FORBIDDEN, "gone".to_owned()), "refused"),
+        (
+            (StatusCode::OK, format!(r#"{{"publish":["a"],"expires":{}}}"#, unix() + 3600)),
+            "grant narrowed",
+        ),
+        ((StatusCode::OK, r#"{"publish":["**"],"expires":1}"#.to_owned()), "invalid"),
+    ] {
+        judge.says(grants(&every_second));
+        let before = judge.asked().len();
+        let session = dial(format!("moqt://{at}/live?n={before}")).await.unwrap();
+        let query = format!("n={before}");
+        let is_check = |request: &moq_auth::Request| {
+            request.event == Event::Revalidate && request.query.as_deref() == Some(&query)
+        };
+        let id = judge.was_asked("again", is_check).await.id;
+        judge.says(move |request| match request.event {
+            Event::End { .. } => (StatusCode::NO_CONTENT, String::new()),
+            _ => now.clone(),
+        });
+        let end = ended(session).await;
+        assert!(end.to_lowercase().contains("unauthorized"), "{end}");
+        assert_eq!(judge.was_told_of_end(&id).await.0, reason);
+    }
+    // To the second.
+    let until = unix() + 3;
+    judge.says(grants(&format!(r#"{{"publish":["**"],"expires":{until}}}"#)));
+    let session = dial(format!("moqt://{at}/last")).await.unwrap();
+    let id = judge.was_asked("of it", |request| request.path == "/last").await.id;
+    let end = ended(session).await;
+    assert_eq!(unix(), until, "{end}");
+    assert_eq!(judge.was_told_of_end(&id).await.0, "expired");
+    drop(relay);
+}
+
+#[tokio::test]
+async fn a_server_that_fails_keeps_nobody_from_trying_again() {
+    let judge = Judge::new(|_| (StatusCode::INTERNAL_SERVER_ERROR, String::new()));
+    let (mut relay, at) = relay(judge.at_http().await);
+    for scheme in ["moqt", "https"] {
+        let refused = match dial(format!("{scheme}://{at}/live")).await {
+            Ok(session) => ended(session).await,
+            Err(error) => error,
+        };
+        // The code of the reference for 502.
+        assert!(refused.contains("502") || refused.contains("566"), "{refused}");
+    }
+    let (status, _) = tokio::task::spawn_blocking(move || http(at, "/announced/")).await.unwrap();
+    assert_eq!(status, 502);
+    relay.stderr_line("the auth server fails", SOON);
+    // One that is admitted lives on without it.
+    judge.says(grants(&format!(
+        r#"{{"publish":["**"],"expires":{},"revalidate":1}}"#,
+        unix() + 3600
+    )));
+    let session = dial(format!("moqt://{at}/live?n=1")).await.unwrap();
+    let is_check = |request: &moq_auth::Request| request.event == Event::Revalidate;
+    let id = judge.was_asked("again", is_check).await.id;
+    judge.says(|_| (StatusCode::INTERNAL_SERVER_ERROR, String::new()));
+    let before = judge.asked().len();
+    judge.was_asked_more(before + 2).await;
+    assert!(!judge.asked().iter().any(|request| matches!(request.event, Event::End { .. })));
+    // The relay ends, and says so.
+    judge.says(grants(r#"{"publish":["**"]}"#));
+    let said = tokio::task::spawn_blocking(|| stopped(relay)).await.unwrap();
+    assert_eq!(said.code(), 0, "{said:?}");
+    let (reason, _) = judge.was_told_of_end(&id).await;
+    assert_eq!(reason, "shutdown");
+    drop(session);
+}
