@@ -153,9 +153,9 @@ pub const RECEIVE_WINDOW_BYTES: u32 = 16 << 20;
 pub const RECEIVE_WINDOW_START: u32 = 64 << 10;
 pub const RECEIVE_WINDOW_PUBLISHER: u32 = 2 * FETCH_BYTES_BESIDE_LIVE as u32;
 
-/// A group of a live track of which nothing has come for this long, or for as long as anybody wants it, is
-/// no more waited for where so many are open that began after it: its publisher's link does not carry the
-/// track. So many of them are looked at when another begins.
+/// A group of a live track that stopped in the middle of a frame this long ago, and as long as anybody wants
+/// it, is no more waited for where so many are open that began after it: its publisher's link does not
+/// carry the track. So many of them are looked at when another begins.
 pub const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(1);
 pub const GROUPS_BEHIND: usize = 3;
 pub const LEFT_BEHIND_LOOKS: usize = 4;

@@ -948,16 +948,15 @@ fn a_peer_that_asks_is_told_what_the_link_is_like() {
             said.abs_diff(if version == Lite03 { 0 } else { rtt }) <= 2,
             "{version}: {first:?}"
         );
-        // A window of ten packets at least, each round trip.
-        let least = 10 * 1200 * 8 * 1000 / (rtt + 2);
-        assert!(first[0].bitrate >= least, "{version}: {first:?}");
+        // The first window, 32 packets, in the shortest time that counts as a round trip.
+        assert_eq!(first[0].bitrate, 32 * 1200 * 8 * 1000 / 50, "{version}");
         // Nothing is news any more for ten seconds, and then all is.
         w.run(ms(9000));
         assert_eq!(told(&w).len(), 1, "{version}");
         w.run(ms(2000));
         assert_eq!(told(&w).len(), 2, "{version}");
         // The way becomes longer, which pings show.
-        w.peers[ann].spec.weather.latency = 4 * latency;
+        w.peers[ann].spec.weather.latency = 12 * latency;
         w.run(ms(30_000));
         let last = *told(&w).last().expect("there were some");
         assert!(last.bitrate < first[0].bitrate / 2, "{version}: {last:?}");
@@ -1983,6 +1982,7 @@ fn a_flood_of_datagrams_starves_no_group() {
         w.run(ms(200));
         w.all_settled();
         let (mut next, mut made) = (0, Vec::new());
+        let made_since = w.now;
         for round in 0..400 {
             // Groups want a third of the link, datagrams twice of it.
             if round % 10 == 0 {
@@ -2001,7 +2001,9 @@ fn a_flood_of_datagrams_starves_no_group() {
             let seen = &w.sub(sub).groups[&sequence];
             assert_eq!(seen.end, Some(End::Finished), "group {sequence}");
             let took = seen.ended_at.expect("it has ended") - at;
-            assert!(took < ms(1500), "group {sequence} took {took:?}");
+            // What has come before the link is known to be full is worked off beside what comes then.
+            let most = if at - made_since < ms(1000) { ms(2000) } else { ms(800) };
+            assert!(took < most, "group {sequence} took {took:?}");
         }
         // And the other way round: a quarter of the link is theirs.
         let heard = w.heard(sub).len();

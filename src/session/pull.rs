@@ -737,8 +737,8 @@ impl Session {
         }
     }
 
-    /// Wants no more of groups that a publisher has left behind: its link takes less than its tracks, newer
-    /// groups go first, and these are older than anybody wants. What it holds of them counts towards the
+    /// Wants no more of groups that a publisher has left behind in the middle of a frame: its link takes less
+    /// than its tracks, newer groups go first, and these are older than anybody wants. What it holds of them counts towards the
     /// data that it may send (RFC 9000 §4.1); in the end nothing would be left for what is new.
     fn stop_left_behind<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
         let Some(pull) = self.pulls.get_mut(key) else { return };
@@ -751,7 +751,8 @@ impl Session {
             let Some(Stream { purpose: Use::GroupIn(group), .. }) = self.inputs.get(&stream) else {
                 continue;
             };
-            if cx.now - group.heard_at >= patience {
+            // Where a frame has begun there is more of it; between frames nothing may have been published.
+            if cx.now - group.heard_at >= patience && !group.scanner.at_boundary() {
                 left.push((stream, group.header.sequence));
             }
         }
