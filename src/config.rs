@@ -177,6 +177,11 @@ impl PublicRules {
     pub fn example_root(&self) -> Option<&str> {
         self.both.first().map(Pattern::head)
     }
+
+    /// Whether everybody may watch everything.
+    pub fn shows_all(&self) -> bool {
+        self.both.iter().chain(&self.subscribe).any(|pattern| *pattern == Pattern::all())
+    }
 }
 
 /// What everybody may, in words.
@@ -319,7 +324,7 @@ struct Args {
     listen_tls_generate: Vec<ServerName<'static>>,
 
     /// Key that tokens (JWT) are verified with: a file with a public JWK, or a shared secret, or a set of
-    /// keys. Repeat it, or separate files with commas
+    /// keys. What is in it counts as soon as it changes. Repeat it, or separate files with commas
     #[arg(
         long,
         env = "MOQ_AUTH_KEY",

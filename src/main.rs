@@ -340,15 +340,19 @@ fn welcome(out: &mut impl Write, config: &Config, running: &Running) -> std::io:
         true => format!("[{host}]"),
         false => host,
     };
-    let url = format!("{scheme}://{host}:{}{path}", addr.port());
-    let connect = format!("moq --connect '{url}'{trust} --broadcast demo.hang");
+    let watched = if config.access.public.shows_all() { "" } else { &path };
+    let connect = |path: &str| {
+        let url = format!("{scheme}://{host}:{}{path}", addr.port());
+        format!("moq --connect '{url}'{trust} --broadcast demo.hang")
+    };
     writeln!(out, "\nPublish a file (moq: cargo install moq-cli):")?;
     writeln!(
         out,
         "  ffmpeg -re -stream_loop -1 -i in.mp4 -c copy -f mpegts -pes_payload_size 0 - | \\\n    \
-         {connect} import ts"
+         {} import ts",
+        connect(&path)
     )?;
-    writeln!(out, "Watch it:\n  {connect} export ts | ffplay -")?;
+    writeln!(out, "Watch it:\n  {} export ts | ffplay -", connect(watched))?;
     writeln!(out, "Both at once, with a test picture:\n  scripts/demo-video.sh")?;
     writeln!(out, "\nCtrl-C stops the relay.")?;
     out.flush()
