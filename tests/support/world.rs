@@ -16,6 +16,7 @@ use futures_lite::future::{block_on, poll_once};
 use quinn_proto::Dir;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use shardcast::access::Access;
+use shardcast::authority;
 use shardcast::limits::{
     ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
     MISSING_GRACE_MAX, TAIL_WAIT_MAX,
@@ -337,15 +338,26 @@ impl World {
 
     /// One whose connections have other controllers than the stage says.
     pub fn with_controllers(stage: Stage, controllers: Controllers) -> World {
-        World::with(stage, controllers, Access::open())
+        World::with(stage, controllers, Access::open(), None)
     }
 
     /// One where not everybody may do everything.
     pub fn with_access(stage: Stage, access: Access) -> World {
-        World::with(stage, stage.congestion_control.controllers(), access)
+        World::with(stage, stage.congestion_control.controllers(), access, None)
     }
 
-    fn with(stage: Stage, controllers: Controllers, access: Access) -> World {
+    /// One where somebody is asked who may do what.
+    pub fn with_authority(stage: Stage, authority: authority::Handle) -> World {
+        let controllers = stage.congestion_control.controllers();
+        World::with(stage, controllers, Access::default(), Some(authority))
+    }
+
+    fn with(
+        stage: Stage,
+        controllers: Controllers,
+        access: Access,
+        authority: Option<authority::Handle>,
+    ) -> World {
         let mut random = Random::new(stage.seed);
         let started = Instant::now();
         let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
@@ -369,7 +381,7 @@ impl World {
                 quic: quic.clone(),
                 policy: policy.clone(),
                 access: access.clone(),
-                authority: None,
+                authority: authority.clone(),
                 seed: stage.seed,
                 started,
                 wall: Wall::new(started, EPOCH),
@@ -450,7 +462,7 @@ impl World {
         self.tell(guest.home, ToShard::GuestLeaves { guest: guest.id });
     }
 
-    fn tell(&mut self, shard: usize, mail: ToShard) {
+    pub fn tell(&mut self, shard: usize, mail: ToShard) {
         assert!(self.outsides[shard].send(mail).is_ok(), "the lane is full");
     }
 
