@@ -144,9 +144,11 @@ async fn plain_routes_and_methods() {
     let wish = "Connection: Upgrade\r\nUpgrade: h2c, WebSocket\r\nSec-WebSocket-Version: 13\r\n\
                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                 Sec-WebSocket-Protocol: qmux-01.moq-lite-05, webtransport\r\n";
-    for target in ["/", "/anon/room?jwt=x", "/health", "/announced", "/fetch/a/b", "/nothing"] {
+    for target in ["/", "/anon/room?x=jwt", "/health", "/announced", "/fetch/a/b", "/nothing"] {
         ask(address, "GET", target, wish).await.refuses(400, "there are no WebSockets here");
     }
+    // Who may not come in need not look for another way.
+    ask(address, "GET", "/anon/room?jwt=x", wish).await.refuses(401, "token is not a JWT");
     // Another protocol may be offered, and need not be taken.
     ask(address, "GET", "/health", "Connection: Upgrade\r\nUpgrade: h2c\r\n")
         .await

@@ -108,14 +108,23 @@ impl Site {
         query: Option<&str>,
         remote: SocketAddr,
     ) -> Result<Grant, Refusal> {
+        self.grant(path, query, remote).await?.for_role(Role::Subscriber)
+    }
+
+    async fn grant(
+        &self,
+        path: &Path,
+        query: Option<&str>,
+        remote: SocketAddr,
+    ) -> Result<Grant, Refusal> {
         if let Some(authority) = &self.authority {
-            return ask(authority, path, query, remote).await?.for_role(Role::Subscriber);
+            return ask(authority, path, query, remote).await;
         }
         let token = query.and_then(|query| Token::find_in(&format!("?{query}")));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let access = self.access.borrow().clone();
         let admission = access.admit(path, token.as_ref().map(Token::as_str), now as i64)?;
-        admission.grant.for_role(Role::Subscriber)
+        Ok(admission.grant)
     }
 }
 
@@ -316,9 +325,9 @@ async fn rules(State(site): State<Arc<Site>>, request: Request, next: Next) -> R
             "this relay is for this machine and goes by none but its names; see shardcast --help of \
              --allow-origin",
         ),
-        // A client that looks for another way to the relay is told at once that this is none.
         _ if wants_websocket(request.headers()) => {
-            refusal(StatusCode::BAD_REQUEST, "there are no WebSockets here")
+            let remote = request.extensions().get().map(|Remote(remote)| *remote);
+            no_websocket(&site, request.uri(), remote).await
         }
         Method::GET | Method::HEAD => next.run(request).await,
         // A page of another origin asks whether it may.
@@ -351,6 +360,17 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
     let protocols =
         upgrades.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
     protocols.map(str::trim).any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
+}
+
+/// A client that looks for another way to the relay is told at once that this is none. If it may not come in
+/// at all it is told that, and looks for no other: those who try both give up only when both say so.
+async fn no_websocket(site: &Site, uri: &Uri, remote: Option<SocketAddr>) -> Response {
+    if let (Ok(path), Some(remote)) = (Path::parse(uri.path()), remote)
+        && let Err(refused) = site.grant(&path, uri.query(), remote).await
+    {
+        return turned_away(&refused);
+    }
+    refusal(StatusCode::BAD_REQUEST, "there are no WebSockets here")
 }
 
 /// Whether every shard turns.
