@@ -153,13 +153,14 @@ impl Conn {
     ///
     /// What comes alone is acknowledged in the same turn, while the connection is in the cache, and
     /// not by a timer that has to fetch it once more. A peer that sends often will send again
-    /// before that timer, and one acknowledgement will do for several packets.
+    /// before that timer, and one acknowledgement will do for several packets. Publishers are told in any
+    /// case: there are few, and their window may be small.
     pub(super) fn receive(&mut self, now: Instant, event: ConnectionEvent) {
         let comes_alone = now - std::mem::replace(&mut self.heard_at, now) >= ACK_DELAY;
         self.proto.handle_event(event);
         let ack_at = now + ACK_DELAY;
         // No other timer is due at that very time, so no other believes that it is that late.
-        if comes_alone && self.proto.poll_timeout() == Some(ack_at) {
+        if (comes_alone || self.window.publishes()) && self.proto.poll_timeout() == Some(ack_at) {
             self.proto.handle_timeout(ack_at);
         }
     }
