@@ -585,7 +585,9 @@ impl Keel {
         if self.base.is_over(now) {
             let before = self.base.get();
             self.base.turn(now);
-            // What was sent together, for it was acknowledged together, waits for itself.
+            // What was sent together, for it was acknowledged together, waits for itself: for no longer
+            // than the path has shown that it takes.
+            let rate = rate.max(self.rates.get());
             if self.base.last < before + PACKETS_WAITING * self.packet / rate.max(1.0) {
                 self.base.last = self.base.last.min(before);
             }
@@ -1002,6 +1004,26 @@ mod tests {
         let (_, used) = path.look(ms(5000));
         assert!(used > 0.145, "{used}");
         assert!(path.backlog <= f64::from(PACKET), "{}", path.backlog);
+    }
+
+    /// The same where the window is of a few packets, which wait for each other for almost as long.
+    #[test]
+    fn a_link_is_used_again_when_its_way_has_become_longer() {
+        for (kbits, track, before, after) in [
+            (4000, 3000, 10, 40),
+            (4000, 6000, 10, 40),
+            (1600, 2000, 20, 60),
+            (20_000, 3000, 5, 40),
+            (20_000, 30_000, 5, 20),
+        ] {
+            let mut path = Path::new(kbits, ms(before)).brings(track);
+            path.run(ms(7000));
+            path.base = ms(after);
+            path.run(ms(8000));
+            let (_, used) = path.look(ms(10_000));
+            let most = track.min(kbits) as f64 / kbits as f64;
+            assert!(used > 0.95 * most, "{kbits}, {track}, {before} to {after} ms: {used}");
+        }
     }
 
     /// Who fills the queue of a link and waits for losses does not push out a track.
