@@ -176,7 +176,7 @@ impl Stage {
 fn shard() -> Shard {
     let hosts = vec!["localhost".try_into().expect("a name")];
     let alpn = VERSION.alpn().as_bytes();
-    let identity = Identity::load(&IdentitySource::Generated { hosts }, &[alpn]);
+    let identity = Identity::load(&IdentitySource::Generated { hosts }, &[], &[alpn]);
     let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
     let tls = identity.expect("an identity").config;
     let started = Instant::now();

@@ -56,7 +56,7 @@ pub struct Config {
     pub log_level: tracing::Level,
 }
 
-/// Who may do what. There is an auth server, or a key or a rule.
+/// Who may do what. There is an auth server, or a key, a rule or a relay.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AccessConfig {
     /// Files with keys that tokens are verified with, and a directory of them.
@@ -65,6 +65,9 @@ pub struct AccessConfig {
     pub public: PublicRules,
     /// Who is asked instead.
     pub server: Option<AuthUrl>,
+    /// Files with the certificates of who issues those of clients, and the names of relays in them.
+    pub client_roots: Vec<PathBuf>,
+    pub peers: Vec<String>,
 }
 
 /// What everybody may without a token: patterns of paths.
@@ -136,6 +139,15 @@ pub enum ConfigError {
     )]
     TwoJudges { other: &'static str },
     #[error(
+        "--auth-peer is given without --listen-tls-root; give the certificate (PEM) of who issues those of peers"
+    )]
+    PeerWithoutRoot,
+    #[error(
+        "--listen-tls-root is given, and nobody asks for certificates: name the relays that come in by theirs \
+         with --auth-peer NAME, or the server that decides about them with --auth-url URL"
+    )]
+    IdleRoot,
+    #[error(
         "--web-http-listen {0} can be reached from other machines, so it needs a key, public rules or an auth server; \
          run: shardcast --web-http-listen '{0}' --auth-key public.jwk"
     )]
@@ -150,7 +162,8 @@ impl AccessConfig {
 
     /// Whether anybody at all is let in.
     fn is_empty(&self) -> bool {
-        !self.has_keys() && self.public == PublicRules::default() && self.server.is_none()
+        let has_rules = self.public != PublicRules::default();
+        !self.has_keys() && !has_rules && self.server.is_none() && self.peers.is_empty()
     }
 
     /// Who is let in, in words.
@@ -159,6 +172,12 @@ impl AccessConfig {
             Some(url) => format!("{url} is asked who may do what"),
             None => self.public.to_string(),
         }
+    }
+
+    /// Who is let in by certificate, in words.
+    pub fn peer_words(&self) -> Option<String> {
+        let names = self.peers.join(" ");
+        (!names.is_empty()).then(|| format!("may do everything with a certificate: {names}"))
     }
 
     /// Where the files are, for whoever reads what the relay says at its start.
@@ -323,6 +342,18 @@ struct Args {
     )]
     listen_tls_generate: Vec<ServerName<'static>>,
 
+    /// Certificate (PEM) of who issues those of clients, which may then show one. A bad one ends the handshake,
+    /// and who shows none comes in as before. It counts for --auth-peer, and an auth server is told of it.
+    /// There is no TLS resumption then. Repeat it, or separate files with commas
+    #[arg(
+        long,
+        env = "MOQ_LISTEN_TLS_ROOT",
+        value_name = "FILE",
+        value_delimiter = ',',
+        help_heading = "Certificate"
+    )]
+    listen_tls_root: Vec<PathBuf>,
+
     /// Key that tokens (JWT) are verified with: a file with a public JWK, or a shared secret, or a set of
     /// keys. What is in it counts as soon as it changes. Repeat it, or separate files with commas
     #[arg(
@@ -384,6 +415,20 @@ struct Args {
         help_heading = "Access"
     )]
     auth_url: Option<String>,
+
+    /// A relay of this cluster, by the name in its certificate: the first DNS name, else the common name, else
+    /// the SHA-256; needs --listen-tls-root. It may do everything, hears of hidden paths, and its announcements
+    /// are believed as with --cluster-address. An auth server is not asked about it. Repeat it, or separate
+    /// names with commas
+    #[arg(
+        long,
+        env = "SHARDCAST_AUTH_PEER",
+        value_name = "NAME",
+        value_delimiter = ',',
+        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        help_heading = "Access"
+    )]
+    auth_peer: Vec<String>,
 
     /// Which web pages may use the relay, by their origin: https://app.example, https://*.app.example
     /// or *, which is all. On loopback pages of this machine always may, and others if they are named;
@@ -518,7 +563,14 @@ impl Args {
                 publish: self.auth_public_publish.clone(),
             },
             server: self.auth_url()?,
+            client_roots: self.listen_tls_root.clone(),
+            peers: self.auth_peer.clone(),
         };
+        match (access.client_roots.is_empty(), access.peers.is_empty()) {
+            (true, false) => return Err(ConfigError::PeerWithoutRoot),
+            (false, true) if access.server.is_none() => return Err(ConfigError::IdleRoot),
+            _ => {}
+        }
         if !loopback {
             self.refuse_exposure(&access)?;
         }
@@ -610,6 +662,9 @@ impl Args {
             _ => "--listen-tls-cert cert.pem --listen-tls-key key.pem".to_owned(),
         };
         let mut args = vec![format!("--listen '{}'", self.listen), certificate];
+        let roots = access.client_roots.iter();
+        args.extend(roots.map(|root| format!("--listen-tls-root {}", root.display())));
+        args.extend(access.peers.iter().map(|name| format!("--auth-peer '{name}'")));
         args.extend(access.key_dir.iter().map(|dir| format!("--auth-key-dir {}", dir.display())));
         args.extend(access.keys.iter().map(|key| format!("--auth-key {}", key.display())));
         args.extend(access.server.iter().map(|url| format!("--auth-url {url}")));
@@ -843,13 +898,8 @@ const FOREIGN: &[Foreign] = &[
         instead: Instead::Know(OLD_SERVER),
     },
     Foreign {
-        names: &[
-            "--listen-tls-root",
-            "--server-tls-root",
-            "MOQ_LISTEN_TLS_ROOT",
-            "MOQ_SERVER_TLS_ROOT",
-        ],
-        instead: Instead::Know("client certificates are not verified here; remove it"),
+        names: &["--server-tls-root", "MOQ_SERVER_TLS_ROOT"],
+        instead: Instead::Write("--listen-tls-root (MOQ_LISTEN_TLS_ROOT)"),
     },
     Foreign {
         names: &["--cache-headroom", "MOQ_CACHE_HEADROOM"],
@@ -977,7 +1027,8 @@ mod tests {
         let keys = config.access.key_places().into_iter();
         let server = config.access.server.iter().map(|url| format!("asks:{url}"));
         let keys = keys.map(|key| format!("key:{key}"));
-        let access: Vec<String> = rules.chain(keys).chain(server).collect();
+        let peers = config.access.peers.iter().map(|name| format!("peer:{name}"));
+        let access: Vec<String> = rules.chain(keys).chain(server).chain(peers).collect();
         let (listen, access, level) = (config.listen, access.join("+"), config.log_level);
         format!("{listen} {identity} {access} {shards} {level}")
     }
@@ -1130,6 +1181,39 @@ mod tests {
             "--listen-tls-cert c --listen-tls-key k --listen-tls-generate localhost",
             Err(&["both given"]),
         );
+    }
+
+    #[test]
+    fn certificates_of_clients() {
+        let here = "127.0.0.1:4443 localhost";
+        let root = "--listen-tls-root ca.pem";
+        check(&format!("{root} --auth-peer a,b"), Ok(&format!("{here} peer:a+peer:b auto INFO")));
+        check(
+            &format!("{root},old.pem --auth-peer a --auth-public x/**"),
+            Ok(&format!("{here} x/**+peer:a auto INFO")),
+        );
+        let server = "--auth-url http://localhost:1/";
+        let asks = "asks:http://localhost:1/";
+        check(&format!("{root} {server}"), Ok(&format!("{here} {asks} auto INFO")));
+        check(
+            &format!("{root} {server} --auth-peer a"),
+            Ok(&format!("{here} {asks}+peer:a auto INFO")),
+        );
+        check("--auth-peer a", Err(&["--auth-peer is given without --listen-tls-root"]));
+        check(&format!("{root} --auth-peer="), Err(&["--auth-peer"]));
+        for others in ["", "--auth-public **", "--auth-key k"] {
+            let idle = ["nobody asks for certificates", "--auth-peer NAME", "--auth-url URL"];
+            check(&format!("{root} {others}"), Err(&idle));
+        }
+        check(
+            &format!("--listen [::]:443 {root} --auth-peer a"),
+            Err(&["needs a certificate (or", "--listen-tls-root ca.pem --auth-peer 'a'"]),
+        );
+        check(
+            &format!("--listen [::]:443 --listen-tls-generate x.example {root} --auth-peer a"),
+            Ok("[::]:443 x.example peer:a auto INFO"),
+        );
+        check("--server-tls-root ca.pem", Err(&["write --listen-tls-root (MOQ_LISTEN_TLS_ROOT)"]));
     }
 
     #[test]

@@ -127,8 +127,8 @@ fn run(
                         keys = keys.len(),
                         "other keys: sessions of those that are gone end"
                     );
-                    let public = access.borrow().public.clone();
-                    access.send_replace(Arc::new(Access { keys: Arc::new(keys), public }));
+                    let before = Access::clone(&access.borrow());
+                    access.send_replace(Arc::new(Access { keys: Arc::new(keys), ..before }));
                     untold = shards.iter().collect();
                 }
                 Some(Err(error)) => {

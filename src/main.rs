@@ -304,6 +304,9 @@ fn welcome(out: &mut impl Write, config: &Config, running: &Running) -> std::io:
     let sha256 = hex(running.fingerprint());
     writeln!(out, "  sha256       {sha256}")?;
     writeln!(out, "  access       {}", config.access.words())?;
+    if let Some(words) = config.access.peer_words() {
+        writeln!(out, "  peers        {words}")?;
+    }
     for place in config.access.key_places() {
         writeln!(out, "  key          {place}, for tokens in URLs: ?jwt=TOKEN")?;
     }

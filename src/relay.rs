@@ -125,9 +125,13 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let report = host::check(cores.len())?;
     let share = CacheShare::of(config.cache.capacity, report.memory_bytes, cores.len())?;
     let memory = peers_share(report.memory_bytes, share.bytes, cores.len());
-    let identity = Identity::load(&config.identity, &alpn())?;
+    let identity = Identity::load(&config.identity, &config.access.client_roots, &alpn())?;
     let (keyring, keys) = keyring(config)?;
-    let access = Arc::new(Access { keys: Arc::new(keys), public: config.access.public.grant() });
+    let access = Arc::new(Access {
+        keys: Arc::new(keys),
+        public: config.access.public.grant(),
+        relays: config.access.peers.clone(),
+    });
     let keys = config.state_dir.as_deref().map_or_else(|| Ok(Keys::random()), state::keys)?;
     let quic = QuicConfig::new(identity.config.clone(), keys, config.congestion_control)
         .map_err(StartError::Quic)?;

@@ -10,7 +10,9 @@ use aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs as provider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{InconsistentKeys, ServerConfig};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 use time::{Duration, OffsetDateTime};
 
 use crate::config::IdentitySource;
@@ -29,7 +31,8 @@ const _: () = assert!(
 /// Who the relay is towards its clients.
 #[derive(Clone)]
 pub struct Identity {
-    /// TLS 1.3 only, without 0-RTT. One for all shards: a ticket issued by one is taken by any.
+    /// TLS 1.3 only, without 0-RTT. One for all shards: a ticket issued by one is taken by any. There are none
+    /// where clients may show certificates: each connection is to show its own, as it is then.
     pub config: Arc<ServerConfig>,
     /// SHA-256 of the leaf certificate's DER, what clients pin.
     pub fingerprint: [u8; 32],
@@ -60,20 +63,36 @@ pub enum TlsError {
         cert.display()
     )]
     KeyMismatch { cert: PathBuf, key: PathBuf },
+    #[error(
+        "cannot verify clients with {}: {reason}; give --listen-tls-root the certificate of who issues theirs",
+        path.display()
+    )]
+    BadRoot { path: PathBuf, reason: String },
     #[error("cannot make a certificate: {0}; give files with --listen-tls-cert instead")]
     Generate(String),
 }
 
 impl Identity {
-    /// `alpn` is offered in this order, and the server's order decides.
-    pub fn load(source: &IdentitySource, alpn: &[&[u8]]) -> Result<Self, TlsError> {
+    /// `alpn` is offered in this order, and the server's order decides. Clients may show certificates that
+    /// were issued by who is in the files of `roots`, if there are any.
+    pub fn load(
+        source: &IdentitySource,
+        roots: &[PathBuf],
+        alpn: &[&[u8]],
+    ) -> Result<Self, TlsError> {
+        let clients = client_verifier(roots)?;
         match source {
-            IdentitySource::Files { cert, key } => Self::from_files(cert, key, alpn),
-            IdentitySource::Generated { hosts } => Self::generate(hosts, alpn),
+            IdentitySource::Files { cert, key } => Self::from_files(cert, key, clients, alpn),
+            IdentitySource::Generated { hosts } => Self::generate(hosts, clients, alpn),
         }
     }
 
-    fn from_files(cert: &Path, key: &Path, alpn: &[&[u8]]) -> Result<Self, TlsError> {
+    fn from_files(
+        cert: &Path,
+        key: &Path,
+        clients: ClientVerifier,
+        alpn: &[&[u8]],
+    ) -> Result<Self, TlsError> {
         let chain = read_chain(cert)?;
         let private = read_key(key)?;
         let bad_certificate =
@@ -81,7 +100,7 @@ impl Identity {
         let validity = Validity::of(&chain[0])
             .ok_or_else(|| bad_certificate("its validity cannot be read".to_owned()))?;
         let fingerprint = fingerprint(&chain[0]);
-        let config = server_config(chain, private, alpn).map_err(|error| match error {
+        let config = server_config(chain, private, clients, alpn).map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                 TlsError::KeyMismatch { cert: cert.to_owned(), key: key.to_owned() }
             }
@@ -92,7 +111,11 @@ impl Identity {
         Ok(Self { config, fingerprint, expires: validity.not_after })
     }
 
-    fn generate(hosts: &[ServerName<'static>], alpn: &[&[u8]]) -> Result<Self, TlsError> {
+    fn generate(
+        hosts: &[ServerName<'static>],
+        clients: ClientVerifier,
+        alpn: &[&[u8]],
+    ) -> Result<Self, TlsError> {
         let failed = |error: &dyn fmt::Display| TlsError::Generate(error.to_string());
         let names = alternative_names(hosts).map_err(|error| failed(&error))?;
         let mut params = rcgen::CertificateParams::default();
@@ -112,29 +135,57 @@ impl Identity {
         let fingerprint = fingerprint(&leaf);
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         Ok(Self {
-            config: server_config(vec![leaf], private, alpn).map_err(|error| failed(&error))?,
+            config: server_config(vec![leaf], private, clients, alpn)
+                .map_err(|error| failed(&error))?,
             fingerprint,
             expires: now + GENERATED_VALID,
         })
     }
 }
 
+/// What looks at the certificates of clients; none where they are not asked for any.
+type ClientVerifier = Option<Arc<dyn ClientCertVerifier>>;
+
+/// Whoever shows no certificate comes in without one; one that is bad ends the handshake.
+fn client_verifier(roots: &[PathBuf]) -> Result<ClientVerifier, TlsError> {
+    let Some(last) = roots.last() else { return Ok(None) };
+    let bad = |path: &PathBuf, reason: String| TlsError::BadRoot { path: path.clone(), reason };
+    let mut store = RootCertStore::empty();
+    for path in roots {
+        for root in read_chain(path)? {
+            store.add(root).map_err(|error| bad(path, error.to_string()))?;
+        }
+    }
+    let provider = Arc::new(provider::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider);
+    let verifier = verifier.allow_unauthenticated().build();
+    Ok(Some(verifier.map_err(|error| bad(last, error.to_string()))?))
+}
+
 fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    clients: ClientVerifier,
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     // Named here and not installed for the process: what runs does not depend on who came first.
     let provider = Arc::new(provider::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+    let has_tickets = clients.is_none();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
+    let config = match clients {
+        Some(verifier) => config.with_client_cert_verifier(verifier),
+        None => config.with_no_client_auth(),
+    };
+    let mut config = config.with_single_cert(chain, key)?;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     // Early data could be replayed, and a replayed SUBSCRIBE costs us a fan-out.
     config.max_early_data_size = 0;
     // Stateless tickets rather than the session cache, which is a lock that all shards would take.
-    config.ticketer = provider::Ticketer::new()?;
+    match has_tickets {
+        true => config.ticketer = provider::Ticketer::new()?,
+        false => config.send_tls13_tickets = 0,
+    }
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
@@ -350,7 +401,7 @@ mod tests {
         let dir = Dir::new(&format!("{}-{}", at.line(), at.column()));
         let cert = dir.write("cert.pem", cert);
         let key = dir.write("key.pem", key);
-        let got = Identity::load(&IdentitySource::Files { cert, key }, ALPN);
+        let got = Identity::load(&IdentitySource::Files { cert, key }, &[], ALPN);
         match (got, expect) {
             (Ok(identity), Ok(())) => check_config(&identity.config),
             (Err(error), Err(words)) => check_words(&error, words),
@@ -432,7 +483,7 @@ mod tests {
     fn unreadable_file() {
         let cert = PathBuf::from("/nonexistent/cert.pem");
         let source = IdentitySource::Files { key: cert.clone(), cert };
-        let error = Identity::load(&source, ALPN).err().expect("there is no such file");
+        let error = Identity::load(&source, &[], ALPN).err().expect("there is no such file");
         check_words(&error, &["cannot read /nonexistent/cert.pem", "No such file"]);
     }
 
@@ -450,7 +501,7 @@ mod tests {
     fn generated() {
         let hosts = ["localhost", "relay.example", "10.1.2.3"];
         let hosts = hosts.map(|host| ServerName::try_from(host).unwrap()).to_vec();
-        let identity = Identity::load(&IdentitySource::Generated { hosts }, ALPN).unwrap();
+        let identity = Identity::load(&IdentitySource::Generated { hosts }, &[], ALPN).unwrap();
         check_config(&identity.config);
         let left = identity.expires - OffsetDateTime::now_utc();
         assert!(left > Duration::days(12) && left <= Duration::days(13));
@@ -471,7 +522,7 @@ mod tests {
     fn two_generated_identities_differ() {
         let hosts = vec![ServerName::try_from("localhost").unwrap()];
         let source = IdentitySource::Generated { hosts };
-        let fingerprint = || Identity::load(&source, ALPN).unwrap().fingerprint;
+        let fingerprint = || Identity::load(&source, &[], ALPN).unwrap().fingerprint;
         assert_ne!(fingerprint(), fingerprint());
     }
 

@@ -84,7 +84,7 @@ impl Asked {
     fn admit(&self, w: &mut World, publish: &str, subscribe: &str, expires: Option<i64>) {
         let set = |text: &str| text.parse().into_iter().collect();
         let grant = Grant::new(Path::parse("rooms/7").unwrap(), set(publish), set(subscribe));
-        self.answer(w, News::Admitted(Admission { grant, expires, key: None }));
+        self.answer(w, News::Admitted(Admission { grant, expires, ..Admission::default() }));
     }
 }
 

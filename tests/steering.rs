@@ -204,7 +204,7 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
     let hosts = vec!["localhost".try_into().expect("a name")];
     let source = IdentitySource::Generated { hosts };
     let alpn = Version::Lite06.alpn().as_bytes();
-    let identity = Identity::load(&source, &[alpn]).expect("an identity");
+    let identity = Identity::load(&source, &[], &[alpn]).expect("an identity");
     let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
     let quic = QuicConfig::new(identity.config, keys, CongestionControl::default())
         .expect("a QUIC configuration");

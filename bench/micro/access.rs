@@ -23,7 +23,7 @@ pub fn all(criterion: &mut Criterion) {
         let bytes = key.public_json().unwrap_or(key.private_json()).into_bytes();
         let file = KeyFile { path: "root.jwk".into(), place: Place::File, bytes };
         let keys = KeySet::new(&[file]).expect("a key").into();
-        let access = Access { keys, public: Grant::default() };
+        let access = Access { keys, ..Access::default() };
         let token = key.sign(&claims, Form::Prefixes).expect("a key that signs");
         let admit = |token: &str| access.admit(black_box(&room), Some(black_box(token)), NOW);
         let name = algorithm.name().to_lowercase();

@@ -74,7 +74,7 @@ impl Home {
         let hosts = vec!["localhost".try_into().expect("a name")];
         let source = IdentitySource::Generated { hosts };
         let alpn = Version::Lite06.alpn().as_bytes();
-        let identity = Identity::load(&source, &[alpn]).expect("an identity");
+        let identity = Identity::load(&source, &[], &[alpn]).expect("an identity");
         let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
         let now = Instant::now();
         let setting = Setting {

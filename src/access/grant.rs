@@ -27,7 +27,12 @@ impl Grant {
 
     /// Everything, for everybody.
     pub fn everything() -> Grant {
-        Grant::public(&[Pattern::all()], &[], &[])
+        Grant::everything_below(Path::root())
+    }
+
+    pub fn everything_below(root: Path) -> Grant {
+        let all = Patterns::from(Pattern::all());
+        Grant::new(root, all.clone(), all)
     }
 
     pub fn root(&self) -> &Path {

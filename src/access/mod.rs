@@ -5,12 +5,14 @@
 //!   token allows, the limits of a key and the rules for everybody are grants alike.
 //! * [`KeySet`]: the keys that tokens are verified with, an immutable value made from files.
 //! * [`Claims`]: what a token says, in both forms that are in use.
+//! * [`Certificate`]: what a client's certificate says of it.
 //! * [`Refusal`]: why not, and who erred.
 //! * [`SigningKey`]: making keys and tokens, for the operator's tool.
 //!
 //! [`Access::admit`] puts them together. Times are whole unix seconds, as tokens have them.
 
 mod algorithm;
+mod certificate;
 mod claims;
 mod grant;
 mod json;
@@ -24,6 +26,7 @@ mod token;
 use std::sync::Arc;
 
 pub use algorithm::{Algorithm, NoAlgorithm};
+pub use certificate::Certificate;
 pub use claims::{Claims, ClaimsFault, Form, PATTERNS_MAX};
 pub use grant::{Grant, RuleError, is_hidden, rule};
 pub use json::Fault as JsonFault;
@@ -42,6 +45,8 @@ pub struct Access {
     pub keys: Arc<KeySet>,
     /// What everybody may, at the empty root.
     pub public: Grant,
+    /// The names of relays, whose certificates let them in.
+    pub relays: Vec<String>,
 }
 
 /// What somebody was let in with, at the path that was dialled. By default with nothing.
@@ -50,14 +55,16 @@ pub struct Admission {
     pub grant: Grant,
     /// The second in which it ends.
     pub expires: Option<i64>,
-    /// The key that vouched for it; none where the rules for everybody did.
+    /// The key that vouched for it; none where something else did.
     pub key: Option<KeyIdentity>,
+    /// As a relay of this cluster, by its certificate.
+    pub is_relay: bool,
 }
 
 impl Access {
     /// Everybody may do everything, and nobody can show a token.
     pub fn open() -> Access {
-        Access { keys: Arc::default(), public: Grant::everything() }
+        Access { public: Grant::everything(), ..Access::default() }
     }
 
     /// Whether somebody may come in at a path. A token that is shown decides alone: whoever shows a bad
@@ -65,11 +72,24 @@ impl Access {
     pub fn admit(&self, path: &Path, token: Option<&str>, now: i64) -> Result<Admission, Refusal> {
         let Some(token) = token else {
             let grant = self.public.at(path).map_err(|_| Refusal::NotPublic)?;
-            return Ok(Admission { grant, expires: None, key: None });
+            return Ok(Admission { grant, ..Admission::default() });
         };
         let Verified { claims, key } = self.keys.verify(token, now)?;
         let grant = claims.grant.at(path)?;
-        Ok(Admission { grant, expires: claims.expires, key: Some(key.identity()) })
+        let (expires, key) = (claims.expires, Some(key.identity()));
+        Ok(Admission { grant, expires, key, is_relay: false })
+    }
+
+    /// What somebody may do at a path whose certificate is that of a relay: everything, as long as that is
+    /// valid. None is anybody else's.
+    pub fn admit_relay(&self, path: &Path, certificate: &Certificate) -> Option<Admission> {
+        let is_relay = self.relays.iter().any(|name| certificate.is_named(name));
+        is_relay.then(|| Admission {
+            grant: Grant::everything_below(path.clone()),
+            expires: Some(certificate.expires),
+            key: None,
+            is_relay,
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use moq_pattern::Patterns;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Grant, PATTERNS_MAX, Target};
+use crate::access::{Certificate, Grant, PATTERNS_MAX, Target};
 use crate::limits::{AUTHORITY_REASON_BYTES_MAX, ROOT_BYTES_MAX};
 use crate::wire::{Path, Role};
 
@@ -25,6 +25,8 @@ pub struct Facts {
     pub local: SocketAddr,
     pub server_name: Option<String>,
     pub alpn: Option<&'static str>,
+    /// The certificate that it has shown.
+    pub tls: Option<Certificate>,
     pub dialled: Target,
     pub role: Role,
 }
@@ -76,6 +78,8 @@ pub fn question(id: &str, event: &Event, facts: &Facts) -> Vec<u8> {
         query: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         role: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tls: Option<&'a Certificate>,
     }
 
     let (event, end) = match event {
@@ -103,6 +107,7 @@ pub fn question(id: &str, event: &Event, facts: &Facts) -> Vec<u8> {
             Role::Publisher => Some("publisher"),
             Role::Subscriber => Some("subscriber"),
         },
+        tls: facts.tls.as_ref(),
     };
     serde_json::to_vec(&written).expect("strings and numbers are JSON")
 }
@@ -227,6 +232,12 @@ mod tests {
             local: "[::1]:443".parse().unwrap(),
             server_name: Some("relay.example".to_owned()),
             alpn: Some("moq-lite-06"),
+            tls: Some(Certificate {
+                name: "edge0".to_owned(),
+                fingerprint: "ab".repeat(32),
+                expires: 4_102_444_800,
+                issuer: "CN=cluster".to_owned(),
+            }),
             dialled: Target::parse("/demo//room?jwt=a.b.c&x").unwrap(),
             role: Role::Publisher,
         }
@@ -247,7 +258,14 @@ mod tests {
             ("/demo//room", Some("jwt=a.b.c&x"))
         );
         assert_eq!(read.role, Some(moq_auth::Role::Publisher));
-        assert!(read.token.is_none() && read.tls.is_none() && read.node.is_empty());
+        assert!(read.token.is_none() && read.node.is_empty());
+        let tls = moq_auth::Peer {
+            name: "edge0".to_owned(),
+            fingerprint: "ab".repeat(32),
+            expires: Some(std::time::UNIX_EPOCH + Duration::from_secs(4_102_444_800)),
+            issuer: "CN=cluster".to_owned(),
+        };
+        assert_eq!(read.tls, Some(tls));
 
         let moved = Moved { sent: 10, received: 20 };
         let duration = Duration::from_millis(1500);
@@ -258,6 +276,7 @@ mod tests {
             role: Role::Both,
             server_name: None,
             alpn: None,
+            tls: None,
             ..facts()
         };
         let read: moq_auth::Request = serde_json::from_slice(&question("1", &end, &bare)).unwrap();
@@ -268,6 +287,7 @@ mod tests {
         };
         assert_eq!((read.event, read.transport), (theirs, moq_auth::Transport::Http));
         assert_eq!((read.path.as_str(), read.query, read.role, read.alpn), ("/", None, None, None));
+        assert_eq!(read.tls, None);
         let again: moq_auth::Request =
             serde_json::from_slice(&question("1", &Event::Revalidate, &bare)).unwrap();
         assert_eq!(again.event, moq_auth::Event::Revalidate);

@@ -228,7 +228,7 @@ impl Desk {
                     return self.tell_end(&lease, &reason, Duration::ZERO, moved);
                 }
                 let (expires, every) = (terms.expires, terms.revalidate);
-                let admission = Admission { grant: terms.grant.clone(), expires, key: None };
+                let admission = Admission { grant: terms.grant.clone(), expires, ..Admission::default() };
                 self.news.push_back((id, News::Admitted(admission)));
                 lease.state =
                     State::Held(Held { since: now, terms, expires, every, failures: 0, due: None });
@@ -411,6 +411,7 @@ mod tests {
                 local: "[::1]:443".parse().unwrap(),
                 server_name: None,
                 alpn: None,
+                tls: None,
                 dialled: Target::parse("/room?jwt=x").unwrap(),
                 role: Role::Both,
             };
@@ -511,7 +512,8 @@ mod tests {
             ["a/**".parse().unwrap()].into_iter().collect(),
             Default::default(),
         );
-        play.expect_news(News::Admitted(Admission { grant, expires: Some(UNTIL), key: None }));
+        let expires = Some(UNTIL);
+        play.expect_news(News::Admitted(Admission { grant, expires, ..Admission::default() }));
         play.expect_quiet(None);
         play.go_to(100.0);
         play.end(A);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn_proto as proto;
 use quinn_proto::{ConnectionEvent, Dir, VarInt};
+use rustls::pki_types::CertificateDer;
 
 use super::budget::Budget;
 use super::handshakes::Ticket;
@@ -121,6 +122,13 @@ impl Conn {
     pub fn server_name(&self) -> Option<String> {
         let data = self.proto.crypto_session().handshake_data()?;
         data.downcast::<proto::crypto::rustls::HandshakeData>().ok()?.server_name
+    }
+
+    /// The certificate that the client has shown, its own one alone.
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        let chain = self.proto.crypto_session().peer_identity()?;
+        let chain = chain.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        chain.into_iter().next()
     }
 
     /// Bytes that were sent and received, with all that QUIC adds to them.

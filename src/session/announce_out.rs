@@ -354,10 +354,9 @@ impl Session {
 
     /// What the peer may see at a path, of its prefix or below.
     fn shown(&self, feed: &AnnounceFeed, path: &Path, directory: &Directory) -> Option<Shown> {
-        // Paths that are hidden below the prefix that was asked for are for relays that dial each other, of
-        // which there are none (spec §4.5).
-        let is_relay = false;
-        if !self.pass.admission.grant.may_hear_of(path, &feed.prefix, is_relay) {
+        // Paths that are hidden below the prefix that was asked for are for relays (spec §4.5).
+        let admission = &self.pass.admission;
+        if !admission.grant.may_hear_of(path, &feed.prefix, admission.is_relay) {
             return None;
         }
         let identities = [self.identity, feed.exclude];

@@ -103,6 +103,9 @@ impl Session {
             Ok(grant) => admission.grant = grant,
             Err(refusal) => return self.turn_away(&refusal, cx),
         }
+        if admission.is_relay {
+            self.trust = Trust::Relay;
+        }
         self.price = match self.trust {
             Trust::Relay => setup.cost.unwrap_or(1),
             // Nobody has himself preferred.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Peer, Shard};
-use crate::access::{self, Admission, Refusal, Target, Token};
+use crate::access::{self, Admission, Certificate, Refusal, Target, Token};
 use crate::authority::contract::{Facts, Moved, Transport};
 use crate::authority::desk::LeaseId;
 use crate::authority::{Asker, News};
@@ -51,7 +51,7 @@ impl Shard {
             (Ok(target), Some(protocol)) if self.authority.is_some() => {
                 Ok((Entry::Dialled(target), protocol))
             }
-            (Ok(target), Some(protocol)) => match self.pass(now, &target) {
+            (Ok(target), Some(protocol)) => match self.pass(now, slot, &target) {
                 Ok(pass) => Ok((Entry::Admitted(pass), protocol)),
                 Err(refusal) => Err((Status::Unauthorized, refusal.to_string())),
             },
@@ -76,10 +76,26 @@ impl Shard {
     }
 
     /// What somebody may do who wants to be at a path.
-    fn pass(&self, now: Instant, target: &Target) -> Result<Pass, Refusal> {
+    fn pass(&mut self, now: Instant, slot: usize, target: &Target) -> Result<Pass, Refusal> {
+        if let Some(admission) = self.admission_of_relay(slot, target) {
+            return Ok(self.pass_of(now, admission));
+        }
         let token = target.token.as_ref().map(Token::as_str);
         let admission = self.access.admit(&target.path, token, self.wall.second(now))?;
         Ok(self.pass_of(now, admission))
+    }
+
+    /// What a relay of this cluster was let in with by its certificate. A token that is shown decides alone.
+    fn admission_of_relay(&mut self, slot: usize, target: &Target) -> Option<Admission> {
+        if target.token.is_some() {
+            return None;
+        }
+        let certificate = self.certificate(slot)?;
+        self.access.admit_relay(&target.path, &certificate)
+    }
+
+    fn certificate(&mut self, slot: usize) -> Option<Certificate> {
+        Certificate::read(&self.endpoint.conn(slot)?.certificate()?)
     }
 
     fn pass_of(&self, now: Instant, admission: Admission) -> Pass {
@@ -89,10 +105,10 @@ impl Shard {
 
     /// A session wants to be somewhere.
     pub(super) fn arrived_at(&mut self, now: Instant, slot: usize, target: Target, role: Role) {
-        if self.authority.is_some() {
+        if self.authority.is_some() && self.admission_of_relay(slot, &target).is_none() {
             return self.ask_authority(slot, target, role);
         }
-        match self.pass(now, &target) {
+        match self.pass(now, slot, &target) {
             Ok(pass) => self.with_session(now, slot, |session, cx| session.admit(pass, cx)),
             Err(refusal) => {
                 self.say_refused(now, slot, target.path.as_str(), &refusal.to_string());
@@ -102,6 +118,7 @@ impl Shard {
     }
 
     fn ask_authority(&mut self, slot: usize, target: Target, role: Role) {
+        let tls = self.certificate(slot);
         let (Some(authority), Some(peer)) = (&self.authority, &mut self.peers[slot]) else {
             return;
         };
@@ -112,6 +129,7 @@ impl Shard {
             local: authority.local(),
             server_name: conn.server_name(),
             alpn: Some(peer.session.version().alpn()),
+            tls,
             dialled: target,
             role,
         };

@@ -143,6 +143,7 @@ async fn ask(
         local: authority.local(),
         server_name: None,
         alpn: None,
+        tls: None,
         dialled,
         role: Role::Both,
     };

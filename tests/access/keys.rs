@@ -75,7 +75,7 @@ fn errors_and_debug_show_no_secret() {
     let (k, secret) = (crate::support::base64url(SECRET), secret_jwk(""));
     let files = [file("a.jwk", Place::File, &private), file("b.jwk", Place::File, &secret)];
     let set = KeySet::new(&files).unwrap();
-    let access = Access { keys: set.into(), public: Grant::everything() };
+    let access = Access { keys: set.into(), public: Grant::everything(), ..Access::default() };
     let admission = access.admit(&path(""), Some(&token(r#"{"put":[""]}"#)), NOW).unwrap();
     let mut shown = format!("{key:?} {files:?} {access:?} {admission:?}");
     for spoilt in [

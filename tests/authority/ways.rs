@@ -32,6 +32,7 @@ async fn ask(authority: &Authority) -> News {
         local: handle.local(),
         server_name: None,
         alpn: None,
+        tls: None,
         dialled: Target::parse("/room?jwt=a.b.c").unwrap(),
         role: Role::Both,
     };

@@ -72,7 +72,7 @@ pub fn access(issuers: &[&Issuer], public_subscribe: &[&str]) -> Access {
         .iter()
         .map(|text| shardcast::access::rule(text).expect("a rule"))
         .collect();
-    Access { keys: keys.into(), public: Grant::public(&[], &rules, &[]) }
+    Access { keys: keys.into(), public: Grant::public(&[], &rules, &[]), ..Access::default() }
 }
 
 /// A secret of 48 bytes.

@@ -88,7 +88,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
 fn quic_config() -> Result<Config, Box<dyn std::error::Error>> {
     let source = IdentitySource::Generated { hosts: vec!["localhost".try_into()?] };
     let alpn = [Version::Lite06, Version::Lite05].map(|version| version.alpn().as_bytes());
-    let identity = Identity::load(&source, &alpn)?;
+    let identity = Identity::load(&source, &[], &alpn)?;
     Ok(Config::new(identity.config, Keys::random(), CongestionControl::default())?)
 }
 
