@@ -429,6 +429,29 @@ mod tests {
     }
 
     #[test]
+    fn clients_that_may_show_certificates_get_no_tickets() {
+        let dir = Dir::new("roots");
+        let load = |text: &str| {
+            let source = IdentitySource::Generated { hosts: Vec::new() };
+            Identity::load(&source, &[dir.write("root.pem", text)], ALPN)
+        };
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let root = params.self_signed(&p256()).unwrap().pem();
+        let config = load(&root).unwrap().config;
+        assert!(!config.ticketer.enabled() && config.send_tls13_tickets == 0);
+        assert!(!config.session_storage.can_cache());
+        quinn_proto::crypto::rustls::QuicServerConfig::try_from(config).unwrap();
+
+        let refused = |text: &str| load(text).err().expect("nobody is vouched for with that");
+        check_words(&refused(""), &["no certificate in", "root.pem"]);
+        check_words(&refused(&p256().serialize_pem()), &["no certificate in", "root.pem"]);
+        let none = pem("CERTIFICATE", b"?");
+        let words = ["cannot verify clients with", "root.pem", "--listen-tls-root"];
+        check_words(&refused(&none), &words);
+    }
+
+    #[test]
     fn every_kind_of_key() {
         let p256 = p256();
         let der = p256.serialize_der();

@@ -5,6 +5,10 @@
 #[path = "support/process.rs"]
 mod process;
 
+#[allow(dead_code, reason = "this needs a part of what the plays with certificates share")]
+#[path = "support/cards.rs"]
+mod cards;
+
 #[path = "authority/judge.rs"]
 mod judge;
 #[path = "authority/relay.rs"]

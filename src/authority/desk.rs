@@ -228,7 +228,8 @@ impl Desk {
                     return self.tell_end(&lease, &reason, Duration::ZERO, moved);
                 }
                 let (expires, every) = (terms.expires, terms.revalidate);
-                let admission = Admission { grant: terms.grant.clone(), expires, ..Admission::default() };
+                let admission =
+                    Admission { grant: terms.grant.clone(), expires, ..Admission::default() };
                 self.news.push_back((id, News::Admitted(admission)));
                 lease.state =
                     State::Held(Held { since: now, terms, expires, every, failures: 0, due: None });

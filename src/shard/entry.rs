@@ -78,6 +78,7 @@ impl Shard {
     /// What somebody may do who wants to be at a path.
     fn pass(&mut self, now: Instant, slot: usize, target: &Target) -> Result<Pass, Refusal> {
         if let Some(admission) = self.admission_of_relay(slot, target) {
+            self.say_relay(now, slot);
             return Ok(self.pass_of(now, admission));
         }
         let token = target.token.as_ref().map(Token::as_str);
@@ -172,6 +173,15 @@ impl Shard {
             false => reason[..reason.floor_char_boundary(LOGGED_REASON_BYTES_MAX)].to_owned(),
         };
         authority.end(lease, reason, Moved { sent, received });
+    }
+
+    fn say_relay(&mut self, now: Instant, slot: usize) {
+        if self.may_say(now)
+            && let Some(certificate) = self.certificate(slot)
+        {
+            let (shard, name) = (self.me, certificate.name);
+            tracing::info!(shard, conn = slot, name, "let in as a relay, by its certificate");
+        }
     }
 
     fn say_refused(&mut self, now: Instant, slot: usize, path: &str, reason: &str) {

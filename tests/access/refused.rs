@@ -336,7 +336,11 @@ fn what_would_be_deeper_than_paths_are() {
 
 #[test]
 fn a_bad_token_where_everything_is_public() {
-    let access = Access { keys: one_key(&secret_jwk("")).into(), public: Grant::everything(), ..Access::default() };
+    let access = Access {
+        keys: one_key(&secret_jwk("")).into(),
+        public: Grant::everything(),
+        ..Access::default()
+    };
     let anybody = access.admit(&path("a"), None, NOW).unwrap();
     assert_eq!((anybody.key, anybody.expires), (None, None));
     assert!(anybody.grant.may_publish(&path("a/b")));

@@ -9,6 +9,7 @@ use moq_auth::{Event, Permissions};
 use moq_tokio::{Connection, connect};
 use shardcast::access::{Algorithm, Claims, Form, Grant, SigningKey};
 
+use crate::cards::{Authority, Card};
 use crate::judge::{Judge, PATIENCE, grants};
 use crate::process::{Ended, Process, shardcast};
 
@@ -16,15 +17,13 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// A relay on loopback that asks whoever is at this address.
 fn relay(judge: SocketAddr) -> (Process, SocketAddr) {
+    relay_with(judge, &[])
+}
+
+fn relay_with(judge: SocketAddr, more: &[&str]) -> (Process, SocketAddr) {
     let url = format!("http://{judge}/");
-    let mut process = Process::spawn(shardcast(&[
-        "--listen",
-        "127.0.0.1:0",
-        "--shards",
-        "2",
-        "--auth-url",
-        &url,
-    ]));
+    let args = ["--listen", "127.0.0.1:0", "--shards", "2", "--auth-url", &url];
+    let mut process = Process::spawn(shardcast(&[&args, more].concat()));
     let at = process.listening(SOON);
     (process, at)
 }
@@ -36,8 +35,15 @@ fn stopped(relay: Process) -> Ended {
 
 /// A session of a released client, or what it says of why there is none.
 async fn dial(url: String) -> Result<Connection, String> {
+    dial_showing(None, url).await
+}
+
+/// The same with a certificate.
+async fn dial_showing(card: Option<&Card>, url: String) -> Result<Connection, String> {
     let mut config = connect::Config::default();
     config.tls.insecure = Some(true);
+    config.tls.cert = card.map(|card| card.cert.clone());
+    config.tls.key = card.map(|card| card.key.clone());
     config.once = Some(true);
     config.bind = Some(([127, 0, 0, 1], 0).into());
     let origin =
@@ -231,4 +237,42 @@ async fn a_server_that_fails_keeps_nobody_from_trying_again() {
     let (reason, _) = judge.was_told_of_end(&id).await;
     assert_eq!(reason, "shutdown");
     drop(session);
+}
+
+#[tokio::test]
+async fn it_hears_of_certificates() {
+    let cards = Authority::new("facts");
+    let (known, relays) = (cards.issue("user", &["user.example"]), cards.issue("edge", &["edge0"]));
+    let mut policy = Policy::default();
+    policy.mtls = Permissions {
+        publish: ["**".parse().unwrap()].into_iter().collect(),
+        subscribe: Default::default(),
+    };
+    let judge = Judge::by(policy);
+    let root = cards.root.to_str().unwrap();
+    let args = ["--listen-tls-root", root, "--auth-peer", "edge0"];
+    let (_relay, at) = relay_with(judge.at_http().await, &args);
+    for scheme in ["moqt", "https"] {
+        let url = format!("{scheme}://{at}/room");
+        let before = judge.asked().len();
+        let _session = dial_showing(Some(&known), url.clone()).await.unwrap();
+        // Who has none is refused, and who is a relay is not asked about.
+        let refused = match dial(url.clone()).await {
+            Ok(session) => ended(session).await,
+            Err(error) => error,
+        };
+        assert!(refused.to_lowercase().contains("unauthorized"), "{refused}");
+        let _relay = dial_showing(Some(&relays), url.clone()).await.unwrap();
+        // But with a token: that is for the server to judge.
+        let with_token = dial_showing(Some(&relays), format!("{url}?jwt=a.b.c")).await;
+        let refused = match with_token {
+            Ok(session) => ended(session).await,
+            Err(error) => error,
+        };
+        assert!(refused.to_lowercase().contains("unauthorized"), "{refused}");
+        let asked = judge.asked();
+        let asked = asked[before..].iter().filter(|asked| asked.event == Event::Connect);
+        let tls = asked.map(|asked| asked.tls.clone()).collect::<Vec<_>>();
+        assert_eq!(tls, [Some(known.facts()), None, Some(relays.facts())], "{scheme}");
+    }
 }

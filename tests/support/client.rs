@@ -114,7 +114,8 @@ impl Peer {
         let publishes = moq_tokio::origin::spawn_config(origin::Config::new(hop));
         let receives = moq_tokio::origin::spawn_config(origin::Config::new(other));
         let views = receives.consume();
-        let announced = views.announced();
+        // What is hidden is for the relay to hide.
+        let announced = views.clone().with_hidden(true).announced();
 
         let client = config.init(Default::default()).expect("client");
         let client = match role {
@@ -302,6 +303,9 @@ fn config(relay: &Relay, version: &'static str) -> connect::Config {
     let mut config = connect::Config::default();
     // Who finds a hash takes no other certificate.
     config.tls.insecure = Some(!relay.url().starts_with("http:"));
+    if let Some([cert, key]) = relay.identity() {
+        (config.tls.cert, config.tls.key) = (Some(cert.clone()), Some(key.clone()));
+    }
     config.version = vec![version.parse().expect("a version the client knows")];
     // One address family: the relay listens on 127.0.0.1 only.
     config.bind = Some(([127, 0, 0, 1], 0).into());

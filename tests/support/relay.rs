@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,6 +35,8 @@ pub struct Relay {
     scheme: &'static str,
     /// Path and query.
     target: String,
+    /// What clients show that dial it: a certificate and its key, in files.
+    identity: Option<[PathBuf; 2]>,
 }
 
 struct Running {
@@ -210,7 +212,7 @@ impl Relay {
         let line = running.log.wait_from(0, "the relay to listen", is_listening).await;
         let address = field(&line, "addr").expect("addr=…");
         let dialled = address.parse().expect("addr=IP:PORT");
-        Relay { running, dialled, scheme: "moqt", target: String::new() }
+        Relay { running, dialled, scheme: "moqt", target: String::new(), identity: None }
     }
 
     /// The same relay, dialled at another address.
@@ -221,6 +223,15 @@ impl Relay {
     /// The same relay, dialled at a path, with what follows it.
     pub fn at(&self, target: &str) -> Relay {
         Relay { target: target.to_owned(), ..self.clone() }
+    }
+
+    /// The same relay, dialled by who shows a certificate.
+    pub fn showing(&self, cert: &Path, key: &Path) -> Relay {
+        Relay { identity: Some([cert.to_owned(), key.to_owned()]), ..self.clone() }
+    }
+
+    pub fn identity(&self) -> Option<&[PathBuf; 2]> {
+        self.identity.as_ref()
     }
 
     /// The same relay, dialled by WebTransport.
