@@ -116,12 +116,13 @@ impl Peer {
         let views = receives.consume();
         // What is hidden is for the relay to hide.
         let announced = views.clone().with_hidden(true).announced();
+        let shows = publishes.consume().with_hidden(true);
 
         let client = config.init(Default::default()).expect("client");
         let client = match role {
-            Role::Publisher => client.with_publisher(&publishes),
+            Role::Publisher => client.with_publisher(shows),
             Role::Viewer => client.with_subscriber(receives),
-            Role::Both => client.with_publisher(&publishes).with_subscriber(receives),
+            Role::Both => client.with_publisher(shows).with_subscriber(receives),
         };
         let counters = stats::Registry::new(stats::Config::new());
         let client = client.with_stats(counters.tier(stats::Tier::default()).session(""));
