@@ -12,6 +12,7 @@ use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::rt::Next;
 use shardcast::secret::Secret;
 use shardcast::session::Policy;
+use shardcast::shard::clients::ClientBounds;
 use shardcast::shard::mailbox::mesh;
 use shardcast::shard::message::ToShard;
 use shardcast::shard::{CacheBounds, Setting, Shard};
@@ -194,6 +195,7 @@ fn shard() -> Shard {
         linger: LINGER_DEFAULT,
         cache: CacheBounds { bytes: 64 << 20, duration: Duration::from_secs(30) },
         memory: 1 << 40,
+        bounds: ClientBounds::default(),
     };
     Shard::new(setting, mesh::<ToShard>(1, LANE_MESSAGES).pop().expect("one post"))
 }

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -21,12 +21,14 @@ use rustls::pki_types::ServerName;
 use crate::access::{self, Grant};
 use crate::authority::url::{AuthUrl, UrlError};
 use crate::limits::{
-    CACHE_DURATION_DEFAULT, CACHE_MEMORY_PERCENT_DEFAULT, LINGER_DEFAULT, SETTING_DURATION_MAX,
+    CACHE_DURATION_DEFAULT, CACHE_MEMORY_PERCENT_DEFAULT, LINGER_DEFAULT,
+    SESSIONS_PER_SOURCE_DEFAULT, SESSIONS_PER_TOKEN_DEFAULT, SETTING_DURATION_MAX,
 };
 use crate::origin::{OriginPattern, Origins};
 use crate::quic::CongestionControl;
 use crate::quic::cid::SHARDS_MAX;
 use crate::route::Takeover;
+use crate::shard::clients::ClientBounds;
 
 const LISTEN_DEFAULT: &str = "127.0.0.1:4443";
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub origins: Origins,
     /// Where the other relays of the cluster are.
     pub relays: Vec<IpNet>,
+    /// How many sessions one client may have.
+    pub bounds: ClientBounds,
     /// To whom a path belongs that several broadcasts claim.
     pub takeover: Takeover,
     /// How long an upstream subscription that nobody needs is kept; zero closes it at once.
@@ -467,6 +471,41 @@ struct Args {
     )]
     cluster_address: Vec<IpNet>,
 
+    /// Sessions at once from one address, of IPv6 from one /64, on the whole relay. More are told to try
+    /// again later. Loopback has no bound
+    #[arg(
+        long,
+        env = "SHARDCAST_LIMIT_REMOTE",
+        value_name = "N",
+        default_value_t = sessions(SESSIONS_PER_SOURCE_DEFAULT),
+        value_parser = parse_sessions,
+        help_heading = "Access"
+    )]
+    limit_remote: NonZeroU32,
+
+    /// Sessions at once that show one and the same token, on the whole relay
+    #[arg(
+        long,
+        env = "SHARDCAST_LIMIT_TOKEN",
+        value_name = "N",
+        default_value_t = sessions(SESSIONS_PER_TOKEN_DEFAULT),
+        value_parser = parse_sessions,
+        help_heading = "Access"
+    )]
+    limit_token: NonZeroU32,
+
+    /// Where --limit-remote does not count: the addresses of proxies, which stand for many. Repeat it, or
+    /// separate networks with commas
+    #[arg(
+        long,
+        env = "SHARDCAST_LIMIT_EXEMPT",
+        value_name = "NETWORK",
+        value_delimiter = ',',
+        value_parser = parse_network,
+        help_heading = "Access"
+    )]
+    limit_exempt: Vec<IpNet>,
+
     /// How long the subscription to a publisher is kept, paused, after the last viewer of its
     /// track has left; 0 closes it at once
     #[arg(
@@ -607,6 +646,11 @@ impl Args {
             access,
             origins,
             relays: self.cluster_address,
+            bounds: ClientBounds {
+                per_source: self.limit_remote.get(),
+                per_token: self.limit_token.get(),
+                exempt: self.limit_exempt,
+            },
             takeover: match self.allow_takeover {
                 true => Takeover::Allowed,
                 false => Takeover::Refused,
@@ -720,6 +764,14 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
 fn parse_host(text: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(text.to_owned())
         .map_err(|_| "not a host name or IP address; write relay.example.com".to_owned())
+}
+
+fn parse_sessions(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("not a number from 1 to {}", u32::MAX))
+}
+
+fn sessions(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).expect("a default that lets somebody in")
 }
 
 fn parse_shards(text: &str) -> Result<NonZeroUsize, String> {
@@ -1153,6 +1205,21 @@ mod tests {
         check_web(&format!("{open} --web-http-listen same"), Some(WebListen::Same));
         check_web(&format!("{open} --web-http-listen [::]:80"), at("[::]:80"));
         check_web("--web-http-listen 0.0.0.0:80 --auth-public a/**", at("0.0.0.0:80"));
+    }
+
+    #[test]
+    fn how_many_sessions_a_client_may_have() {
+        assert_eq!(parsed("").bounds, ClientBounds::default());
+        let args = "--limit-remote 20 --limit-token 1 --limit-exempt 10.0.7.9/24,192.0.2.1";
+        let bounds = parsed(args).bounds;
+        assert_eq!((bounds.per_source, bounds.per_token), (20, 1));
+        let exempt: Vec<String> = bounds.exempt.iter().map(IpNet::to_string).collect();
+        assert_eq!(exempt, ["10.0.7.0/24", "192.0.2.1/32"]);
+        for wrong in ["0", "-1", "many"] {
+            check(&format!("--limit-remote={wrong}"), Err(&["--limit-remote", "from 1 to"]));
+        }
+        check("--limit-token=0", Err(&["--limit-token", "from 1 to"]));
+        check("--limit-exempt proxy", Err(&["'proxy'", "write 10.0.7.1, 10.0.7.0/24"]));
     }
 
     #[test]

@@ -188,6 +188,12 @@ pub const WINDOWS_SHARE_OPEN: f64 = 0.5;
 pub const WINDOWS_SHARE_MAX: f64 = 0.75;
 pub const SESSIONS_SHARE_OPEN: f64 = 0.875;
 
+/// Sessions from one address (of IPv6 the /64), and sessions that show one token, unless the operator says
+/// otherwise; both on the whole relay. An office or a carrier's NAT is one address, and what sessions hold is
+/// bounded by the budget above; a token may be in a page that a whole audience opens.
+pub const SESSIONS_PER_SOURCE_DEFAULT: u32 = 4096;
+pub const SESSIONS_PER_TOKEN_DEFAULT: u32 = 65_536;
+
 /// Control bytes that wait for one peer's flow control. A peer that asks and never reads loses
 /// its session.
 pub const CONTROL_BACKLOG_BYTES_MAX: usize = 1 << 20;
@@ -358,6 +364,10 @@ pub const MAIL_PER_TURN: usize = 512;
 /// News of routes that one neighbour is told in one turn, before all else: one in four pieces of mail that
 /// it takes. The rest waits as a set of routes, each as it was last.
 pub const ROUTE_NEWS_PER_TURN: usize = MAIL_PER_TURN / 4;
+
+/// Changes of how many sessions clients have that one neighbour is told in one turn. The rest waits as a sum
+/// per client.
+pub const CLIENT_NEWS_PER_TURN: usize = MAIL_PER_TURN / 8;
 
 /// Messages that wait behind full lanes before peers' requests are not read any more: what they cause are
 /// messages that cannot be dropped. Above what can be.

@@ -182,6 +182,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             linger: config.linger,
             cache: CacheBounds { bytes: share.bytes, duration: config.cache.duration },
             memory,
+            bounds: config.bounds.clone(),
         };
         let thread = rt::spawn_on(cores[shard], &format!("{SHARD_THREAD}{shard}"), move || {
             run(setting, post, socket)
@@ -341,6 +342,7 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
                 shard = me,
                 sessions = counts.sessions_total,
                 refused_clients = counts.refused_clients_total,
+                limited_clients = counts.limited_clients_total,
                 dropped_initials = counts.dropped_initials_total,
                 frames = counts.frames_total,
                 datagrams_received = sent.received_datagrams_total,

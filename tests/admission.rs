@@ -1,5 +1,5 @@
 //! Who is let in and what they may do there, in the simulated world: tokens, rules for everybody, roles,
-//! keys that are removed, and sessions that end to the second.
+//! keys that are removed, sessions that end to the second, and how many there may be of one client.
 //!
 //! `SIM_SEEDS=2000` has more spies, `SIM_SEED=17` one of them.
 
@@ -640,6 +640,120 @@ fn a_path_may_be_as_long_beside_a_token() {
         let peer = w.arrive(dials(Lite06, web, 0, &target));
         w.run(ms(300));
         assert_eq!(w.peers[peer].is_up(), expect, "{:?}", w.peers[peer].state);
+        w.end();
+    }
+}
+
+// ---- how many sessions one client may have ----
+
+const LATER: Option<u64> = Some(SessionCode::TOO_MANY_REQUESTS.0);
+
+/// Whether one was told to try again later: before its handshake, or in the words of its transport.
+fn is_put_off(peer: &Peer) -> bool {
+    match &peer.state {
+        State::Up => false,
+        State::Over(reason, None) => {
+            reason.contains("the server refused to accept") || reason == "refused with 429"
+        }
+        State::Over(_, code) if *code == LATER => true,
+        state => panic!("{}: {state:?}", peer.name),
+    }
+}
+
+fn limited(w: &World) -> u64 {
+    (0..w.stage.shards).map(|shard| w.counters(shard).limited_clients_total).sum()
+}
+
+/// One more from an address than may be is put off, on whatever shard; nobody else is.
+#[test]
+fn one_address_has_so_many_sessions_on_all_shards() {
+    for web in [false, true] {
+        let mut w = World::new(Stage { per_source: 3, ..Stage::new(20, 4) });
+        let spec = |shard, house| {
+            let spec = Spec { house, ..Spec::new(Lite06, shard) };
+            if web { spec.web() } else { spec }
+        };
+        let first = w.join(spec(0, None));
+        let second = w.join(spec(1, Some(first)));
+        w.join(spec(2, Some(first)));
+        for shard in 0..4 {
+            let peer = come(&mut w, spec(shard, Some(first)));
+            assert!(is_put_off(&w.peers[peer]), "{web} {shard}");
+        }
+        assert_eq!(limited(&w), 4);
+        w.join(spec(3, None));
+        assert!(w.peers[first].is_up() && w.peers[second].is_up());
+        w.close(second);
+        w.run(ms(100));
+        w.join(spec(3, Some(first)));
+        let peer = come(&mut w, spec(1, Some(first)));
+        assert!(is_put_off(&w.peers[peer]));
+        w.end();
+    }
+}
+
+/// Handshakes that were begun while there was room are put off when there is none at their end.
+#[test]
+fn two_who_come_at_once_do_not_both_get_the_last_place() {
+    for web in [false, true] {
+        let mut w = World::new(Stage { per_source: 1, ..Stage::new(21, 2) });
+        let spec = |shard, house| {
+            let spec = Spec { house, ..Spec::new(Lite05, shard) };
+            if web { spec.web() } else { spec }
+        };
+        let first = w.arrive(spec(0, None));
+        w.run(ms(1));
+        let second = come(&mut w, spec(1, Some(first)));
+        assert!(w.peers[first].is_up());
+        match &w.peers[second].state {
+            State::Over(reason, None) if web => assert_eq!(reason, "refused with 429"),
+            State::Over(reason, code) if !web => {
+                assert!(*code == LATER && reason.contains("--limit-remote"), "{reason}");
+            }
+            state => panic!("{state:?}"),
+        }
+        w.end();
+    }
+}
+
+#[test]
+fn an_address_that_stands_for_many_has_no_bound() {
+    let exempt = Some("10.1.0.0/24".parse().unwrap());
+    let mut w = World::new(Stage { per_source: 1, exempt, ..Stage::new(22, 2) });
+    let first = w.join(Spec::new(Lite06, 0));
+    for shard in [0, 1, 0] {
+        w.join(Spec { house: Some(first), ..Spec::new(Lite06, shard) });
+    }
+    assert_eq!(limited(&w), 0);
+    w.end();
+}
+
+/// The same token from everywhere, in every way in which it can be shown.
+#[test]
+fn one_token_opens_so_many_sessions() {
+    let issuer = Issuer::fixed("issuer");
+    let one = issuer.dials("/rooms/1", "rooms", &[], &["**"], None);
+    let other = issuer.dials("/rooms/1", "rooms", &["**"], &["**"], None);
+    let ways = [(Lite05, false), (Lite06, false), (Lite03, true), (Lite06, true)];
+    for exempt in [None, Some("10.0.0.0/8".parse().unwrap())] {
+        let stage = Stage { per_token: 2, exempt, ..Stage::new(23, 4) };
+        let mut w = World::with_access(stage, access(&[&issuer], &["anon/**"]));
+        let first = w.join(dials(Lite06, true, 0, &one));
+        w.join(dials(Lite05, false, 1, &one));
+        for (shard, (version, web)) in ways.into_iter().enumerate() {
+            // At another path it is the same token.
+            let elsewhere = one.replace("/rooms/1", "/rooms/2");
+            let peer = come(&mut w, dials(version, web, shard, &elsewhere));
+            assert!(is_put_off(&w.peers[peer]), "{version} {web}");
+            let words = if web { "refused with 429" } else { "--limit-token" };
+            assert!(reason(&w.peers[peer]).contains(words), "{}", reason(&w.peers[peer]));
+            w.join(dials(version, web, shard, "/anon"));
+        }
+        w.join(dials(Lite06, false, 2, &other));
+        assert_eq!(limited(&w), ways.len() as u64);
+        w.close(first);
+        w.run(ms(100));
+        w.join(dials(Lite06, false, 3, &one));
         w.end();
     }
 }

@@ -1,7 +1,7 @@
 //! Clients that never mean to connect, under a virtual clock: they forge Initial packets, whose
 //! keys anybody can derive, break one connection twice, prove their address and say no more. Whoever
-//! comes after them gets in. A relay without memory for more refuses those who come, and one that ends
-//! tells everybody.
+//! comes after them gets in. A relay without memory for more, or with as many of one
+//! address as may be, refuses those who come, and one that ends tells everybody.
 
 mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
@@ -28,6 +28,7 @@ use shardcast::limits::{
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::secret::Secret;
 use shardcast::session::Policy;
+use shardcast::shard::clients::ClientBounds;
 use shardcast::shard::mailbox::{Outside, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::shard::{CacheBounds, Held, Next, Setting, Shard};
@@ -79,6 +80,10 @@ impl Relay {
 
     /// One whose peers may make it hold so many bytes.
     fn with_memory(memory: u64) -> Relay {
+        Relay::with(memory, ClientBounds::default())
+    }
+
+    fn with(memory: u64, bounds: ClientBounds) -> Relay {
         let identity = rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("a valid name");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let key = identity.signing_key.serialize_der().try_into().expect("a PKCS #8 key");
@@ -118,6 +123,7 @@ impl Relay {
             linger: LINGER_DEFAULT,
             cache: CacheBounds { bytes: 1 << 20, duration: CACHE_DURATION_DEFAULT },
             memory,
+            bounds,
         };
         let post = mesh(1, 1).pop().expect("one shard has one post");
         let outside = post.outside();
@@ -339,6 +345,52 @@ fn a_thousand_of_one_address_get_in_at_once() {
     assert!(guests.iter().all(Peer::is_up));
     assert_eq!(relay.shard.counters().sessions_total, GUESTS as u64);
     assert!(relay.shard.held().connections == GUESTS);
+}
+
+/// Of an address that may have two sessions more, two handshakes are in progress. Who forges it gets no
+/// further than a Retry then, and displaces nobody who is there; who is there displaces what was forged.
+#[test]
+fn handshakes_of_an_address_are_as_many_as_its_sessions_may_be() {
+    const MOST: u32 = 2;
+    let bounds = ClientBounds { per_source: MOST, ..ClientBounds::default() };
+    let mut relay = Relay::with(1 << 40, bounds);
+    let at = |port| SocketAddr::from(([10, 7, 0, 1], port));
+    let forge = |relay: &mut Relay, count: usize| {
+        for _ in 0..count {
+            let mut forger = Forger::new(relay.forgers);
+            forger.address = at(9000);
+            relay.forgers += 1;
+            relay.answers(forger.address, &forger.initial(0, 0, PING));
+        }
+    };
+    forge(&mut relay, 50);
+    assert_eq!(relay.live(), MOST as usize);
+    for port in [1, 2] {
+        let mut guest = relay.guest();
+        guest.address = at(port);
+        for trip in 0.. {
+            if guest.is_up() {
+                // The first is let in though all places are taken, the second when one of its own is.
+                assert_eq!(trip, TRIPS_WITH_RETRY);
+                break;
+            }
+            forge(&mut relay, 50);
+            let answers = relay.trip(&mut guest);
+            assert!(!answers.is_empty(), "{:?}", guest.state);
+            answers.iter().for_each(|answer| guest.datagram(relay.now, answer, None));
+        }
+    }
+    let limited = relay.shard.counters().limited_clients_total;
+    let why = relay.lets_in(at(3)).map(drop).unwrap_err();
+    assert!(why.contains(REFUSED), "{why}");
+    assert!(relay.shard.counters().limited_clients_total > limited);
+    // Not even a forger's handshake is begun any more.
+    let live = relay.live();
+    forge(&mut relay, 5);
+    assert_eq!(relay.live(), live);
+    relay.lets_in(([10, 7, 0, 2], 1).into()).unwrap();
+    relay.pass(KEEP_ALIVE);
+    relay.ends();
 }
 
 /// What is sent to who is refused: clients take it for a reason to dial again.

@@ -45,8 +45,12 @@ struct Asked {
 
 impl Server {
     fn new(shards: usize) -> (World, Server) {
+        Server::on(Stage::new(5, shards))
+    }
+
+    fn on(stage: Stage) -> (World, Server) {
         let (handle, from) = Handle::new("127.0.0.1:4443".parse().unwrap());
-        (World::with_authority(Stage::new(5, shards), handle), Server(from))
+        (World::with_authority(stage, handle), Server(from))
     }
 
     /// What it was asked, once.
@@ -232,4 +236,25 @@ fn a_session_ends_when_the_server_says_so() {
     server.told_of_end(asked.lease);
     assert_eq!(w.peers[viewer].listens[listen].live(), [""; 0]);
     assert!(w.peers[viewer].is_up());
+}
+
+/// Whoever shows a token that as many show as may is not asked about.
+#[test]
+fn one_token_has_so_many_leases() {
+    let (mut w, mut server) = Server::on(Stage { per_token: 1, ..Stage::new(5, 2) });
+    let (first, asked) = come(&mut w, &mut server, dials(Lite06, true, "/room?jwt=a.b.c"));
+    asked.admit(&mut w, "**", "**", None);
+    for web in [false, true] {
+        let peer = w.arrive(dials(Lite05, web, "/room?jwt=a.b.c"));
+        w.run(ms(500));
+        expect_over(&w, peer, SessionCode::TOO_MANY_REQUESTS, "--limit-token");
+        server.expect_silence();
+    }
+    let (_, other) = come(&mut w, &mut server, dials(Lite06, false, "/room?jwt=a.b.d"));
+    other.admit(&mut w, "**", "**", None);
+    w.close(first);
+    w.run(ms(300));
+    server.told_of_end(asked.lease);
+    let (_, again) = come(&mut w, &mut server, dials(Lite06, false, "/room?jwt=a.b.c"));
+    again.admit(&mut w, "**", "**", None);
 }

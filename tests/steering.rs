@@ -28,6 +28,7 @@ use shardcast::net::{Datagrams, Received, Sent, Train, steer};
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::secret::Secret;
 use shardcast::session::Policy;
+use shardcast::shard::clients::ClientBounds;
 use shardcast::shard::mailbox::mesh;
 use shardcast::shard::{CacheBounds, Setting, Shard};
 use shardcast::tls::Identity;
@@ -223,6 +224,7 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
         linger: LINGER_DEFAULT,
         cache: CacheBounds { bytes: 1 << 20, duration: CACHE_DURATION_DEFAULT },
         memory: 1 << 30,
+        bounds: ClientBounds::default(),
     };
     posts.into_iter().enumerate().map(|(shard, post)| Shard::new(setting(shard), post)).collect()
 }

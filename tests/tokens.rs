@@ -1,5 +1,5 @@
-//! Tokens and keys with the real binary, files and released clients: right refusals, which are final, and
-//! sessions that end when they should.
+//! Tokens and keys with the real binary, files and released clients: right refusals, which are final or
+//! are not, and sessions that end when they should.
 
 mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
@@ -268,5 +268,34 @@ async fn keys_change_while_clients_come() {
         !log.iter().any(|line| line.contains("refused") || line.contains("cannot be used")),
         "{log:#?}"
     );
+    relay.stop().await.expect_success();
+}
+
+/// A client that finds no room dials again, and is let in once another one has left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_finds_no_room_comes_back_when_there_is_some() {
+    let issuer = Issuer::new("k1");
+    let keys = Keys::new("room", &[("k1", &issuer)]);
+    let relay = Relay::guarded(2, &["--auth-key-dir", keys.path(), "--limit-token", "1"]).await;
+    let mut refused = 0;
+    for (version, way) in
+        [(LITE_05, relay.clone()), (LITE_06, relay.clone()), (LITE_03, relay.web())]
+    {
+        let target = issuer.dials("/rooms", "rooms", &[], &["**"], None);
+        let first = Peer::connect(&way.at(&target), version, Role::Viewer).await;
+        let there = way.at(&target);
+        let second = tokio::spawn(async move { Peer::insists(&there, version).await });
+        refused += 1;
+        let line = relay.says_times("refused", refused).await;
+        assert!(line.contains("--limit-token"), "{line}");
+        assert!(!second.is_finished() && first.connected());
+        // Another token is another client.
+        let other = issuer.dials("/rooms", "rooms", &[], &["1/**"], None);
+        Peer::connect(&way.at(&other), version, Role::Viewer).await.leave().await;
+        first.leave().await;
+        second.await.expect("it is let in");
+        // It may have dialled more than once meanwhile.
+        refused = relay.log().iter().filter(|line| line.contains(" refused ")).count();
+    }
     relay.stop().await.expect_success();
 }

@@ -14,6 +14,7 @@ use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::route::{Route, RouteId, SessionRef, Trust};
 use shardcast::secret::Secret;
 use shardcast::session::Policy;
+use shardcast::shard::clients::ClientBounds;
 use shardcast::shard::mailbox::{Flush, Post, mesh};
 use shardcast::shard::message::{RouteNews, ToShard, TrackKey};
 use shardcast::shard::placement::home_of;
@@ -91,6 +92,7 @@ impl Home {
             linger: LINGER_DEFAULT,
             cache: CacheBounds { bytes: u64::MAX, duration: Duration::from_secs(30) },
             memory: 1 << 40,
+            bounds: ClientBounds::default(),
         };
         let [own, post] = mesh(2, LANE_MESSAGES).try_into().ok().expect("two posts");
 

@@ -34,7 +34,7 @@ pub use jwk::{KeyFault, KeyId, KeyIdFault};
 pub use keys::{Key, KeyError, KeyFile, KeyIdentity, KeySet, Place, read_key_files};
 pub use refusal::Refusal;
 pub use sign::{SignError, SigningKey, base64url};
-pub use target::{BadTarget, Target, Token, shown, token_in};
+pub use target::{BadTarget, Target, Token, TokenDigest, shown, token_in};
 pub use token::{TOKEN_BYTES_MAX, Verified};
 
 use crate::wire::Path;
@@ -83,13 +83,17 @@ impl Access {
     /// What somebody may do at a path whose certificate is that of a relay: everything, as long as that is
     /// valid. None is anybody else's.
     pub fn admit_relay(&self, path: &Path, certificate: &Certificate) -> Option<Admission> {
-        let is_relay = self.relays.iter().any(|name| certificate.is_named(name));
+        let is_relay = self.is_relay(certificate);
         is_relay.then(|| Admission {
             grant: Grant::everything_below(path.clone()),
             expires: Some(certificate.expires),
             key: None,
             is_relay,
         })
+    }
+
+    pub fn is_relay(&self, certificate: &Certificate) -> bool {
+        self.relays.iter().any(|name| certificate.is_named(name))
     }
 }
 

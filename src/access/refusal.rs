@@ -60,6 +60,12 @@ pub enum Refusal {
         "the auth server does not answer as it should, and nobody is let in without it; try again later"
     )]
     ServerAway,
+    #[error(
+        "as many sessions are here from the client's address as may be (--limit-remote); try again later"
+    )]
+    AddressFull,
+    #[error("as many sessions show the client's token as may (--limit-token); try again later")]
+    TokenFull,
     #[error("the auth server grants less than before")]
     Narrowed,
     #[error("the auth server grants what this relay cannot honour")]

@@ -47,7 +47,7 @@ pub enum Status {
     Forbidden,
     /// A method other than CONNECT.
     MethodNotAllowed,
-    /// This connection has a session.
+    /// This connection has a session, or this client as many as it may.
     TooManyRequests,
     FieldsTooLarge,
 }

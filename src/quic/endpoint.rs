@@ -1,6 +1,7 @@
 //! All connections of one shard: which have something to do, and when.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,6 +35,8 @@ pub enum Arrival {
     New(usize),
     /// One for whom there is no memory.
     Refused,
+    /// One from where there are as many sessions as may be.
+    TooMany,
     /// One of more than can be read.
     Dropped,
 }
@@ -139,8 +142,14 @@ impl Endpoint {
         id.is_none_or(|id| self.cids.validate(&id).is_err())
     }
 
-    /// Finds out whom a datagram is for. A connection has it with the next [`Endpoint::deliver`].
-    pub fn receive(&mut self, now: Instant, datagram: Received) -> Arrival {
+    /// Finds out whom a datagram is for. A connection has it with the next [`Endpoint::deliver`]. `room` is how
+    /// many sessions more may be from an address.
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        datagram: Received,
+        room: impl Fn(IpAddr) -> usize,
+    ) -> Arrival {
         if self.is_first(&datagram.data) {
             if self.initials.fill(INITIALS_PER_S, INITIALS_BURST, now) <= 0.0 {
                 return Arrival::Dropped;
@@ -161,22 +170,26 @@ impl Endpoint {
             }
             Some(DatagramEvent::Response(transmit)) => Some(transmit),
             Some(DatagramEvent::NewConnection(incoming)) => {
+                let (source, room) = (Source::of(remote.ip()), room(remote.ip()));
                 if self.closed.is_some() {
                     Some(self.proto.refuse(incoming, &mut buf))
-                } else if self.is_crowded() && incoming.may_retry() {
+                } else if room == 0 {
+                    arrival = Arrival::TooMany;
+                    Some(self.proto.refuse(incoming, &mut buf))
+                } else if self.is_crowded(source, room) && incoming.may_retry() {
                     self.proto.retry(incoming, &mut buf).ok()
-                } else if !self.budget.admit(Source::of(remote.ip()), SESSION_BYTES) {
+                } else if !self.budget.admit(source, SESSION_BYTES) {
                     arrival = Arrival::Refused;
                     Some(self.proto.refuse(incoming, &mut buf))
                 } else {
                     match self.proto.accept(incoming, now, &mut buf, None) {
                         Ok((handle, conn)) => {
                             recycle(&mut self.pool, buf);
-                            self.insert(now, handle.0, conn);
+                            self.insert(now, handle.0, conn, room);
                             return Arrival::New(handle.0);
                         }
                         Err(error) => {
-                            self.budget.give_back(Source::of(remote.ip()), SESSION_BYTES);
+                            self.budget.give_back(source, SESSION_BYTES);
                             error.response
                         }
                     }
@@ -192,9 +205,12 @@ impl Endpoint {
         arrival
     }
 
-    /// Whether new clients are to prove their address.
-    fn is_crowded(&self) -> bool {
-        self.handshakes.len() >= HANDSHAKES_BEFORE_RETRY || self.budget.is_scarce()
+    /// Whether a new client is to prove its address.
+    fn is_crowded(&self, source: Source, room: usize) -> bool {
+        self.handshakes.len() >= HANDSHAKES_BEFORE_RETRY
+            || self.budget.is_scarce()
+            // Whoever forges an address gets no further here, and displaces nobody who is at it.
+            || self.handshakes.of(source) >= room
     }
 
     /// Gives connections what has come for them.
@@ -209,18 +225,26 @@ impl Endpoint {
         self.arrived = arrived;
     }
 
-    fn insert(&mut self, now: Instant, slot: usize, conn: proto::Connection) {
+    /// `room` is how many sessions more may be from where it comes from.
+    fn insert(&mut self, now: Instant, slot: usize, conn: proto::Connection, room: usize) {
         if self.conns.len() <= slot {
             self.conns.resize_with(slot + 1, || None);
         }
         self.generation = self.generation.wrapping_add(1);
         let mut conn = Conn::new(conn, self.generation, now);
-        conn.handshake = Some(self.handshakes.begin(slot, conn.source));
+        let source = conn.source;
+        conn.handshake = Some(self.handshakes.begin(slot, source));
         self.conns[slot] = Some(Box::new(conn));
         self.live += 1;
         self.note_events(slot);
-        if self.handshakes.len() > HANDSHAKES_MAX
-            && let Some(slot) = self.handshakes.first_to_leave()
+        let leaves = if self.handshakes.len() > HANDSHAKES_MAX {
+            self.handshakes.first_to_leave()
+        } else if self.handshakes.of(source) > room {
+            self.handshakes.oldest_of(source)
+        } else {
+            None
+        };
+        if let Some(slot) = leaves
             && let Some(conn) = self.conns[slot].as_deref_mut()
         {
             conn.give_up(now);

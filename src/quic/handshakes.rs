@@ -1,5 +1,6 @@
 //! Handshakes in progress, by where they come from. When there are too many, the source with the most
-//! loses its oldest: a lone one may have all the room that there is, and nobody locks others out.
+//! loses its oldest: a lone one may have all the room that there is, and nobody locks others out. A source
+//! that may have no more sessions than so many has no more handshakes either, and loses its oldest too.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,17 @@ impl Handshakes {
         Some(self.sources[source][oldest])
     }
 
+    /// How many a source has.
+    pub fn of(&self, source: Source) -> usize {
+        self.sources.get(&source).map_or(0, BTreeMap::len)
+    }
+
+    /// The connection of its oldest.
+    pub fn oldest_of(&self, source: Source) -> Option<usize> {
+        let (_, slot) = self.sources.get(&source)?.first_key_value()?;
+        Some(*slot)
+    }
+
     fn change<T>(&mut self, source: Source, change: impl FnOnce(&mut BTreeMap<u64, usize>) -> T) {
         let slots = self.sources.entry(source).or_default();
         if let Some(rank) = rank(source, slots) {
@@ -88,6 +100,8 @@ mod tests {
         let few: Vec<Ticket> = (0..2).map(|slot| table.begin(slot, at("10.0.0.1"))).collect();
         let many: Vec<Ticket> = (2..6).map(|slot| table.begin(slot, at("10.0.0.2"))).collect();
         assert_eq!((table.len(), table.first_to_leave()), (6, Some(2)));
+        assert_eq!((table.of(at("10.0.0.1")), table.oldest_of(at("10.0.0.1"))), (2, Some(0)));
+        assert_eq!((table.of(at("10.0.0.3")), table.oldest_of(at("10.0.0.3"))), (0, None));
         table.end(many[1]);
         assert_eq!(table.first_to_leave(), Some(2));
         table.end(many[0]);

@@ -79,6 +79,7 @@ impl Session {
     pub fn turn_away<S: Streams>(&mut self, refusal: &Refusal, cx: &mut Context<'_, S>) {
         let code = match refusal {
             Refusal::ServerAway => SessionCode::BAD_GATEWAY,
+            Refusal::AddressFull | Refusal::TokenFull => SessionCode::TOO_MANY_REQUESTS,
             _ => SessionCode::UNAUTHORIZED,
         };
         self.fail(code, refusal.to_string(), cx);

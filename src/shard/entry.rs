@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::clients::Client;
 use super::{Peer, Shard};
 use crate::access::{self, Admission, Certificate, Refusal, Target, Token};
 use crate::authority::contract::{Facts, Moved, Transport};
@@ -19,7 +20,11 @@ const CLOCK_JUMP: Duration = Duration::from_millis(100);
 
 /// With what a session begins.
 pub(super) enum Entry {
-    Admitted(Pass),
+    Admitted {
+        pass: Pass,
+        /// What it is counted by beside its address.
+        token: Option<Client>,
+    },
     /// Where it wants to be by its URL. Whether it may is decided when it has said what it is.
     Dialled(Target),
 }
@@ -47,12 +52,21 @@ impl Shard {
             _ if !self.policy.origins.permit(request.origin.as_deref()) => {
                 Err((Status::Forbidden, "pages of this origin may not use this relay".to_owned()))
             }
+            _ if self.is_source_full(slot) => {
+                Err((Status::TooManyRequests, Refusal::AddressFull.to_string()))
+            }
             // Somebody else decides, who is to hear all that the client says.
             (Ok(target), Some(protocol)) if self.authority.is_some() => {
                 Ok((Entry::Dialled(target), protocol))
             }
             (Ok(target), Some(protocol)) => match self.pass(now, slot, &target) {
-                Ok(pass) => Ok((Entry::Admitted(pass), protocol)),
+                Ok(_) if self.is_full(client_of(&target)) => {
+                    Err((Status::TooManyRequests, Refusal::TokenFull.to_string()))
+                }
+                Ok(pass) => {
+                    let token = client_of(&target);
+                    Ok((Entry::Admitted { pass, token }, protocol))
+                }
                 Err(refusal) => Err((Status::Unauthorized, refusal.to_string())),
             },
             (Err(fault), _) => Err((Status::Malformed, fault.to_string())),
@@ -106,16 +120,55 @@ impl Shard {
 
     /// A session wants to be somewhere.
     pub(super) fn arrived_at(&mut self, now: Instant, slot: usize, target: Target, role: Role) {
-        if self.authority.is_some() && self.admission_of_relay(slot, &target).is_none() {
-            return self.ask_authority(slot, target, role);
-        }
-        match self.pass(now, slot, &target) {
-            Ok(pass) => self.with_session(now, slot, |session, cx| session.admit(pass, cx)),
+        let is_asked = self.authority.is_some() && self.admission_of_relay(slot, &target).is_none();
+        let pass = match is_asked {
+            true => Ok(None),
+            false => self.pass(now, slot, &target).map(Some),
+        };
+        match pass.and_then(|pass| self.show_token(slot, &target).map(|()| pass)) {
+            Ok(None) => self.ask_authority(slot, target, role),
+            Ok(Some(pass)) => self.with_session(now, slot, |session, cx| session.admit(pass, cx)),
             Err(refusal) => {
                 self.say_refused(now, slot, target.path.as_str(), &refusal.to_string());
                 self.with_session(now, slot, |session, cx| session.turn_away(&refusal, cx));
             }
         }
+    }
+
+    /// Counts a session by the token that it shows, and no more by one that it showed before.
+    fn show_token(&mut self, slot: usize, target: &Target) -> Result<(), Refusal> {
+        let token = client_of(target);
+        let before = self.peers[slot].as_ref().and_then(|peer| peer.token);
+        if token == before {
+            return Ok(());
+        }
+        if self.is_full(token) {
+            return Err(Refusal::TokenFull);
+        }
+        if let Some(peer) = &mut self.peers[slot] {
+            peer.token = token;
+            before.into_iter().for_each(|before| self.clients.end(before));
+            token.into_iter().for_each(|token| self.clients.begin(token));
+        }
+        Ok(())
+    }
+
+    /// Whether one more session has to be sent away because of where it comes from. Relays of this cluster
+    /// never have.
+    pub(super) fn is_source_full(&mut self, slot: usize) -> bool {
+        if self.certificate(slot).is_some_and(|certificate| self.access.is_relay(&certificate)) {
+            return false;
+        }
+        let Some(ip) = self.endpoint.conn(slot).map(|conn| conn.remote().ip()) else {
+            return false;
+        };
+        self.is_full(self.clients.bounds().client_at(ip))
+    }
+
+    fn is_full(&mut self, client: Option<Client>) -> bool {
+        let is_full = client.is_some_and(|client| self.clients.room(client) == 0);
+        self.counters.limited_clients_total += u64::from(is_full);
+        is_full
     }
 
     fn ask_authority(&mut self, slot: usize, target: Target, role: Role) {
@@ -184,7 +237,7 @@ impl Shard {
         }
     }
 
-    fn say_refused(&mut self, now: Instant, slot: usize, path: &str, reason: &str) {
+    pub(super) fn say_refused(&mut self, now: Instant, slot: usize, path: &str, reason: &str) {
         if self.may_say(now)
             && let Some(conn) = self.endpoint.conn(slot)
         {
@@ -214,4 +267,9 @@ impl Shard {
         }
         self.visits.events += (last - first) as u32;
     }
+}
+
+/// As what somebody is counted who shows a token.
+fn client_of(target: &Target) -> Option<Client> {
+    target.token.as_ref().map(|token| Client::Token(token.digest()))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use super::clients::Client;
 use super::guest::{GuestId, Line, PageLine};
 use crate::access::Access;
 use crate::authority::News;
@@ -56,6 +57,8 @@ pub enum ToShard {
     Route(RouteNews),
     /// To every shard: a session is not doubted any more, whose path is claimed by others.
     Settled { session: SessionRef },
+    /// To every shard: a client has so many sessions more, or less, on the sender.
+    Counted { client: Client, by: i32 },
     /// Mirror → home: what the readers there need. `route` is the one that they resolved, for a
     /// home that has not heard of it yet.
     Need { key: Arc<TrackKey>, route: Arc<Route>, mirror: TrackRef, need: Box<Need> },

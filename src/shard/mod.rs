@@ -6,6 +6,7 @@
 
 mod cache;
 mod claims;
+pub mod clients;
 mod entry;
 mod feed;
 mod fetch;
@@ -26,15 +27,15 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::access::{Access, Admission, Target};
+use crate::access::{Access, Admission, Refusal, Target};
 use crate::authority;
 use crate::authority::desk::LeaseId;
 use crate::limits::{
     ANNOUNCE_INTERVAL, ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN,
-    FADING_ROUTES_PER_TURN, LAST_WORDS_GRACE, LAST_WORDS_MAX, LOGGED_REASON_BYTES_MAX,
-    MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX,
-    QUIET_AFTER, ROUTE_NEWS_PER_TURN, ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN,
-    TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
+    CLIENT_NEWS_PER_TURN, FADING_ROUTES_PER_TURN, LAST_WORDS_GRACE, LAST_WORDS_MAX,
+    LOGGED_REASON_BYTES_MAX, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
+    OUTBOX_REQUESTS_MAX, QUIET_AFTER, ROUTE_NEWS_PER_TURN, ROUTES_PER_ADDRESS_MAX,
+    TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
 use crate::log::Quota;
 use crate::net::{Datagrams, Received, steer};
@@ -51,6 +52,7 @@ use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wall::Wall;
 use crate::wire::{Path, Protocol, SessionCode, StreamCode};
 use claims::{Claims, Doubt};
+use clients::{Client, ClientBounds, Clients};
 use entry::Entry;
 use guest::Guests;
 use listeners::Listeners;
@@ -84,6 +86,7 @@ pub struct Setting {
     pub cache: CacheBounds,
     /// Bytes that its peers may make it hold, by what they are granted.
     pub memory: u64,
+    pub bounds: ClientBounds,
 }
 
 /// What one shard may keep of groups.
@@ -99,6 +102,8 @@ pub struct CacheBounds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     pub connections: usize,
+    /// Addresses and tokens that have sessions, on any shard.
+    pub clients: usize,
     /// Bytes that they may hold, as they were granted them.
     pub granted_bytes: u64,
     pub tracks: usize,
@@ -120,6 +125,9 @@ pub struct Counters {
     pub sessions_total: u64,
     /// First datagrams of clients that were sent away for want of memory; some begin with two.
     pub refused_clients_total: u64,
+    /// Clients that were sent away because as many sessions were there from their address, or with their
+    /// token, as may be.
+    pub limited_clients_total: u64,
     /// First datagrams of clients that were more than can be read.
     pub dropped_initials_total: u64,
     /// Mail for a session or a track that is gone.
@@ -155,6 +163,9 @@ struct Peer {
     doubt: Option<Doubt>,
     /// What the auth server was asked for it.
     lease: Option<LeaseId>,
+    /// As what it is counted: the address that it came from, and the token that it shows.
+    source: Option<Client>,
+    token: Option<Client>,
 }
 
 /// A route of which nobody knows yet what has become of its peer.
@@ -199,6 +210,7 @@ pub struct Shard {
     /// The connection slot from which on it is to be looked whether sessions may go on; none when that is done.
     unchecked: Option<usize>,
     endpoint: Endpoint,
+    clients: Clients,
     /// By connection slot.
     peers: Vec<Option<Box<Peer>>>,
     directory: Directory,
@@ -259,6 +271,7 @@ impl Shard {
             started,
             wall,
             memory,
+            bounds,
             ..
         } = setting;
         let takeover = policy.takeover;
@@ -272,6 +285,7 @@ impl Shard {
             wall,
             unchecked: None,
             endpoint: Endpoint::new(&quic, (shard, shards), seed, started, memory),
+            clients: Clients::new(bounds, shard, shards),
             peers: Vec::new(),
             directory: Directory::new(takeover),
             changed_paths: BTreeSet::new(),
@@ -410,6 +424,7 @@ impl Shard {
     pub fn held(&self) -> Held {
         self.tracks.held(Held {
             connections: self.endpoint.live(),
+            clients: self.clients.len(),
             granted_bytes: self.endpoint.granted(),
             routes: self.directory.len(),
             guests: self.guests.len(),
@@ -438,6 +453,7 @@ impl Shard {
             ToShard::Datagram(datagram) => self.arrived(now, datagram),
             ToShard::Route(news) => self.note_route(now, news),
             ToShard::Settled { session } => self.doubt_is_settled(session),
+            ToShard::Counted { client, by } => self.clients.changed(client, by),
             ToShard::Need { key, route, mirror, need } => {
                 self.need_changed(now, &key, &route, mirror, *need);
             }
@@ -519,7 +535,7 @@ impl Shard {
 
     fn arrived(&mut self, now: Instant, datagram: Received) {
         let remote = datagram.remote;
-        match self.endpoint.receive(now, datagram) {
+        match self.endpoint.receive(now, datagram, |ip| self.clients.room_at(ip)) {
             Arrival::New(slot) if self.peers.len() <= slot => {
                 self.peers.resize_with(slot + 1, || None);
             }
@@ -527,6 +543,13 @@ impl Shard {
                 self.counters.refused_clients_total += 1;
                 if self.may_say(now) {
                     tracing::warn!(shard = self.me, %remote, "no memory for one more session");
+                }
+            }
+            Arrival::TooMany => {
+                self.counters.limited_clients_total += 1;
+                if self.may_say(now) {
+                    let reason = Refusal::AddressFull;
+                    tracing::warn!(shard = self.me, %remote, %reason, "refused");
                 }
             }
             Arrival::Dropped => self.counters.dropped_initials_total += 1,
@@ -610,6 +633,13 @@ impl Shard {
 
     fn connected(&mut self, now: Instant, slot: usize, alpn: &[u8]) {
         match Protocol::from_name(alpn) {
+            Some(_) if self.is_source_full(slot) => {
+                let refusal = Refusal::AddressFull;
+                self.say_refused(now, slot, "", &refusal.to_string());
+                if let Some(conn) = self.endpoint.conn(slot) {
+                    conn.close(SessionCode::TOO_MANY_REQUESTS, refusal.to_string().into());
+                }
+            }
             Some(protocol) => {
                 self.begin_session(now, slot, protocol, Entry::Dialled(Target::default()), "quic");
             }
@@ -645,11 +675,12 @@ impl Shard {
                 "negotiated"
             );
         }
-        let trust = self.policy.trust(conn.remote().ip());
+        let ip = conn.remote().ip();
+        let (trust, source) = (self.policy.trust(ip), self.clients.bounds().client_at(ip));
         let names = Names { trust, identity: self.random.hop(), stamp: self.random.hop() };
-        let (pass, dialled) = match entry {
-            Entry::Admitted(pass) => (Some(pass), Target::default()),
-            Entry::Dialled(target) => (None, target),
+        let (pass, token, dialled) = match entry {
+            Entry::Admitted { pass, token } => (Some(pass), token, Target::default()),
+            Entry::Dialled(target) => (None, None, target),
         };
         let mut session = Session::new(protocol, pass, me, self.policy.clone(), now, names);
         session.set_dialled(dialled);
@@ -662,7 +693,10 @@ impl Shard {
             skips: FxHashMap::default(),
             doubt: None,
             lease: None,
+            source,
+            token,
         }));
+        source.into_iter().chain(token).for_each(|client| self.clients.begin(client));
         self.with_session(now, slot, |session, cx| session.start(cx));
     }
 
@@ -684,6 +718,7 @@ impl Shard {
         }
         self.listeners.forget(slot);
         self.end_lease(now, slot, &peer, reason);
+        peer.source.into_iter().chain(peer.token).for_each(|client| self.clients.end(client));
         // Routes first, so that no home asks this session again.
         let routes = peer.routes.into_iter();
         self.fade(now, routes.map(|(id, path)| Fading { id, path, fate: Fate::Over(Gone::Lost) }));
@@ -976,7 +1011,16 @@ impl Shard {
                     .send_first(shard, ROUTE_NEWS_PER_TURN, || untold.take().map(ToShard::Route));
             }
         }
-        self.untold.iter().any(|untold| !untold.is_empty())
+        let mut has_more = self.untold.iter().any(|untold| !untold.is_empty());
+        for shard in 0..self.shards {
+            if self.clients.has_untold(shard) {
+                let mut next = || self.clients.take_untold(shard);
+                let next = || next().map(|(client, by)| ToShard::Counted { client, by });
+                self.post.send_first(shard, CLIENT_NEWS_PER_TURN, next);
+                has_more |= self.clients.has_untold(shard);
+            }
+        }
+        has_more
     }
 
     /// Whether what waits for other shards is to become less before peers ask for more.

@@ -186,6 +186,9 @@ impl SessionCode {
     /// does not answer. Clients try again.
     pub const BAD_GATEWAY: SessionCode = SessionCode(APPLICATION_CODE_MIN + 502);
 
+    /// The same for HTTP's 429: the client has as many sessions as it may. It tries again.
+    pub const TOO_MANY_REQUESTS: SessionCode = SessionCode(APPLICATION_CODE_MIN + 429);
+
     /// The code a WebTransport peer put in CONNECTION_CLOSE. `None` outside the mapped range:
     /// the session was lost rather than closed.
     pub fn from_http3(code: u64) -> Option<SessionCode> {

@@ -148,6 +148,18 @@ impl Peer {
         within("the end of dialling", connection.closed()).await.expect_err("it is given up")
     }
 
+    /// Dials as applications do, who dial again where they are refused for now, until the session is up.
+    pub async fn insists(relay: &Relay, version: &'static str) {
+        let receives = moq_tokio::origin::spawn_config(origin::Config::new(Hop::random()));
+        let client = config(relay, version).init(Default::default()).expect("client");
+        let url: url::Url = relay.url().parse().expect("relay url");
+        let connection = client.clone().with_subscriber(receives).connect(url);
+        let up = within("the session", connection.established()).await;
+        up.unwrap_or_else(|error| panic!("{version} gives up: {error}"));
+        connection.abort(Error::Cancel);
+        within("the endpoint to close", client.close()).await;
+    }
+
     /// Why the session has ended.
     pub async fn ended(&self) -> moq_tokio::Error {
         within("the end of the session", self.connection.closed()).await.expect_err("a reason")

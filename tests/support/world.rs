@@ -13,18 +13,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_lite::future::{block_on, poll_once};
+use ipnet::IpNet;
 use quinn_proto::Dir;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use shardcast::access::Access;
 use shardcast::authority;
 use shardcast::limits::{
     ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
-    MISSING_GRACE_MAX, TAIL_WAIT_MAX,
+    MISSING_GRACE_MAX, SESSIONS_PER_SOURCE_DEFAULT, SESSIONS_PER_TOKEN_DEFAULT, TAIL_WAIT_MAX,
 };
 use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, CongestionControl, Controllers, Keys};
 use shardcast::route::Takeover;
 use shardcast::secret::Secret;
 use shardcast::session::Policy;
+use shardcast::shard::clients::ClientBounds;
 use shardcast::shard::guest::{GuestId, Line, Parcels, Unread};
 use shardcast::shard::mailbox::{Outside, Parked, mesh};
 use shardcast::shard::message::ToShard;
@@ -92,6 +94,10 @@ pub struct Stage {
     pub cache: CacheBounds,
     /// What the peers of one shard may make it hold.
     pub memory: u64,
+    /// Sessions that there may be from one address and with one token, and where addresses do not count.
+    pub per_source: u32,
+    pub per_token: u32,
+    pub exempt: Option<IpNet>,
     pub congestion_control: CongestionControl,
     /// Every peer is believed as a relay is.
     pub trusts_all: bool,
@@ -111,6 +117,9 @@ impl Stage {
             linger: LINGER_DEFAULT,
             cache,
             memory: MEMORY_BYTES,
+            per_source: SESSIONS_PER_SOURCE_DEFAULT,
+            per_token: SESSIONS_PER_TOKEN_DEFAULT,
+            exempt: None,
             congestion_control: CongestionControl::default(),
             trusts_all: true,
             takeover: Takeover::Allowed,
@@ -369,6 +378,11 @@ impl World {
         let policy = Policy { relays, takeover, ..Policy::open(HOP, Secret::new(&[4; 32])) };
         let policy = Arc::new(policy);
         let access = Arc::new(access);
+        let bounds = ClientBounds {
+            per_source: stage.per_source,
+            per_token: stage.per_token,
+            exempt: stage.exempt.into_iter().collect(),
+        };
         let mut network = Network::new(random.next(), stage.shards);
         network.strays = stage.strays;
         let posts = mesh::<ToShard>(stage.shards, stage.lanes);
@@ -388,6 +402,7 @@ impl World {
                 linger: stage.linger,
                 cache: stage.cache,
                 memory: stage.memory,
+                bounds: bounds.clone(),
             };
             let mut port = Port::new(random.next());
             (port.blocked, port.refused) = (stage.blocked, stage.refused);
@@ -1741,7 +1756,7 @@ impl World {
         self.close_all(|peer| peer.sources.is_empty());
         self.run(LOSS_NOTICED + self.stage.linger + self.stage.cache.duration + ms(5000));
         for held in self.held() {
-            let left = Held { connections: 0, granted_bytes: 0, routes: 0, ..held };
+            let left = Held { connections: 0, clients: 0, granted_bytes: 0, routes: 0, ..held };
             assert_eq!(left, Held::default(), "tracks, fetches and groups that nobody needs");
         }
         self.close_all(|_| true);

@@ -15,6 +15,7 @@ const REQUEST_INCOMPLETE: u64 = 0x10d;
 
 /// A status.
 const UNAUTHORIZED: u16 = 401;
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// How a peer joins.
 #[derive(Clone, Copy, Debug, Default)]
@@ -176,9 +177,9 @@ impl Peer {
             (HEADERS, false) => {
                 let answer = http3::status(&buf[..used]);
                 self.log.push(format!("answered: {answer:?}"));
-                if answer == Some((UNAUTHORIZED, None)) {
+                if let Some((status @ (UNAUTHORIZED | TOO_MANY_REQUESTS), None)) = answer {
                     web.is_over = true;
-                    self.state = State::Over("refused with 401".to_owned(), None);
+                    self.state = State::Over(format!("refused with {status}"), None);
                     self.lost_at = Some(self.now);
                     buf.advance(used);
                     return true;
