@@ -255,8 +255,7 @@ struct Validity {
 }
 
 impl Validity {
-    /// RFC 5280 §4.1. The only field of a certificate that we need ourselves, which is less than
-    /// a parsing library.
+    /// RFC 5280 §4.1. The only field of its own certificate that the relay needs.
     fn of(certificate: &[u8]) -> Option<Self> {
         let (_, certificate, _) = der_value(certificate)?;
         let (_, mut fields, _) = der_value(certificate)?;

@@ -365,6 +365,8 @@ fn handshakes_of_an_address_are_as_many_as_its_sessions_may_be() {
     };
     forge(&mut relay, 50);
     assert_eq!(relay.live(), MOST as usize);
+    (8000..8010).for_each(|port| relay.begin_proven(at(port)));
+    assert_eq!(relay.live(), MOST as usize, "who has proven it displaces the oldest");
     for port in [1, 2] {
         let mut guest = relay.guest();
         guest.address = at(port);

@@ -2076,6 +2076,7 @@ fn random_play(seed: u64, tally: &mut Tally) -> (u64, u64) {
         congestion_control: CongestionControl::ALL[seed as usize % 2],
         trusts_all: true,
         takeover: if (seed / 2).is_multiple_of(2) { Takeover::Refused } else { Takeover::Allowed },
+        ..Stage::new(seed, 1)
     };
     let (tracks, ways, next) = (Vec::new(), Vec::new(), Vec::new());
     let mut play = Troupe { w: World::new(stage), r, tracks, ways, next };

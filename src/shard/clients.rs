@@ -127,7 +127,7 @@ impl Clients {
     }
 
     /// Clients that have sessions.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.counts.len()
     }
 }
@@ -185,7 +185,7 @@ mod tests {
         clients.begin(client);
         assert_eq!(clients.room_at(one), 0);
         (0..3).for_each(|_| clients.end(client));
-        assert_eq!((clients.room_at(one), clients.len()), (2, 0));
+        assert_eq!((clients.room_at(one), clients.count()), (2, 0));
     }
 
     #[test]
@@ -207,9 +207,9 @@ mod tests {
         shards[0].end(client);
         assert!(shards[0].has_untold(1) && !shards[0].has_untold(0));
         tell(&mut shards);
-        assert!(shards.iter().all(|shard| shard.room(client) == 3 && shard.len() == 1));
+        assert!(shards.iter().all(|shard| shard.room(client) == 3 && shard.count() == 1));
         shards[2].end(client);
         tell(&mut shards);
-        assert!(shards.iter().all(|shard| shard.len() == 0));
+        assert!(shards.iter().all(|shard| shard.count() == 0));
     }
 }

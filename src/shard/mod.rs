@@ -424,7 +424,7 @@ impl Shard {
     pub fn held(&self) -> Held {
         self.tracks.held(Held {
             connections: self.endpoint.live(),
-            clients: self.clients.len(),
+            clients: self.clients.count(),
             granted_bytes: self.endpoint.granted(),
             routes: self.directory.len(),
             guests: self.guests.len(),

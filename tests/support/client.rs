@@ -153,9 +153,9 @@ impl Peer {
         let receives = moq_tokio::origin::spawn_config(origin::Config::new(Hop::random()));
         let client = config(relay, version).init(Default::default()).expect("client");
         let url: url::Url = relay.url().parse().expect("relay url");
-        let connection = client.clone().with_subscriber(receives).connect(url);
-        let up = within("the session", connection.established()).await;
-        up.unwrap_or_else(|error| panic!("{version} gives up: {error}"));
+        let client = client.with_subscriber(receives);
+        let connection = within("the session", client.connect(url).established()).await;
+        let connection = connection.unwrap_or_else(|error| panic!("{version} gives up: {error}"));
         connection.abort(Error::Cancel);
         within("the endpoint to close", client.close()).await;
     }
