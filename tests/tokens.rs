@@ -284,16 +284,18 @@ async fn who_finds_no_room_comes_back_when_there_is_some() {
         let target = issuer.dials("/rooms", "rooms", &[], &["**"], None);
         let first = Peer::connect(&way.at(&target), version, Role::Viewer).await;
         let there = way.at(&target);
-        let second = tokio::spawn(async move { Peer::insists(&there, version).await });
+        let second = tokio::spawn(async move { Peer::insists(&there, version, "cam").await });
         refused += 1;
         let line = relay.says_times("refused", refused).await;
         assert!(line.contains("--limit-token"), "{line}");
         assert!(!second.is_finished() && first.connected());
         // Another token is another client.
-        let other = issuer.dials("/rooms", "rooms", &[], &["1/**"], None);
-        Peer::connect(&way.at(&other), version, Role::Viewer).await.leave().await;
+        let other = issuer.dials("/rooms", "rooms", &["**"], &[], None);
+        let publisher = Peer::connect(&way.at(&other), version, Role::Publisher).await;
+        let _cam = publisher.announce("cam", &[TRACK]);
         first.leave().await;
         second.await.expect("it is let in");
+        publisher.leave().await;
         // It may have dialled more than once meanwhile.
         refused = relay.log().iter().filter(|line| line.contains(" refused ")).count();
     }

@@ -124,3 +124,22 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::Play;
+    use super::*;
+
+    #[test]
+    fn who_is_let_in_as_a_relay_is_believed() {
+        let stranger = Trust::Stranger { at: 1 };
+        for (is_relay, expect) in [(false, stranger), (true, Trust::Relay)] {
+            let mut play = Play::new();
+            (play.session.trust, play.session.setup) = (stranger, Some(Setup::default()));
+            let mut pass = Pass::unlimited();
+            pass.admission.is_relay = is_relay;
+            play.with(|session, cx| session.admit(pass, cx));
+            assert_eq!(play.session.trust, expect);
+        }
+    }
+}

@@ -148,14 +148,16 @@ impl Peer {
         within("the end of dialling", connection.closed()).await.expect_err("it is given up")
     }
 
-    /// Dials as applications do, who dial again where they are refused for now, until the session is up.
-    pub async fn insists(relay: &Relay, version: &'static str) {
+    /// Dials as applications do, who dial again where they are refused for now, until this is announced.
+    pub async fn insists(relay: &Relay, version: &'static str, path: &str) {
         let receives = moq_tokio::origin::spawn_config(origin::Config::new(Hop::random()));
+        let mut announced = receives.consume().announced();
         let client = config(relay, version).init(Default::default()).expect("client");
-        let url: url::Url = relay.url().parse().expect("relay url");
         let client = client.with_subscriber(receives);
-        let connection = within("the session", client.connect(url).established()).await;
-        let connection = connection.unwrap_or_else(|error| panic!("{version} gives up: {error}"));
+        let url: url::Url = relay.url().parse().expect("relay url");
+        let connection = client.connect(url);
+        let update = within(format!("{path:?}"), announced.next()).await;
+        assert_eq!(update.expect("announcements go on").prefix.as_str(), path);
         connection.abort(Error::Cancel);
         within("the endpoint to close", client.close()).await;
     }
