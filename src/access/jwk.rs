@@ -70,6 +70,10 @@ pub enum KeyFault {
     NotAName,
     #[error("more than {0} bytes, which is no key")]
     TooLarge(u64),
+    #[error(
+        "with it the files of keys have more than {0} bytes in all, which is more than a relay takes"
+    )]
+    AllTooLarge(u64),
     #[error("more keys than the {0} that a relay takes")]
     TooMany(usize),
     #[error(

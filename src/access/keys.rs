@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
@@ -19,6 +20,9 @@ const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Keys in all: a directory with one for each of many customers.
 const KEYS_MAX: usize = 65_536;
+
+/// Of all files together: a set is in memory twice while it is read.
+const KEYS_BYTES_MAX: u64 = 64 << 20;
 
 /// Keys that are tried with a token which does not name one: a stranger's token costs so many
 /// verifications.
@@ -255,7 +259,21 @@ pub fn read_key_files(
         paths.sort();
         found.extend(paths.into_iter().map(|path| (path, Place::Directory)));
     }
-    found.into_iter().map(|(path, place)| read_key_file(path, place)).collect()
+    let mut left = KEYS_BYTES_MAX;
+    let read = |(path, place): (PathBuf, Place)| {
+        let file = read_key_file(path, place)?;
+        match left.checked_sub(file.bytes.len() as u64) {
+            Some(rest) => left = rest,
+            None => {
+                return Err(KeyError {
+                    path: file.path,
+                    fault: KeyFault::AllTooLarge(KEYS_BYTES_MAX),
+                });
+            }
+        }
+        Ok(file)
+    };
+    found.into_iter().map(read).collect()
 }
 
 fn read_key_file(path: PathBuf, place: Place) -> Result<KeyFile, KeyError> {
@@ -264,14 +282,22 @@ fn read_key_file(path: PathBuf, place: Place) -> Result<KeyFile, KeyError> {
     if name.starts_with(b"{") || name.starts_with(b"eyJ") {
         return Err(KeyError { path: "a key".into(), fault: KeyFault::NotAName });
     }
-    let mut bytes = Vec::new();
-    // One byte more than there may be says that there are too many.
-    let read = std::fs::File::open(&path)
-        .and_then(|file| file.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
-    match read {
-        Ok(_) => Ok(KeyFile { path, place, bytes }),
+    match read_regular(&path) {
+        Ok(bytes) => Ok(KeyFile { path, place, bytes }),
         Err(error) => Err(KeyError { path, fault: KeyFault::Unreadable(error.to_string()) }),
     }
+}
+
+/// Of a FIFO even opening it would wait for somebody who writes, perhaps for ever.
+fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    // One byte more than there may be says that there are too many.
+    file.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 impl fmt::Debug for KeyFile {

@@ -295,3 +295,26 @@ fn files_are_read_from_where_they_are() {
     assert_eq!(KeySet::new(&files).unwrap_err().fault, KeyFault::TooLarge(1 << 20));
     assert!(read_key_files(&[], Some(&directory.0.join("a.jwk"))).is_err());
 }
+
+/// Whoever opens a FIFO waits for somebody who writes.
+#[test]
+fn what_is_no_regular_file_is_not_waited_for() {
+    let directory = std::env::temp_dir().join(format!("shardcast-keys-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let fifo = directory.join("f.jwk");
+    let name = std::ffi::CString::new(fifo.as_os_str().as_encoded_bytes()).unwrap();
+    // SAFETY: the name ends with a zero byte and is only read.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let error = read_key_files(&[], Some(&directory)).unwrap_err();
+    assert!(error.to_string().contains("not a regular file"), "{error}");
+    let error = read_key_files(&["/dev/zero".into()], None).unwrap_err();
+    assert!(error.to_string().contains("not a regular file"), "{error}");
+    // So many files that are too large for keys, but for a byte each, are too large together.
+    std::fs::remove_file(&fifo).unwrap();
+    for nth in 0..65 {
+        std::fs::write(directory.join(format!("{nth}.jwk")), vec![b' '; 1 << 20]).unwrap();
+    }
+    let error = read_key_files(&[], Some(&directory)).unwrap_err();
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert_eq!(error.fault, KeyFault::AllTooLarge(64 << 20));
+}
