@@ -81,7 +81,10 @@ impl Server {
 impl Asked {
     fn answer(&self, w: &mut World, news: News) {
         let (session, lease) = (self.session, self.lease);
-        w.tell(usize::from(session.shard), ToShard::Leased { session, lease, news });
+        w.tell(
+            usize::from(session.shard),
+            ToShard::Leased { session, lease, news: Box::new(news) },
+        );
         w.run(ms(300));
     }
 

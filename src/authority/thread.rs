@@ -180,7 +180,7 @@ impl Postman {
         while let Some((lease, news)) = self.desk.next_news() {
             match self.askers.get(&lease) {
                 Some(Asker::Session(session)) => {
-                    let mail = ToShard::Leased { session: *session, lease, news };
+                    let mail = ToShard::Leased { session: *session, lease, news: Box::new(news) };
                     self.outboxes[usize::from(session.shard)].push_back(mail);
                 }
                 Some(Asker::Request(_)) => {

@@ -98,7 +98,7 @@ pub enum ToShard {
     /// From outside: from now on this is who may do what.
     Access(Arc<Access>),
     /// From outside: what the auth server says of a session.
-    Leased { session: SessionRef, lease: LeaseId, news: News },
+    Leased { session: SessionRef, lease: LeaseId, news: Box<News> },
     /// From outside: whether this shard turns.
     Turn { turned: oneshot::Sender<()> },
     /// From outside: close every session and end.

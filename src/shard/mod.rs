@@ -500,7 +500,7 @@ impl Shard {
                 self.access = access;
                 self.unchecked = Some(0);
             }
-            ToShard::Leased { session, lease, news } => self.leased(now, session, lease, news),
+            ToShard::Leased { session, lease, news } => self.leased(now, session, lease, *news),
             ToShard::Turn { turned } => {
                 // Who has asked may have given up.
                 let _ = turned.send(());
