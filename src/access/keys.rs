@@ -260,20 +260,25 @@ pub fn read_key_files(
         found.extend(paths.into_iter().map(|path| (path, Place::Directory)));
     }
     let mut left = KEYS_BYTES_MAX;
-    let read = |(path, place): (PathBuf, Place)| {
-        let file = read_key_file(path, place)?;
-        match left.checked_sub(file.bytes.len() as u64) {
-            Some(rest) => left = rest,
-            None => {
-                return Err(KeyError {
-                    path: file.path,
-                    fault: KeyFault::AllTooLarge(KEYS_BYTES_MAX),
-                });
-            }
-        }
-        Ok(file)
-    };
-    found.into_iter().map(read).collect()
+    let mut read = Vec::new();
+    for (path, place) in found {
+        let file = match read_key_file(path.clone(), place) {
+            // It was removed after it was listed.
+            Err(_) if place == Place::Directory && is_gone(&path) => continue,
+            file => file?,
+        };
+        let Some(rest) = left.checked_sub(file.bytes.len() as u64) else {
+            return Err(KeyError { path, fault: KeyFault::AllTooLarge(KEYS_BYTES_MAX) });
+        };
+        left = rest;
+        read.push(file);
+    }
+    Ok(read)
+}
+
+/// A link to what is not there is there itself.
+fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn read_key_file(path: PathBuf, place: Place) -> Result<KeyFile, KeyError> {
