@@ -738,8 +738,9 @@ impl Session {
     }
 
     /// Wants no more of groups that a publisher has left behind in the middle of a frame: its link takes less
-    /// than its tracks, newer groups go first, and these are older than anybody wants. What it holds of them counts towards the
-    /// data that it may send (RFC 9000 §4.1); in the end nothing would be left for what is new.
+    /// than its tracks, newer groups go first, and these are older than anybody wants. What it holds of them
+    /// counts towards the data that it may send (RFC 9000 §4.1); in the end nothing would be left for what is
+    /// new.
     fn stop_left_behind<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
         let Some(pull) = self.pulls.get_mut(key) else { return };
         let Some(subscription) = &mut pull.subscription else { return };

@@ -91,22 +91,26 @@ impl Shard {
 
     /// What somebody may do who wants to be at a path.
     fn pass(&mut self, now: Instant, slot: usize, target: &Target) -> Result<Pass, Refusal> {
-        if let Some(admission) = self.admission_of_relay(slot, target) {
-            self.say_relay(now, slot);
-            return Ok(self.pass_of(now, admission));
+        if let Some(pass) = self.pass_of_relay(now, slot, target) {
+            return Ok(pass);
         }
         let token = target.token.as_ref().map(Token::as_str);
         let admission = self.access.admit(&target.path, token, self.wall.second(now))?;
         Ok(self.pass_of(now, admission))
     }
 
-    /// What a relay of this cluster was let in with by its certificate. A token that is shown decides alone.
-    fn admission_of_relay(&mut self, slot: usize, target: &Target) -> Option<Admission> {
+    /// What a relay of this cluster may do by its certificate. A token that is shown decides alone.
+    fn pass_of_relay(&mut self, now: Instant, slot: usize, target: &Target) -> Option<Pass> {
         if target.token.is_some() {
             return None;
         }
         let certificate = self.certificate(slot)?;
-        self.access.admit_relay(&target.path, &certificate)
+        let admission = self.access.admit_relay(&target.path, &certificate)?;
+        if self.may_say(now) {
+            let (shard, name) = (self.me, certificate.name);
+            tracing::info!(shard, conn = slot, name, "let in as a relay, by its certificate");
+        }
+        Some(self.pass_of(now, admission))
     }
 
     fn certificate(&mut self, slot: usize) -> Option<Certificate> {
@@ -120,10 +124,10 @@ impl Shard {
 
     /// A session wants to be somewhere.
     pub(super) fn arrived_at(&mut self, now: Instant, slot: usize, target: Target, role: Role) {
-        let is_asked = self.authority.is_some() && self.admission_of_relay(slot, &target).is_none();
-        let pass = match is_asked {
-            true => Ok(None),
-            false => self.pass(now, slot, &target).map(Some),
+        let pass = match self.authority {
+            // Which is not asked about relays.
+            Some(_) => Ok(self.pass_of_relay(now, slot, &target)),
+            None => self.pass(now, slot, &target).map(Some),
         };
         match pass.and_then(|pass| self.show_token(slot, &target).map(|()| pass)) {
             Ok(None) => self.ask_authority(slot, target, role),
@@ -226,15 +230,6 @@ impl Shard {
             false => reason[..reason.floor_char_boundary(LOGGED_REASON_BYTES_MAX)].to_owned(),
         };
         authority.end(lease, reason, Moved { sent, received });
-    }
-
-    fn say_relay(&mut self, now: Instant, slot: usize) {
-        if self.may_say(now)
-            && let Some(certificate) = self.certificate(slot)
-        {
-            let (shard, name) = (self.me, certificate.name);
-            tracing::info!(shard, conn = slot, name, "let in as a relay, by its certificate");
-        }
     }
 
     pub(super) fn say_refused(&mut self, now: Instant, slot: usize, path: &str, reason: &str) {
