@@ -32,7 +32,7 @@ use std::time::Instant;
 
 use gungraun::prelude::*;
 use shardcast::limits::{LANE_MESSAGES, MAIL_PER_TURN};
-use shardcast::shard::mailbox::{Flush, Post, mesh};
+use shardcast::mailbox::{Flush, Post, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::track::content::Content;
 use shardcast::track::cursor::Cursor;

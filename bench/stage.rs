@@ -8,14 +8,15 @@ use quinn_proto::{Dir, StreamId};
 use shardcast::access::Access;
 use shardcast::config::IdentitySource;
 use shardcast::limits::{LANE_MESSAGES, LINGER_DEFAULT};
+use shardcast::mailbox::mesh;
+use shardcast::net::socket::SocketCounts;
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::rt::Next;
 use shardcast::secret::Secret;
 use shardcast::session::Policy;
-use shardcast::shard::clients::ClientBounds;
-use shardcast::shard::mailbox::mesh;
 use shardcast::shard::message::ToShard;
 use shardcast::shard::{CacheBounds, Setting, Shard};
+use shardcast::source::ClientBounds;
 use shardcast::tls::Identity;
 use shardcast::wall::Wall;
 use shardcast::wire::{
@@ -51,7 +52,10 @@ pub const VIDEO: Shape =
 
 impl Turn for Shard {
     fn turn(&mut self, now: Instant, link: &mut Link) -> Next {
-        Shard::turn(self, now, link)
+        let next = Shard::turn(self, now, link);
+        // As the relay does, but for its clock.
+        self.turned(now, now, SocketCounts::default);
+        next
     }
 }
 
@@ -195,6 +199,7 @@ fn shard() -> Shard {
         linger: LINGER_DEFAULT,
         cache: CacheBounds { bytes: 64 << 20, duration: Duration::from_secs(30) },
         memory: 1 << 40,
+        routes: u64::MAX,
         bounds: ClientBounds::default(),
     };
     Shard::new(setting, mesh::<ToShard>(1, LANE_MESSAGES).pop().expect("one post"))

@@ -16,6 +16,8 @@ watches it with a second one, and compares what was sent with what arrived.
   --keep        keep the files and logs, and say where they are
   --help        this text
 
+Example: scripts/demo-video.sh --seconds 30 --keep
+
 Missing tools are installed: by scripts/setup.sh, and the client into target/demo-venv.
 Exit status: 0 when every frame arrived unchanged, 1 otherwise.
 USAGE
@@ -83,7 +85,7 @@ start_relay() {
     cargo build --release --workspace --bins --manifest-path "$root/Cargo.toml" >&2
     deadline=$((SECONDS + PATIENCE_SECONDS))
     "$binary" --listen 127.0.0.1:0 --shards "$shards" --listen-tls-generate localhost \
-        --auth-public '**' --log-level info >"$work/relay.log" 2>&1 &
+        --auth-public '**' --drain-timeout 0s --log-level info >"$work/relay.log" 2>&1 &
     relay=$!
     local address=''
     until [[ -n $address ]]; do

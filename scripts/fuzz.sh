@@ -7,14 +7,16 @@ usage() {
     cat <<'TEXT'
 usage: scripts/fuzz.sh [TARGET [DURATION]]
 
-Runs one target (wire, frames, session, churn, cursor, h3, paths, tokens, keys, patterns), or all of them
-one after the other (all), for so long each: seconds, or a number with s, m or h (60s). It needs one core
-and a stable compiler, says now and then how far it is, and ends with one line per target: inputs,
+Runs one target (wire, frames, session, churn, cursor, h3, paths, tokens, keys, patterns, ws, qmux), or all
+of them one after the other (all), for so long each: seconds, or a number with s, m or h (60s). It needs one
+core and a stable compiler, says now and then how far it is, and ends with one line per target: inputs,
 findings, the slowest input in processor time (of conversations the slowest step) and the most memory held
 for one.
 
 An input is a finding at which the relay is at fault, or that takes more than 10 ms again and again. It
 is kept in fuzz/crashes/, with a line that says how to run it again. The script fails if there are any.
+
+Example: SEED=2 scripts/fuzz.sh session 60s
 
   SEED=NUMBER    other inputs (1)
   INPUTS=NUMBER  so many of each target at most

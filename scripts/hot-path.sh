@@ -16,11 +16,23 @@ fail() {
     exit 1
 }
 
+usage() {
+    cat <<'TEXT'
+usage: scripts/hot-path.sh [--update]
+
+Counts the instructions of the hot path and compares them with bench/hot_path.baseline; with --update they are
+stored there instead.
+
+Example: scripts/hot-path.sh
+TEXT
+}
+
 update=''
 case ${1-} in
     '') ;;
     --update) update=yes ;;
-    *) fail "unknown argument $1; the only one is --update" ;;
+    --help | -h) usage && exit ;;
+    *) usage >&2 && exit 2 ;;
 esac
 command -v valgrind >/dev/null || fail "no valgrind; install it with: apt-get install valgrind"
 

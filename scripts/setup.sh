@@ -5,9 +5,11 @@ set -euo pipefail
 
 RUST_MIN=1.95
 NODE_MIN=18
-# Released clients that tests/browser.rs and tests/foreign.rs act with; those of the browser are in
+# Released clients that tests/browser.rs and tests/foreign.rs act with; those of browsers and Node are in
 # the package-lock.json of each folder in tests/clients.
 PYTHON_CLIENT=moq-rs==0.5.1
+# What tests/operations.rs reads figures with.
+PROMETHEUS_CLIENT=prometheus-client==0.26.0
 CLOCK_VERSION=0.10.21
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,11 +19,22 @@ fail() {
     exit 1
 }
 
+usage() {
+    cat <<'TEXT'
+usage: scripts/setup.sh [--minimal]
+
+Installs what building and testing need; with --minimal, nothing that only the plays with foreign clients need.
+
+Example: scripts/setup.sh --minimal
+TEXT
+}
+
 minimal=''
 case ${1-} in
     '') ;;
     --minimal) minimal=yes ;;
-    *) fail "unknown argument $1; the only one is --minimal" ;;
+    --help | -h) usage && exit ;;
+    *) usage >&2 && exit 2 ;;
 esac
 
 # Command that must exist, and the package that brings it.
@@ -37,17 +50,26 @@ NEEDS=(
     "python3 python3"
     "setpriv util-linux"
 )
-#   chromium, node   run the pages that publish and watch; npm brings their clients
+#   chromium, firefox-esr, node  run what publishes and watches; npm brings their clients
+#   pulseaudio       is the loudspeaker without which Firefox plays no sound
+#   certutil         has browsers trust an authority
 #   curl             asks the relay's HTTP server
 #   valgrind         counts the instructions of the hot path
+#   systemd-analyze  judges the unit of the package
 #   openssl          makes the certificate of relays that are measured
+#   pebble           issues certificates to relays that order them
 [[ -n $minimal ]] || NEEDS+=(
     "chromium chromium"
+    "firefox-esr firefox-esr"
+    "pulseaudio pulseaudio"
+    "certutil libnss3-tools"
     "node nodejs"
     "npm npm"
     "curl curl"
     "valgrind valgrind"
+    "systemd-analyze systemd"
     "openssl openssl"
+    "pebble pebble"
 )
 
 packages=()
@@ -110,14 +132,14 @@ browser_clients() {
     touch "$here/node_modules/.package-lock.json"
 }
 
-python_client() {
-    local venv=$root/target/demo-venv name=${PYTHON_CLIENT%%==*} wanted=${PYTHON_CLIENT##*==}
+python_package() {
+    local venv=$root/target/demo-venv name=${1%%==*} wanted=${1##*==}
     local version="from importlib.metadata import version; print(version('$name'))"
     [[ $("$venv/bin/python" -c "$version" 2>/dev/null || true) == "$wanted" ]] && return
-    echo "setup: installing $PYTHON_CLIENT"
+    echo "setup: installing $1"
     mkdir -p "$root/target"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install -q "$PYTHON_CLIENT" || fail "pip install $PYTHON_CLIENT failed"
+    "$venv/bin/pip" install -q "$1" || fail "pip install $1 failed"
 }
 
 clock_client() {
@@ -135,7 +157,8 @@ if [[ -z $minimal ]]; then
     browser_clients player
     browser_clients restart
     browser_clients token
-    python_client
+    python_package "$PYTHON_CLIENT"
+    python_package "$PROMETHEUS_CLIENT"
     clock_client
 fi
 

@@ -1,13 +1,27 @@
 //! What the relay needs of its host, checked before anything starts: a clear refusal here
 //! instead of a panic in the executor later. Knows the kernel's limits and no other module.
 
+pub mod finding;
+mod machine;
+mod meter;
+
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::{fs, io, thread};
+
+use finding::Finding;
+pub use meter::Meter;
 
 use crate::limits::WEB_CONNECTIONS_MAX;
 
 /// Ring entries of the trial; the smallest ring shows whether rings are allowed at all.
 const TRIAL_RING_ENTRIES: u32 = 1;
+
+/// Of `struct io_uring_params`: where the kernel says what its rings can do.
+const RING_FEATURES: usize = 5;
+
+/// A wait on a ring takes arguments, a time among them; and one may say that it is not to end too soon.
+const FEATURE_TIMED_WAIT: u32 = 1 << 8;
+const FEATURE_SHORTEST_WAIT: u32 = 1 << 15;
 
 /// What glommio insists on, whatever the privileges of the process.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
@@ -24,9 +38,9 @@ const MEMLOCK_GENERATIONS: u64 = 2;
 /// CAP_IPC_LOCK: the kernel counts no locked memory against its holder.
 const IPC_LOCK_CAPABILITY: u32 = 14;
 
-/// One shard: three rings, the executor's eventfd, the socket, the bell that mail rings, and the
-/// duplicates of these two that it sleeps on; two to spare.
-const FILES_PER_SHARD: u64 = 10;
+/// One shard: three rings, the executor's eventfd, the ring in which it sleeps, the bell that mail rings, the
+/// poll of its TCP sockets, its UDP socket with two duplicates, and that of the process to come; three to spare.
+const FILES_PER_SHARD: u64 = 14;
 
 /// Everything else: standard streams, certificates, log, HTTP and its connections.
 const FILES_BASE: u64 = 64 + WEB_CONNECTIONS_MAX as u64;
@@ -44,24 +58,25 @@ const IO_URING_DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
 /// The path of this process in each hierarchy of cgroups.
 const OWN_CGROUPS: &str = "/proc/self/cgroup";
 
-/// What the check found and did.
+const CGROUPS: &str = "/sys/fs/cgroup";
+const CLOCKS: &str = "/sys/devices/system/clocksource/clocksource0";
+const MEMORY_NODES: &str = "/sys/devices/system/node";
+
+/// What the check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostReport {
-    /// Cores that the process may run on.
-    pub cores: Vec<usize>,
-    pub memlock_bytes: u64,
-    pub open_files: u64,
     /// Memory that the process may use: the machine's, its cgroup's limit or its own.
     pub memory_bytes: u64,
-    /// Worth a line in the log each, though the relay can start.
-    pub remarks: Vec<String>,
+    pub findings: Vec<Finding>,
 }
 
 /// Why this host cannot run the relay as asked, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    #[error("this kernel has no io_uring: use Linux 5.8 or later, built with CONFIG_IO_URING")]
+    #[error("this kernel has no io_uring: use Linux 5.11 or later, built with CONFIG_IO_URING")]
     RingsMissing,
+    #[error("a wait on a ring of this kernel cannot end by time: use Linux 5.11 or later")]
+    RingsOld,
     #[error(
         "io_uring is switched off (kernel.io_uring_disabled = {0}): set it to 0 with \
          `sysctl -w kernel.io_uring_disabled=0`"
@@ -97,28 +112,34 @@ pub enum HostError {
         "the process may run on no core that it can find: mount /sys and /proc, check `taskset -p`"
     )]
     NoCores,
+    #[error(
+        "the process may not pin a thread to core {core}: allow sched_setaffinity (a unit's SystemCallFilter= that \
+         takes @resources away forbids it)"
+    )]
+    Pinning { core: usize },
     #[error("{asked} shards asked for: choose from 1 to {max}")]
     ShardCount { asked: usize, max: usize },
 }
 
 /// Checks that the host can run `shards` shards, raising what may be raised.
 pub fn check(shards: usize) -> Result<HostReport, HostError> {
-    try_ring()?;
-    let cores = allowed_cores();
-    if cores.is_empty() {
-        return Err(HostError::NoCores);
-    }
-    let mut remarks = Vec::new();
-    if shards > cores.len() {
-        remarks.push(format!(
-            "{shards} shards share cores {cores:?}: for throughput run one shard per core"
-        ));
-    }
-    let memlock_bytes = raise_memlock(shards, &mut remarks)?;
-    let open_files = raise_open_files(shards)?;
-    check_address_space(shards)?;
-    let memory_bytes = allowed_memory(shards)?;
-    Ok(HostReport { cores, memlock_bytes, open_files, memory_bytes, remarks })
+    let findings = findings(shards).into_iter().map(|(_, finding)| finding);
+    let findings = findings.collect::<Result<_, _>>()?;
+    Ok(HostReport { memory_bytes: allowed_memory(shards)?, findings })
+}
+
+/// The same one by one, under its subject: what is so, or why the relay does not start.
+pub fn findings(shards: usize) -> Vec<(&'static str, Result<Finding, HostError>)> {
+    vec![
+        ("io_uring", rings()),
+        ("cores", cores(shards)),
+        ("share of cores", Ok(machine::core_share(&core_limits(), shards))),
+        ("memory nodes", Ok(memory_nodes(shards))),
+        ("clock", Ok(clock())),
+        ("locked memory", locked_memory(shards)),
+        ("open files", open_files(shards)),
+        ("memory", memory(shards)),
+    ]
 }
 
 /// The cores of the process's affinity mask, in order.
@@ -136,7 +157,7 @@ pub fn choose_cores(shards: Option<usize>) -> Result<Vec<usize>, HostError> {
 }
 
 fn assign_cores(allowed: &[usize], shards: Option<usize>) -> Result<Vec<usize>, HostError> {
-    const MAX: usize = crate::quic::cid::SHARDS_MAX;
+    const MAX: usize = crate::limits::SHARDS_MAX;
     if allowed.is_empty() {
         return Err(HostError::NoCores);
     }
@@ -147,7 +168,12 @@ fn assign_cores(allowed: &[usize], shards: Option<usize>) -> Result<Vec<usize>, 
     Ok(allowed.iter().copied().cycle().take(shards).collect())
 }
 
-fn try_ring() -> Result<(), HostError> {
+fn rings() -> Result<Finding, HostError> {
+    judge_ring(try_ring()?)
+}
+
+/// Says what the rings of this kernel can do.
+fn try_ring() -> Result<u32, HostError> {
     // The kernel reads and fills a struct io_uring_params, which is 120 bytes.
     let mut parameters = [0u32; 30];
     // SAFETY: the pointer is to writable memory of that structure's size, zeroed as asked.
@@ -157,11 +183,26 @@ fn try_ring() -> Result<(), HostError> {
     if ring >= 0 {
         // SAFETY: the descriptor is ours and used nowhere else.
         unsafe { libc::close(ring as libc::c_int) };
-        return Ok(());
+        return Ok(parameters[RING_FEATURES]);
     }
     let error = io::Error::last_os_error();
     let disabled = fs::read_to_string(IO_URING_DISABLED);
     Err(explain_ring(error, disabled.ok().and_then(|value| value.trim().parse().ok())))
+}
+
+fn judge_ring(features: u32) -> Result<Finding, HostError> {
+    if features & FEATURE_TIMED_WAIT == 0 {
+        return Err(HostError::RingsOld);
+    }
+    Ok(match features & FEATURE_SHORTEST_WAIT {
+        0 => Finding::warn(
+            "io_uring",
+            "allowed, but a wait cannot be told not to end too soon",
+            "more turns for the same datagrams, a tenth more CPU",
+            "Linux 6.12 or later",
+        ),
+        _ => Finding::ok("io_uring", "allowed, with all that this relay uses of it"),
+    })
 }
 
 fn explain_ring(error: io::Error, disabled: Option<u32>) -> HostError {
@@ -174,8 +215,56 @@ fn explain_ring(error: io::Error, disabled: Option<u32>) -> HostError {
     }
 }
 
+/// Whether each shard has a core, and may be pinned to it.
+fn cores(shards: usize) -> Result<Finding, HostError> {
+    let cores = allowed_cores();
+    let pinned = cores.iter().copied().take(shards);
+    // On a thread of its own, which ends pinned.
+    let refused = thread::scope(|scope| {
+        let pin = |id| core_affinity::set_for_current(core_affinity::CoreId { id });
+        let tried = scope.spawn(move || pinned.clone().find(|core| !pin(*core)));
+        tried.join().expect("setting an affinity does not panic")
+    });
+    match refused {
+        _ if cores.is_empty() => Err(HostError::NoCores),
+        Some(core) => Err(HostError::Pinning { core }),
+        None if shards > cores.len() => Ok(Finding::warn(
+            "cores",
+            format!("{shards} shards share cores {cores:?}"),
+            "they wait for each other",
+            "for throughput run one shard per core",
+        )),
+        None => Ok(Finding::ok("cores", format!("{shards} of {cores:?}, and pinning is allowed"))),
+    }
+}
+
+fn clock() -> Finding {
+    let read = |name| fs::read_to_string(Path::new(CLOCKS).join(name)).ok();
+    let (current, available) = (read("current_clocksource"), read("available_clocksource"));
+    machine::clock(current.as_deref(), available.as_deref())
+}
+
+fn memory_nodes(shards: usize) -> Finding {
+    let entries = fs::read_dir(MEMORY_NODES).into_iter().flatten().flatten();
+    let nodes = entries.filter_map(|entry| {
+        let node = entry.file_name().to_str()?.strip_prefix("node")?.parse().ok()?;
+        Some((node, fs::read_to_string(entry.path().join("cpulist")).ok()?))
+    });
+    let cores: Vec<usize> = allowed_cores().into_iter().take(shards).collect();
+    machine::memory_nodes(&nodes.collect::<Vec<_>>(), &cores)
+}
+
+/// What cgroups of version 2 say.
+fn core_limits() -> Vec<String> {
+    let own = fs::read_to_string(OWN_CGROUPS).unwrap_or_default();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let cgroups = Path::new(path.unwrap_or_default()).ancestors();
+    let files = cgroups.map(|cgroup| Path::new(CGROUPS).join(cgroup).join("cpu.max"));
+    files.filter_map(|file| fs::read_to_string(file).ok()).collect()
+}
+
 /// The kernel counts per user, so two relays of one user need the sum; that cannot be seen here.
-fn raise_memlock(shards: usize, remarks: &mut Vec<String>) -> Result<u64, HostError> {
+fn locked_memory(shards: usize) -> Result<Finding, HostError> {
     let counted = if is_exempt_from_memlock() { 0 } else { shards as u64 };
     let needed = MEMLOCK_BYTES_MIN.max(counted * MEMLOCK_BYTES_PER_SHARD);
     let wanted = MEMLOCK_BYTES_MIN.max(counted * MEMLOCK_BYTES_PER_SHARD * MEMLOCK_GENERATIONS);
@@ -184,13 +273,25 @@ fn raise_memlock(shards: usize, remarks: &mut Vec<String>) -> Result<u64, HostEr
     if granted < needed {
         return Err(HostError::LockedMemory { granted, needed, shards });
     }
-    if granted < wanted {
-        remarks.push(format!(
-            "the limit of locked memory is {granted} bytes: a restart within a second of the end \
-             may need {wanted}"
-        ));
+    Ok(match granted < wanted {
+        true => Finding::warn(
+            "locked memory",
+            format!("{granted} bytes, and a relay that just ended needs {needed} of them"),
+            "a restart within a second of the end may fail",
+            format!("`ulimit -l {}`, LimitMEMLOCK={wanted}", wanted.div_ceil(1024)),
+        ),
+        false => Finding::ok(
+            "locked memory",
+            format!("{} may be locked, {needed} bytes are needed", amount(granted)),
+        ),
+    })
+}
+
+fn amount(limit: u64) -> String {
+    match limit {
+        libc::RLIM_INFINITY => "any amount".to_owned(),
+        limit => format!("{limit} bytes"),
     }
-    Ok(granted)
 }
 
 fn is_exempt_from_memlock() -> bool {
@@ -202,20 +303,26 @@ fn is_exempt_from_memlock() -> bool {
         .is_some_and(|set| set & 1 << IPC_LOCK_CAPABILITY != 0)
 }
 
-fn raise_open_files(shards: usize) -> Result<u64, HostError> {
+fn open_files(shards: usize) -> Result<Finding, HostError> {
     let needed = FILES_BASE + shards as u64 * FILES_PER_SHARD;
     let granted = raise(libc::RLIMIT_NOFILE, needed)
         .map_err(|error| HostError::Limit { what: "open files", error })?;
     if granted < needed {
         return Err(HostError::OpenFiles { granted, needed, shards });
     }
-    Ok(granted)
+    Ok(Finding::ok("open files", format!("{granted} may be open, {needed} are needed")))
 }
 
-fn allowed_memory(shards: usize) -> Result<u64, HostError> {
+fn memory(shards: usize) -> Result<Finding, HostError> {
+    check_address_space(shards)?;
+    let mib = allowed_memory(shards)? >> 20;
+    Ok(Finding::ok("memory", format!("{mib} MiB may be used")))
+}
+
+/// Memory that the process may use: the machine's, its cgroup's limit or its own.
+pub fn allowed_memory(shards: usize) -> Result<u64, HostError> {
     let machine = machine_memory().map_err(|error| HostError::Limit { what: "memory", error })?;
-    let own = fs::read_to_string(OWN_CGROUPS).unwrap_or_default();
-    let cgroup = cgroup_limit(&own, |file| fs::read_to_string(file).ok());
+    let cgroup = own_cgroup_limit().map(|(limit, _)| limit);
     let space = address_space()?;
     // Most of what is needed there beside is never used, but counts.
     let space = space.saturating_sub(needed_address_space(shards) - ADDRESS_SPACE_LEAST);
@@ -242,14 +349,16 @@ fn check_address_space(shards: usize) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Memory of the machine that this process has for itself: what it only reads from files can be taken back.
-pub fn used_memory() -> Option<u64> {
-    let sizes = fs::read_to_string("/proc/self/statm").ok()?;
-    let mut sizes = sizes.split(' ').skip(1).map(|pages| pages.parse::<u64>().ok());
-    let (resident, shared) = (sizes.next()??, sizes.next()??);
-    // SAFETY: no preconditions.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    Some(resident.saturating_sub(shared) * u64::try_from(page).ok()?)
+/// What says how much of that is used.
+pub fn meter() -> io::Result<Meter> {
+    let machine = machine_memory()?;
+    let cgroup = own_cgroup_limit().filter(|(limit, _)| *limit < machine);
+    Meter::open(cgroup.as_ref().map(|(limit, file)| (*limit, file.as_path())))
+}
+
+fn own_cgroup_limit() -> Option<(u64, PathBuf)> {
+    let own = fs::read_to_string(OWN_CGROUPS).unwrap_or_default();
+    cgroup_limit(&own, |file| fs::read_to_string(file).ok())
 }
 
 fn machine_memory() -> io::Result<u64> {
@@ -262,13 +371,13 @@ fn machine_memory() -> io::Result<u64> {
     }
 }
 
-/// The least limit among the cgroups of `own`, the text of [`OWN_CGROUPS`]. What cannot be read
+/// The least limit among the cgroups of `own`, the text of [`OWN_CGROUPS`], and its file. What cannot be read
 /// does not limit: the root has no such file, and a container may see the host's path although
 /// only its own cgroup is mounted, then at the top.
-fn cgroup_limit(own: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+fn cgroup_limit(own: &str, read: impl Fn(&Path) -> Option<String>) -> Option<(u64, PathBuf)> {
     let files = own.lines().flat_map(limit_files);
     // v2 writes no limit as "max", v1 as more than any machine has.
-    files.filter_map(|file| read(&file)?.trim().parse().ok()).min()
+    files.filter_map(|file| Some((read(&file)?.trim().parse().ok()?, file))).min()
 }
 
 /// Where the memory limits of one line `hierarchy:controllers:path` are: its cgroup's, then those
@@ -279,7 +388,7 @@ fn limit_files(line: &str) -> Vec<PathBuf> {
         return Vec::new();
     };
     let (mount, name) = match controllers {
-        "" => ("/sys/fs/cgroup", "memory.max"),
+        "" => (CGROUPS, "memory.max"),
         list if list.split(',').any(|controller| controller == "memory") => {
             ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
         }
@@ -318,14 +427,13 @@ fn set_limit(resource: libc::__rlimit_resource_t, limit: libc::rlimit) {
 
 #[cfg(test)]
 mod tests {
+    use super::finding::Grade;
     use super::*;
 
     #[test]
     fn this_host_passes() {
         let report = check(2).unwrap();
-        assert_eq!(report.cores, allowed_cores());
-        assert!(report.memlock_bytes >= MEMLOCK_BYTES_MIN);
-        assert!(report.open_files >= FILES_BASE + 2 * FILES_PER_SHARD);
+        assert!(report.findings.iter().all(|finding| finding.grade != Grade::Fail), "{report:?}");
         let machine = machine_memory().unwrap();
         assert!((1..=machine).contains(&report.memory_bytes), "{report:?} of {machine}");
     }
@@ -333,8 +441,9 @@ mod tests {
     #[test]
     fn more_shards_than_cores_is_said() {
         let cores = allowed_cores().len();
-        assert!(check(cores).unwrap().remarks.is_empty());
-        assert!(check(cores + 1).unwrap().remarks[0].contains("share"));
+        assert_eq!(super::cores(cores).unwrap().grade, Grade::Ok);
+        let shared = super::cores(cores + 1).unwrap();
+        assert!(shared.grade == Grade::Warn && shared.says.contains("share"), "{shared}");
     }
 
     #[test]
@@ -400,7 +509,8 @@ mod tests {
                 let found = files.iter().find(|(name, _)| path == Path::new(name));
                 found.map(|(_, text)| text.to_string())
             };
-            assert_eq!(cgroup_limit(own, read), expected, "{own:?} {files:?}");
+            let found = cgroup_limit(own, read);
+            assert_eq!(found.map(|(limit, _)| limit), expected, "{own:?} {files:?}");
         }
         const UNIT: &str = "/sys/fs/cgroup/a.slice/b.service/memory.max";
         const SLICE: &str = "/sys/fs/cgroup/a.slice/memory.max";
@@ -422,6 +532,15 @@ mod tests {
         check(v1, &[(OLD, "9223372036854771712\n")], Some(9_223_372_036_854_771_712));
         check(v1, &[(OLD, "8192\n"), (TOP, "4096\n")], Some(4096));
         check("", &[(OLD, "8192\n"), (TOP, "4096\n")], None);
+    }
+
+    #[test]
+    fn what_a_ring_can_do() {
+        assert!(matches!(judge_ring(FEATURE_SHORTEST_WAIT), Err(HostError::RingsOld)));
+        let before = judge_ring(FEATURE_TIMED_WAIT).unwrap();
+        assert!(before.grade == Grade::Warn && before.to_string().contains("6.12"), "{before}");
+        let all = judge_ring(FEATURE_TIMED_WAIT | FEATURE_SHORTEST_WAIT).unwrap();
+        assert_eq!(all.grade, Grade::Ok);
     }
 
     #[test]

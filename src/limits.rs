@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::access::TOKEN_BYTES_MAX;
+/// One byte of the ID names the shard.
+pub const SHARDS_MAX: usize = 256;
 
 /// Payload bytes of one frame. The reference aborts a group above this (spec §2.3).
 pub const FRAME_BYTES_MAX: u64 = 32 << 20;
@@ -71,7 +72,7 @@ pub const LINGER_DEFAULT: Duration = Duration::from_secs(5);
 pub const CACHE_DURATION_DEFAULT: Duration = Duration::from_secs(30);
 
 /// How much of the memory that the process may use is for cached groups, unless the operator says
-/// otherwise. Connections and the kernel's socket buffers need room too, and so do neighbours.
+/// otherwise. The rest is for peers, routes, HTTP and what is always there.
 pub const CACHE_MEMORY_PERCENT_DEFAULT: f64 = 25.0;
 
 /// The smallest cache of one shard: two seconds of 4 Mb/s video, one group. In less nothing but
@@ -81,6 +82,18 @@ pub const CACHE_BYTES_PER_SHARD_MIN: u64 = 1 << 20;
 /// The longest duration that a setting may have. The parser takes M for months, so whoever means
 /// five minutes by 5M is told, and timers never leave the range of the clock.
 pub const SETTING_DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Certificates that clients are shown, and bytes of them: TLS libraries take no more, and a bundle of all
+/// authorities that is named by mistake is more.
+pub const CHAIN_CERTIFICATES_MAX: usize = 16;
+pub const CHAIN_BYTES_MAX: usize = 60 << 10;
+
+/// Bytes of a configuration file. One with every setting has four thousand; whoever names a disk or a
+/// log by mistake is told so at once.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// How long a start waits for more of it where it is a pipe: whoever writes decrypts it, or asks for it.
+pub const CONFIG_FILE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How long a session remembers a track that nobody uses and that was not subscribed to, so that
 /// TRACK followed by SUBSCRIBE or FETCH asks the publisher once.
@@ -141,6 +154,62 @@ pub const STREAMS_MAX: u64 = 4096;
 /// stops reading can hold of our memory. 1 MiB carries 80 Mb/s at 100 ms.
 pub const SEND_WINDOW_BYTES: u64 = 1 << 20;
 
+/// The same towards another relay, which is sent many tracks at once: as much as it takes of us below.
+pub const LINK_SEND_WINDOW_BYTES: u64 = RECEIVE_WINDOW_BYTES as u64;
+
+/// From the first datagram to another relay to the end of the handshake. One that is there answers within
+/// three round trips, and a few that are lost; its next address is tried then.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same while memory is short: what a session is counted with. 64 KiB carry 5 Mb/s at 100 ms.
+pub const SEND_WINDOW_SHORT_BYTES: u64 = RECEIVE_WINDOW_START as u64;
+
+/// Relays that one relay is told to dial, by whatever lists and names. A mesh of more costs more in
+/// announcements than it saves in hops; the next step is a tree.
+pub const PEERS_MAX: usize = 256;
+
+/// The pause before another relay is dialled again is any time up to this, twice as long with every failure, and
+/// with every redirect from a link that has not lived, up to ten times as long: two relays that have lost each other are together again within seconds, and a
+/// hundred that have lost one do not come at once.
+pub const REDIAL_AFTER: Duration = Duration::from_secs(1);
+pub const REDIAL_AFTER_MAX: Duration = Duration::from_secs(10);
+
+/// A link that has lived so long works: the next failure is the first one.
+pub const LINK_PROVEN_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a link lives on that its peer leaves for another place: what it carries moves over meanwhile.
+pub const LINK_HANDOVER_MAX: Duration = Duration::from_secs(10);
+
+/// A place that was this relay itself is dialled again after this: a name may lead elsewhere by then.
+pub const SELF_LOOKED_AT_AFTER: Duration = Duration::from_secs(300);
+
+/// How long what DNS says of a name counts, whatever it says: a relay that is new is found within a minute,
+/// and a server of names is asked twelve times a minute at most.
+pub const NAME_TTL_MIN: Duration = Duration::from_secs(5);
+pub const NAME_TTL_MAX: Duration = Duration::from_secs(60);
+
+/// How often a file with a list of relays is looked at, and a server asked for one where it does not want to be
+/// asked later; how long that may take to answer, and bytes of a list: four kilobytes of URL and token for each
+/// relay.
+pub const LIST_FILE_LOOK: Duration = Duration::from_secs(2);
+pub const LIST_ASKED_AFTER: Duration = Duration::from_secs(30);
+pub const LIST_ASKED_AFTER_MAX: Duration = Duration::from_secs(3600);
+pub const LIST_ANSWER_MAX: Duration = Duration::from_secs(10);
+pub const LIST_BYTES_MAX: usize = PEERS_MAX * (4 << 10);
+
+/// Bytes of a token: one with the longest RSA signature and a page of patterns.
+pub const TOKEN_BYTES_MAX: usize = 8192;
+
+/// Patterns of one direction in one token. Each is compared with the path of each broadcast.
+pub const PATTERNS_MAX: usize = 128;
+
+/// Bytes of a file with a token, and how long what relays are dialled with is good before files are read again.
+pub const TOKEN_FILE_BYTES_MAX: u64 = TOKEN_BYTES_MAX as u64 + 2;
+pub const DIAL_TLS_LOOK: Duration = Duration::from_secs(10);
+
+/// How long a name is looked for.
+pub const FIND_MAX: Duration = Duration::from_secs(10);
+
 /// Bytes in flight towards us, per stream and per connection. Streams are drained every turn, so
 /// this bounds reordering, not content: 16 MiB carries 1.3 Gb/s at 100 ms.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -174,12 +243,30 @@ pub const SESSION_BYTES: u64 = (32 << 10) + 2 * RECEIVE_WINDOW_START as u64;
 /// half a request, and quinn-proto may keep a datagram beside.
 pub const STREAM_BYTES: u64 = 4 << 10;
 
+/// What a session may be granted beyond that in the way that sessions are, and not in that of windows: some eight
+/// hundred paths that it is told of, or three hundred that it announces. Who is let in behind one address with
+/// somebody who holds much does not wait for what few need more of.
+pub const SESSION_FIRST_BYTES: u64 = 128 << 10;
+
+/// How much of what it is counted with a session may hold of what its peer has said and of what it was told, before
+/// more is granted: some fifty announcements, a hundred paths that it was told of, half a message. And from one
+/// time that it asks for more to the next.
+pub const SESSION_HOLDS_BYTES: u64 = 16 << 10;
+pub const SESSION_HOLDS_RETRY: Duration = Duration::from_millis(20);
+
+/// What an announcement takes there beside its path, which is held twice, and a path that the peer was told of.
+pub const ANNOUNCED_BYTES: u64 = 300;
+pub const TOLD_BYTES: u64 = 120;
+
 /// How much of the memory that the cache leaves peers may make us hold, by what they are granted; few use
-/// all of theirs. The rest is for routes, the kernel's buffers and neighbours.
+/// all of theirs. The rest is for routes, HTTP, what is always there and the allocator.
 pub const PEERS_MEMORY_SHARE: f64 = 2.0 / 3.0;
 
 /// The least for one shard, however little the cache leaves: a hundred sessions.
 pub const PEERS_BYTES_PER_SHARD_MIN: u64 = 16 << 20;
+
+/// The least that --memory-max may give a shard: those sessions, and as much for all else.
+pub const MEMORY_BYTES_PER_SHARD_MIN: u64 = 2 * PEERS_BYTES_PER_SHARD_MIN;
 
 /// Parts of it. Windows grow for all until the first part is granted, until the second one for sources
 /// that hold less than others. Sessions begin for all until the third, and until nothing is left for
@@ -217,17 +304,28 @@ pub const ANNOUNCED_PATH_BYTES_MAX: usize = 1024;
 pub const ANNOUNCEMENTS_PER_PEER_MAX: usize = 10_000;
 pub const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 4 << 20;
 
+/// The same of a relay of the cluster, which passes on what all others publish.
+pub const ANNOUNCEMENTS_PER_RELAY_MAX: usize = ROUTES_MAX / 4;
+pub const ANNOUNCED_BYTES_PER_RELAY_MAX: usize = 128 * ANNOUNCEMENTS_PER_RELAY_MAX;
+
 /// Routes that there are of all peers, on every shard, which take some 400 bytes each there; and of all peers
 /// that are at one address and are not relays of the cluster. What is announced beyond that leads nowhere.
 pub const ROUTES_MAX: usize = 1 << 19;
-pub const ROUTES_PER_ADDRESS_MAX: usize = ROUTES_MAX / 8;
+pub const ROUTES_ADDRESS_PART: u64 = 8;
+pub const ROUTES_PER_ADDRESS_MAX: usize = ROUTES_MAX / ROUTES_ADDRESS_PART as usize;
+
+/// How much of the memory that the process may use routes may take, on all shards together, and what one takes
+/// on each of them beside its path. Of that, too, one address has an eighth.
+pub const ROUTES_MEMORY_SHARE: f64 = 1.0 / 16.0;
+pub const ROUTE_BYTES: usize = 400;
 
 /// Changes of routes that are taken from one peer: what it may have live, twice, at any time, and so
 /// many in a second. Beyond that its announcements are not read. A long path counts as one more change
 /// for each so many bytes. A relay whose link fails has as many at once, a publisher of 2,000 broadcasts
-/// that replaces a hundred in a second a fifth of the rate.
+/// that replaces a hundred in a second a fifth of the rate. A relay of the cluster may bring ten times as many.
 pub const ROUTE_CHANGES_BURST: usize = 2 * ANNOUNCEMENTS_PER_PEER_MAX;
 pub const ROUTE_CHANGES_PER_S: f64 = 1000.0;
+pub const ROUTE_CHANGES_PER_S_OF_RELAY: f64 = 10_000.0;
 pub const ROUTE_CHANGE_PATH_BYTES: usize = 64;
 
 /// Bytes of announcements read at once: with what they bring the bound above may be passed.
@@ -252,6 +350,10 @@ pub const ANNOUNCED_TO_PEER_MAX: usize = 1 << 15;
 /// released client that reads both at once may go on with the old one.
 pub const ANNOUNCE_ENDED_GAP: Duration = Duration::from_millis(50);
 
+/// From word of the end of a broadcast to word of a worse way to it: what a relay further away says meanwhile may
+/// be from before it has heard of the end itself (spec §4.5).
+pub const WORSE_WAY_HOLD: Duration = Duration::from_secs(2);
+
 /// From one begin of telling all listeners what has changed to the next: what changes meanwhile is told
 /// together, and does not cost each of them a packet of its own.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
@@ -259,6 +361,31 @@ pub const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
 /// Sessions of which it is looked in one turn whether they may go on, when keys have changed. Those whose key
 /// is gone end then, each for as much as a session that is lost.
 pub const SESSIONS_CHECKED_PER_TURN: usize = 256;
+
+/// Sessions that are listed for the operator in one turn: some 30 microseconds.
+pub const SESSIONS_PER_PAGE: usize = 64;
+
+/// Tracks that are listed in one turn: some 10 microseconds. And from the begin of one list of all tracks to
+/// the next: whoever asks meanwhile is told the same.
+pub const TRACKS_PER_PAGE: usize = 64;
+pub const TRACKS_PAUSE: Duration = Duration::from_millis(500);
+
+/// Broadcasts of which the page of a relay for development is told what is watched: ten times what it shows.
+pub const LIVE_BROADCASTS_MAX: usize = 1000;
+
+/// Tracks that an operator is told of at once, if he says no number, and at most.
+pub const TRACKS_LISTED_DEFAULT: usize = 100;
+pub const TRACKS_LISTED_MAX: usize = 1000;
+
+/// Connections of which a report counts the round trip and the losses, the next ones each time: all of a
+/// thousand within four minutes where somebody asks every fifteen seconds, for some 10 microseconds.
+pub const PATHS_PER_REPORT: usize = 64;
+
+/// Tracks of which there may be figures one by one: a row for each of them is kept wherever the figures are.
+pub const TRACK_METRICS_MAX: usize = 1000;
+
+/// From one stamped piece of mail to a neighbour to the next, so that it is known how long mail takes.
+pub const MAIL_STAMP_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Paths that are looked at in one turn to tell listeners, of each of them so many at most: what else
 /// there is to do waits for half a millisecond of that.
@@ -277,6 +404,10 @@ pub const FADING_ROUTES_PER_TURN: usize = 256;
 /// cached once more: a relay with links to so many others that all lead to one publisher is at the heart of
 /// a large mesh. More such peers are told that there is no way.
 pub const COPIES_PER_TRACK_MAX: usize = 8;
+
+/// How long a track may bring nothing after the relay that it comes through has ended its broadcast: as with
+/// viewers of the publisher's own relay, what was under way comes to its end.
+pub const STRAY_TRACK_GRACE: Duration = Duration::from_secs(2);
 
 /// How long an address that has had a path keeps it before others while it does not announce it, and of how
 /// many paths that is known: a publisher that is started again, on a machine that is.
@@ -336,6 +467,41 @@ pub const CLOSE_REASON_BYTES_MAX: usize = 1024;
 pub const CLOSE_GRACE_MIN: Duration = Duration::from_millis(100);
 pub const CLOSE_GRACE_MAX: Duration = Duration::from_secs(2);
 
+/// Bytes of one message of qmux: what the drafts 01 and 02 have as the least that everybody takes, and we
+/// state nothing else; and of a frame of draft 00, which is a message.
+pub const MUX_RECORD_BYTES_MAX: usize = 16_382;
+pub const MUX_FRAME_BYTES_MAX: usize = 16_384;
+
+/// Bytes of a stream that one frame carries: released peers take no more. And so few that a message which has
+/// no room for as many is left as it is: each frame costs its receiver more than a byte does.
+pub const MUX_PAYLOAD_BYTES_MAX: usize = MUX_FRAME_BYTES_MAX - 32;
+pub const MUX_PAYLOAD_BYTES_LEAST: usize = 512;
+
+/// Bytes of one stream that wait to be sent, beside those of all, which have [`SEND_WINDOW_BYTES`]: enough
+/// for what a turn writes, twice, so that who goes first always has something. However many others wait, it
+/// may have this little: what is newest begins without them.
+pub const MUX_STREAM_QUEUE_BYTES: usize = 64 << 10;
+pub const MUX_STREAM_QUEUE_BYTES_MIN: usize = 16 << 10;
+
+/// How long a peer on TCP may be silent, and what silence, in either direction, makes us say something: two
+/// pings may be lost in a link that stands still. A page pings after a third of the first.
+pub const MUX_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+pub const MUX_KEEP_ALIVE: Duration = Duration::from_secs(6);
+
+/// Bytes that the kernel may hold of a TCP connection beside what is on its way: a connection that it takes
+/// no more of for now says so when it has half of that. What it has cannot be dropped: 80 ms of a link of
+/// 1.6 Mb/s. And bytes that one connection gives it in one turn.
+pub const TCP_UNSENT_BYTES: usize = 16 << 10;
+pub const TCP_WRITE_BYTES_PER_TURN: usize = TCP_UNSENT_BYTES;
+
+/// Bytes read from one TCP connection in one turn, and connections that are found to have become readable or
+/// writable in one.
+pub const TCP_READ_BYTES_PER_TURN: usize = 64 << 10;
+pub const TCP_READY_PER_TURN: usize = 64;
+
+/// From one look at what the kernel knows of a TCP connection's path to the next, while something happens.
+pub const TCP_LINK_LOOK: Duration = Duration::from_millis(100);
+
 /// How long a relay that ends tries to tell its clients while the kernel takes no datagrams, from the
 /// last one that it took, for a full socket drains in less; and from the begin, for nobody waits longer
 /// for a relay to go.
@@ -359,6 +525,12 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Messages that fit a lane between two shards, and mail taken in one turn.
 pub const LANE_MESSAGES: usize = 1024;
+
+/// The same where there are many lanes, whose room exists from the start on: all that lead to one shard hold so
+/// many together, and each so many at least. With 64 shards 1,024 for each were 570 MB, and most of the time of a
+/// start.
+pub const LANES_MESSAGES_MAX: usize = 8 << 10;
+pub const LANE_MESSAGES_MIN: usize = 64;
 pub const MAIL_PER_TURN: usize = 512;
 
 /// News of routes that one neighbour is told in one turn, before all else: one in four pieces of mail that
@@ -375,6 +547,10 @@ pub const OUTBOX_REQUESTS_MAX: usize = 4 * OUTBOX_LIVE_MAX;
 
 /// Messages that wait behind a full lane before live content is dropped, whole groups at a time.
 pub const OUTBOX_LIVE_MAX: usize = 1024;
+
+/// The same before live content of those is dropped who have sent that neighbour less than others: they are in
+/// nobody's way.
+pub const OUTBOX_LIVE_OF_FEW_MAX: usize = 2 * OUTBOX_LIVE_MAX;
 
 /// The same before fetched content is: live content goes first.
 pub const OUTBOX_FETCH_MAX: usize = OUTBOX_LIVE_MAX / 2;
@@ -445,25 +621,49 @@ pub const DATAGRAMS_PER_TURN_MAX: usize = 64;
 /// unless many programs hold many ports.
 pub const SAME_PORT_TRIES_MAX: usize = 16;
 
-/// HTTP connections at once; more cut off those whose request has not come, the oldest first, and
-/// where there are none wait in the kernel's backlog, of this length. Each costs a file descriptor and
-/// some 20 KiB, and serves one request.
+/// How long a start waits for its UDP port, and how often it looks: the kernel may let go of it a little later
+/// than of the process that had it.
+pub const PORT_WAIT_MAX: Duration = Duration::from_secs(1);
+pub const PORT_WAIT: Duration = Duration::from_millis(10);
+
+/// HTTP connections at once; more cut off those whose request has not come, of the address that has most of
+/// them the oldest, and where there are none wait in the kernel's backlog, of this length. Each costs a file
+/// descriptor and some 20 KiB, and serves one request.
 pub const WEB_CONNECTIONS_MAX: usize = 256;
+
+/// The same of one address (of IPv6 the /64), where that is counted: a browser opens six.
+pub const WEB_CONNECTIONS_PER_SOURCE_MAX: usize = 32;
+
 pub const WEB_BACKLOG: u32 = 1024;
 
 /// From an HTTP connection's begin to the end of its request's head: a client on a bad line needs
 /// one second.
 pub const WEB_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Protocols that are looked at of those a client offers for its WebSocket: released ones offer up to 36.
+pub const WEB_PROTOCOLS_MAX: usize = 64;
+
+/// How old what is known of the shards' connections may be when a WebSocket is given to the one with the
+/// fewest: those given since are counted.
+pub const LOADS_AGE_MAX: Duration = Duration::from_millis(100);
+
 /// Bytes of a request's head. The longest path and name fit, every byte of them percent-encoded, and the
 /// longest token.
 pub const WEB_HEAD_BYTES_MAX: usize = 24 << 10;
+
+/// From the begin of an HTTPS connection to the end of its TLS handshake: two lost flights are sent again.
+pub const WEB_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long one group may take to the HTTP client that asked for it, as at the existing relay.
 pub const WEB_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// From begin to end of an HTTP connection, whatever it does.
-pub const WEB_CONNECTION_TIME_MAX: Duration = Duration::from_secs(40);
+pub const WEB_CONNECTION_TIME_MAX: Duration = Duration::from_secs(45);
+
+/// HTTP requests that wait for the auth server at once, and those of one address among them: it may take
+/// [`AUTHORITY_ANSWER_MAX`] over each, and others ask what needs no answer of its. More are told to try again.
+pub const WEB_QUESTIONS_MAX: usize = 64;
+pub const WEB_QUESTIONS_PER_SOURCE_MAX: usize = 16;
 
 /// Lists of what is announced that HTTP clients read at once. Each may be one of its own, with a
 /// pointer per path.
@@ -476,6 +676,9 @@ pub const WEB_FETCHES_MAX: usize = 64;
 /// less than a turn's worth. When it is full, of those who have more than an equal share the one that
 /// has read nothing for the longest is cut off.
 pub const WEB_UNREAD_BYTES_MAX: usize = 64 << 20;
+
+/// The same where little memory may be used: no more than this part of it.
+pub const WEB_UNREAD_MEMORY_SHARE: f64 = 1.0 / 16.0;
 
 /// How long a subscription is given to bring the newest group before one that is held is taken for
 /// it: a publisher does not send again what it has sent, and a round trip around the world is less.
@@ -511,8 +714,14 @@ pub const LOG_LOSS_INTERVAL: Duration = Duration::from_secs(1);
 pub const PEER_LINES_BURST: u64 = 4096;
 pub const PEER_LINES_PER_SECOND: u64 = 100;
 
-/// Bytes of a reason for which a session ended that are shown: peers send what fits a packet.
-pub const LOGGED_REASON_BYTES_MAX: usize = 200;
+/// The same that one source may cause, an address or a /64 of IPv6 that has no exemption from `--limit-remote`;
+/// and how many sources are told apart.
+pub const SOURCE_LINES_BURST: u64 = 256;
+pub const SOURCE_LINES_PER_SECOND: u64 = 10;
+pub const SOURCES_HEARD: usize = 256;
+
+/// Bytes of one thing that a peer wrote, as a path or a reason, that a line shows: peers send what fits a packet.
+pub const LOGGED_TEXT_BYTES_MAX: usize = 200;
 
 /// How long a process that ends waits for its last lines to be read.
 pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -521,10 +730,95 @@ pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 /// after which a container's runtime kills it.
 pub const END_MAX: Duration = Duration::from_secs(8);
 
-/// From one look at the files of keys to the next: sessions of a key that is removed end within a second. And
-/// how many times as long as a look takes: whoever has very many files waits instead of the core.
-pub const KEYS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
-pub const KEYS_LOOK_REST: u32 = 20;
+/// Files of keys of which the log says at once that they are hardly what is meant. A directory may have one
+/// for each of many customers, all made in the same way.
+pub const KEY_REMARKS_MAX: usize = 16;
+
+/// From one look at the files of certificates and keys to the next: sessions of a key that is removed end
+/// within a second. And how many times as long as a look takes: whoever has very many files waits instead of
+/// the core.
+pub const FILES_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+pub const FILES_LOOK_REST: u32 = 20;
+
+/// From one line that says why what is in them cannot be used to the next, while it stays so: a certificate
+/// is renewed weeks before its end, and whoever looks after it may have missed the first.
+pub const FILES_TOLD_AGAIN: Duration = Duration::from_secs(60 * 60);
+
+/// How long a TLS session may be resumed, and how long one key is for tickets, which are taken until the next
+/// one ends too: as long as the library's own.
+pub const TICKET_LIFETIME: Duration = Duration::from_secs(6 * 60 * 60);
+pub const TICKET_KEY_LIFETIME: Duration = TICKET_LIFETIME;
+
+/// How long sessions of a process have to move to the one that has taken over from it. Browsers do so only when
+/// they are closed or the time is over, and until then they lose nothing.
+pub const UPGRADE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// How long a process that is to take over may take to be ready, and then to serve. It is ready in less than
+/// one second; what hangs is given up, and nothing has happened.
+pub const UPGRADE_STEP_MAX: Duration = Duration::from_secs(10);
+
+/// How long it may take from the word that it is to take over until it serves: one system call, and mail to every
+/// shard. New clients may be lost to one that hangs there.
+pub const UPGRADE_COMMIT_MAX: Duration = Duration::from_secs(3);
+
+/// How long the process before stays in any case, sessions or not: what is wrong with a new one often shows with its
+/// first clients, and then the older one goes on.
+pub const UPGRADE_PROVEN_AFTER: Duration = Duration::from_secs(5);
+
+/// From one time that the older process says what it still has to the next.
+pub const UPGRADE_TOLD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the link between two processes may take to be up, which is a handshake on one machine; from one look
+/// meanwhile whether the other one is there to the next; and from its loss to the next try.
+pub const UPGRADE_LINK_WAIT_MAX: Duration = Duration::from_secs(5);
+pub const UPGRADE_LINK_LOOK: Duration = Duration::from_millis(20);
+pub const UPGRADE_LINK_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a shard may keep the mail waiting that another process takes over, or is gone, and from one try to
+/// the next.
+pub const HEIR_MAIL_WAIT_MAX: Duration = Duration::from_millis(500);
+pub const HEIR_MAIL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Descriptors that go with one message between two processes; the kernel takes 253.
+pub const DESCRIPTORS_PER_MESSAGE: usize = 250;
+
+/// Bytes of one message between two processes; the longest has the secrets.
+pub const UPGRADE_MESSAGE_BYTES_MAX: usize = 16 << 10;
+
+/// How long who asks for an upgrade may take to say so: it is a program on this machine.
+pub const UPGRADE_REQUEST_MAX: Duration = Duration::from_secs(1);
+
+/// How long sessions have to move elsewhere when the relay is told to end, as with moq-relay; and from one
+/// look whether they have to the next.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+pub const DRAIN_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long a session is here that begins meanwhile before it is asked to move: a released client whose new
+/// session is asked within its first second takes that for a failure, and has lost its tracks by then.
+pub const NEWCOMER_MOVES_AFTER: Duration = Duration::from_millis(1500);
+
+/// How long an authority may take over one answer, and an order altogether; bytes of an answer, and characters
+/// of what it says is wrong that are logged.
+pub const ACME_ANSWER_MAX: Duration = Duration::from_secs(30);
+pub const ACME_ORDER_MAX: Duration = Duration::from_secs(5 * 60);
+pub const ACME_ANSWER_BYTES_MAX: usize = 256 << 10;
+pub const ACME_REASON_MAX: usize = 1000;
+
+/// Bytes of the file of a key that the authority gave: they give some hundred.
+pub const ACME_KEY_FILE_BYTES_MAX: u64 = 4 << 10;
+
+/// From one time that the authority is asked when a certificate is to be replaced to the next, where it states
+/// another one (RFC 9773 §4.3.2); and where it does not answer.
+pub const ACME_ASK_MIN: Duration = Duration::from_secs(60);
+pub const ACME_ASK_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// From an order that failed to the next one: twice as long after each, within these bounds, and up to a
+/// quarter more. Let's Encrypt takes five failures of a name in an hour.
+pub const ACME_RETRY_MIN: Duration = Duration::from_secs(2 * 60);
+pub const ACME_RETRY_MAX: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// How long it is waited for an order at once: then the time of day is looked at again.
+pub const ACME_WAIT_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// How long the auth server may take over an answer, from the question on or, for who wants to come in, from
 /// when he does (the contract of moq-relay): clients give up a handshake that takes longer.
@@ -559,26 +853,61 @@ pub const AUTHORITY_CONNECTION_IDLE: Duration = Duration::from_secs(30);
 /// How long a relay that ends tells the auth server of the end of its sessions.
 pub const AUTHORITY_LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// From one look whether every shard turns, and how much memory is used, to the next.
+/// How long `shardcast doctor` waits for a relay that runs, and for its own datagrams on this host.
+pub const DOCTOR_ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// What it sends to each shard: more than one, so that they may come joined, and far less than a socket holds.
+pub const DOCTOR_PROBE_DATAGRAMS: usize = 8;
+
+/// From one look whether every shard turns to the next.
 pub const WATCH_INTERVAL: Duration = SHARD_ANSWER_MAX;
 
 /// Such looks in a row that find a shard not turning before the process ends, so that it can be started
 /// again: 16 seconds, in which the shard's clients have taken it for dead and left.
 pub const HANGING_LOOKS_MAX: u32 = 8;
 
-/// How much of the memory that the process may use has to be used before the log says that it runs
-/// short: what is left is some minutes of growth, for whoever reads that.
-pub const MEMORY_SHORT_PERCENT: u64 = 90;
+/// Shares of the memory that the process may use. From the first one on it is short: nobody new is let in and
+/// the cache shrinks, until less than the second one is used. What is left above the first is for what was
+/// granted before, and for what comes before the next look.
+pub const MEMORY_SHORT_SHARE: f64 = 0.85;
+pub const MEMORY_AMPLE_SHARE: f64 = 0.75;
+
+/// From one look at how much is used to the next: in 5 ms a shard takes in some 5 MB at 10 Gb/s, and a look
+/// takes some microseconds. And from one time that free memory is given back to the kernel to the next, while
+/// memory is short.
+pub const MEMORY_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+pub const MEMORY_PURGE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// While memory is short such a part of the cache leaves in each such time, as far as that is not live: a
+/// half of it in a tenth of a second.
+pub const CACHE_SHRINK_SHARE: f64 = 1.0 / 16.0;
+pub const CACHE_SHRINK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Groups that one turn leaves in the cache, and looks at, because they are of those who hold little. Beyond so
+/// many they leave as others do.
+pub const CACHE_SPARED_MAX: usize = 4096;
+
+/// How long memory may be short before those who hold little lose groups too. What leaves the cache is free only
+/// when all shards and all streams have let go of it and the kernel has it back: a tenth of a second, and more
+/// where the host is busy.
+pub const CACHE_SPARES_FOR: Duration = Duration::from_secs(2);
+
+/// What was of use so lately is live beside what is newest: somebody may be in the middle of it.
+pub const CACHE_LIVE: Duration = Duration::from_secs(2);
 
 /// From one line about datagrams that could not be sent to the next, on each shard; likewise about HTTP
 /// connections that could not be accepted.
 pub const FAULT_LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 const _: () = assert!(FRAME_BYTES_MAX <= GROUP_BYTES_MAX);
+const _: () = assert!(MEMORY_AMPLE_SHARE < MEMORY_SHORT_SHARE && MEMORY_SHORT_SHARE < 1.0);
+const _: () = assert!(SEND_WINDOW_SHORT_BYTES < SEND_WINDOW_BYTES);
 const _: () = assert!(0.0 < CACHE_MEMORY_PERCENT_DEFAULT && CACHE_MEMORY_PERCENT_DEFAULT <= 100.0);
 const _: () = assert!(STREAMS_BIDI_START <= STREAMS_MAX && STREAMS_UNI_PUBLISHER <= STREAMS_MAX);
 // One ping may be lost.
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
+const _: () = assert!(MUX_KEEP_ALIVE.as_millis() * 2 < MUX_IDLE_TIMEOUT.as_millis());
+const _: () = assert!(MUX_STREAM_QUEUE_BYTES_MIN <= MUX_STREAM_QUEUE_BYTES);
 const _: () = assert!(
     LAST_WORDS_MAX.as_millis() + AUTHORITY_LAST_WORDS.as_millis() + LOG_FLUSH_MAX.as_millis()
         < END_MAX.as_millis()
@@ -594,9 +923,10 @@ const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);
 const _: () = assert!(RECEIVE_WINDOW_START <= RECEIVE_WINDOW_PUBLISHER);
 const _: () = assert!(RECEIVE_WINDOW_PUBLISHER <= RECEIVE_WINDOW_BYTES);
 const _: () = assert!(WINDOWS_SHARE_OPEN <= WINDOWS_SHARE_MAX);
+const _: () = assert!(SESSION_HOLDS_BYTES <= SESSION_FIRST_BYTES);
 const _: () = assert!(WINDOWS_SHARE_MAX <= SESSIONS_SHARE_OPEN && SESSIONS_SHARE_OPEN < 1.0);
 // However many are served, some are still to say what they want.
-const _: () = assert!(WEB_FETCHES_MAX + WEB_LISTINGS_MAX < WEB_CONNECTIONS_MAX);
+const _: () = assert!(WEB_FETCHES_MAX + WEB_LISTINGS_MAX + WEB_QUESTIONS_MAX < WEB_CONNECTIONS_MAX);
 // A path and a name in percent-encoding, a token, and room for the rest of the head.
 const _: () = assert!(3 * REQUEST_NAME_BYTES_MAX + TOKEN_BYTES_MAX < WEB_HEAD_BYTES_MAX);
 // A path, a token, and room for other fields.
@@ -604,5 +934,6 @@ const _: () = assert!(ROOT_BYTES_MAX + TOKEN_BYTES_MAX < HTTP3_FIELD_SECTION_BYT
 // The largest group waits as a whole for a client that is about to read it.
 const _: () = assert!(GROUP_BYTES_MAX < WEB_UNREAD_BYTES_MAX as u64);
 const _: () = assert!(
-    WEB_HEAD_TIMEOUT.as_secs() + WEB_FETCH_TIMEOUT.as_secs() < WEB_CONNECTION_TIME_MAX.as_secs()
+    WEB_HANDSHAKE_TIMEOUT.as_secs() + WEB_HEAD_TIMEOUT.as_secs() + WEB_FETCH_TIMEOUT.as_secs()
+        < WEB_CONNECTION_TIME_MAX.as_secs()
 );

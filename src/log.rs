@@ -2,10 +2,16 @@
 //! Whoever logs never waits for whoever reads: what finds no room is lost, and the log says so once it
 //! can be written again.
 //!
-//! There is one for the whole process, as there is one standard error.
+//! There is one for the whole process, as there is one standard error. Where that is the journal of systemd,
+//! each line says in front how much it matters, as sd-daemon(3) has it: the journal takes that off again, of
+//! JSON too.
 
+use std::array::from_fn;
 use std::fmt::{self, Debug, Write as _};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -13,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tracing::field::Field;
+use tracing::{Level, Metadata};
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{self, FormatFields};
@@ -20,15 +28,67 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::bucket::Bucket;
 use crate::limits::{
-    LOG_BYTES_MAX, LOG_FLUSH_MAX, LOG_LINES_MAX, LOG_LOSS_INTERVAL, PEER_LINES_BURST,
-    PEER_LINES_PER_SECOND,
+    LOG_BYTES_MAX, LOG_FLUSH_MAX, LOG_LINES_MAX, LOG_LOSS_INTERVAL, LOGGED_TEXT_BYTES_MAX,
+    PEER_LINES_BURST, PEER_LINES_PER_SECOND, SOURCE_LINES_BURST, SOURCE_LINES_PER_SECOND,
+    SOURCES_HEARD,
 };
 
+#[derive(Debug, thiserror::Error)]
+#[error("RUST_LOG is not a log filter: {0}; write for example RUST_LOG=info,shardcast=debug")]
+pub struct BadFilter(String);
+
 static LOG: OnceLock<Arc<Log>> = OnceLock::new();
+
+/// How lines are written, by default as text.
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
+/// Whether the journal reads them.
+static IS_JOURNAL: OnceLock<bool> = OnceLock::new();
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    #[default]
+    Text,
+    /// One object per line.
+    Json,
+}
+
+impl Format {
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Text => "text",
+            Format::Json => "json",
+        }
+    }
+}
+
+/// Has tracing write here, in this format. Call once.
+pub fn listen(filter: EnvFilter, format: Format) {
+    let _ = FORMAT.set(format);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(format);
+    match format {
+        Format::Text => {
+            log.fmt_fields(fields()).with_ansi(io::stderr().is_terminal()).init();
+        }
+        Format::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// What is logged: what RUST_LOG says, if it says anything.
+pub fn filter(level: Level) -> Result<EnvFilter, BadFilter> {
+    match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => {
+            EnvFilter::try_new(text).map_err(|error| BadFilter(error.to_string()))
+        }
+        // The executor's own debug lines are about its files, not about the relay.
+        _ => Ok(EnvFilter::new(format!("{level},glommio=warn"))),
+    }
+}
 
 /// Starts the thread that writes. Before that, and where it cannot start, lines are written where they
 /// are said. Call once.
 pub fn start() -> io::Result<()> {
+    let _ = IS_JOURNAL.set(is_journal());
     let (log, queue) = Log::new(LOG_LINES_MAX, LOG_BYTES_MAX);
     let log = Arc::new(log);
     let writer = log.clone();
@@ -38,10 +98,56 @@ pub fn start() -> io::Result<()> {
     Ok(())
 }
 
-/// Says one line, whatever the level of the log.
+/// Whether standard error is what systemd says that it is, as sd_journal_stream_fd(3) has it: what a service
+/// starts may write elsewhere.
+fn is_journal() -> bool {
+    let said = std::env::var("JOURNAL_STREAM").ok();
+    let said = said.as_deref().and_then(|said| said.split_once(':'));
+    let stderr = io::stderr().as_fd().try_clone_to_owned();
+    let Ok(stderr) = stderr.and_then(|stderr| File::from(stderr).metadata()) else { return false };
+    said.is_some_and(|(device, inode)| {
+        device.parse() == Ok(stderr.dev()) && inode.parse() == Ok(stderr.ino())
+    })
+}
+
+/// Whether systemd has started this, and nobody sits before it.
+pub fn is_read_by_journal() -> bool {
+    IS_JOURNAL.get() == Some(&true)
+}
+
+/// What a line of this level begins with: a priority of syslog, if somebody reads that.
+pub fn priority(level: Level) -> &'static str {
+    match level {
+        _ if !is_read_by_journal() => "",
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        _ => "<7>",
+    }
+}
+
+/// Says one line, or some, whatever the level of the log.
 pub fn line(text: &str) {
+    let format = FORMAT.get().copied().unwrap_or_default();
+    let mut lines = Lines { format, level: Level::ERROR };
     // Nobody is left to tell of a failure.
-    let _ = Lines.write_all(format!("{text}\n").as_bytes());
+    let _ = match format {
+        Format::Json => lines.write_all(object("ERROR", text).as_bytes()),
+        Format::Text => {
+            text.lines().try_for_each(|line| lines.write_all(format!("{line}\n").as_bytes()))
+        }
+    };
+}
+
+/// A line as tracing writes those in JSON.
+fn object(level: &str, text: &str) -> String {
+    let mut now = String::new();
+    // A clock before 1970 has no time to show.
+    let _ = SystemTime.format_time(&mut format::Writer::new(&mut now));
+    let line = serde_json::json!({
+        "timestamp": now, "level": level, "message": text, "target": "shardcast",
+    });
+    format!("{line}\n")
 }
 
 /// Waits until what was said so far is written, and no longer than the end of a process may wait for
@@ -65,16 +171,36 @@ pub fn last_line(line: &[u8]) {
     }
 }
 
-/// What tracing writes to.
+impl MakeWriter<'_> for Format {
+    type Writer = Lines;
+
+    fn make_writer(&self) -> Lines {
+        Lines { format: *self, level: Level::INFO }
+    }
+
+    fn make_writer_for(&self, line: &Metadata<'_>) -> Lines {
+        Lines { format: *self, level: *line.level() }
+    }
+}
+
+/// What tracing writes to: lines of one level.
 #[derive(Clone, Copy, Debug)]
-pub struct Lines;
+pub struct Lines {
+    format: Format,
+    level: Level,
+}
 
 impl Write for Lines {
     /// One line at a time.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut whole = priority(self.level).as_bytes().to_vec();
+        match self.format {
+            Format::Text => whole.extend_from_slice(line),
+            Format::Json => whole.extend_from_slice(escaped(line).as_bytes()),
+        }
         match LOG.get() {
-            Some(log) => log.take(line),
-            None => io::stderr().write_all(line)?,
+            Some(log) => log.take(whole),
+            None => io::stderr().write_all(&whole)?,
         }
         Ok(line.len())
     }
@@ -84,17 +210,23 @@ impl Write for Lines {
     }
 }
 
-impl MakeWriter<'_> for Lines {
-    type Writer = Lines;
-
-    fn make_writer(&self) -> Lines {
-        Lines
+/// In JSON what a terminal would take for a command can stand as it is. Here it does not.
+fn escaped(line: &[u8]) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for c in String::from_utf8_lossy(line).trim_end_matches('\n').chars() {
+        match c.is_control() {
+            // Nowhere but within a string.
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => escaped.push(c),
+        }
     }
+    escaped.push('\n');
+    escaped
 }
 
 /// How tracing writes what a line says: as it stands, but for what would make a terminal or a reader of
 /// lines see something else. Much of it is text of peers.
-pub fn fields() -> impl for<'a> FormatFields<'a> + 'static {
+fn fields() -> impl for<'a> FormatFields<'a> + 'static {
     let field = |out: &mut format::Writer<'_>, field: &Field, value: &dyn Debug| {
         match field.name() {
             "message" => {}
@@ -127,21 +259,46 @@ impl<W: fmt::Write> fmt::Write for Escaping<W> {
 #[derive(Debug, Default)]
 pub struct Quota {
     lines: Bucket,
+    /// By a hash of where they come from; none before the first of them.
+    sources: Option<Box<[Bucket; SOURCES_HEARD]>>,
     /// Lines since the last one that was said.
     unsaid: u64,
 }
 
 impl Quota {
-    /// Whether a line may be said, and how many were not before it.
-    pub fn take(&mut self, now: Instant) -> Option<u64> {
+    /// Whether a line may be said, and how many were not before it. A source that causes many is bounded for
+    /// itself, so that others are still heard; those whose hashes are alike share.
+    pub fn take(&mut self, now: Instant, source: Option<u64>) -> Option<u64> {
+        let mut of_source = source.map(|hash| {
+            let at = hash as usize % SOURCES_HEARD;
+            &mut self.sources.get_or_insert_with(|| from_fn(|_| Bucket::default()).into())[at]
+        });
+        let (rate, burst) = (SOURCE_LINES_PER_SECOND as f64, SOURCE_LINES_BURST as f64);
+        let heard = |bucket: &mut Bucket| bucket.fill(rate, burst, now) >= 1.0;
         let left = self.lines.fill(PEER_LINES_PER_SECOND as f64, PEER_LINES_BURST as f64, now);
-        if left < 1.0 {
+        if left < 1.0 || !of_source.as_deref_mut().is_none_or(heard) {
             self.unsaid += 1;
             return None;
         }
         self.lines.take(1.0);
+        of_source.into_iter().for_each(|bucket| bucket.take(1.0));
         Some(std::mem::take(&mut self.unsaid))
     }
+}
+
+/// What a peer wrote, as much of it as a line takes with what is escaped in it.
+pub fn shortened(text: &str) -> &str {
+    /// As in `\u{202e}`.
+    const ESCAPED_BYTES: usize = 8;
+    let mut room = LOGGED_TEXT_BYTES_MAX;
+    for (at, c) in text.char_indices() {
+        let plain = c.is_alphanumeric() || c.is_ascii_punctuation() || c == ' ';
+        match room.checked_sub(if plain { c.len_utf8() } else { ESCAPED_BYTES }) {
+            Some(left) => room = left,
+            None => return &text[..at],
+        }
+    }
+    text
 }
 
 enum Entry {
@@ -166,11 +323,12 @@ impl Log {
         (log, queue)
     }
 
-    fn take(&self, line: &[u8]) {
-        let before = self.bytes.fetch_add(line.len(), Ordering::Relaxed);
-        let fits = before + line.len() <= self.bytes_max;
-        if !fits || self.entries.try_send(Entry::Line(line.to_vec())).is_err() {
-            self.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+    fn take(&self, line: Vec<u8>) {
+        let len = line.len();
+        let before = self.bytes.fetch_add(len, Ordering::Relaxed);
+        let fits = before + len <= self.bytes_max;
+        if !fits || self.entries.try_send(Entry::Line(line)).is_err() {
+            self.bytes.fetch_sub(len, Ordering::Relaxed);
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -209,13 +367,18 @@ impl Log {
     }
 
     fn tell_loss(&self, out: &mut impl Write) {
+        const WORDS: &str = "lines were lost because standard error was not read";
         let lost = self.lost.swap(0, Ordering::Relaxed);
-        let mut line = String::new();
-        // As tracing begins its lines; a clock before 1970 has no time to show.
-        let _ = SystemTime.format_time(&mut format::Writer::new(&mut line));
-        line.push_str(&format!(
-            "  WARN shardcast::log: lines were lost because standard error was not read lost={lost}\n"
-        ));
+        let line = match FORMAT.get() {
+            Some(Format::Json) => object("WARN", &format!("{WORDS}: {lost}")),
+            _ => {
+                let mut line = String::new();
+                // As tracing begins its lines; a clock before 1970 has no time to show.
+                let _ = SystemTime.format_time(&mut format::Writer::new(&mut line));
+                line + &format!("  WARN shardcast::log: {WORDS} lost={lost}\n")
+            }
+        };
+        let line = format!("{}{line}", priority(Level::WARN));
         if out.write_all(line.as_bytes()).is_err() {
             self.lost.fetch_add(lost, Ordering::Relaxed);
         }
@@ -271,7 +434,7 @@ mod tests {
 
         /// Waits until the writer hangs in a line, and the rest waits behind it.
         fn hangs(&self, line: &[u8]) {
-            self.log.take(line);
+            self.log.take(line.to_vec());
             while !self.log.entries.is_empty() {
                 thread::yield_now();
             }
@@ -289,26 +452,46 @@ mod tests {
     fn what_others_cause_is_said_so_often_and_no_more() {
         let mut now = Instant::now();
         let mut quota = Quota::default();
-        assert!((0..PEER_LINES_BURST).all(|_| quota.take(now) == Some(0)));
-        assert!((0..10).all(|_| quota.take(now).is_none()));
+        assert!((0..PEER_LINES_BURST).all(|_| quota.take(now, None) == Some(0)));
+        assert!((0..10).all(|_| quota.take(now, None).is_none()));
         now += Duration::from_secs(1);
-        assert_eq!(quota.take(now), Some(10));
-        assert!((1..PEER_LINES_PER_SECOND).all(|_| quota.take(now) == Some(0)));
-        assert_eq!(quota.take(now), None);
+        assert_eq!(quota.take(now, None), Some(10));
+        assert!((1..PEER_LINES_PER_SECOND).all(|_| quota.take(now, None) == Some(0)));
+        assert_eq!(quota.take(now, None), None);
         // However often it is asked for.
         let mut said = 0;
         for _ in 0..10_000 {
             now += Duration::from_micros(100);
-            said += u64::from(quota.take(now).is_some());
+            said += u64::from(quota.take(now, None).is_some());
         }
         assert!(said.abs_diff(PEER_LINES_PER_SECOND) <= 1, "{said}");
+    }
+
+    #[test]
+    fn what_peers_wrote_is_cut_to_what_a_line_takes() {
+        assert_eq!(shortened("live/cam"), "live/cam");
+        assert_eq!(shortened(&"a".repeat(1000)).len(), LOGGED_TEXT_BYTES_MAX);
+        for text in ["\x1b".repeat(1000), "\u{202e}".repeat(1000), "ä".repeat(1000)] {
+            let shown = format!("{:?}", shortened(&text));
+            assert!(shown.len() <= LOGGED_TEXT_BYTES_MAX + 2, "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_causes_many_lines_does_not_silence_others() {
+        let mut quota = Quota::default();
+        let now = Instant::now();
+        let loud = (0..PEER_LINES_BURST).filter(|_| quota.take(now, Some(1)).is_some()).count();
+        assert_eq!(loud as u64, SOURCE_LINES_BURST);
+        assert_eq!(quota.take(now, Some(2)), Some(PEER_LINES_BURST - SOURCE_LINES_BURST));
+        assert_eq!(quota.take(now, None), Some(0));
     }
 
     #[test]
     fn what_finds_no_room_is_counted_and_told() {
         let scene = Scene::new(2, 1000);
         scene.hangs(b"first\n");
-        (0..5).for_each(|n| scene.log.take(format!("{n}\n").as_bytes()));
+        (0..5).for_each(|n| scene.log.take(format!("{n}\n").into_bytes()));
         let shown = scene.lets(4);
         assert_eq!(shown[0], "first\n");
         // Told at once, and then what had room.
@@ -322,8 +505,8 @@ mod tests {
     fn long_lines_take_the_room_of_many() {
         let scene = Scene::new(1000, 100);
         scene.hangs(&[b'x'; 60]);
-        scene.log.take(&[b'y'; 60]);
-        scene.log.take(b"short\n");
+        scene.log.take(vec![b'y'; 60]);
+        scene.log.take(b"short\n".to_vec());
         let shown = scene.lets(3);
         assert!(shown[1].ends_with(" lost=1\n"), "{shown:?}");
         assert_eq!(shown[2], "short\n");
@@ -335,14 +518,14 @@ mod tests {
         for room in [1, 1000] {
             let scene = Scene::new(room, 1000);
             scene.hangs(b"first\n");
-            scene.log.take(b"second\n");
+            scene.log.take(b"second\n".to_vec());
             let begun = Instant::now();
             scene.log.flush(patience);
             assert!(begun.elapsed() >= patience);
         }
         let scene = Scene::new(10, 1000);
         scene.lets.send(true).unwrap();
-        scene.log.take(b"first\n");
+        scene.log.take(b"first\n".to_vec());
         scene.log.flush(Duration::from_secs(60));
         assert_eq!(scene.shown.try_recv().unwrap(), "first\n");
     }
@@ -353,11 +536,11 @@ mod tests {
         // The line, and the line that tells of it.
         scene.lets.send(false).unwrap();
         scene.lets.send(false).unwrap();
-        scene.log.take(b"first\n");
+        scene.log.take(b"first\n".to_vec());
         scene.log.flush(Duration::from_secs(60));
         let shown = scene.lets(1);
         assert!(shown[0].ends_with(" lost=1\n"), "{shown:?}");
-        scene.log.take(b"second\n");
+        scene.log.take(b"second\n".to_vec());
         assert_eq!(scene.lets(1), ["second\n"]);
     }
 }

@@ -1,45 +1,64 @@
-//! Arguments → configuration → shards → wait for a signal, or for a part that fails. Or the operator's tool.
+//! Settings → configuration → shards → wait for a signal, or for a part that fails. Or a tool of the operator.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use shardcast::config::{Config, IdentitySource, Request};
+use shardcast::check;
+use shardcast::cli::{EXIT_FAILED, EXIT_USAGE, say};
+use shardcast::command::{self, Command};
+use shardcast::config::{Config, EXAMPLE, IdentitySource, Request};
+use shardcast::doctor;
+use shardcast::drain::{Drain, Drained};
 use shardcast::limits::{
-    END_MAX, HANGING_LOOKS_MAX, LAST_WORDS_MAX, LOG_FLUSH_MAX, WATCH_INTERVAL,
+    DRAIN_LOOK_INTERVAL, END_MAX, HANGING_LOOKS_MAX, LAST_WORDS_MAX, LOG_FLUSH_MAX,
+    UPGRADE_TOLD_INTERVAL, WATCH_INTERVAL,
 };
 use shardcast::log;
 use shardcast::memory::Allocator;
-use shardcast::relay::{self, Running};
+use shardcast::notify;
+use shardcast::quic::CongestionControl;
+use shardcast::relay::{self, Running, StartError};
 use shardcast::rt;
+use shardcast::signals::{self, Notice, Signals};
+use shardcast::store;
+use shardcast::text::{hex, in_one_line};
+use shardcast::tls::{Source, expiry};
 use shardcast::tool;
+use shardcast::top;
+use shardcast::upgrade::{self, Desk, Heir, Program};
 use shardcast::watch::Hangs;
 use time::OffsetDateTime;
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-const EXIT_FAILED: u8 = 1;
-/// What clap and most tools use for a wrong command line.
-const EXIT_USAGE: u8 = 2;
-/// 128 + SIGINT, as a shell reports it.
-const EXIT_AT_ONCE: i32 = 130;
-
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    if tool::is_meant(&args) {
-        return tool::run(&args);
+    if let Some(command) = command::meant(&args) {
+        return run_command(command, &args);
     }
-    let code = match begin(args) {
+    if let Some(words) = command::slip(&args) {
+        say(words);
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let heir = Heir::from_environment();
+    let begun = match &heir {
+        Ok(heir) => begin(args, heir.as_ref()),
+        Err(error) => Err((EXIT_FAILED, error.to_string().into())),
+    };
+    let code = match begun {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, error)) => {
             // File names and arguments may hold anything, line breaks included.
-            let line = error.to_string().replace(char::is_control, " ");
+            let line = in_one_line(&error.to_string());
             log::line(&format!("shardcast: {line}"));
+            if let Ok(Some(heir)) = &heir {
+                heir.refuse(&line);
+            }
             ExitCode::from(code)
         }
     };
@@ -47,17 +66,28 @@ fn main() -> ExitCode {
     code
 }
 
+/// Each takes the arguments of the program, its own name and that of the command first.
+fn run_command(command: Command, args: &[OsString]) -> ExitCode {
+    match command {
+        Command::Check => check::run(args),
+        Command::Doctor => doctor::run(args),
+        Command::Token => tool::run(args),
+        Command::Top => top::run(args),
+        Command::Upgrade => upgrade::run(args),
+    }
+}
+
 type Error = Box<dyn std::error::Error>;
 
 /// The error goes with the exit code.
-fn begin(args: Vec<OsString>) -> Result<(), (u8, Error)> {
+fn begin(args: Vec<OsString>, heir: Option<&Heir>) -> Result<(), (u8, Error)> {
     let failed = |error: std::io::Error| (EXIT_FAILED, error.into());
     let thread = |error| (EXIT_FAILED, rt::StartError::Thread(error).into());
     let (notices, noticed) = mpsc::channel();
     // Before the first thread: all inherit the mask, and a signal taken by a shard would interrupt
     // its ring.
     let signals = Signals::block().map_err(failed)?;
-    signals.take_over(notices.clone()).map_err(thread)?;
+    signals.take_over(notices.clone(), || NOTICES.get().is_some()).map_err(thread)?;
     log::start().map_err(thread)?;
     let variables = std::env::vars_os().map(|(name, _)| name);
     let config = match Config::parse(args, variables) {
@@ -70,14 +100,10 @@ fn begin(args: Vec<OsString>) -> Result<(), (u8, Error)> {
         Err(error) => return Err((EXIT_USAGE, error.into())),
     };
     start_logging(&config).map_err(|error| (EXIT_USAGE, error.into()))?;
-    run(&config, notices, &noticed).map_err(|error| (EXIT_FAILED, error))
-}
-
-/// What ends a relay that runs.
-enum Notice {
-    Signal(&'static str),
-    /// A thread of this name panicked, and said so.
-    Panic(String),
+    run(&config, heir, notices, &noticed).map_err(|error| {
+        let is_setting = matches!(error.downcast_ref(), Some(StartError::Shares(_)));
+        (if is_setting { EXIT_USAGE } else { EXIT_FAILED }, error)
+    })
 }
 
 /// Whom a thread that panics tells; nobody before the relay runs.
@@ -101,41 +127,161 @@ enum Lost {
 
 fn run(
     config: &Config,
+    heir: Option<&Heir>,
     notices: mpsc::Sender<Notice>,
     noticed: &mpsc::Receiver<Notice>,
 ) -> Result<(), Error> {
-    let running = relay::start(config)?;
+    let inherited = match heir {
+        Some(heir) => {
+            notify::hold();
+            heir.inherit()?
+        }
+        None => store::take(),
+    };
+    let running = relay::start(config, inherited)?;
+    let directory = upgrade::directory(config.state_dir.as_deref());
+    let estate = running.estate().clone();
+    let desk = Desk::open(heir, estate, directory, Program::this()?, notices.clone())?;
     let _ = NOTICES.set(notices);
-    // A welcome that nobody reads any more is not a reason to stop.
-    let _ = welcome(&mut std::io::stdout().lock(), config, &running);
+    // What to type next is of no use in a journal.
+    if heir.is_none() && !log::is_read_by_journal() {
+        // A welcome that nobody reads any more is not a reason to stop.
+        let _ = welcome(&mut std::io::stdout().lock(), config, &running);
+    }
     tracing::info!(addr = %running.addr(), kind = %"quic", "listening");
     if let Some(addr) = running.http_addr() {
         tracing::info!(%addr, kind = %"http", "listening");
     }
+    if let Some(addr) = running.https_addr() {
+        tracing::info!(%addr, kind = %"https", "listening");
+    }
+    if let Some(addr) = running.internal_addr() {
+        tracing::info!(%addr, kind = %"internal", "listening");
+        if !addr.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                "whoever reaches --internal-listen may read what sessions there are and close them: keep it to \
+                 a network of operators"
+            );
+        }
+    }
+    for pair in running.certificates().now().iter() {
+        pair.tell(OffsetDateTime::now_utc());
+    }
     for note in running.notes() {
         tracing::info!("{note}");
     }
+    for finding in running.findings() {
+        tracing::warn!("{finding}");
+    }
+
+    tell_ready(&running);
+    if let Some(time) = notify::hasty_watchdog() {
+        tracing::warn!(
+            ?time,
+            "WatchdogSec= is too short: shards are looked at every {WATCH_INTERVAL:?}"
+        );
+    }
 
     let mut watch = running.watch();
+    let mut watched_at = Instant::now();
+    let mut drain: Option<Drain> = None;
+    // And that is because another process has taken over.
+    let mut is_handed_over = false;
+    let mut told_at: Option<Instant> = None;
     let lost = loop {
-        let since = Instant::now();
-        match noticed.recv_timeout(WATCH_INTERVAL) {
-            Ok(Notice::Signal(signal)) => {
-                tracing::info!(%signal, "shutdown requested; closing every session");
-                return Ok(running.stop()?);
+        let pause = if drain.is_some() { DRAIN_LOOK_INTERVAL } else { WATCH_INTERVAL };
+        match noticed.recv_timeout(pause) {
+            Ok(Notice::End(cause)) => {
+                desk.leave();
+                let within = humantime::format_duration(config.drain_timeout);
+                let until = Instant::now() + config.drain_timeout;
+                match &mut drain {
+                    None if config.drain_timeout.is_zero() || signals::is_ending() => {
+                        tracing::info!(cause, "shutdown requested; closing every session");
+                        return end(running);
+                    }
+                    None => {
+                        drain = Some(running.drain(until));
+                        let time = config.drain_timeout + END_MAX;
+                        notify::leaving(time, "asking every session to move");
+                        tracing::info!(
+                            cause,
+                            %within,
+                            "shutdown signal received; draining sessions (signal again to exit immediately)"
+                        );
+                    }
+                    Some(drain) if std::mem::take(&mut is_handed_over) => {
+                        drain.hurry(until);
+                        tracing::info!(
+                            cause,
+                            %within,
+                            "sessions that have not moved to the next process have less time (signal again to \
+                             exit immediately)"
+                        );
+                    }
+                    Some(drain) => {
+                        let open = drain.open();
+                        tracing::warn!(open, "second shutdown signal; exiting immediately");
+                        return end(running);
+                    }
+                }
+            }
+            Ok(Notice::Main) => {
+                notify::speak();
+                tell_ready(&running);
+            }
+            Ok(Notice::HandedOver) if drain.is_none() => {
+                is_handed_over = true;
+                drain = Some(running.hand_over(Instant::now() + config.upgrade_timeout));
+                let within = humantime::format_duration(config.upgrade_timeout);
+                tracing::info!(%within, "sessions are asked to move to the next process");
+            }
+            Ok(Notice::TakenBack) if is_handed_over => {
+                is_handed_over = false;
+                drain.take().into_iter().for_each(Drain::stop);
+                // Its secrets are kept again, and not those of the one that is gone.
+                tell_ready(&running);
+            }
+            Ok(Notice::HandedOver | Notice::TakenBack) => {}
+            Ok(Notice::Hangup) => {
+                tracing::info!("SIGHUP: certificates and keys are read again, and nothing else is");
+                running.read_again();
             }
             Ok(Notice::Panic(thread)) => break Lost::Panic(thread),
-            Err(_) => {
-                let still = since.elapsed();
-                if still > 2 * WATCH_INTERVAL {
-                    tracing::warn!(
-                        ?still,
-                        "the process stood still: stopped, suspended or without a core"
-                    );
+            Err(_) => {}
+        }
+        if let Some(drain) = &mut drain {
+            match drain.look(Instant::now()) {
+                Drained::NotYet => {
+                    if told_at.is_none_or(|at| at.elapsed() >= UPGRADE_TOLD_INTERVAL) {
+                        told_at = Some(Instant::now());
+                        desk.say_left(drain.open(), drain.until());
+                    }
                 }
-                if let Err(Hangs(shard)) = watch.look() {
-                    break Lost::Hangs(shard);
+                Drained::All { left } => {
+                    tracing::info!(left, "drain complete: every session left; exiting");
+                    return end(running);
                 }
+                Drained::Late { left, forced } => {
+                    tracing::warn!(left, forced, "drain deadline force-closed sessions; exiting");
+                    return end(running);
+                }
+            }
+        }
+        let still = watched_at.elapsed();
+        if still >= WATCH_INTERVAL {
+            watched_at = Instant::now();
+            if still > 3 * WATCH_INTERVAL {
+                tracing::warn!(
+                    ?still,
+                    "the process stood still: stopped, suspended or without a core"
+                );
+            }
+            if let Err(Hangs(shard)) = watch.look() {
+                break Lost::Hangs(shard);
+            }
+            if watch.all_turn() {
+                notify::alive();
             }
         }
     };
@@ -146,24 +292,23 @@ fn run(
     Err(lost.into())
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("RUST_LOG is not a log filter: {0}; write for example RUST_LOG=info,shardcast=debug")]
-struct BadFilter(String);
+/// Tells the service manager, and has it keep what the next process needs.
+fn tell_ready(running: &Running) {
+    let shards = running.cores().len();
+    let plural = if shards == 1 { "" } else { "s" };
+    notify::ready(&format!("{shards} shard{plural} at {}", running.addr()));
+    store::keep(running.estate());
+}
 
-fn start_logging(config: &Config) -> Result<(), BadFilter> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => {
-            EnvFilter::try_new(text).map_err(|error| BadFilter(error.to_string()))?
-        }
-        // The executor's own debug lines are about its files, not about the relay.
-        _ => EnvFilter::new(format!("{},glommio=warn", config.log_level)),
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(log::Lines)
-        .fmt_fields(log::fields())
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+/// Closes every session that is left, soon and in any case.
+fn end(running: Running) -> Result<(), Error> {
+    signals::end_in_time();
+    notify::leaving(END_MAX, "closing every session");
+    Ok(running.stop()?)
+}
+
+fn start_logging(config: &Config) -> Result<(), log::BadFilter> {
+    log::listen(log::filter(config.log_level)?, config.log_format);
     // A panic is told as everything else is: the hook of the standard library waits for a reader.
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -180,158 +325,94 @@ fn start_logging(config: &Config) -> Result<(), BadFilter> {
             // The main thread ends the process, once the others have said goodbye.
             std::thread::sleep(LAST_WORDS_MAX + LOG_FLUSH_MAX);
         }
-        end_at_once(EXIT_FAILED.into());
+        signals::end_at_once(EXIT_FAILED.into());
     }));
     Ok(())
-}
-
-/// Ends the process without running anything of ours, whose state is not to be trusted.
-fn end_at_once(code: i32) -> ! {
-    // SAFETY: no preconditions.
-    unsafe { libc::_exit(code) }
-}
-
-/// SIGINT, SIGTERM and SIGHUP, taken by one thread. A terminal that closes is no reason to end, and
-/// of what others read anew on SIGHUP this relay reads keys when they change, and all else once.
-struct Signals {
-    set: libc::sigset_t,
-}
-
-impl Signals {
-    /// From the first signal on, the process ends in time.
-    fn take_over(self, notices: mpsc::Sender<Notice>) -> std::io::Result<()> {
-        let set = self.set;
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            let name = loop {
-                match Self::next(&set) {
-                    libc::SIGHUP => Self::ignore(),
-                    libc::SIGINT => break "SIGINT",
-                    _ => break "SIGTERM",
-                }
-            };
-            // Nobody listens if the start failed, and then the process is about to end.
-            let _ = notices.send(Notice::Signal(name));
-            let code = match Self::next_within(&set, END_MAX) {
-                true => EXIT_AT_ONCE,
-                false => {
-                    log::line("shardcast: the relay did not end in time");
-                    log::flush();
-                    i32::from(EXIT_FAILED)
-                }
-            };
-            end_at_once(code);
-        })?;
-        Ok(())
-    }
-
-    /// Call while there is one thread.
-    fn block() -> std::io::Result<Signals> {
-        // SAFETY: sigemptyset initialises the set before anything reads it.
-        unsafe {
-            let mut set = std::mem::zeroed();
-            libc::sigemptyset(&mut set);
-            libc::sigaddset(&mut set, libc::SIGINT);
-            libc::sigaddset(&mut set, libc::SIGTERM);
-            libc::sigaddset(&mut set, libc::SIGHUP);
-            match libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) {
-                0 => Ok(Signals { set }),
-                code => Err(std::io::Error::from_raw_os_error(code)),
-            }
-        }
-    }
-
-    fn next(set: &libc::sigset_t) -> libc::c_int {
-        let mut signal = 0;
-        // SAFETY: both point to live values. It fails only for a set with invalid signals.
-        let code = unsafe { libc::sigwait(set, &mut signal) };
-        assert_eq!(code, 0, "sigwait of SIGINT, SIGTERM and SIGHUP");
-        signal
-    }
-
-    fn ignore() {
-        tracing::info!(
-            "SIGHUP is ignored: keys are read when their files change, and nothing else is read anew; restart the relay for that"
-        );
-    }
-
-    /// Whether somebody is impatient, and says so in time.
-    fn next_within(set: &libc::sigset_t, time: Duration) -> bool {
-        let deadline = Instant::now() + time;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let left = libc::timespec {
-                tv_sec: left.as_secs() as libc::time_t,
-                tv_nsec: left.subsec_nanos().into(),
-            };
-            // SAFETY: both point to live values, and nothing is to be written.
-            match unsafe { libc::sigtimedwait(set, std::ptr::null_mut(), &left) } {
-                libc::SIGHUP => Self::ignore(),
-                signal if signal > 0 => return true,
-                _ => {}
-            }
-            // A process that is stopped and continued has its wait cut short.
-            if Instant::now() >= deadline {
-                return false;
-            }
-        }
-    }
 }
 
 /// One screen: what runs here, and what to type next.
 fn welcome(out: &mut impl Write, config: &Config, running: &Running) -> std::io::Result<()> {
     let addr = running.addr();
     let version = env!("CARGO_PKG_VERSION");
+    let by_tcp = running.http_addr().or(running.https_addr()).filter(|_| config.web.ws);
+    let websocket = by_tcp.map_or("", |_| ", WebSocket");
     writeln!(
         out,
-        "shardcast {version} listens on {addr} (WebTransport and QUIC, moq-lite 01 to 06)\n"
+        "shardcast {version} listens on {addr} (QUIC, WebTransport{websocket}; moq-lite 01 to 06)\n"
     )?;
     let cores: Vec<String> = running.cores().iter().map(usize::to_string).collect();
     let (shards, cores) = (cores.len(), cores.join(" "));
     let plural = if shards == 1 { "" } else { "s" };
     writeln!(out, "  shards       {shards} on core{plural} {cores}")?;
-    let expires = expiry(running.expires());
-    let hosts = match &config.identity {
-        IdentitySource::Files { cert, .. } => {
-            writeln!(out, "  certificate  {}, {expires}", cert.display())?;
-            Vec::new()
+    let certificates = running.certificates().now();
+    for pair in certificates.iter() {
+        let expires = expiry(pair.not_after);
+        match &pair.source {
+            Source::File(cert) => writeln!(out, "  certificate  {}, {expires}", cert.display())?,
+            Source::Generated => {
+                writeln!(
+                    out,
+                    "  certificate  self-signed for {}, {expires}",
+                    pair.names.join(" ")
+                )?;
+            }
         }
-        IdentitySource::Generated { hosts } => {
-            let hosts: Vec<_> = hosts.iter().map(|host| host.to_str().into_owned()).collect();
-            writeln!(out, "  certificate  self-signed for {}, {expires}", hosts.join(" "))?;
-            hosts
-        }
-    };
-    let sha256 = hex(running.fingerprint());
+    }
+    let first = &certificates[0];
+    let sha256 = hex(&first.fingerprint);
     writeln!(out, "  sha256       {sha256}")?;
     writeln!(out, "  access       {}", config.access.words())?;
     if let Some(words) = config.access.peer_words() {
         writeln!(out, "  peers        {words}")?;
     }
+    for entry in &config.cluster.connect {
+        writeln!(out, "  dials        {}", entry.place)?;
+    }
+    if let Some(list) = &config.cluster.list {
+        writeln!(out, "  dials        whom {} lists", list.shown())?;
+    }
     for place in config.access.key_places() {
         writeln!(out, "  key          {place}, for tokens in URLs: ?jwt=TOKEN")?;
     }
-    if let Some(http) = running.http_addr() {
+    let control = config.congestion_control;
+    if control != CongestionControl::default() {
+        writeln!(out, "  congestion   {} (--quic-congestion-control)", control.name())?;
+    }
+    for (scheme, addr) in [("http", running.http_addr()), ("https", running.https_addr())] {
+        let Some(addr) = addr else { continue };
         // An unspecified address cannot be dialled.
-        let url = match http.ip().is_unspecified() {
-            true => format!("http://HOST:{}", http.port()),
-            false => format!("http://{http}"),
+        let url = match addr.ip().is_unspecified() {
+            true => format!("{scheme}://HOST:{}", addr.port()),
+            false => format!("{scheme}://{addr}"),
         };
-        writeln!(out, "  http         {url}  (or: curl {url}/announced)")?;
+        let is_known = matches!(first.source, Source::File(_)) || scheme == "http";
+        let trust = if is_known { "" } else { "-k " };
+        writeln!(out, "  {scheme:<11}  {url}  (or: curl {trust}{url}/announced)")?;
+        if config.web.ws {
+            let url = url.replacen("http", "ws", 1);
+            writeln!(
+                out,
+                "  websocket    {url}  (for clients without UDP, which find it by themselves)"
+            )?;
+        }
+    }
+    if let Some(internal) = running.internal_addr() {
+        writeln!(
+            out,
+            "  operators    http://{internal}/metrics  /health  /ready  /nodes  /sessions"
+        )?;
     }
     for note in running.notes() {
         writeln!(out, "  note         {note}")?;
     }
 
-    // The first rule that is open decides where the example publishes.
-    let path = match config.access.public.example_root() {
-        None => "/?jwt=TOKEN".to_owned(),
-        Some("") => String::new(),
-        Some(prefix) => format!("/{prefix}"),
-    };
+    let example = config.access.public.example();
     // The shortest way to trust: the hash is found where HTTP is at the same address, pinned by hand
     // elsewhere, and not needed if the certificate is somebody's.
     let is_local = addr.ip().to_canonical().is_loopback();
-    let (scheme, host, trust) = match hosts.first() {
+    let is_pinned = matches!(config.identity, IdentitySource::Generated { .. });
+    let host = first.names.first().filter(|_| is_pinned);
+    let (scheme, host, trust) = match host {
         _ if running.http_addr() == Some(addr) && is_local => {
             ("http", addr.ip().to_string(), String::new())
         }
@@ -343,33 +424,20 @@ fn welcome(out: &mut impl Write, config: &Config, running: &Running) -> std::io:
         true => format!("[{host}]"),
         false => host,
     };
-    let watched = if config.access.public.shows_all() { "" } else { &path };
     let connect = |path: &str| {
-        let url = format!("{scheme}://{host}:{}{path}", addr.port());
-        format!("moq --connect '{url}'{trust} --broadcast demo.hang")
+        let slash = if path.is_empty() { "" } else { "/" };
+        let url = format!("{scheme}://{host}:{}{slash}{path}", addr.port());
+        format!("moq --connect '{url}'{trust} --broadcast {EXAMPLE}")
     };
     writeln!(out, "\nPublish a file (moq: cargo install moq-cli):")?;
     writeln!(
         out,
         "  ffmpeg -re -stream_loop -1 -i in.mp4 -c copy -f mpegts -pes_payload_size 0 - | \\\n    \
          {} import ts",
-        connect(&path)
+        connect(&example.publish())
     )?;
-    writeln!(out, "Watch it:\n  {} export ts | ffplay -", connect(watched))?;
+    writeln!(out, "Watch it:\n  {} export ts | ffplay -", connect(&example.watch()))?;
     writeln!(out, "Both at once, with a test picture:\n  scripts/demo-video.sh")?;
     writeln!(out, "\nCtrl-C stops the relay.")?;
     out.flush()
-}
-
-fn expiry(at: OffsetDateTime) -> String {
-    let days = (at - OffsetDateTime::now_utc()).whole_days();
-    let (date, hour, minute) = (at.date(), at.hour(), at.minute());
-    match at > OffsetDateTime::now_utc() {
-        true => format!("expires {date} {hour:02}:{minute:02} UTC (in {days} days)"),
-        false => format!("EXPIRED {date} {hour:02}:{minute:02} UTC"),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,7 +1,9 @@
 //! The allocator, and the last line of a process that has no memory left.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::ffi::CStr;
 use std::io::Write;
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tikv_jemallocator::Jemalloc;
@@ -35,6 +37,15 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
+/// Gives what is free, and kept for a while otherwise, back to the kernel.
+pub fn give_back() {
+    const ALL_ARENAS: &CStr = c"arena.4096.purge";
+    // SAFETY: a name that ends with a zero, and nothing to read or to write.
+    unsafe {
+        tikv_jemalloc_sys::mallctl(ALL_ARENAS.as_ptr(), null_mut(), null_mut(), null_mut(), 0);
+    }
+}
+
 #[inline]
 fn found(memory: *mut u8, bytes: usize) -> *mut u8 {
     if memory.is_null() {
@@ -58,8 +69,9 @@ fn end(bytes: usize) -> ! {
     let mut rest = &mut line[..];
     let _ = writeln!(
         rest,
-        "shardcast: no memory for {bytes} bytes more: lower --cache-capacity, or raise the limit of \
-         this process (MemoryMax=, LimitAS=, `ulimit -v`)"
+        "{}shardcast: no memory for {bytes} bytes more: lower --cache-capacity, or raise the limit of \
+         this process (MemoryMax=, LimitAS=, `ulimit -v`)",
+        log::priority(tracing::Level::ERROR)
     );
     let unused = rest.len();
     log::last_line(&line[..line.len() - unused]);

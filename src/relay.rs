@@ -1,33 +1,43 @@
 //! Start-up: host, certificate, sockets, shards; and the end.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::access::{Access, KeyError, KeySet};
+use crate::acme::{self, Acme};
 use crate::authority::{self, Authority, Roots};
-use crate::config::{Capacity, Config, IdentitySource, WebListen};
+use crate::cluster::{self, Cluster};
+use crate::config::{AcmeConfig, Config, IdentitySource, WebListen};
+use crate::control::{self, Internal, Subject};
+use crate::doctor;
+use crate::drain::Drain;
+use crate::estate::{self, Estate, Inherited};
+use crate::gauge::{Gauge, Keeper};
+use crate::host::finding::{Finding, Grade};
 use crate::host::{self, HostError};
-use crate::keyring::{Keyring, Watcher};
+use crate::keyring::{self, Keyring};
 use crate::limits::{
-    CACHE_BYTES_PER_SHARD_MIN, FAULT_LINE_INTERVAL, LANE_MESSAGES, LAST_WORDS_MAX,
-    PEERS_BYTES_PER_SHARD_MIN, PEERS_MEMORY_SHARE, SAME_PORT_TRIES_MAX,
+    FAULT_LINE_INTERVAL, LAST_WORDS_MAX, PORT_WAIT, PORT_WAIT_MAX, SAME_PORT_TRIES_MAX,
+    UPGRADE_PROVEN_AFTER,
 };
 use crate::log;
-use crate::net::{self, BindError, Fault, Socket};
-use crate::quic::{ALPN_HTTP3, Config as QuicConfig, Keys};
+use crate::mailbox::{self, Outside, Post};
+use crate::net::{BindError, Fault, Rows, Socket};
+use crate::quic::{ALPN_HTTP3, Config as QuicConfig};
+use crate::reload::{Ask, Files, Reload};
 use crate::rt::{self, Next, Parking, ShardThread};
 use crate::secret::Secret;
 use crate::session::Policy;
-use crate::shard::mailbox::{self, Outside, Post};
 use crate::shard::message::ToShard;
 use crate::shard::{CacheBounds, Setting, Shard};
-use crate::state::{self, StateError};
-use crate::tls::{Identity, TlsError};
+use crate::shares::{ShareError, Shares};
+use crate::state::{self, Secrets, StateError};
+use crate::store;
+use crate::tcp;
+use crate::tls::{self, Certificates, Identity, TlsError};
 use crate::wall::Wall;
 use crate::watch::Watch;
 use crate::web::{self, Web};
@@ -37,15 +47,8 @@ use crate::wire::Protocol;
 pub enum StartError {
     #[error(transparent)]
     Host(#[from] HostError),
-    #[error(
-        "a cache of {} leaves {} for each shard, and one group of video takes {}: write \
-         --cache-capacity {}MiB or more",
-        in_units(*.bytes),
-        in_units(.bytes / *.shards as u64),
-        in_units(CACHE_BYTES_PER_SHARD_MIN),
-        (CACHE_BYTES_PER_SHARD_MIN * *.shards as u64) >> 20
-    )]
-    CacheTooSmall { bytes: u64, shards: usize },
+    #[error(transparent)]
+    Shares(#[from] ShareError),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -59,16 +62,31 @@ pub enum StartError {
              with --web-http-listen off"
     )]
     Web(std::io::Error),
+    #[error(
+        "the relay that runs has {} shard{} at {}, and this one would have {} at {}: that takes a restart",
+        before.1, if before.1 == 1 { "" } else { "s" }, before.0, after.1, after.0
+    )]
+    Moved { before: (SocketAddr, usize), after: (SocketAddr, usize) },
     #[error(transparent)]
     Executor(#[from] rt::StartError),
     #[error("{0}")]
     Quic(String),
-    #[error("cannot use the key in {}: {}; see --auth-key", .0.path.display(), .0.fault)]
+    #[error("cannot use {}: {}; see {}", .0.path.display(), .0.fault, .0.place.flag())]
     Keys(#[from] KeyError),
-    #[error("cannot start the thread that looks at keys: {0}; raise the limit of processes")]
-    KeyThread(std::io::Error),
+    #[error("cannot start the thread that looks at files: {0}; raise the limit of processes")]
+    Reload(std::io::Error),
+    #[error("cannot start the thread that gives memory back: {0}; raise the limit of processes")]
+    Keeper(std::io::Error),
     #[error("{0}; see --auth-url")]
     Authority(#[from] authority::StartError),
+    #[error(transparent)]
+    Acme(#[from] acme::StartError),
+    #[error(transparent)]
+    Cluster(#[from] cluster::StartError),
+    #[error(
+        "cannot start what answers operators: {0}; raise the limits of open files and processes"
+    )]
+    Internal(std::io::Error),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -77,33 +95,48 @@ pub enum StopError {
     Shard(usize),
     #[error("HTTP did not end cleanly; the last log lines say more")]
     Web,
-    #[error("the thread that looks at keys did not end cleanly; the last log lines say more")]
-    Keys,
+    #[error("the thread that orders certificates did not end cleanly; the last log lines say more")]
+    Acme,
+    #[error("the thread that gives memory back did not end cleanly; the last log lines say more")]
+    Keeper,
+    #[error("the thread that looks at files did not end cleanly; the last log lines say more")]
+    Reload,
     #[error(
         "the thread that asks the auth server did not end cleanly; the last log lines say more"
     )]
     Authority,
+    #[error("what answers operators did not end cleanly; the last log lines say more")]
+    Internal,
+    #[error("the thread that keeps links did not end cleanly; the last log lines say more")]
+    Cluster,
 }
 
 /// A relay that runs.
 pub struct Running {
     addr: SocketAddr,
     cores: Vec<usize>,
-    fingerprint: [u8; 32],
-    expires: OffsetDateTime,
+    certificates: Arc<Certificates>,
     notes: Vec<String>,
-    memory_bytes: u64,
+    findings: Vec<Finding>,
+    keeper: Keeper,
     shards: Vec<(ShardThread, Outside<ToShard>)>,
     web: Option<Web>,
-    keys: Option<Watcher>,
+    reload: Reload,
+    acme: Option<Acme>,
     authority: Option<Authority>,
-    /// Every socket once more. When one of the group closes, the kernel hands its datagrams to
-    /// other shards; so all close together, at the end.
-    _sockets: Vec<OwnedFd>,
+    cluster: Option<Cluster>,
+    internal: Option<Internal>,
+    /// Has every socket once more, and those of the process that comes after this one. When one of the group
+    /// closes, the kernel hands its datagrams to other shards; so all close together, at the end.
+    estate: Estate,
 }
 
 /// From one look at the time of day to the next, while the shard turns.
 const WALL_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Tells apart the hop ids of two processes of which one takes over from the other, where the operator has named
+/// one for the relay; the highest bit that all peers count.
+const HOP_OF_HEIR: u64 = 1 << 52;
 
 /// What the name of a shard's thread begins with; its number follows.
 const SHARD_THREAD: &str = "shard-";
@@ -119,54 +152,94 @@ fn alpn() -> Vec<&'static [u8]> {
     direct.chain([ALPN_HTTP3]).collect()
 }
 
-/// Starts every shard, or says in one line why that cannot be.
-pub fn start(config: &Config) -> Result<Running, StartError> {
+/// Starts every shard, or says in one line why that cannot be. Nobody comes to it as long as the process from
+/// which it inherits is there: see [`Estate::take_over`].
+pub fn start(config: &Config, mut inherited: Inherited) -> Result<Running, StartError> {
     let cores = host::choose_cores(config.shards.map(Into::into))?;
     let report = host::check(cores.len())?;
-    let share = CacheShare::of(config.cache.capacity, report.memory_bytes, cores.len())?;
-    let memory = peers_share(report.memory_bytes, share.bytes, cores.len());
-    let identity = Identity::load(&config.identity, &config.access.client_roots, &alpn())?;
+    let shares =
+        Shares::of(config.memory_max, config.cache.capacity, report.memory_bytes, cores.len())?;
+    let secrets = match (inherited.secrets.take(), &config.state_dir) {
+        (None, Some(directory)) => state::secrets(directory)?,
+        (known, _) => known,
+    };
+    let secrets = secrets.map_or_else(Secrets::random, Secrets::next);
+    let (source, roots) = (&config.identity, &config.access.client_roots);
+    let Identity { config: quic_tls, certificates, keeper } =
+        Identity::load_with(source, roots, &alpn(), &secrets.tickets)?;
+    let acme = match &config.identity {
+        IdentitySource::Acme(config) => Some(acme::Ready::new(config)?),
+        _ => None,
+    };
     let (keyring, keys) = keyring(config)?;
+    keyring::tell(keys.remarks());
     let access = Arc::new(Access {
         keys: Arc::new(keys),
         public: config.access.public.grant(),
         relays: config.access.peers.clone(),
     });
-    let keys = config.state_dir.as_deref().map_or_else(|| Ok(Keys::random()), state::keys)?;
-    let quic = QuicConfig::new(identity.config.clone(), keys, config.congestion_control)
-        .map_err(StartError::Quic)?;
-    let (mut random, mut secret) = ([0; 16], [0; 32]);
-    for bytes in [&mut random[..], &mut secret] {
-        aws_lc_rs::rand::fill(bytes).expect("the system has entropy at start-up");
-    }
+    let quic = QuicConfig::new(quic_tls, secrets.keys.clone(), config.congestion_control);
+    let quic = quic.map_err(StartError::Quic)?.of(secrets.generation, inherited.is_shared);
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random).expect("the system has entropy at start-up");
     let (hop, seed) =
         (u128::from_le_bytes(random) as u64, (u128::from_le_bytes(random) >> 64) as u64);
     let policy = Arc::new(Policy {
-        hop: (hop >> 11).max(1),
+        hop: match config.cluster.id.unwrap_or((hop >> 11).max(1)) {
+            // Routes that have come by the process before this one are not our own.
+            hop if inherited.hop == Some(hop) => (hop ^ HOP_OF_HEIR).max(1),
+            hop => hop,
+        },
+        max_hops: config.cluster.max_hops,
         origins: config.origins.clone(),
         relays: config.relays.clone(),
         takeover: config.takeover,
-        secret: Secret::new(&secret),
+        secret: Secret::new(&secrets.hops),
     });
-    let (sockets, listener) = bind(config, cores.len())?;
+    let Bound { rows, http, https } = bind(config, cores.len(), &mut inherited)?;
+    let sockets = rows.serve(secrets.generation)?;
+    if !inherited.is_shared {
+        rows.steer(secrets.generation, false)?;
+    }
+    let internal = config.internal.listen.map(|address| {
+        let inherited = inherited.listener(estate::INTERNAL, address);
+        inherited.map_or_else(|| web::listen(address, "--internal-listen"), Ok)
+    });
+    let internal = internal.transpose()?;
+    let named = [(estate::HTTP, &http), (estate::HTTPS, &https), (estate::INTERNAL, &internal)];
+    let named = named.into_iter().filter_map(|(name, listener)| Some((name, listener.as_ref()?)));
+    let copy =
+        |(name, listener): (&str, &TcpListener)| Ok((name.to_owned(), listener.try_clone()?));
+    let listeners = named.map(copy).collect::<std::io::Result<_>>().map_err(StartError::Web)?;
     let addr = sockets[0].local_address();
-    let mut notes = report.remarks;
-    notes.extend(buffer_note(&sockets[0]));
-    notes.extend(share.notes);
-    notes.push(format!("sessions and windows: {} per shard", in_units(memory)));
-
-    let keep = |socket: &Socket| socket.as_fd().try_clone_to_owned();
-    let kept: Result<Vec<OwnedFd>, _> = sockets.iter().map(keep).collect();
-    let kept = kept.map_err(|error| BindError::Other { address: addr, error })?;
+    let mut findings = report.findings;
+    findings.extend(doctor::socket(&sockets[0]));
+    findings.extend(shares.warnings);
+    findings.retain(|finding| finding.grade != Grade::Ok);
+    let mut notes = Vec::from_iter(buffer_note(&sockets[0]));
+    notes.extend(shares.notes);
+    if let (IdentitySource::Acme(acme), Some(http)) = (&config.identity, &http) {
+        notes.extend(acme_notes(acme, http));
+    }
 
     let authority = config.access.server.clone();
     let authority = authority.map(|url| authority::Ready::new(url, Roots::System, addr));
     let authority = authority.transpose()?;
 
+    let about = cluster::About {
+        hop: policy.hop,
+        local: addr,
+        congestion_control: config.congestion_control,
+        seed: u64::from_le_bytes(random[..8].try_into().expect("eight bytes")),
+    };
+    let cluster = config.cluster.dials().then(|| cluster::Ready::new(&config.cluster, about));
+    let cluster = cluster.transpose()?;
+
     let started = Instant::now();
+    let gauge = Arc::new(Gauge::new(shares.max, host::meter().ok(), started));
     let wall = Wall::new(started, unix_time());
-    let posts = mailbox::mesh(cores.len(), LANE_MESSAGES);
-    let mut shards = Vec::new();
+    let posts = mailbox::mesh(cores.len(), mailbox::lane_capacity(cores.len()));
+    let mut starting = Vec::new();
     for (shard, (post, socket)) in posts.into_iter().zip(sockets).enumerate() {
         let outside = post.outside();
         let setting = Setting {
@@ -180,49 +253,105 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
             started,
             wall,
             linger: config.linger,
-            cache: CacheBounds { bytes: share.bytes, duration: config.cache.duration },
-            memory,
+            cache: CacheBounds { bytes: shares.cache, duration: config.cache.duration },
+            memory: shares.peers,
+            routes: shares.routes,
             bounds: config.bounds.clone(),
         };
+        let gauge = gauge.clone();
         let thread = rt::spawn_on(cores[shard], &format!("{SHARD_THREAD}{shard}"), move || {
-            run(setting, post, socket)
+            run(setting, post, socket, gauge)
         })?;
-        shards.push((thread, outside));
+        starting.push((thread, outside));
     }
-    let Identity { fingerprint, expires, .. } = identity;
-    let is_self_signed = matches!(config.identity, IdentitySource::Generated { .. });
+    let stand = starting.into_iter().map(|(thread, outside)| Ok((thread.wait()?, outside)));
+    let shards = stand.collect::<Result<Vec<_>, rt::StartError>>()?;
     let about = web::About {
         addr,
-        fingerprint,
-        expires,
-        is_self_signed,
+        certificates: certificates.clone(),
         access: config.access.words(),
-        open_at: config.access.public.example_root().map(str::to_owned),
+        example: config.access.public.example(),
         origins: policy.origins.clone(),
+        has_websockets: config.web.ws,
+        unread_bytes: shares.unread as usize,
     };
     let outsides: Vec<_> = shards.iter().map(|(_, outside)| outside.clone()).collect();
     let (access, for_web) = watch::channel(access);
     let asked = authority.as_ref().map(authority::Ready::handle);
-    let web = |listener| web::start(listener, about, (for_web, asked), outsides.clone());
-    let web = listener.map(web);
+    let https = https.map(|listener| {
+        Ok::<_, TlsError>((listener, tls::https(&certificates, &secrets.tickets)?))
+    });
+    let (gate, is_open) = watch::channel(false);
+    let (before, known_before) = watch::channel(None);
+    let estate = Estate {
+        rows: Arc::new(rows),
+        secrets,
+        listeners: Arc::new(listeners),
+        shards: outsides.clone(),
+        gate,
+        before,
+        state_dir: config.state_dir.clone(),
+        hop: policy.hop,
+        certificates: certificates.clone(),
+        congestion_control: config.congestion_control,
+    };
+    let (https, bounds) = (https.transpose()?, config.bounds.clone());
+    let listeners = web::Listeners { http, https, bounds, gate: is_open.clone() };
+    let web = match listeners {
+        web::Listeners { http: None, https: None, .. } => None,
+        _ => {
+            let challenges = acme.as_ref().map(acme::Ready::challenges).unwrap_or_default();
+            Some(web::start(listeners, about, challenges, (for_web, asked), outsides.clone()))
+        }
+    };
     let web = web.transpose().map_err(StartError::Web)?;
     let authority = authority.map(|ready| ready.start(outsides.clone())).transpose()?;
-    let keys = keyring.map(|keyring| Watcher::start(keyring, access, outsides));
-    let keys = keys.transpose().map_err(StartError::KeyThread)?;
-    let memory_bytes = report.memory_bytes;
-    let _sockets = kept;
+    let cluster = cluster.map(|ready| ready.start(outsides.clone())).transpose()?;
+    let files = Files { certificates: keeper, keys: keyring, access, shards: outsides.clone() };
+    let reload = Reload::start(files).map_err(StartError::Reload)?;
+    let acme = acme.map(|ready| ready.start(certificates.clone(), reload.asks())).transpose()?;
+    let internal = internal.map(|listener| {
+        let subject = Subject {
+            shards: outsides,
+            files: reload.asks(),
+            instance: seed,
+            addr,
+            track_metrics: config.internal.track_metrics,
+            certificates: certificates.clone(),
+            started: wall,
+            gauge: gauge.clone(),
+            rows: estate.rows.clone(),
+            before: known_before,
+            web: web.as_ref().map(|web| web.accepts().clone()),
+            web_refusals: web.as_ref().map(|web| web.refusals().clone()),
+            cluster: cluster.as_ref().map(Cluster::handle),
+        };
+        control::start(listener, is_open, subject)
+    });
+    let internal = internal.transpose().map_err(StartError::Internal)?;
+    let keeper = Keeper::start(gauge).map_err(StartError::Keeper)?;
+    if !inherited.is_shared {
+        estate.keep()?;
+        match inherited.is_kept {
+            true => estate.be_alone()?,
+            false => estate.take_over(false)?,
+        }
+    }
     Ok(Running {
         addr,
         cores,
-        fingerprint,
-        expires,
+        certificates,
         notes,
-        memory_bytes,
+        findings,
+        keeper,
         shards,
         web,
-        keys,
+        reload,
+        acme,
         authority,
-        _sockets,
+        cluster,
+        internal,
+        estate,
     })
 }
 
@@ -240,82 +369,88 @@ fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The sockets of all shards and the listener for HTTP. Where both are to have the same port and
-/// the kernel chooses it, one that is free for UDP may be taken for TCP.
-fn bind(config: &Config, shards: usize) -> Result<(Vec<Socket>, Option<TcpListener>), StartError> {
+/// What is bound, or was by a process before this one.
+struct Bound {
+    rows: Rows,
+    http: Option<TcpListener>,
+    https: Option<TcpListener>,
+}
+
+/// The sockets of all shards and the listeners for HTTP and HTTPS. Where UDP and TCP are to have the same port
+/// and the kernel chooses it, one that is free for UDP may be taken for TCP.
+fn bind(config: &Config, shards: usize, inherited: &mut Inherited) -> Result<Bound, StartError> {
+    if let Some(rows) = inherited.rows.take() {
+        let (address, wanted) = (rows.address(), config.listen);
+        let is_there = address.ip() == wanted.ip() && [0, address.port()].contains(&wanted.port());
+        if is_there && rows.shards() == shards {
+            let [http, https] = listen(config, address, inherited)?;
+            return Ok(Bound { rows, http, https });
+        }
+        if inherited.is_shared {
+            let before = (address, rows.shards());
+            return Err(StartError::Moved { before, after: (wanted, shards) });
+        }
+        // Who keeps them has to let go of them too.
+        store::forget_sockets(2 * rows.shards());
+    }
     let mut tries = 1;
+    let begun = Instant::now();
     loop {
-        let sockets = net::bind_group(config.listen, shards)?;
-        let address = match config.web {
-            None => return Ok((sockets, None)),
-            Some(WebListen::Same) => sockets[0].local_address(),
-            Some(WebListen::At(address)) => address,
+        let rows = match Rows::bind(config.listen, shards) {
+            // By a relay that has just ended, as it may be.
+            Err(BindError::PortTaken(_)) if begun.elapsed() < PORT_WAIT_MAX => {
+                std::thread::sleep(PORT_WAIT);
+                continue;
+            }
+            rows => rows?,
         };
-        let is_chosen = config.web == Some(WebListen::Same) && config.listen.port() == 0;
-        match web::listen(address) {
-            Err(web::ListenError::PortTaken(_)) if is_chosen && tries < SAME_PORT_TRIES_MAX => {
+        let is_same = [config.web.http, config.web.https].contains(&Some(WebListen::Same));
+        let is_chosen = is_same && config.listen.port() == 0;
+        match listen(config, rows.address(), inherited) {
+            Err(web::ListenError::PortTaken { .. }) if is_chosen && tries < SAME_PORT_TRIES_MAX => {
                 tries += 1;
             }
-            listener => return Ok((sockets, Some(listener?))),
+            both => {
+                let [http, https] = both?;
+                return Ok(Bound { rows, http, https });
+            }
         }
     }
 }
 
-/// What one shard may cache, and what the operator should know about it.
-#[derive(Debug)]
-struct CacheShare {
-    bytes: u64,
-    notes: Vec<String>,
-}
-
-impl CacheShare {
-    fn of(capacity: Capacity, memory_bytes: u64, shards: usize) -> Result<Self, StartError> {
-        let bytes = capacity.bytes(memory_bytes);
-        let share = bytes / shards as u64;
-        if share < CACHE_BYTES_PER_SHARD_MIN {
-            return Err(StartError::CacheTooSmall { bytes, shards });
-        }
-        let (cache, memory) = (in_units(bytes), in_units(memory_bytes));
-        let of = match capacity {
-            Capacity::Bytes(_) => String::new(),
-            Capacity::Percent(_) => format!(" ({capacity} of {memory})"),
+/// The listeners for HTTP and HTTPS.
+fn listen(
+    config: &Config,
+    quic: SocketAddr,
+    inherited: &mut Inherited,
+) -> Result<[Option<TcpListener>; 2], web::ListenError> {
+    let mut listen = |listen: Option<WebListen>, name, flag| {
+        let address = match listen {
+            None => return Ok(None),
+            Some(WebListen::Same) => quic,
+            Some(WebListen::At(address)) => address,
         };
-        let mut notes = vec![format!("cache: {cache}{of}, {} per shard", in_units(share))];
-        if bytes >= memory_bytes {
-            notes.push(format!(
-                "the cache may grow to {cache} and this process may use {memory}: lower \
-                 --cache-capacity, or the kernel may kill it"
-            ));
-        }
-        Ok(Self { bytes: share, notes })
-    }
+        let inherited = inherited.listener(name, address);
+        inherited.map_or_else(|| web::listen(address, flag), Ok).map(Some)
+    };
+    let http = listen(config.web.http, estate::HTTP, "--web-http-listen")?;
+    Ok([http, listen(config.web.https, estate::HTTPS, "--web-https-listen")?])
 }
 
-/// What the peers of one shard may make it hold, beside its share of the cache.
-fn peers_share(memory_bytes: u64, cache_share: u64, shards: usize) -> u64 {
-    let left = (memory_bytes / shards as u64).saturating_sub(cache_share);
-    ((left as f64 * PEERS_MEMORY_SHARE) as u64).max(PEERS_BYTES_PER_SHARD_MIN)
-}
-
-fn in_units(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let unit = (bytes.max(1).ilog2() as usize / 10).min(UNITS.len() - 1);
-    let decimals = if unit == 0 { 0 } else { 1 };
-    format!("{:.decimals$} {}", bytes as f64 / (1u64 << (10 * unit)) as f64, UNITS[unit])
-}
-
-async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
+async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket, gauge: Arc<Gauge>) {
     let me = setting.shard;
-    let parking = match Parking::new(&socket, post.waker()) {
-        Ok(parking) => parking,
+    let ring = Parking::new(&socket, post.waker());
+    let (mut parking, poll) = match ring.and_then(|ring| Ok((ring, tcp::Poll::new()?))) {
+        Ok(both) => both,
         Err(error) => {
             // A relay without one of its shards would leave its share of the clients hanging.
-            log::line(&format!("shardcast: shard {me} cannot watch its socket: {error}"));
+            log::line(&format!("shardcast: shard {me} cannot watch its sockets: {error}"));
             log::flush();
             std::process::exit(1);
         }
     };
     let mut shard = Shard::new(setting, post);
+    parking.watch_beside(shard.open_pipes(poll));
     let mut told_at: Option<Instant> = None;
     let mut looked_at = Instant::now();
     rt::pump(parking, |now| {
@@ -323,7 +458,13 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
             looked_at = now;
             shard.set_wall(now, unix_time());
         }
+        shard.set_short(gauge.look(now));
         let next = shard.turn(now, &mut socket);
+        let (is_asked, ended) = (shard.is_asked(), Instant::now());
+        shard.turned(now, ended, || socket.counts());
+        if is_asked {
+            shard.note_reported(ended.elapsed());
+        }
         if let Some(Fault { destination, error }) = socket.take_fault()
             && told_at.is_none_or(|told_at| now >= told_at + FAULT_LINE_INTERVAL)
         {
@@ -362,6 +503,20 @@ async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket) {
     });
 }
 
+/// Who is asked for the certificate, and where it looks for an answer.
+fn acme_notes(acme: &AcmeConfig, http: &TcpListener) -> Vec<String> {
+    let (domains, directory) = (acme.domains.join(" "), &acme.directory);
+    let mut notes = vec![format!("certificates for {domains} are ordered from {directory}")];
+    if let Ok(at) = http.local_addr()
+        && at.port() != 80
+    {
+        notes.push(format!(
+            "the authority looks for an answer on port 80 of {domains}: something has to lead it to {at}"
+        ));
+    }
+    notes
+}
+
 fn buffer_note(socket: &Socket) -> Option<String> {
     let granted = socket.buffer_bytes().ok()?;
     Some(format!(
@@ -376,9 +531,24 @@ impl Running {
         self.addr
     }
 
+    /// What another process needs that takes over.
+    pub fn estate(&self) -> &Estate {
+        &self.estate
+    }
+
     /// Where HTTP is served, if it is.
     pub fn http_addr(&self) -> Option<SocketAddr> {
-        self.web.as_ref().map(Web::addr)
+        self.web.as_ref().and_then(Web::http)
+    }
+
+    /// Where it is served over TLS, if it is.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.web.as_ref().and_then(Web::https)
+    }
+
+    /// Where operators are answered, if they are.
+    pub fn internal_addr(&self) -> Option<SocketAddr> {
+        self.internal.as_ref().map(Internal::addr)
     }
 
     /// The core of each shard, in shard order.
@@ -386,12 +556,18 @@ impl Running {
         &self.cores
     }
 
-    pub fn fingerprint(&self) -> &[u8; 32] {
-        &self.fingerprint
+    /// What clients are shown, now and later.
+    pub fn certificates(&self) -> &Arc<Certificates> {
+        &self.certificates
     }
 
-    pub fn expires(&self) -> OffsetDateTime {
-        self.expires
+    /// Has certificates and keys read at once.
+    pub fn read_again(&self) {
+        // It ends after us, or has panicked and said so.
+        let _ = self.reload.asks().send(Ask::Look(None));
+        if let Some(acme) = &self.acme {
+            acme.try_again();
+        }
     }
 
     /// What the host granted, and what it did not.
@@ -399,10 +575,32 @@ impl Running {
         &self.notes
     }
 
+    /// What of this host is not as a relay needs it.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
     /// What looks after the relay from now on.
     pub fn watch(&self) -> Watch {
         let shards = self.shards.iter().map(|(_, outside)| outside.clone());
-        Watch::new(shards.collect(), self.memory_bytes)
+        Watch::new(shards.collect())
+    }
+
+    /// Asks every session to move elsewhere. Until the relay is stopped all of them are served.
+    pub fn drain(&self, until: Instant) -> Drain {
+        if let Some(internal) = &self.internal {
+            internal.say_leaving();
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.handle().leave();
+        }
+        Drain::begin(self.estate.shards.clone(), until)
+    }
+
+    /// The same where clients are at another process already, and come to this one again if that fails.
+    pub fn hand_over(&self, until: Instant) -> Drain {
+        let proven = Instant::now() + UPGRADE_PROVEN_AFTER;
+        Drain::begin(self.estate.shards.clone(), until).stays_until(proven)
     }
 
     /// Has the shards but one, which is lost, close every session, and waits for them for a while. The
@@ -426,9 +624,15 @@ impl Running {
 
     /// Closes every session and waits for every shard.
     pub fn stop(self) -> Result<(), StopError> {
+        if let Some(internal) = &self.internal {
+            internal.say_leaving();
+        }
         // First, so that it asks no shard that has ended.
         let is_web_fine = self.web.is_none_or(|web| web.stop().is_ok());
-        let are_keys_fine = self.keys.is_none_or(|keys| keys.stop().is_ok());
+        let is_acme_fine = self.acme.is_none_or(|acme| acme.stop().is_ok());
+        let is_cluster_fine = self.cluster.is_none_or(|cluster| cluster.stop().is_ok());
+        let is_reload_fine = self.reload.stop().is_ok();
+        let is_keeper_fine = self.keeper.stop().is_ok();
         for (thread, outside) in &self.shards {
             let mut mail = ToShard::Stop;
             // The lane is full only while its shard works through it.
@@ -444,98 +648,18 @@ impl Running {
         let ended: Vec<_> = ended.collect();
         // Last, for it is told of the end of every session.
         let is_authority_fine = self.authority.is_none_or(|authority| authority.stop().is_ok());
+        // And operators see all of that.
+        let is_internal_fine = self.internal.is_none_or(|internal| internal.stop().is_ok());
         match ended.iter().position(Result::is_err) {
             Some(shard) => Err(StopError::Shard(shard)),
             None if !is_web_fine => Err(StopError::Web),
-            None if !are_keys_fine => Err(StopError::Keys),
+            None if !is_acme_fine => Err(StopError::Acme),
+            None if !is_reload_fine => Err(StopError::Reload),
+            None if !is_keeper_fine => Err(StopError::Keeper),
             None if !is_authority_fine => Err(StopError::Authority),
+            None if !is_internal_fine => Err(StopError::Internal),
+            None if !is_cluster_fine => Err(StopError::Cluster),
             None => Ok(()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GIB: u64 = 1 << 30;
-
-    /// `expect` is what one shard has and the notes, or the refusal.
-    #[track_caller]
-    fn check(capacity: &str, memory: u64, shards: usize, expect: Result<(u64, &[&str]), &str>) {
-        match (CacheShare::of(capacity.parse().unwrap(), memory, shards), expect) {
-            (Ok(share), Ok((bytes, notes))) => {
-                assert_eq!(share.bytes, bytes);
-                assert_eq!(share.notes, notes);
-            }
-            (Err(error), Err(line)) => assert_eq!(error.to_string(), line),
-            (got, expect) => panic!("got {got:?}, expected {expect:?}"),
-        }
-    }
-
-    #[test]
-    fn shards_share_the_cache() {
-        check(
-            "25%",
-            24 * GIB,
-            2,
-            Ok((3 * GIB, &["cache: 6.0 GiB (25% of 24.0 GiB), 3.0 GiB per shard"])),
-        );
-        check("8GiB", 24 * GIB, 1, Ok((8 * GIB, &["cache: 8.0 GiB, 8.0 GiB per shard"])));
-        check("3MiB", 24 * GIB, 3, Ok((1 << 20, &["cache: 3.0 MiB, 1.0 MiB per shard"])));
-    }
-
-    #[test]
-    fn a_cache_larger_than_the_memory_is_said() {
-        let says = "the cache may grow to 2.0 GiB and this process may use 2.0 GiB: lower \
-                    --cache-capacity, or the kernel may kill it";
-        check("2GiB", 2 * GIB, 1, Ok((2 * GIB, &["cache: 2.0 GiB, 2.0 GiB per shard", says])));
-        let line = "cache: 2.0 GiB (100% of 2.0 GiB), 1.0 GiB per shard";
-        check("100%", 2 * GIB, 2, Ok((GIB, &[line, says])));
-    }
-
-    #[test]
-    fn a_cache_that_holds_nothing_is_refused() {
-        check(
-            "3MB",
-            24 * GIB,
-            4,
-            Err(
-                "a cache of 2.9 MiB leaves 732.4 KiB for each shard, and one group of video takes \
-                 1.0 MiB: write --cache-capacity 4MiB or more",
-            ),
-        );
-        check(
-            "8",
-            24 * GIB,
-            1,
-            Err("a cache of 8 bytes leaves 8 bytes for each shard, and one group of video takes \
-                 1.0 MiB: write --cache-capacity 1MiB or more"),
-        );
-    }
-
-    #[test]
-    fn peers_have_a_share_of_what_the_cache_leaves() {
-        let mib =
-            |memory: u64, cache: u64, shards| peers_share(memory << 20, cache << 20, shards) >> 20;
-        assert_eq!(mib(24 << 10, 3 << 10, 2), 6 << 10);
-        assert_eq!(mib(24 << 10, 12 << 10, 1), 8 << 10);
-        assert_eq!(mib(1 << 10, 512, 2), PEERS_BYTES_PER_SHARD_MIN >> 20);
-        assert_eq!(mib(1 << 10, 2 << 10, 1), PEERS_BYTES_PER_SHARD_MIN >> 20);
-    }
-
-    #[test]
-    fn sizes_are_readable() {
-        let table = [
-            (0, "0 bytes"),
-            (1023, "1023 bytes"),
-            (1024, "1.0 KiB"),
-            (1536 << 10, "1.5 MiB"),
-            (24_683_656 << 10, "23.5 GiB"),
-            (u64::MAX, "16777216.0 TiB"),
-        ];
-        for (bytes, text) in table {
-            assert_eq!(in_units(bytes), text);
         }
     }
 }

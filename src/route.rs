@@ -6,6 +6,7 @@
 mod delayed;
 mod journal;
 mod owners;
+mod withdrawn;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
@@ -13,11 +14,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::limits::{ROUTES_BESIDE_MIN, ROUTES_MAX, ROUTES_PER_ADDRESS_MAX};
+use crate::limits::{
+    ROUTE_BYTES, ROUTES_ADDRESS_PART, ROUTES_BESIDE_MIN, ROUTES_MAX, ROUTES_PER_ADDRESS_MAX,
+};
 use crate::wire::{Cost, Hops, Path, Version};
 pub use delayed::Delayed;
 pub use journal::Journal;
 use owners::Owners;
+use withdrawn::Withdrawn;
 
 /// A session, wherever it lives. The generation tells a slot's tenants apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -46,6 +50,8 @@ pub enum Trust {
 pub struct Route {
     pub id: RouteId,
     pub path: Path,
+    /// Whoever announced it may publish all that lies below.
+    pub is_whole: bool,
     /// Oldest first, without this relay.
     pub hops: Hops,
     /// Identity of the content: two routes with the same origin carry the same broadcast. That is the
@@ -56,6 +62,8 @@ pub struct Route {
     /// Identity of the session that announced it: declared by the peer, or private to us.
     pub via: u64,
     pub session: SessionRef,
+    /// That session is with a relay, which is asked for groups without waiting to hear what a track is like.
+    pub is_linked: bool,
     /// What that session speaks.
     pub version: Version,
     /// That session has not answered when it was asked for a sign of life.
@@ -68,6 +76,16 @@ impl Route {
         self.hops.last().unwrap_or(0)
     }
 
+    /// Whether another relay of the cluster has it from its publisher.
+    pub fn is_passed_on(&self) -> bool {
+        self.trust == Trust::Relay && self.hops.len() > 1 && self.announcer() != 0
+    }
+
+    /// Whether somebody passes it on who is no relay of the cluster: what that says of it is not believed.
+    pub fn is_hearsay(&self) -> bool {
+        self.trust != Trust::Relay && self.hops.len() > 1 && self.announcer() != 0
+    }
+
     /// Split horizon: a peer is not told of, nor served from, what flows through itself.
     pub fn passes(&self, identity: u64) -> bool {
         self.via == identity || self.hops.contains(identity)
@@ -77,6 +95,11 @@ impl Route {
     /// yet it can be used (spec §4.16).
     fn is_leaving(&self) -> bool {
         self.cost == Cost::MAX || self.is_silent
+    }
+
+    /// What it takes, about.
+    fn bytes(&self) -> u64 {
+        (self.path.as_str().len() + ROUTE_BYTES) as u64
     }
 
     /// Lower wins (spec §4.5).
@@ -116,9 +139,20 @@ pub struct Entry {
     /// every shard.
     founder: RouteId,
     since: Instant,
-    /// A peer on its way has ended the path since: its own end is to be expected, and what is
-    /// announced meanwhile is something else.
-    is_stale: bool,
+    standing: Standing,
+    /// Decides between equal ways that relays have passed on, alike on all of them.
+    tie: u64,
+}
+
+/// Whether a route is still a way to what its path names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Standing {
+    Live,
+    /// A peer on its way has ended the path, and announced it anew: until this one changes, it may lead to
+    /// the old broadcast.
+    Old,
+    /// A peer on its way has ended the path: its own end is to be expected. Neither shown nor used.
+    Ended,
 }
 
 /// How a route came to its end.
@@ -134,17 +168,38 @@ pub enum Gone {
 pub struct Directory {
     /// The routes of each announced path, best first.
     paths: BTreeMap<Path, Vec<Entry>>,
-    /// How many there are.
-    len: usize,
+    /// Bytes that all of them may take.
+    room: u64,
+    /// How many there are, and what they take.
+    held: Held,
     /// The same of those of strangers, by address.
-    of_strangers: BTreeMap<u64, usize>,
+    of_strangers: BTreeMap<u64, Held>,
     /// Those of them that leave.
     leaving: BTreeSet<RouteId>,
     /// Instances that there have been.
     instances: u64,
     journal: Journal,
+    withdrawn: Withdrawn,
     takeover: Takeover,
     owners: Owners,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Held {
+    routes: usize,
+    bytes: u64,
+}
+
+impl Held {
+    fn add(&mut self, route: &Route) {
+        self.routes += 1;
+        self.bytes += route.bytes();
+    }
+
+    fn remove(&mut self, route: &Route) {
+        self.routes -= 1;
+        self.bytes -= route.bytes();
+    }
 }
 
 /// To whom a path belongs that several broadcasts claim.
@@ -160,13 +215,27 @@ pub enum Takeover {
 impl Entry {
     /// Whether it is a way to the broadcast that an origin has here now.
     fn leads_to(&self, origin: u64) -> bool {
-        self.route.origin == origin && !self.is_stale
+        self.route.origin == origin && self.standing == Standing::Live
+    }
+
+    fn is_usable(&self) -> bool {
+        self.standing != Standing::Ended
+    }
+
+    /// Two sessions with one relay, over which the same comes at the same price.
+    fn is_parallel_to(&self, other: &Entry) -> bool {
+        self.route.trust == Trust::Relay
+            && self.instance == other.instance
+            && self.standing == other.standing
+            && self.route.rank() == other.route.rank()
+            && self.route.hops == other.route.hops
     }
 }
 
 impl Directory {
-    pub fn new(takeover: Takeover) -> Directory {
-        Directory { takeover, ..Directory::default() }
+    /// One with so much room for routes, in bytes.
+    pub fn new(takeover: Takeover, room: u64) -> Directory {
+        Directory { takeover, room, ..Directory::default() }
     }
 
     /// Adds a route, or replaces the one with its id.
@@ -175,7 +244,23 @@ impl Directory {
             true => self.journal.note_later(&route.path, now),
             false => self.journal.note(route.path.clone()),
         }
-        let before = self.at(&route.path).find(|entry| entry.route.id == route.id);
+        let is_relay = route.trust == Trust::Relay;
+        if is_relay {
+            self.note_turn(&route);
+        }
+        if is_relay && self.withdrawn.announced(&route.path, route.announcer(), route.origin) {
+            for entry in self.paths.get_mut(&route.path).into_iter().flatten() {
+                if !entry.is_usable() && !self.withdrawn.is_on(&entry.route) {
+                    entry.standing = Standing::Old;
+                }
+            }
+        }
+        let standing = match is_relay && self.withdrawn.is_on(&route) {
+            true => Standing::Ended,
+            false => Standing::Live,
+        };
+        let tie = if route.is_passed_on() { tie_of(&route) } else { 0 };
+        let before = self.known_at(&route.path).find(|entry| entry.route.id == route.id);
         let since = match before.map(|before| (before.leads_to(route.origin), before.since)) {
             Some((true, since)) => since,
             Some((false, _)) => {
@@ -210,21 +295,59 @@ impl Directory {
                 entries.remove(at);
             }
             None => {
-                self.len += 1;
+                self.held.add(&route);
                 if let Trust::Stranger { at } = route.trust {
-                    *self.of_strangers.entry(at).or_default() += 1;
+                    self.of_strangers.entry(at).or_default().add(&route);
                 }
             }
         }
-        entries.push(Entry { route, instance, founder, since, is_stale: false });
+        let path = route.path.clone();
+        entries.push(Entry { route, instance, founder, since, standing, tie });
         order(entries, self.takeover);
+        self.forget_withdrawals(&path);
     }
 
     /// Forgets a route. Its instance goes on if a way to it is left.
     pub fn remove(&mut self, path: &Path, id: RouteId, gone: Gone, now: Instant) {
         if self.forget(path, id, gone, now) {
             self.journal.note(path.clone());
+            self.forget_withdrawals(path);
         }
+    }
+
+    /// Those of peers through which no way is known but to what they show.
+    fn forget_withdrawals(&mut self, path: &Path) {
+        let entries = self.paths.get(path).map_or(&[][..], Vec::as_slice);
+        self.withdrawn.forget_all_but(path, |peer, shown| {
+            let is_elsewhere = |route: &Route| Some(route.origin) != shown;
+            entries
+                .iter()
+                .any(|entry| entry.route.hops.contains(peer) && is_elsewhere(&entry.route))
+        });
+    }
+
+    /// A relay that shows another broadcast in the place of the one before has ended that, in no session showing
+    /// it any more.
+    fn note_turn(&mut self, route: &Route) {
+        let peer = route.announcer();
+        let entries = self.paths.get_mut(&route.path).map_or(&mut [][..], Vec::as_mut_slice);
+        let before = entries.iter().find(|entry| entry.route.id == route.id);
+        let Some(origin) = before.map(|entry| entry.route.origin) else { return };
+        let is_about = |entry: &Entry| {
+            entry.route.trust == Trust::Relay
+                && entry.route.origin == origin
+                && entry.route.id != route.id
+        };
+        let is_shown = |entry: &Entry| is_about(entry) && entry.route.announcer() == peer;
+        if origin == route.origin || entries.iter().any(is_shown) {
+            return;
+        }
+        let passes = |entry: &&mut Entry| is_about(entry) && entry.route.hops.contains(peer);
+        let mut passing = entries.iter_mut().filter(passes).peekable();
+        if passing.peek().is_some() {
+            self.withdrawn.ended(&route.path, peer, Some(route.origin));
+        }
+        passing.for_each(|entry| entry.standing = Standing::Ended);
     }
 
     /// False if there was no such route.
@@ -233,12 +356,12 @@ impl Directory {
         let Some(entries) = self.paths.get_mut(path) else { return false };
         let Some(at) = entries.iter().position(|entry| entry.route.id == id) else { return false };
         let ended = entries.remove(at);
-        self.len -= 1;
+        self.held.remove(&ended.route);
         if let Trust::Stranger { at } = ended.route.trust {
-            if let btree_map::Entry::Occupied(mut count) = self.of_strangers.entry(at) {
-                *count.get_mut() -= 1;
-                if *count.get() == 0 {
-                    count.remove();
+            if let btree_map::Entry::Occupied(mut held) = self.of_strangers.entry(at) {
+                held.get_mut().remove(&ended.route);
+                if held.get().routes == 0 {
+                    held.remove();
                 }
             }
             let is_first = entries.iter().all(|entry| ended.founder < entry.founder);
@@ -246,12 +369,24 @@ impl Directory {
                 self.owners.remember(path, at, ended.founder, now);
             }
         }
-        let is_way = |entry: &Entry| entry.instance == ended.instance && !entry.is_stale;
-        let peer = ended.route.announcer();
-        let is_elsewhere = |entry: &Entry| is_way(entry) && entry.route.announcer() == peer;
-        if gone == Gone::Withdrawn && !entries.iter().any(is_elsewhere) {
-            let passes = |entry: &&mut Entry| is_way(entry) && entry.route.hops.contains(peer);
-            entries.iter_mut().filter(passes).for_each(|entry| entry.is_stale = true);
+        let is_way =
+            |entry: &Entry| entry.instance == ended.instance && entry.standing == Standing::Live;
+        if gone == Gone::Withdrawn {
+            let peer = ended.route.announcer();
+            let is_relay = |route: &Route| route.trust == Trust::Relay;
+            // Of others it counts for their own broadcast alone: nobody ends what he may not speak for.
+            let is_about =
+                |entry: &Entry| is_way(entry) || is_relay(&ended.route) && is_relay(&entry.route);
+            let is_elsewhere = |entry: &Entry| is_about(entry) && entry.route.announcer() == peer;
+            if !entries.iter().any(is_elsewhere) {
+                let passes =
+                    |entry: &&mut Entry| is_about(entry) && entry.route.hops.contains(peer);
+                let mut passing = entries.iter_mut().filter(passes).peekable();
+                if is_relay(&ended.route) && passing.peek().is_some() {
+                    self.withdrawn.ended(path, peer, None);
+                }
+                passing.for_each(|entry| entry.standing = Standing::Ended);
+            }
         }
         // Elsewhere this news may have come before that of a younger route, and tracks ended for
         // want of a way.
@@ -278,14 +413,24 @@ impl Directory {
         &self.journal
     }
 
-    /// Whether a route is still announced.
-    pub fn has(&self, route: &Route) -> bool {
+    /// Whether a route is announced, and not known to lead nowhere.
+    pub fn is_way(&self, route: &Route) -> bool {
         self.at(&route.path).any(|entry| entry.route.id == route.id)
     }
 
-    /// Routes announced for exactly this path, best first.
-    pub fn at(&self, path: &Path) -> impl Iterator<Item = &Entry> {
+    /// Whether a route is still announced.
+    pub fn has(&self, route: &Route) -> bool {
+        self.known_at(&route.path).any(|entry| entry.route.id == route.id)
+    }
+
+    /// Routes announced for exactly this path, those too that are not to be used.
+    fn known_at(&self, path: &Path) -> impl Iterator<Item = &Entry> {
         self.paths.get(path).into_iter().flatten()
+    }
+
+    /// Routes to what is at exactly this path, best first.
+    pub fn at(&self, path: &Path) -> impl Iterator<Item = &Entry> {
+        self.known_at(path).filter(|entry| entry.is_usable())
     }
 
     /// The route that a request takes: of the longest covering path, the best.
@@ -293,15 +438,30 @@ impl Directory {
         self.routes_covering(path).find(|route| !route.passes(identity))
     }
 
-    /// The same among the routes that carry one content, without those that were tried.
+    /// The same among the routes that carry one content, without those that were tried. Of sessions with one
+    /// peer over which it comes alike, that on this shard or one by this number: each carries a part.
     pub fn resolve_origin(
         &self,
         path: &Path,
         origin: u64,
         avoid: Option<u64>,
         tried: &[RouteId],
+        (shard, number): (u16, u64),
     ) -> Option<&Arc<Route>> {
-        self.of_origin(path, origin, avoid, tried).next()
+        let is_open = |entry: &&Entry| {
+            entry.route.origin == origin
+                && !tried.contains(&entry.route.id)
+                && avoid.is_none_or(|identity| !entry.route.passes(identity))
+        };
+        let best = self.covering(path).find(is_open)?;
+        let alike = || {
+            let here = self.at(&best.route.path).filter(is_open);
+            here.filter(|entry| entry.is_parallel_to(best)).map(|entry| &entry.route)
+        };
+        let near = alike().find(|route| route.session.shard == shard);
+        // A publisher's own sessions are not alike, and come one after the other.
+        let any = || alike().nth((number % alike().count().max(1) as u64) as usize);
+        near.or_else(any).or(Some(&best.route))
     }
 
     /// The same among those that do not leave.
@@ -334,7 +494,7 @@ impl Directory {
 
     /// Whether its session is silent, by the latest news of it.
     pub fn is_silent(&self, route: &Route) -> bool {
-        self.at(&route.path).any(|entry| entry.route.id == route.id && entry.route.is_silent)
+        self.known_at(&route.path).any(|entry| entry.route.id == route.id && entry.route.is_silent)
     }
 
     /// Whether a peer needs a copy of this content that avoids itself: the best way to it passes through
@@ -347,7 +507,8 @@ impl Directory {
 
     /// Routes whose path covers `path`, longest first, then best first.
     pub fn covering<'a>(&'a self, path: &Path) -> impl Iterator<Item = &'a Entry> + use<'a> {
-        path.ancestors().filter_map(|prefix| self.paths.get(&prefix)).flatten()
+        let known = path.ancestors().filter_map(|prefix| self.paths.get(&prefix)).flatten();
+        known.filter(|entry| entry.is_usable())
     }
 
     fn routes_covering<'a>(
@@ -357,6 +518,15 @@ impl Directory {
         self.covering(path).map(|entry| &entry.route)
     }
 
+    /// The best route of each announced path after this one, in order; all of them where none is named.
+    pub fn best_after(&self, after: Option<&Path>) -> impl Iterator<Item = &Route> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let paths = self.paths.range((from, Bound::Unbounded));
+        paths.filter_map(|(_, entries)| {
+            Some(&*entries.iter().find(|entry| entry.is_usable())?.route)
+        })
+    }
+
     /// The announced paths after this one, in order; all of them where none is named.
     pub fn paths_after(&self, after: Option<&Path>) -> impl Iterator<Item = &Path> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -364,16 +534,20 @@ impl Directory {
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        self.held.routes
     }
 
-    /// Whether one more route may be announced by a peer that is so far believed.
-    pub fn has_room(&self, trust: Trust) -> bool {
-        let of_address = match trust {
-            Trust::Relay => 0,
-            Trust::Stranger { at } => self.of_strangers.get(&at).copied().unwrap_or(0),
+    /// Whether one more route may be announced.
+    pub fn has_room(&self, route: &Route) -> bool {
+        let of_address = match route.trust {
+            Trust::Relay => Held::default(),
+            Trust::Stranger { at } => self.of_strangers.get(&at).copied().unwrap_or_default(),
         };
-        self.len < ROUTES_MAX && of_address < ROUTES_PER_ADDRESS_MAX
+        let room_of_address = self.room / ROUTES_ADDRESS_PART;
+        self.held.routes < ROUTES_MAX
+            && of_address.routes < ROUTES_PER_ADDRESS_MAX
+            && self.held.bytes + route.bytes() <= self.room
+            && of_address.bytes + route.bytes() <= room_of_address
     }
 
     pub fn is_empty(&self) -> bool {
@@ -384,17 +558,20 @@ impl Directory {
 /// Puts the routes of one path in the order in which they are taken.
 fn order(entries: &mut [Entry], takeover: Takeover) {
     if takeover == Takeover::Allowed {
-        return entries.sort_by_key(|entry| (entry.route.rank(), Reverse(entry.route.id)));
+        return entries.sort_by_key(|Entry { standing, route, tie, .. }| {
+            (*standing, route.rank(), *tie, Reverse(route.id))
+        });
     }
     // Ways to one broadcast together, the best first; of equal ones the oldest, while it lives.
-    entries.sort_by_key(|Entry { instance, route, .. }| match route.trust {
-        Trust::Relay => (*instance, route.claim(), Some(route.rank()), route.id),
-        Trust::Stranger { .. } => (*instance, route.claim(), None, route.id),
+    entries.sort_by_key(|Entry { instance, standing, route, tie, .. }| {
+        let rank = (route.trust == Trust::Relay).then(|| route.rank());
+        (*instance, *standing, route.claim(), rank, *tie, route.id)
     });
-    let mut claims: Vec<(Instance, (bool, u64))> = Vec::new();
-    for Entry { instance, route, .. } in entries.iter() {
+    // What the best of each says for it.
+    let mut claims = Vec::new();
+    for Entry { instance, standing, route, .. } in entries.iter() {
         if claims.last().is_none_or(|(last, _)| last != instance) {
-            claims.push((*instance, route.claim()));
+            claims.push((*instance, (*standing, route.claim())));
         }
     }
     entries.sort_by_key(|Entry { instance, founder, .. }| {
@@ -402,6 +579,16 @@ fn order(entries: &mut [Entry], takeover: Takeover) {
         let (_, claim) = claims[claim.expect("every broadcast has made its claim")];
         (claim, *founder, *instance)
     });
+}
+
+/// What decides between equal ways through relays (spec §4.5): FNV-1a, by which all of them agree on one, and
+/// not on the same one for every path.
+fn tie_of(route: &Route) -> u64 {
+    const SEED: u64 = 0x420c_0dec_b00b;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let hops = route.hops.as_slice().iter().flat_map(|hop| hop.to_le_bytes());
+    let bytes = route.path.as_str().bytes().chain(hops);
+    bytes.fold(SEED, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
 fn next_instance(instances: &mut u64) -> Instance {
@@ -424,6 +611,8 @@ pub(crate) mod tests {
         Arc::new(Route {
             id: RouteId(id),
             path: path(at),
+            is_whole: true,
+            is_linked: false,
             hops: Hops::from_slice(hops).unwrap(),
             origin: hops.first().copied().unwrap_or(0),
             trust: Trust::Relay,
@@ -436,7 +625,7 @@ pub(crate) mod tests {
     }
 
     fn directory(routes: &[Arc<Route>]) -> Directory {
-        let mut directory = Directory::new(Takeover::Allowed);
+        let mut directory = Directory::new(Takeover::Allowed, u64::MAX);
         let now = Instant::now();
         for route in routes {
             directory.insert(route.clone(), now);
@@ -516,28 +705,54 @@ pub(crate) mod tests {
 
     #[test]
     fn routes_are_counted_by_address() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(Takeover::Refused, u64::MAX);
         let now = Instant::now();
         let by = |id: u64, trust| Arc::new(Route { trust, ..(*route(id, "a", &[id], 0)).clone() });
         let (here, there) = (Trust::Stranger { at: 1 }, Trust::Stranger { at: 2 });
         let most = ROUTES_PER_ADDRESS_MAX as u64;
         for id in 0..most {
-            assert!(directory.has_room(here));
+            assert!(directory.has_room(&by(id, here)));
             let at = path(&id.to_string());
             directory.insert(Arc::new(Route { path: at, ..(*by(id, here)).clone() }), now);
         }
-        assert!(!directory.has_room(here) && directory.has_room(there));
-        assert!(directory.has_room(Trust::Relay));
+        assert!(!directory.has_room(&by(most, here)) && directory.has_room(&by(most, there)));
+        assert!(directory.has_room(&by(most, Trust::Relay)));
         // A change is none more.
         directory.insert(Arc::new(Route { path: path("0"), ..(*by(0, here)).clone() }), now);
         assert_eq!(directory.len() as u64, most);
         directory.remove(&path("0"), RouteId(0), Gone::Lost, now);
-        assert!(directory.has_room(here));
+        assert!(directory.has_room(&by(0, here)));
         for id in 1..most {
             directory.remove(&path(&id.to_string()), RouteId(id), Gone::Lost, now);
         }
         assert!(directory.is_empty() && directory.of_strangers.is_empty());
-        assert_eq!(directory.len(), 0);
+        assert_eq!((directory.len(), directory.held.bytes), (0, 0));
+    }
+
+    #[test]
+    fn routes_have_a_part_of_the_memory_by_what_they_take() {
+        const LONG: usize = 900;
+        let room = ROUTES_ADDRESS_PART * 3 * (LONG + ROUTE_BYTES) as u64;
+        let mut directory = Directory::new(Takeover::Refused, room);
+        let by = |id: u64, at| {
+            let (trust, path) = (Trust::Stranger { at }, path(&format!("{id:0LONG$}")));
+            Arc::new(Route { trust, path, ..(*route(id, "a", &[id], 0)).clone() })
+        };
+        let mut fit = |at: u64| {
+            let ids = at * 100..at * 100 + 100;
+            let routes = ids.map(|id| by(id, at));
+            let fit = routes.take_while(|route| {
+                let has_room = directory.has_room(route);
+                if has_room {
+                    directory.insert(route.clone(), Instant::now());
+                }
+                has_room
+            });
+            fit.count()
+        };
+        // Each address has its part, until all is taken.
+        let fitting: Vec<usize> = (1..=ROUTES_ADDRESS_PART + 1).map(&mut fit).collect();
+        assert_eq!(fitting, [3, 3, 3, 3, 3, 3, 3, 3, 0]);
     }
 
     #[test]
@@ -548,10 +763,11 @@ pub(crate) mod tests {
         check(&routes, "a", 7, Some(3));
         check(&routes[..2], "a", 7, None);
         let directory = directory(&routes);
-        let to =
-            |avoid| directory.resolve_origin(&path("a/x"), 7, avoid, &[]).map(|route| route.id.0);
+        let to = |avoid| {
+            directory.resolve_origin(&path("a/x"), 7, avoid, &[], (0, 0)).map(|route| route.id.0)
+        };
         assert_eq!((to(None), to(Some(1001)), to(Some(7))), (Some(1), Some(2), None));
-        let next = directory.resolve_origin(&path("a/x"), 7, None, &[RouteId(1)]);
+        let next = directory.resolve_origin(&path("a/x"), 7, None, &[RouteId(1)], (0, 0));
         assert_eq!(next.map(|route| route.id.0), Some(2));
         assert!(directory.passes(&path("a/x"), 7, 8));
         assert!(!directory.passes(&path("a/x"), 9, 8));
@@ -624,6 +840,10 @@ pub(crate) mod tests {
 
         fn pass(&mut self, time: Duration) {
             self.now += time;
+        }
+
+        fn best(&self) -> Option<u64> {
+            self.directory.resolve(&path("a"), 5).map(|route| route.id.0)
         }
 
         /// By the numbers of the routes.
@@ -748,9 +968,10 @@ pub(crate) mod tests {
         // The publisher: whatever the relays show is its last broadcast, until they say otherwise.
         let mut w = scene();
         w.down(1, Gone::Withdrawn);
-        w.check(&[(2, "7"), (3, "7")]);
+        w.check(&[]);
         w.up(4, &[7]);
         w.check(&[(2, "7"), (3, "7"), (4, "7'")]);
+        assert_eq!(w.best(), Some(4), "what is announced since comes first");
         w.down(2, Gone::Withdrawn);
         w.up(5, &[7, 9]);
         w.up(3, &[7, 10]);
@@ -781,6 +1002,141 @@ pub(crate) mod tests {
         w.down(1, Gone::Withdrawn);
         w.up(3, &[7, 0]);
         w.check(&[(2, "7"), (3, "7")]);
+    }
+
+    #[test]
+    fn ways_through_who_has_ended_a_path_are_not_tried() {
+        let mut w = Watch::new();
+        w.up(1, &[7, 8]);
+        w.up(2, &[7, 8, 9]);
+        w.up(3, &[7, 9]);
+        w.up(4, &[7, 10, 8, 14]);
+        // Another broadcast of the name, through it too.
+        w.up(5, &[6, 8, 11]);
+        w.down(1, Gone::Withdrawn);
+        w.check(&[(3, "7")]);
+        // Who is told of another such way has not heard of it yet.
+        w.up(2, &[7, 8, 12, 9]);
+        w.up(6, &[7, 8, 13]);
+        w.check(&[(3, "7")]);
+        w.down(3, Gone::Withdrawn);
+        w.check(&[]);
+        assert_eq!((w.best(), w.directory.len()), (None, 4));
+        assert_eq!(w.directory.best_after(None).count(), 0);
+        // Both have to be back for a way through both, and to that alone.
+        w.up(7, &[7, 9]);
+        w.check(&[(7, "7'")]);
+        w.up(8, &[7, 8]);
+        assert_eq!((w.best(), w.directory.at(&path("a")).count()), (Some(7), 5));
+        for id in [2, 4, 5, 6, 7, 8] {
+            w.down(id, Gone::Withdrawn);
+        }
+        assert!(w.directory.is_empty() && w.directory.withdrawn.is_empty());
+        // Nothing is known through it: nothing is remembered.
+        w.up(9, &[7, 9]);
+        w.up(10, &[7, 10]);
+        w.down(9, Gone::Withdrawn);
+        assert!(w.directory.withdrawn.is_empty());
+        w.up(9, &[7, 9]);
+        assert_eq!(w.directory.at(&path("a")).count(), 2);
+    }
+
+    #[test]
+    fn ways_to_what_a_relay_shows_no_more_are_not_tried() {
+        let mut w = Watch::new();
+        w.up(1, &[7, 8]);
+        w.up(2, &[7, 8]);
+        w.up(3, &[7, 8, 9]);
+        w.up(4, &[7, 10]);
+        w.up(5, &[6, 8, 11]);
+        // Another session with it says otherwise.
+        w.up(1, &[6, 8]);
+        w.check(&[(1, "6"), (2, "7"), (3, "7"), (4, "7"), (5, "6")]);
+        w.up(2, &[6, 8]);
+        w.check(&[(1, "6"), (2, "6"), (4, "7"), (5, "6")]);
+        // Who is told of another such way has not heard of it yet.
+        w.up(6, &[7, 8, 12]);
+        w.check(&[(1, "6"), (2, "6"), (4, "7"), (5, "6")]);
+        // It shows the first one again.
+        w.up(1, &[7, 8]);
+        w.check(&[(1, "7"), (2, "6"), (3, "7"), (4, "7"), (5, "6"), (6, "7")]);
+        for id in [2, 3, 5, 6] {
+            w.down(id, Gone::Withdrawn);
+        }
+        assert!(w.directory.withdrawn.is_empty());
+        // What it has ended is not what it begins after that.
+        w.up(5, &[6, 8, 11]);
+        w.down(1, Gone::Withdrawn);
+        w.up(1, &[7, 8]);
+        w.check(&[(1, "7"), (4, "7")]);
+    }
+
+    /// A stranger may say that it is anybody.
+    #[test]
+    fn a_stranger_ends_nothing_but_its_own() {
+        let stranger = |id, hops: &[u64]| {
+            let trust = Trust::Stranger { at: 5 };
+            Arc::new(Route { origin: 55, trust, ..(*route(id, "a", hops, 0)).clone() })
+        };
+        let mut w = Watch::new();
+        w.up(1, &[7, 9]);
+        let now = w.now;
+        w.directory.insert(stranger(2, &[55, 9]), now);
+        w.down(2, Gone::Withdrawn);
+        assert_eq!(w.best(), Some(1));
+        w.directory.insert(stranger(3, &[55, 7]), now);
+        w.up(4, &[7]);
+        w.down(4, Gone::Withdrawn);
+        w.check(&[(3, "55")]);
+        w.directory.insert(stranger(3, &[55, 7]), now);
+        assert_eq!(w.best(), Some(3));
+    }
+
+    /// By a hash that moq-relay shares: its nodes and these take the same way.
+    #[test]
+    fn equal_ways_through_relays_are_decided_alike_everywhere() {
+        assert_eq!(tie_of(&route(1, "room/1", &[7, 9], 0)), 0x90b92748de978336);
+        let winners: Vec<u64> = ["a", "b", "c", "d", "e", "f", "g", "h"]
+            .into_iter()
+            .map(|at| {
+                let both = [route(1, at, &[7, 9], 0), route(2, at, &[7, 10], 0)];
+                let one = directory(&both).resolve(&path(at), 5).map(|route| route.id);
+                let mut refused = Directory::default();
+                let now = Instant::now();
+                both.iter().rev().for_each(|route| refused.insert(route.clone(), now));
+                assert_eq!(refused.resolve(&path(at), 5).map(|route| route.id), one);
+                one.expect("both are usable").0
+            })
+            .collect();
+        assert_eq!(winners, [1, 2, 2, 2, 2, 1, 2, 1]);
+    }
+
+    #[test]
+    fn sessions_with_one_peer_share_what_it_has() {
+        let routes = [
+            route(1, "a", &[7, 9], 0),
+            route(2, "a", &[7, 9], 0),
+            route(3, "a", &[7, 9], 0),
+            route(4, "a", &[7, 10, 9], 0),
+            route(5, "a", &[7, 9], 3),
+        ];
+        let mut directory = Directory::default();
+        let now = Instant::now();
+        for (shard, route) in routes.iter().enumerate() {
+            let session = SessionRef { shard: shard as u16, ..route.session };
+            directory.insert(Arc::new(Route { session, ..(**route).clone() }), now);
+        }
+        let taken = |shard, number, tried: &[RouteId]| {
+            let route = directory.resolve_origin(&path("a/x"), 7, None, tried, (shard, number));
+            route.map(|route| route.id.0)
+        };
+        assert_eq!([0, 1, 2, 3].map(|shard| taken(shard, 2, &[])), [1, 2, 3, 3].map(Some));
+        let of =
+            |tried: &[RouteId]| (0..6).map(|number| taken(9, number, tried)).collect::<Vec<_>>();
+        assert_eq!(of(&[]), [1, 2, 3, 1, 2, 3].map(Some));
+        assert_eq!(of(&[RouteId(2)]), [1, 3, 1, 3, 1, 3].map(Some));
+        assert_eq!(of(&[RouteId(1), RouteId(2), RouteId(3)]), [Some(4); 6]);
+        assert_eq!(of(&[1, 2, 3, 4, 5].map(RouteId)), [None; 6]);
     }
 
     #[test]

@@ -1,18 +1,13 @@
-//! What the process looks after while it runs: whether every shard turns, and whether memory runs
-//! short.
+//! What the process looks after while it runs: whether every shard turns.
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use crate::host;
-use crate::limits::{HANGING_LOOKS_MAX, MEMORY_SHORT_PERCENT};
-use crate::shard::mailbox::Outside;
+use crate::limits::HANGING_LOOKS_MAX;
+use crate::mailbox::Outside;
 use crate::shard::message::ToShard;
 
 pub struct Watch {
     shards: Vec<Watched>,
-    /// That the process may use.
-    memory_bytes: u64,
-    is_short: bool,
 }
 
 /// A shard that does not turn, and will not.
@@ -29,23 +24,13 @@ struct Watched {
 }
 
 impl Watch {
-    pub fn new(shards: Vec<Outside<ToShard>>, memory_bytes: u64) -> Watch {
+    pub fn new(shards: Vec<Outside<ToShard>>) -> Watch {
         let watched = |shard| Watched { shard, answer: None, missed: 0 };
-        Watch { shards: shards.into_iter().map(watched).collect(), memory_bytes, is_short: false }
+        Watch { shards: shards.into_iter().map(watched).collect() }
     }
 
     /// Looks once, and says what is new in the log. To be called every `WATCH_INTERVAL`.
     pub fn look(&mut self) -> Result<(), Hangs> {
-        if let Some(used) = host::used_memory()
-            && self.has_become_short(used)
-        {
-            tracing::warn!(
-                used,
-                limit = self.memory_bytes,
-                "memory runs short: lower --cache-capacity or give the relay more, or the kernel may \
-                 kill it"
-            );
-        }
         for (shard, watched) in self.shards.iter_mut().enumerate() {
             let missed = watched.look();
             if missed == 1 {
@@ -62,10 +47,9 @@ impl Watch {
         Ok(())
     }
 
-    fn has_become_short(&mut self, used: u64) -> bool {
-        let was_short = self.is_short;
-        self.is_short = used >= self.memory_bytes / 100 * MEMORY_SHORT_PERCENT;
-        self.is_short && !was_short
+    /// As of the last look.
+    pub fn all_turn(&self) -> bool {
+        self.shards.iter().all(|shard| shard.missed == 0)
     }
 }
 
@@ -90,7 +74,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
-    use crate::shard::mailbox::{Post, mesh};
+    use crate::mailbox::{Post, mesh};
 
     /// Answers what has come.
     fn turn(post: &mut Post<ToShard>) {
@@ -103,7 +87,7 @@ mod tests {
     }
 
     fn watch(posts: &[Post<ToShard>]) -> Watch {
-        Watch::new(posts.iter().map(Post::outside).collect(), u64::MAX)
+        Watch::new(posts.iter().map(Post::outside).collect())
     }
 
     #[test]
@@ -111,8 +95,9 @@ mod tests {
         let mut posts = mesh(2, 4);
         let mut watch = watch(&posts);
         for _ in 0..3 {
-            for _ in 0..HANGING_LOOKS_MAX {
+            for look in 0..HANGING_LOOKS_MAX {
                 assert_eq!(watch.look(), Ok(()));
+                assert_eq!(watch.all_turn(), look == 0);
                 turn(&mut posts[0]);
             }
             turn(&mut posts[1]);
@@ -139,12 +124,5 @@ mod tests {
             assert!((HANGING_LOOKS_MAX - 1..=HANGING_LOOKS_MAX).contains(&looks), "{looks}");
             assert_eq!(watch.look(), Err(Hangs(1)));
         }
-    }
-
-    #[test]
-    fn memory_that_runs_short_is_said_once() {
-        let mut watch = Watch::new(Vec::new(), 1000);
-        let said = [100, 899, 900, 990, 899, 950].map(|used| watch.has_become_short(used));
-        assert_eq!(said, [false, false, true, false, false, true]);
     }
 }

@@ -1,19 +1,11 @@
 //! An evening with players: people join, pause, mute, reload, crash and take each other's names over,
 //! in bad weather, on three shards. After each change everybody who should see something sees it
-//! within its bound. Played under a virtual clock, like `sim.rs`.
+//! within its bound. Played under a virtual clock, like `sim`.
 //!
 //! `EVENING_SEED=7 cargo test --test evening` plays one of them, with `SIM_TRACE=1` in words.
 
-mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod http3;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod network;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod peer;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod world;
-}
+#[path = "support/simulated.rs"]
+mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};

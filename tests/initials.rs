@@ -25,13 +25,13 @@ use shardcast::limits::{
     IDLE_TIMEOUT, INITIALS_BURST, KEEP_ALIVE, LAST_WORDS_GRACE, LAST_WORDS_MAX, LINGER_DEFAULT,
     SESSION_BYTES, SESSIONS_SHARE_OPEN, TIMER_SLACK, TIMER_TICK,
 };
+use shardcast::mailbox::{Outside, mesh};
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::secret::Secret;
 use shardcast::session::Policy;
-use shardcast::shard::clients::ClientBounds;
-use shardcast::shard::mailbox::{Outside, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::shard::{CacheBounds, Held, Next, Setting, Shard};
+use shardcast::source::ClientBounds;
 use shardcast::wall::Wall;
 use shardcast::wire::Version;
 use support::forger::{Forger, PING, RETRY};
@@ -123,6 +123,7 @@ impl Relay {
             linger: LINGER_DEFAULT,
             cache: CacheBounds { bytes: 1 << 20, duration: CACHE_DURATION_DEFAULT },
             memory,
+            routes: u64::MAX,
             bounds,
         };
         let post = mesh(1, 1).pop().expect("one shard has one post");

@@ -70,6 +70,32 @@ async fn matrix_over_webtransport() {
     matrix(2, Dial::Web).await;
 }
 
+#[tokio::test]
+async fn matrix_over_websocket() {
+    matrix(2, Dial::Socket).await;
+}
+
+/// Over TLS too, with the certificate that QUIC has; on another shard, and on the same one.
+#[tokio::test]
+async fn websockets_over_tls() {
+    let https = ["--web-http-listen", "off", "--web-https-listen", "same"];
+    for shards in [1, 2] {
+        let relay = Relay::prepared(shards, &https, |_| {}).await;
+        let script = script(4, &SIZES);
+        let secure = relay.secure_websocket();
+        for (from, to) in [(&secure, &relay), (&relay, &secure), (&secure, &secure)] {
+            for version in [LITE_02, LITE_06] {
+                let publisher = Peer::connect(from, version, Role::Publisher).await;
+                let viewer = Peer::connect(to, version, Role::Viewer).await;
+                let who = format!("{version}, {} to {}, {shards} shards", from.url(), to.url());
+                println!("{who}");
+                deliver(publisher, viewer, TRACK, &script, &who).await;
+            }
+        }
+        relay.stop().await.expect_success();
+    }
+}
+
 /// Every version publishes to every version: bytes, frames and sequences always arrive, timestamps
 /// wherever both wires carry them.
 async fn matrix(shards: usize, dial: Dial) {
@@ -95,7 +121,7 @@ async fn matrix(shards: usize, dial: Dial) {
 async fn ways_of_dialling() {
     let relay = Relay::start(2).await;
     let script = script(4, &SIZES);
-    let ways = [Dial::Quic, Dial::Web, Dial::Http];
+    let ways = [Dial::Quic, Dial::Web, Dial::Http, Dial::Socket];
     for (dial_in, dial_out) in ways.iter().flat_map(|one| ways.iter().map(move |two| (one, two))) {
         let publisher = Peer::connect(&dial_in.to(&relay), LITE_06, Role::Publisher).await;
         let viewer = Peer::connect(&dial_out.to(&relay), LITE_06, Role::Viewer).await;
@@ -109,9 +135,13 @@ async fn ways_of_dialling() {
 #[tokio::test]
 async fn datagrams_between_released_clients() {
     let relay = Relay::start(2).await;
-    for (dial_in, dial_out) in
-        [(Dial::Quic, Dial::Quic), (Dial::Web, Dial::Quic), (Dial::Quic, Dial::Web)]
-    {
+    for (dial_in, dial_out) in [
+        (Dial::Quic, Dial::Quic),
+        (Dial::Web, Dial::Quic),
+        (Dial::Quic, Dial::Web),
+        // Released clients take none over WebSocket: they ask before they can know that there are any.
+        (Dial::Socket, Dial::Quic),
+    ] {
         for (version_in, version_out) in FETCHING_PAIRS {
             let who = format!("{version_in} {dial_in:?} to {version_out} {dial_out:?}");
             let publisher = Peer::connect(&dial_in.to(&relay), version_in, Role::Publisher).await;
@@ -166,6 +196,7 @@ enum Dial {
     Quic,
     Web,
     Http,
+    Socket,
 }
 
 impl Dial {
@@ -174,6 +205,7 @@ impl Dial {
             Dial::Quic => relay.clone(),
             Dial::Web => relay.web(),
             Dial::Http => relay.found_over_http(),
+            Dial::Socket => relay.websocket(),
         }
     }
 }
@@ -237,17 +269,18 @@ async fn placements_forced() {
     const SHARDS: usize = 4;
     let relay = Relay::start(SHARDS).await;
     let script = script(4, &SIZES);
-    for placement in &PLACEMENTS {
-        let publisher =
-            Peer::connect_on(&relay, LITE_06, Role::Publisher, placement.publisher).await;
-        let viewer = Peer::connect_on(&relay, LITE_06, Role::Viewer, placement.viewer).await;
-        let track = track_homed_on(placement.home, SHARDS);
-        let who = format!(
-            "publisher on {}, {track} on {}, viewer on {}",
-            placement.publisher, placement.home, placement.viewer
-        );
-        println!("{who}");
-        deliver(publisher, viewer, &track, &script, &who).await;
+    let ways = [Dial::Quic, Dial::Socket];
+    for (dial_in, dial_out) in ways.iter().flat_map(|one| ways.iter().map(move |two| (one, two))) {
+        let (from, to) = (dial_in.to(&relay), dial_out.to(&relay));
+        for Placement { publisher, home, viewer } in &PLACEMENTS {
+            let track = track_homed_on(*home, SHARDS);
+            let who =
+                format!("{dial_in:?} on {publisher}, {track} on {home}, {dial_out:?} on {viewer}");
+            println!("{who}");
+            let publisher = Peer::connect_on(&from, LITE_06, Role::Publisher, *publisher).await;
+            let viewer = Peer::connect_on(&to, LITE_06, Role::Viewer, *viewer).await;
+            deliver(publisher, viewer, &track, &script, &who).await;
+        }
     }
 }
 
@@ -499,9 +532,10 @@ async fn unserved_path_is_refused() {
 /// A session in both roles hears others and is heard, and is never told of its own broadcast.
 #[tokio::test]
 async fn both_roles_in_one_session() {
-    let relay = Relay::start(2).await;
     let script = script(2, &SIZES_SMALL);
     for version in VERSIONS {
+        // One for each version: nobody hears of an Alice before.
+        let relay = Relay::start(2).await;
         let mut alice = Peer::connect(&relay, version, Role::Both).await;
         let mut bob = Peer::connect(&relay, version, Role::Both).await;
 

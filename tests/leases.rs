@@ -1,22 +1,14 @@
 //! Sessions that an auth server decides about, in the simulated world: the play is the server.
 
-mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod http3;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod network;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod peer;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod world;
-}
+#[path = "support/simulated.rs"]
+mod support;
 
 use std::time::Duration;
 
 use shardcast::access::{Admission, Grant, Refusal};
 use shardcast::authority::contract::{Facts, Moved};
 use shardcast::authority::desk::LeaseId;
-use shardcast::authority::{Asker, Handle, Mail, News};
+use shardcast::authority::{Asker, Handle, Leased, Mail, News};
 use shardcast::limits::ENTRY_TIMEOUT;
 use shardcast::route::SessionRef;
 use shardcast::shard::message::ToShard;
@@ -83,7 +75,7 @@ impl Asked {
         let (session, lease) = (self.session, self.lease);
         w.tell(
             usize::from(session.shard),
-            ToShard::Leased { session, lease, news: Box::new(news) },
+            ToShard::Leased(Leased { session, lease, news: Box::new(news) }),
         );
         w.run(ms(300));
     }

@@ -1,16 +1,8 @@
 //! lite-01 and 02: the SETUP exchange, the session stream, and what those versions lack. Played
-//! under a virtual clock, like `sim.rs`, where both of them act in every other play too.
+//! under a virtual clock, like `sim`, where both of them act in every other play too.
 
-mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod http3;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod network;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod peer;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod world;
-}
+#[path = "support/simulated.rs"]
+mod support;
 
 use quinn_proto::Dir;
 

@@ -6,16 +6,8 @@
 //! in `tests/initials.rs`, streams in `tests/drills.rs`, HTTP in `tests/web.rs`, rates of announcements
 //! in `tests/floods.rs`, and times where what is waited for is played.
 
-mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod http3;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod network;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod peer;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod world;
-}
+#[path = "support/simulated.rs"]
+mod support;
 
 use std::time::Duration;
 
@@ -224,7 +216,7 @@ fn in_parts(total: usize, size: usize) -> impl Iterator<Item = usize> {
 
 impl Ground {
     fn new() -> Ground {
-        let mut w = World::new(Stage::new(1, 2));
+        let mut w = World::new(Stage { trusts_all: false, ..Stage::new(1, 2) });
         let cam = w.publisher(Lite06, 0, PATH, TRACK);
         let ann = w.viewer(Lite06, 1);
         let sub = w.subscribe(ann, PATH, TRACK, live());

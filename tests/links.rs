@@ -1,16 +1,8 @@
 //! Links that lose, delay, narrow, reorder or fall silent, in the simulated world: what a viewer behind
 //! one gets, with the figures of `docs/SPECIFICATION.md`. `-- --nocapture` prints them.
 
-mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod http3;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod network;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod peer;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod world;
-}
+#[path = "support/simulated.rs"]
+mod support;
 
 use std::time::{Duration, Instant};
 

@@ -53,6 +53,8 @@ async fn relays_come_in_by_certificate_and_hear_of_what_is_hidden() {
                 viewer.sees(&cam).await;
             }
             publisher.leave().await;
+            let line = relay.says("is of no relay").await;
+            assert!(line.contains("name=\"user.example\""), "{line}");
             for peer in [node, plain, other] {
                 peer.leave().await;
             }
@@ -108,6 +110,7 @@ async fn what_is_not_good_ends_the_handshake() {
     let (cards, strangers) = (Authority::new("good"), Authority::new("strangers"));
     let over = SystemTime::now() - Duration::from_secs(1);
     let relay = guarded(&cards, "edge0.example").await;
+    let mut refused = 0;
     for way in [relay.clone(), relay.web()] {
         // Of somebody else, who has the same name as theirs; and one that has expired.
         for (card, why) in [
@@ -116,6 +119,9 @@ async fn what_is_not_good_ends_the_handshake() {
         ] {
             let end = fails(&shown(&way, &card)).await;
             assert!(end.contains("invalid peer certificate") && end.contains(why), "{end}");
+            refused += 1;
+            let line = relay.says_times("refused", refused).await;
+            assert!(line.contains("invalid peer certificate") && line.contains(why), "{line}");
         }
     }
     assert_eq!(relay.sessions(), 0, "{:#?}", relay.log());
@@ -135,5 +141,29 @@ async fn a_relay_leaves_when_its_certificate_expires() {
     let node = Peer::connect(&shown(&relay, &card), LITE_06, Role::Both).await;
     let error = node.ended().await;
     assert!(error.is_auth() && unix() == until, "{error} at {}, not {until}", unix());
+    relay.stop().await.expect_success();
+}
+
+/// Files of who vouches for clients are read again when they change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_authority_vouches_for_relays() {
+    let (old, new) = (Authority::new("old-root"), Authority::new("new-root"));
+    let relay = guarded(&old, "edge.example").await;
+    let [of_old, of_new] = [&old, &new].map(|authority| {
+        let card = authority.issue("edge", &["edge.example"]);
+        relay.showing(&card.cert, &card.key)
+    });
+    let edge = Peer::connect(&of_old, LITE_06, Role::Both).await;
+    assert!(fails(&of_new).await.contains("BadSignature"));
+
+    let fresh = old.root.with_extension("new");
+    std::fs::copy(&new.root, &fresh).expect("a copy");
+    std::fs::rename(&fresh, &old.root).expect("it takes its place");
+    relay.says("others vouch for clients").await;
+    Peer::connect(&of_new, LITE_06, Role::Both).await.leave().await;
+    assert!(fails(&of_old).await.contains("BadSignature"));
+    // Who is in stays.
+    assert!(edge.connected());
+    edge.leave().await;
     relay.stop().await.expect_success();
 }

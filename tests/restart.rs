@@ -20,9 +20,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use clients::actor::Actor;
+use clients::actor::{Actor, Browser};
 use moq_net::{Hop, Timestamp, origin, track};
 use moq_tokio::{Connection, connect};
+use shardcast::limits::DRAIN_TIMEOUT_DEFAULT;
 use support::client::{PATIENCE, within};
 use support::relay::Relay;
 use tokio::sync::watch;
@@ -44,7 +45,7 @@ const BACK_WITHIN_UNTOLD: Duration = Duration::from_secs(15);
 /// The table shows who is late for so much longer.
 const LATE: Duration = Duration::from_secs(3);
 
-const CLIENTS: [Kind; 5] = [
+const BY_QUIC: &[Kind] = &[
     Kind::Page("0.1.9"),
     Kind::Page("0.2.8"),
     Kind::Page("0.3.4"),
@@ -52,63 +53,110 @@ const CLIENTS: [Kind; 5] = [
     Kind::Native("moqt"),
 ];
 
+/// By WebSocket, but for the last two: Firefox dials WebTransport with this client.
+const BY_SOCKET: &[Kind] = &[
+    Kind::WithoutWebTransport("0.2.8"),
+    Kind::WithoutWebTransport("0.3.4"),
+    Kind::Node("0.1.9"),
+    Kind::Node("0.2.8"),
+    Kind::Node("0.3.4"),
+    Kind::Firefox("0.2.8"),
+    Kind::Native("ws"),
+    Kind::Firefox("0.3.4"),
+    Kind::Native("moqt"),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_and_back_at_once() {
-    everybody_returns(End::Told, Duration::ZERO).await;
+    everybody_returns(BY_QUIC, End::Told, Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_and_back_after_four_seconds() {
-    everybody_returns(End::Told, Duration::from_secs(4)).await;
+    everybody_returns(BY_QUIC, End::Told, Duration::from_secs(4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drained_and_back_at_once() {
+    everybody_returns(BY_QUIC, End::Drained, Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_and_back_at_once() {
-    everybody_returns(End::Killed, Duration::ZERO).await;
+    everybody_returns(BY_QUIC, End::Killed, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_by_socket_and_back_after_four_seconds() {
+    everybody_returns(BY_SOCKET, End::Told, Duration::from_secs(4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drained_by_socket_and_back_at_once() {
+    everybody_returns(BY_SOCKET, End::Drained, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_by_socket_and_back_at_once() {
+    everybody_returns(BY_SOCKET, End::Killed, Duration::ZERO).await;
 }
 
 /// One play at a time: whoever waits for a relay is not to meet another one's.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum End {
     Told,
+    /// Asked to move before, for as long as relays do by default.
+    Drained,
     Killed,
 }
 
-async fn everybody_returns(end: End, away: Duration) {
+async fn everybody_returns(kinds: &[Kind], end: End, away: Duration) {
     let _turn = TURN.lock().await;
     let certificate = Certificate::issue();
-    let relay = certificate.relay(([127, 0, 0, 1], 0).into()).await;
+    let drain = if end == End::Drained { DRAIN_TIMEOUT_DEFAULT } else { Duration::ZERO };
+    let relay = certificate.relay(([127, 0, 0, 1], 0).into(), drain).await;
     let address = relay.address();
     let mut clients = Vec::new();
-    for kind in CLIENTS {
-        clients.push(Arc::new(Client::start(kind, address).await));
+    for kind in kinds {
+        clients.push(Arc::new(Client::start(*kind, address).await));
     }
     let begun = table(&clients, 0, Instant::now() + PATIENCE).await;
     assert!(begun.iter().flatten().all(Option::is_some), "{begun:?}");
 
+    if end == End::Drained {
+        relay.terminate();
+        // Nobody hears of it but by the request to move: who is here is served, and comes in again.
+        let until = Instant::now() + drain - Duration::from_secs(2);
+        let served = table(&clients, now_ms() + 1000, until).await;
+        assert!(served.iter().flatten().all(Option::is_some), "{served:?}");
+        relay.says("drain deadline force-closed sessions").await;
+    }
     let ended = Instant::now();
     match end {
         End::Told => relay.stop().await.expect_success(),
+        End::Drained => relay.ended().await.expect_success(),
         End::Killed => relay.kill().await,
     }
     tokio::time::sleep(away).await;
     is_free(address).await;
-    let relay = certificate.relay(address).await;
+    let relay = certificate.relay(address, Duration::ZERO).await;
     println!("the relay is back after {:?}", ended.elapsed());
+    clients.retain(|client| client.kind.dials_again());
     let returned = table(&clients, now_ms(), ended + BACK_WITHIN_UNTOLD + LATE).await;
     println!("seconds until a viewer of each row had frames of a publisher of each column:");
-    for (viewer, row) in CLIENTS.into_iter().zip(&returned) {
-        let took = row.map(|at| at.map_or(f64::NAN, |at| (at - ended).as_secs_f64()));
-        println!("{took:.1?} {viewer:?}");
+    for (viewer, row) in clients.iter().zip(&returned) {
+        let took = row.iter().map(|at| at.map_or(f64::NAN, |at| (at - ended).as_secs_f64()));
+        println!("{:.1?} {:?}", took.collect::<Vec<_>>(), viewer.kind);
     }
-    for (viewer, row) in CLIENTS.into_iter().zip(&returned) {
-        for (publisher, at) in CLIENTS.into_iter().zip(row) {
+    for (viewer, row) in clients.iter().zip(&returned) {
+        for (publisher, at) in clients.iter().zip(row) {
+            let (viewer, publisher) = (viewer.kind, publisher.kind);
             let has_native = [viewer, publisher].iter().any(|kind| matches!(kind, Kind::Native(_)));
             let within = match end {
                 End::Killed if has_native => BACK_WITHIN_UNTOLD,
-                End::Killed | End::Told => BACK_WITHIN,
+                _ => BACK_WITHIN,
             };
             let is_back = at.is_some_and(|at| at <= ended + within);
             assert!(is_back, "{viewer:?} does not see {publisher:?} in {within:?}");
@@ -118,23 +166,22 @@ async fn everybody_returns(end: End, away: Duration) {
     relay.stop().await.expect_success();
 }
 
-type Row = [Option<Instant>; CLIENTS.len()];
+type Row = Vec<Option<Instant>>;
 
 /// When each viewer had a frame of each publisher that was written after a time.
 async fn table(clients: &[Arc<Client>], since: u64, until: Instant) -> Vec<Row> {
     let mut hearing = JoinSet::new();
     for (viewer, client) in clients.iter().enumerate() {
-        for (publisher, kind) in CLIENTS.into_iter().enumerate() {
-            let client = client.clone();
+        for (publisher, of) in clients.iter().enumerate() {
+            let (client, path) = (client.clone(), of.kind.path());
             hearing.spawn(async move {
-                let path = kind.path();
                 let heard = client.hears(&path, since);
                 let heard = tokio::time::timeout_at(until.into(), heard).await;
                 (viewer, publisher, heard.ok().map(|()| Instant::now()))
             });
         }
     }
-    let mut rows = vec![Row::default(); clients.len()];
+    let mut rows = vec![vec![None; clients.len()]; clients.len()];
     while let Some(heard) = hearing.join_next().await {
         let (viewer, publisher, at) = heard.expect("no panic");
         rows[viewer][publisher] = at;
@@ -163,6 +210,11 @@ fn now_ms() -> u64 {
 enum Kind {
     /// `@moq/net` of a version in a page of its own.
     Page(&'static str),
+    /// The same in Chromium as if it were a browser that has none.
+    WithoutWebTransport(&'static str),
+    Firefox(&'static str),
+    /// The same client in Node.
+    Node(&'static str),
     /// `moq-tokio`, by URLs of a scheme.
     Native(&'static str),
 }
@@ -172,41 +224,57 @@ impl Kind {
     fn path(self) -> String {
         match self {
             Kind::Page(version) => format!("from/{version}"),
+            Kind::WithoutWebTransport(version) => format!("from/socket-{version}"),
+            Kind::Firefox(version) => format!("from/firefox-{version}"),
+            Kind::Node(version) => format!("from/node-{version}"),
             Kind::Native(scheme) => format!("from/{scheme}"),
         }
+    }
+
+    /// By WebSocket the oldest of the clients takes every end for one that was wanted.
+    fn dials_again(self) -> bool {
+        !matches!(self, Kind::Node("0.1.9"))
     }
 }
 
 /// A client with two connections: by one it publishes a broadcast, by the other it watches all.
-struct Client(Acts);
+struct Client {
+    kind: Kind,
+    acts: Acts,
+}
 
 enum Acts {
-    Page(Actor),
+    Actor(Actor),
     Native(Native),
 }
 
 impl Client {
     async fn start(kind: Kind, address: SocketAddr) -> Client {
-        let acts = match kind {
-            Kind::Page(version) => {
-                let page = Actor::page_of("restart").await;
-                let url = format!("http://{address}/");
-                page.tell(format!("publish('{version}','{url}','{}')", kind.path())).await;
-                page.tell(format!("watch('{version}','{url}')")).await;
-                Acts::Page(page)
+        let (actor, version) = match kind {
+            Kind::Page(version) => (Actor::page_in(Browser::Chromium, "restart").await, version),
+            Kind::WithoutWebTransport(version) => {
+                let page = Actor::page_in(Browser::Chromium, "restart").await;
+                page.tell("forgetWebTransport()").await;
+                (page, version)
             }
+            Kind::Firefox(version) => (Actor::page_in(Browser::Firefox, "restart").await, version),
+            Kind::Node(version) => (Actor::node("restart").await, version),
             Kind::Native(scheme) => {
-                Acts::Native(Native::start(&format!("{scheme}://{address}"), &kind.path()))
+                let native = Native::start(&format!("{scheme}://{address}"), &kind.path());
+                return Client { kind, acts: Acts::Native(native) };
             }
         };
-        Client(acts)
+        let url = format!("http://{address}/");
+        actor.tell(format!("publish('{version}','{url}','{}')", kind.path())).await;
+        actor.tell(format!("watch('{version}','{url}')")).await;
+        Client { kind, acts: Acts::Actor(actor) }
     }
 
     /// Waits for a frame of a broadcast that was written after a time.
     async fn hears(&self, path: &str, since: u64) {
-        match &self.0 {
-            Acts::Page(page) => {
-                page.tell(format!("hears('{path}',{since})")).await;
+        match &self.acts {
+            Acts::Actor(actor) => {
+                actor.tell(format!("hears('{path}',{since})")).await;
             }
             Acts::Native(native) => {
                 let newest = |heard: &Heard| heard.get(path).is_some_and(|at| *at > since);
@@ -230,6 +298,7 @@ struct Native {
 impl Native {
     fn start(url: &str, path: &str) -> Native {
         let mut config = connect::Config::default();
+        config.websocket.enabled = Some(url.starts_with("ws"));
         config.tls.insecure = Some(!url.starts_with("http:"));
         config.bind = Some(([127, 0, 0, 1], 0).into());
         let url: url::Url = url.parse().expect("a URL");
@@ -308,8 +377,9 @@ impl Certificate {
         Certificate { dir }
     }
 
-    async fn relay(&self, address: SocketAddr) -> Relay {
-        Relay::certified_at(address, &self.dir.join("cert.pem"), &self.dir.join("key.pem")).await
+    async fn relay(&self, address: SocketAddr, drain: Duration) -> Relay {
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| self.dir.join(name));
+        Relay::certified_at(address, &cert, &key, drain).await
     }
 }
 

@@ -1,17 +1,9 @@
 //! Tracks whose publishers end them and begin them again: numbers that start over, names that are
 //! taken over, and what viewers see of it, who come, stay or return. Played under a virtual clock,
-//! like `sim.rs`.
+//! like `sim`.
 
-mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod http3;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod network;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod peer;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod world;
-}
+#[path = "support/simulated.rs"]
+mod support;
 
 use std::time::Duration;
 

@@ -2,7 +2,11 @@
 //! one line that names the cause and the fix.
 
 #[path = "support/process.rs"]
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod process;
+#[path = "support/seccomp.rs"]
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
+mod seccomp;
 
 use std::io;
 use std::net::UdpSocket;
@@ -14,6 +18,7 @@ use std::time::Duration;
 
 use process::{Process, shardcast, shardcast_under};
 use rcgen::{CertificateParams, KeyPair};
+use seccomp::Rule;
 
 /// The promise to operators is one second; machines that run tests are shared.
 const REFUSED_WITHIN: Duration = Duration::from_secs(3);
@@ -55,10 +60,10 @@ fn refused_arguments() {
         (&["--auth-public", "anon"], &["'anon'", "write anon/**"]),
         (&["--shards", "0"], &["--shards", "from 1 to 256"]),
         (&["--shards", "1000"], &["--shards", "from 1 to 256"]),
-        (&["--shardz", "1"], &["'--shardz'", "'--shards'", "--help"]),
+        (&["--shardz", "1"], &["as --shardz; write --shards instead", "--help"]),
         (&["--linger", "5"], &["--linger", "'5'", "write 5s or 5ms"]),
         (&["--cache-duration", "5M"], &["--cache-duration", "'5M'", "M is months"]),
-        (&["--cache-capacity", "0"], &["--cache-capacity", "no cache or no bound"]),
+        (&["--cache-capacity", "0"], &["--cache-capacity", "nothing or no bound"]),
         (&["--cache-capacity", "8Gb/s"], &["--cache-capacity", "'8Gb/s'", "GiB"]),
         (&["--cache-capacity", "150%"], &["--cache-capacity", "'150%'", "1% to 100%"]),
         (&["--cache-headroom", "10%"], &["--cache-headroom", "one bound", "--cache-capacity"]),
@@ -72,7 +77,11 @@ fn refused_arguments() {
         (&["--auth-api", "https://a.example"], &["--auth-api", "--auth-url URL"]),
         (&["--auth-url", "http://me:pw@a.example"], &["--auth-url http://a.example:", "https://"]),
         (&["--auth-url", "unix:///a", "--auth-key", "k"], &["--auth-key", "decides alone"]),
-        (&["relay.toml"], &["'relay.toml'", "no configuration file"]),
+        (&["/nowhere/relay.toml"], &["cannot read /nowhere/relay.toml", "No such file"]),
+        (&["relay.tml"], &["cannot read relay.tml", "or a command (check, doctor, token, top"]),
+        (&["tokens"], &["no command tokens, and no file", "write shardcast token instead"]),
+        (&["help"], &["no command help", "write shardcast --help instead"]),
+        (&["--config", "relay.toml"], &["--config", "write it alone, as in shardcast relay.toml"]),
         (&["--listen", "one\ntwo"], &["--listen", "127.0.0.1:4443"]),
     ];
     for (args, words) in table {
@@ -95,7 +104,7 @@ fn refused_variables() {
         ("MOQ_CACHE_HEADROOM", "2GiB", &["MOQ_CACHE_HEADROOM", "--cache-capacity"]),
         ("MOQ_CACHE_SIZE", "2GiB", &["MOQ_CACHE_SIZE", "no such setting"]),
         ("MOQ_WEB_HTTP_LISTEN", "on", &["'on'", "--web-http-listen", "same or off"]),
-        ("MOQ_WEB_WS", "true", &["MOQ_WEB_WS", "WebSockets"]),
+        ("MOQ_WEB_WS", "maybe", &["'maybe'", "--web-ws", "on or off"]),
         ("RUST_LOG", "shardcast=loud", &["RUST_LOG", "info"]),
         ("MOQ_SERVER_BIND", "[::]:443", &["MOQ_SERVER_BIND", "MOQ_LISTEN"]),
         ("MOQ_AUTH_URL", "http://a.example", &["--auth-url", "https://"]),
@@ -114,18 +123,80 @@ fn refused_keys() {
     let short = files.write("short.jwk", r#"{"kty":"oct","alg":"HS256","k":"c2hvcnQ"}"#);
     let secret =
         files.write("my-secret.jwk", r#"{"kty":"oct","alg":"XS1","k":"aGVyZSBpcyBhIHNlY3JldA"}"#);
+    std::fs::create_dir(files.path("keys")).unwrap();
+    let keys = files.path("keys").display().to_string();
+    std::fs::copy(&secret, files.path("keys/my-secret.jwk")).unwrap();
     let [half, short, secret] = [half, short, secret].map(|path| path.display().to_string());
     let table: &[(&str, &str, &[&str])] = &[
-        ("--auth-key", "/nowhere/root.jwk", &["/nowhere/root.jwk", "--auth-key"]),
+        ("--auth-key", "/nowhere/root.jwk", &["/nowhere/root.jwk", "a file", "see --auth-key\n"]),
         ("--auth-key", &half, &["half.jwk", "JSON"]),
         ("--auth-key", &short, &["short.jwk", "fewer than 32 bytes"]),
         ("--auth-key", &secret, &["my-secret.jwk", "`alg`"]),
-        ("--auth-key-dir", "/nowhere", &["/nowhere", "cannot be read"]),
+        (
+            "--auth-key-dir",
+            "/nowhere",
+            &["cannot use /nowhere", "cannot be read", "a directory", "see --auth-key-dir\n"],
+        ),
+        ("--auth-key-dir", &keys, &["my-secret.jwk", "`alg`", "see --auth-key-dir\n"]),
     ];
     for (flag, path, words) in table {
         let line = refuses(shardcast(&["--listen", ANY_PORT, flag, path]), FAILED, words);
         assert!(!line.contains("aGVyZSBp"), "{line}");
     }
+}
+
+fn generate(files: &Files, args: &[&str]) {
+    let mut command = shardcast(&["token", "generate"]);
+    command.args(args).current_dir(&files.root);
+    let ended = Process::spawn(command).ended(REFUSED_WITHIN);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+}
+
+/// Once for each file, and what is said helps.
+#[test]
+fn keys_that_are_hardly_meant_are_a_warning() {
+    let files = Files::new("remarks");
+    std::fs::create_dir(files.path("keys")).unwrap();
+    generate(&files, &["--out", "private.jwk"]);
+    generate(&files, &["--id", "b", "--out", "keys/a.jwk"]);
+    generate(&files, &["--id", "c", "--out", "secret.jwk", "--public", "keys/c.jwk"]);
+    let relay = |key: &str| {
+        let args = ["--listen", ANY_PORT, "--auth-key", key, "--auth-key-dir", "keys"];
+        let mut command = shardcast(&args);
+        command.current_dir(&files.root);
+        let mut relay = Process::spawn(command);
+        relay.listening(LISTENING_WITHIN);
+        relay
+    };
+    let mut first = relay("private.jwk");
+    let run = |line: &str| {
+        let (_, command) = line.split_once("run: ").expect("a command");
+        let (command, _) = command.split_once(", and give").unwrap_or((command, ""));
+        let bin = Path::new(env!("CARGO_BIN_EXE_shardcast")).parent().unwrap();
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]).env("PATH", path).current_dir(&files.root);
+        let ended = Process::spawn(shell).ended(REFUSED_WITHIN);
+        assert_eq!(ended.code(), 0, "{command}: {}", ended.stderr);
+    };
+    let of_file = first.stderr_line(" private.jwk: a private key", LISTENING_WITHIN);
+    let of_directory = first.stderr_line(" keys/a.jwk: a private key", LISTENING_WITHIN);
+    first.stderr_line(" keys/a.jwk: the key calls itself b", LISTENING_WITHIN);
+    // What is new later is told then, and what was told is not.
+    generate(&files, &["--id", "d", "--out", "keys/d.jwk"]);
+    first.stderr_line(" keys/d.jwk: a private key", LISTENING_WITHIN);
+    let ended = stops(first, libc::SIGTERM);
+    for (words, times) in [(" private.jwk: ", 1), (" keys/a.jwk: ", 2), (" keys/d.jwk: ", 1)] {
+        assert_eq!(ended.stderr.matches(words).count(), times, "{words}: {}", ended.stderr);
+    }
+
+    run(&of_file);
+    run(&of_directory);
+    std::fs::remove_file(files.path("keys/d.jwk")).unwrap();
+    assert!(std::fs::read_to_string(files.path("a.secret.jwk")).unwrap().contains("\"d\""));
+    let second = relay("private.public.jwk");
+    let ended = stops(second, libc::SIGTERM);
+    assert!(!ended.stderr.contains("a private key"), "{}", ended.stderr);
 }
 
 #[test]
@@ -141,7 +212,7 @@ fn refused_certificates() {
         (&cert, &garbage, &["no private key in", "garbage.pem"]),
         (&missing, &key, &["missing.pem", "No such file"]),
         (&cert, &missing, &["missing.pem", "No such file"]),
-        (&files.root, &key, &["Is a directory"]),
+        (&files.root, &key, &["not a regular file"]),
         (&cert, &other_key, &["other.key.pem", "does not match", "own.cert.pem"]),
     ];
     for (cert, key, words) in table {
@@ -214,8 +285,7 @@ fn too_little_address_space() {
 #[test]
 fn io_uring_forbidden() {
     let mut command = shardcast(&["--listen", ANY_PORT]);
-    // SAFETY: the filter is only two system calls, as a forked child may do.
-    unsafe { command.pre_exec(forbid_io_uring) };
+    seccomp::refuse(&mut command, &[Rule::refuse(libc::SYS_io_uring_setup, libc::EPERM)]);
     refuses(command, FAILED, &["io_uring", "seccomp"]);
 }
 
@@ -277,7 +347,10 @@ fn note_of_cache(command: Command) -> String {
 fn too_small_a_cache() {
     let args = ["--listen", ANY_PORT, "--shards", "3", "--cache-capacity", "2MiB"];
     let words = ["2.0 MiB", "682.7 KiB for each shard", "--cache-capacity 3MiB or more"];
-    refuses(shardcast(&args), FAILED, &words);
+    refuses(shardcast(&args), USAGE, &words);
+    let args = ["--listen", ANY_PORT, "--shards", "2", "--memory-max", "8192"];
+    let words = ["--memory-max is 8.0 KiB", "--memory-max 64MiB or more"];
+    refuses(shardcast(&args), USAGE, &words);
 }
 
 #[test]
@@ -285,7 +358,8 @@ fn cache_larger_than_the_memory_is_a_warning() {
     let args = ["--listen", ANY_PORT, "--shards", "1", "--cache-capacity", "100%"];
     let mut relay = Process::spawn(shardcast(&args));
     relay.listening(LISTENING_WITHIN);
-    relay.stderr_line("lower --cache-capacity", LISTENING_WITHIN);
+    let line = relay.stderr_line("lower --cache-capacity", LISTENING_WITHIN);
+    assert!(line.contains("WARN"), "{line}");
     stops(relay, libc::SIGTERM);
 }
 
@@ -303,7 +377,10 @@ fn development_relay_welcomes() {
     let sha256 = welcome_line(&mut relay, "sha256");
     assert_eq!(sha256.len(), 64, "{sha256}");
     assert!(sha256.bytes().all(|byte| byte.is_ascii_hexdigit()), "{sha256}");
-    assert!(welcome_line(&mut relay, "certificate").contains("self-signed for localhost, expires"));
+    assert!(
+        welcome_line(&mut relay, "certificate")
+            .contains("self-signed for localhost 127.0.0.1 ::1, expires")
+    );
     assert!(welcome_line(&mut relay, "access").ends_with("**"));
     relay.stdout_line("Ctrl-C", LISTENING_WITHIN);
     let welcome = relay.stdout();
@@ -317,6 +394,22 @@ fn development_relay_welcomes() {
 
     let ended = stops(relay, libc::SIGTERM);
     assert!(!ended.stderr.contains('\x1b'), "{:?}", ended.stderr);
+}
+
+#[test]
+fn congestion_control_is_said_where_it_is_a_choice() {
+    for (args, is_said) in [
+        (&[][..], false),
+        (&["--quic-congestion-control", "delay"], false),
+        (&["--quic-congestion-control", "loss"], true),
+    ] {
+        let mut relay = Process::spawn(shardcast(&[&["--listen", ANY_PORT], args].concat()));
+        relay.stdout_line("Ctrl-C", LISTENING_WITHIN);
+        let welcome = relay.stdout();
+        assert_eq!(welcome.contains("\n  congestion   loss "), is_said, "{welcome}");
+        assert_eq!(welcome.contains("\n  congestion "), is_said, "{welcome}");
+        stops(relay, libc::SIGTERM);
+    }
 }
 
 #[test]
@@ -346,24 +439,77 @@ fn interrupt_stops() {
     stops(relay, libc::SIGINT);
 }
 
-/// As when the terminal closes, or an operator expects that something is read anew.
+/// As when the terminal closes, or an operator wants to know what came of new files.
 #[test]
-fn hangup_is_ignored() {
+fn hangup_has_files_read_again() {
     let mut relay = Process::spawn(shardcast(&["--listen", ANY_PORT]));
     relay.listening(LISTENING_WITHIN);
     relay.signal(libc::SIGHUP);
-    relay.stderr_line("SIGHUP is ignored", LISTENING_WITHIN);
+    relay.stderr_line("certificates and keys are as they were", LISTENING_WITHIN);
     stops(relay, libc::SIGTERM);
 }
 
+/// Every line is an object, those past tracing too: here what a FILE is named that is no text for a terminal.
+#[test]
+fn a_log_in_json_is_one_all_through() {
+    let args = ["--listen", ANY_PORT, "--log-format", "json"];
+    let mut relay = Process::spawn(shardcast(&args));
+    relay.stderr_line("\"message\":\"listening\"", LISTENING_WITHIN);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("its address").to_string();
+    let refused = ["--listen", ANY_PORT, "--log-format", "json", "--web-http-listen", &taken];
+    let refused = Process::spawn(shardcast(&refused)).ended(LISTENING_WITHIN);
+    relay.signal(libc::SIGTERM);
+    let ended = relay.ended(LISTENING_WITHIN);
+    for line in ended.stderr.lines().chain(refused.stderr.lines()) {
+        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+        for key in ["timestamp", "level", "message"] {
+            assert!(line[key].is_string(), "{line}");
+        }
+    }
+    assert!(refused.stderr.contains("is in use"), "{}", refused.stderr);
+}
+
+/// Again and again, without a pause, and without waiting for it.
 #[test]
 fn address_is_free_after_stop() {
-    let mut first = Process::spawn(shardcast(&["--listen", ANY_PORT]));
-    let addr = first.listening(LISTENING_WITHIN).to_string();
-    stops(first, libc::SIGTERM);
-    let mut second = Process::spawn(shardcast(&["--listen", &addr]));
-    assert_eq!(second.listening(LISTENING_WITHIN).to_string(), addr);
-    stops(second, libc::SIGTERM);
+    const TIMES: usize = 20;
+    let mut relay = Process::spawn(shardcast(&["--listen", ANY_PORT]));
+    let addr = relay.listening(LISTENING_WITHIN).to_string();
+    for _ in 0..TIMES {
+        stops(relay, libc::SIGTERM);
+        UdpSocket::bind(&addr).expect("the port is free as soon as the process is gone");
+        relay = Process::spawn(shardcast(&["--listen", &addr]));
+        assert_eq!(relay.listening(LISTENING_WITHIN).to_string(), addr);
+    }
+    stops(relay, libc::SIGTERM);
+}
+
+/// Who has it for a moment is waited for.
+#[test]
+fn a_port_that_becomes_free_is_waited_for() {
+    let holder = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let addr = holder.local_addr().expect("its address").to_string();
+    let mut relay = Process::spawn(shardcast(&["--listen", &addr]));
+    std::thread::sleep(Duration::from_millis(300));
+    drop(holder);
+    assert_eq!(relay.listening(LISTENING_WITHIN).to_string(), addr);
+    stops(relay, libc::SIGTERM);
+}
+
+/// What is for operators is not for everybody.
+#[test]
+fn operators_are_warned_where_others_can_ask() {
+    for (listen, is_open) in [("127.0.0.1:0", false), ("0.0.0.0:0", true)] {
+        let args = ["--listen", ANY_PORT, "--internal-listen", listen];
+        let mut relay = Process::spawn(shardcast(&args));
+        relay.stderr_line("kind=internal", LISTENING_WITHIN);
+        relay.stderr_line("socket buffers", LISTENING_WITHIN);
+        relay.signal(libc::SIGTERM);
+        let ended = relay.ended(LISTENING_WITHIN);
+        let warns = ended.stderr.contains("WARN") && ended.stderr.contains("--internal-listen");
+        assert_eq!(warns, is_open, "{}", ended.stderr);
+    }
 }
 
 #[test]
@@ -373,9 +519,21 @@ fn help_names_every_flag() {
     let words = [
         "--listen <ADDR>",
         "--web-http-listen <ADDR>",
+        "--web-https-listen <ADDR>",
+        "--internal-listen <ADDR>",
+        "MOQ_INTERNAL_LISTEN=",
+        "--track-metrics <N>",
+        "SHARDCAST_TRACK_METRICS=",
         "--listen-tls-cert <FILE>",
         "--listen-tls-key <FILE>",
         "--listen-tls-generate <HOST>",
+        "--acme-domain <DOMAIN>",
+        "--acme-directory <URL>",
+        "--acme-contact <MAIL>",
+        "--acme-eab-kid <KID>",
+        "--acme-eab-key <FILE>",
+        "--acme-root <FILE>",
+        "SHARDCAST_ACME_DOMAIN=",
         "--auth-key <FILE>",
         "--auth-key-dir <DIR>",
         "MOQ_AUTH_KEY=",
@@ -388,6 +546,11 @@ fn help_names_every_flag() {
         "--allow-origin <ORIGIN>",
         "--allow-takeover",
         "--cluster-address <NETWORK>",
+        "--cluster-connect <URL>",
+        "--cluster-connect-api <URL|FILE>",
+        "--connect-tls-root <FILE>",
+        "MOQ_CLUSTER_CONNECT",
+        "Cluster:",
         "--limit-remote <N>",
         "--limit-token <N>",
         "--limit-exempt <NETWORK>",
@@ -408,6 +571,7 @@ fn help_names_every_flag() {
         "--version",
         "MOQ_LISTEN=",
         "MOQ_WEB_HTTP_LISTEN=",
+        "MOQ_WEB_HTTPS_LISTEN=",
         "MOQ_LISTEN_TLS_CERT=",
         "MOQ_LISTEN_TLS_KEY=",
         "MOQ_LISTEN_TLS_GENERATE=",
@@ -420,6 +584,10 @@ fn help_names_every_flag() {
         "SHARDCAST_SHARDS=",
         "MOQ_LOG_LEVEL=",
         "RUST_LOG",
+        "shardcast COMMAND",
+        "Commands, in the place of FILE",
+        "\n  check ",
+        "\n  token ",
         "Examples:",
     ];
     for word in words {
@@ -488,30 +656,6 @@ fn succeeded(code: libc::c_int) -> io::Result<()> {
     match code {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
-    }
-}
-
-fn forbid_io_uring() -> io::Result<()> {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    /// The first field of what a filter sees.
-    const SYSCALL_NUMBER: u32 = 0;
-    const fn step(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
-        libc::sock_filter { code, jt, jf, k }
-    }
-    let mut steps = [
-        step(LOAD, 0, 0, SYSCALL_NUMBER),
-        step(IF_EQUAL, 0, 1, libc::SYS_io_uring_setup as u32),
-        step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-    // SAFETY: the program outlives the call, which copies it.
-    unsafe {
-        succeeded(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-        let mode = libc::SECCOMP_MODE_FILTER;
-        succeeded(libc::prctl(libc::PR_SET_SECCOMP, mode, &program))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A datagram reaches the shard that owns its connection, whatever address it comes from: clients
+//! A datagram reaches the shard that owns its connection, whatever address it comes from, and the process: clients
 //! change their ports under load and lose nothing, and no shard ever sees another's datagram. Two
 //! controls show that a datagram which does go astray is counted, and passed on.
 
@@ -24,13 +24,15 @@ use bytes::BytesMut;
 use shardcast::access::Access;
 use shardcast::config::IdentitySource;
 use shardcast::limits::{CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, LANE_MESSAGES, LINGER_DEFAULT};
-use shardcast::net::{Datagrams, Received, Sent, Train, steer};
+use shardcast::mailbox::{Outside, mesh};
+use shardcast::net::steer::{self, Generation, Steering};
+use shardcast::net::{Datagrams, Received, Sent, Train};
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::secret::Secret;
 use shardcast::session::Policy;
-use shardcast::shard::clients::ClientBounds;
-use shardcast::shard::mailbox::mesh;
-use shardcast::shard::{CacheBounds, Setting, Shard};
+use shardcast::shard::message::ToShard;
+use shardcast::shard::{CacheBounds, Next, Setting, Shard};
+use shardcast::source::ClientBounds;
 use shardcast::tls::Identity;
 use shardcast::wall::Wall;
 use shardcast::wire::Version;
@@ -185,13 +187,13 @@ fn a_datagram_of_another_shard_is_counted_and_passed_on() {
     let counts = shards[0].counters();
     assert_eq!((counts.datagrams_total, counts.misrouted_datagrams_total), (1, 1));
     assert_eq!(shards[0].held().connections, 0, "it is not a connection of this shard");
-    assert_eq!(port.sent, 0, "this shard has nothing to answer");
+    assert!(port.sent.is_empty(), "this shard has nothing to answer");
 
     shards[1].turn(started, &mut port);
     let counts = shards[1].counters();
     assert_eq!((counts.datagrams_total, counts.misrouted_datagrams_total), (0, 0));
     assert_eq!(shards[1].held().connections, 1, "the connection lives where its ID says");
-    assert!(port.sent > 0, "and is answered from there");
+    assert!(!port.sent.is_empty(), "and is answered from there");
 
     // The control of the control: the same datagram on the right shard is not misrouted.
     let mut shards = self::shards(SHARDS, started);
@@ -201,7 +203,134 @@ fn a_datagram_of_another_shard_is_counted_and_passed_on() {
     assert_eq!(shards[1].held().connections, 1);
 }
 
+/// While another process takes over from this one, each answers for its own connections alone; when one is
+/// gone the other tells its peers so.
+#[test]
+fn two_processes_answer_for_their_own() {
+    let begun = Instant::now();
+    let mut old = Process::of(Generation::Even, begun);
+    let mut new = Process::of(Generation::Odd, begun);
+    let mut client = Client::connect(begun);
+    let mut said = Vec::new();
+    for turn in 0..20 {
+        let now = begun + turn * Duration::from_millis(1);
+        let says = client.says(now);
+        said.extend(says.clone());
+        client.hears(now, old.turn(now, says));
+    }
+    assert!(!client.conn.is_handshaking(), "the handshake is complete");
+
+    // What goes on with the handshake reaches the newer one where that takes over in the midst of it.
+    let steering = |is_shared| Steering { shards: 1, current: Generation::Odd, is_shared };
+    let now = begun + Duration::from_millis(20);
+    // Whatever the fixed bit is: who knows that the other does not mind sets it at random (RFC 9287).
+    let is_initial = |datagram: &[u8]| datagram[0] & 0xb0 == 0x80;
+    let first_id = said[0][6..14].to_vec();
+    let later = said.iter().filter(|datagram| is_initial(datagram) && datagram[6..14] != first_id);
+    let later: Vec<_> = later.collect();
+    assert!(!later.is_empty(), "the client has gone on to our ID");
+    for datagram in later {
+        assert_eq!(steering(true).place_of(datagram), Some(1));
+        assert!(new.turn(now, vec![datagram.clone()]).is_empty(), "not its own: no answer");
+    }
+    assert_eq!(new.shard.held().connections, 0, "nor a connection");
+
+    // The older one ends, and its client learns that by the first that it says.
+    client.conn.ping();
+    let ping = client.says(now).pop().expect("a ping");
+    assert_eq!(steering(true).place_of(&ping), Some(0));
+    assert_eq!(steering(false).place_of(&ping), Some(1));
+    assert!(new.turn(now, vec![ping.clone()]).is_empty(), "its process lives");
+    new.outside.send(ToShard::Shared(false)).expect("room");
+    let reset = new.turn(now, vec![ping]);
+    assert_eq!(reset.len(), 1);
+    client.hears(now, reset);
+    assert!(client.conn.is_drained(), "the client has understood");
+}
+
+/// One with a shard, beside another one.
+struct Process {
+    shard: Shard,
+    outside: Outside<ToShard>,
+    port: Port,
+}
+
+impl Process {
+    fn of(generation: Generation, started: Instant) -> Process {
+        let post = mesh(1, LANE_MESSAGES).pop().expect("one");
+        let outside = post.outside();
+        let shard = Shard::new(setting((0, 1), started, (generation, true)), post);
+        Process { shard, outside, port: Port::default() }
+    }
+
+    /// What it answers.
+    fn turn(&mut self, now: Instant, datagrams: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        self.port.inbox.extend(datagrams);
+        while self.shard.turn(now, &mut self.port) == Next::More {}
+        std::mem::take(&mut self.port.sent)
+    }
+}
+
+/// A client of quinn's, datagram by datagram.
+struct Client {
+    endpoint: quinn_proto::Endpoint,
+    handle: quinn_proto::ConnectionHandle,
+    conn: quinn_proto::Connection,
+}
+
+const RELAY: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4443);
+
+impl Client {
+    fn connect(now: Instant) -> Client {
+        let tls = support::raw::client_tls(Version::Lite06.alpn());
+        let config = support::raw::client_config(tls, IDLE_TIMEOUT);
+        let mut endpoint = support::raw::client_endpoint();
+        let (handle, conn) = endpoint.connect(now, config, RELAY, "localhost").expect("a name");
+        Client { endpoint, handle, conn }
+    }
+
+    fn says(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        while let Some(event) = self.conn.poll_endpoint_events() {
+            if let Some(event) = self.endpoint.handle_event(self.handle, event) {
+                self.conn.handle_event(event);
+            }
+        }
+        let mut said = Vec::new();
+        let mut datagram = Vec::new();
+        while let Some(transmit) = self.conn.poll_transmit(now, 1, &mut datagram) {
+            said.push(datagram[..transmit.size].to_vec());
+            datagram.clear();
+        }
+        said
+    }
+
+    fn hears(&mut self, now: Instant, datagrams: Vec<Vec<u8>>) {
+        for datagram in datagrams {
+            let data = BytesMut::from(&datagram[..]);
+            let mut answer = Vec::new();
+            let event = self.endpoint.handle(now, RELAY, None, None, data, &mut answer);
+            if let Some(quinn_proto::DatagramEvent::ConnectionEvent(_, event)) = event {
+                self.conn.handle_event(event);
+            }
+        }
+        while self.conn.poll().is_some() {}
+    }
+}
+
 fn shards(count: usize, started: Instant) -> Vec<Shard> {
+    let alone = (Generation::default(), false);
+    let posts = mesh(count, LANE_MESSAGES).into_iter().enumerate();
+    let shard = |(shard, post)| Shard::new(setting((shard, count), started, alone), post);
+    posts.map(shard).collect()
+}
+
+/// Of one of so many shards, in a process of a generation that is alone or not.
+fn setting(
+    (shard, shards): (usize, usize),
+    started: Instant,
+    (generation, is_shared): (Generation, bool),
+) -> Setting {
     let hosts = vec!["localhost".try_into().expect("a name")];
     let source = IdentitySource::Generated { hosts };
     let alpn = Version::Lite06.alpn().as_bytes();
@@ -209,13 +338,11 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
     let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
     let quic = QuicConfig::new(identity.config, keys, CongestionControl::default())
         .expect("a QUIC configuration");
-    let policy = Arc::new(Policy::open(7, Secret::new(&[4; 32])));
-    let posts = mesh(count, LANE_MESSAGES);
-    let setting = |shard| Setting {
+    Setting {
         shard,
-        shards: count,
-        quic: quic.clone(),
-        policy: policy.clone(),
+        shards,
+        quic: quic.of(generation, is_shared),
+        policy: Arc::new(Policy::open(7, Secret::new(&[4; 32]))),
         access: Arc::new(Access::open()),
         authority: None,
         seed: SEED,
@@ -224,9 +351,9 @@ fn shards(count: usize, started: Instant) -> Vec<Shard> {
         linger: LINGER_DEFAULT,
         cache: CacheBounds { bytes: 1 << 20, duration: CACHE_DURATION_DEFAULT },
         memory: 1 << 30,
+        routes: u64::MAX,
         bounds: ClientBounds::default(),
-    };
-    posts.into_iter().enumerate().map(|(shard, post)| Shard::new(setting(shard), post)).collect()
+    }
 }
 
 /// The first datagram of a client whose connection ID names a shard.
@@ -248,7 +375,7 @@ fn first_flight(now: Instant, shard: u8) -> Vec<u8> {
 #[derive(Default)]
 struct Port {
     inbox: VecDeque<Vec<u8>>,
-    sent: usize,
+    sent: Vec<Vec<u8>>,
 }
 
 impl Datagrams for Port {
@@ -261,8 +388,9 @@ impl Datagrams for Port {
         false
     }
 
-    fn send(&mut self, _train: &Train<'_>) -> Sent {
-        self.sent += 1;
+    fn send(&mut self, train: &Train<'_>) -> Sent {
+        let length = train.segment_size.unwrap_or(train.contents.len());
+        self.sent.extend(train.contents.chunks(length).map(<[u8]>::to_vec));
         Sent::Taken
     }
 

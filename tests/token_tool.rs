@@ -177,7 +177,7 @@ fn crate_moq_auth_reads_what_is_written_here() {
         let shown = desk.token_with(&["verify", "--key", &public], &token);
         assert_eq!(shown.code, 0, "{shown:?}");
         for line in
-            ["root        /a\n", "publish     a\n", "publish     a/x*/**\n", "valid       yes\n"]
+            ["root        /a\n", "publish     /a\n", "publish     /a/x*/**\n", "valid       yes\n"]
         {
             assert!(shown.stdout.contains(line), "{shown:?} lacks {line:?}");
         }
@@ -218,7 +218,7 @@ fn npm_moq_token_reads_what_is_written_here() {
         // They sign with it, and we verify that.
         let token = desk.npm(&["sign", "--key", &private, "--root", "a", "--publish", "b"], "");
         let shown = desk.token_with(&["verify", "--key", &public], &token);
-        assert!(shown.code == 0 && shown.stdout.contains("publish     a/b/**\n"), "{shown:?}");
+        assert!(shown.code == 0 && shown.stdout.contains("publish     /a/b/**\n"), "{shown:?}");
     }
 }
 
@@ -255,11 +255,11 @@ fn npm_moq_token_writes_what_is_read_here() {
         assert_eq!(shown.code, 0, "{shown:?}");
         for line in [
             format!("key         k1 ({algorithm})\n"),
-            "publish     rooms/123/alice/**\n".to_owned(),
-            "subscribe   rooms/123/**\n".to_owned(),
-            "dialled     /rooms/123/bob\n".to_owned(),
+            "publish     /rooms/123/alice/**\n".to_owned(),
+            "subscribe   /rooms/123/**\n".to_owned(),
+            "dialled     /rooms/123/bob (names on the wire begin below it)\n".to_owned(),
             "publish     there nothing\n".to_owned(),
-            "subscribe   there rooms/123/bob/**\n".to_owned(),
+            "subscribe   there /rooms/123/bob/**\n".to_owned(),
         ] {
             assert!(shown.stdout.contains(&line), "{shown:?} lacks {line:?}");
         }
@@ -300,6 +300,9 @@ fn what_prefixes_can_say_is_said_with_prefixes() {
         (&claims["publish"], &claims["subscribe"]),
         (&["alice/**", "cam"][..].into(), &["**"][..].into())
     );
+    let one = desk.token(&["sign", "--key", "k.jwk", "--publish", "cam", "--expires", "1d"]);
+    let note = "shardcast: --publish 'cam' is cam alone, and nothing below it; 'cam/**' is both\n";
+    assert_eq!((one.code, &*one.stderr), (0, note));
     let args = ["sign", "--key", "k.jwk", "--publish", "cam", "--form", "prefixes"];
     desk.fails(&args, "", USAGE, &["--form prefixes", "'cam'"]);
     let times = ["--publish", "a", "--expires", "2100-01-01T00:00:00Z", "--not-before", "0"];
@@ -320,12 +323,14 @@ fn files_of_secrets_are_for_their_owner_and_none_is_overwritten() {
     assert_eq!(desk.mode("k.pub.jwk") & 0o044, 0o044, "others may verify");
     assert!(!desk.read("k.pub.jwk").contains("\"d\""));
     let before: Vec<String> = desk.names().iter().map(|name| desk.read(name)).collect();
-    desk.fails(&sign, "", FAILED, &["it.jwt is there already"]);
+    desk.fails(&sign, "", FAILED, &["no token: it.jwt is there already"]);
     let both = ["generate", "--out", "k.jwk", "--public", "new.jwk"];
-    desk.fails(&both, "", FAILED, &["k.jwk is there already"]);
+    desk.fails(&both, "", FAILED, &["no key: k.jwk is there already"]);
     // Not half a pair either.
     let both = ["generate", "--out", "new.jwk", "--public", "k.pub.jwk"];
-    desk.fails(&both, "", FAILED, &["k.pub.jwk is there already"]);
+    desk.fails(&both, "", FAILED, &["no key: k.pub.jwk is there already"]);
+    let half = ["public", "--key", "k.jwk", "--out", "k.pub.jwk"];
+    desk.fails(&half, "", FAILED, &["no key: k.pub.jwk is there already"]);
     desk.fails(&["generate", "--out", "no/k.jwk"], "", FAILED, &["no/k.jwk", "No such file"]);
     assert_eq!(desk.names(), ["it.jwt", "k.jwk", "k.pub.jwk"]);
     assert_eq!(desk.names().iter().map(|name| desk.read(name)).collect::<Vec<_>>(), before);
@@ -350,17 +355,26 @@ fn who_is_refused_is_told_why() {
         desk.token_with(&verify, &format!("\n https://relay.example/demo?x=1&jwt={good}\n"));
     assert!(shown.code == 0 && shown.stderr.is_empty(), "{shown:?}");
     let at = |path| ["verify", "--key", &public, "--at", path];
-    assert!(desk.token_with(&at("/demo/x"), &good).stdout.contains("publish     there demo/x\n"));
+    assert!(desk.token_with(&at("/demo/x"), &good).stdout.contains("publish     there /demo/x\n"));
     let elsewhere =
         desk.fails(&at("/else"), &good, REFUSED, &["at which the token grants nothing"]);
-    assert!(elsewhere.stdout.contains("publish     demo/x\n"), "{elsewhere:?}");
-    assert!(!elsewhere.stdout.contains("valid"), "{elsewhere:?}");
+    assert!(elsewhere.stdout.contains("publish     /demo/x\n"), "{elsewhere:?}");
+    let last = "valid       no: the client dialled a path at which the token grants nothing\n";
+    assert!(elsewhere.stdout.ends_with(last), "{elsewhere:?}");
+    // A whole URL says where it leads, unless somebody asks for another place.
+    let url = format!("https://relay.example/demo/x?jwt={good}");
+    let there = desk.token_with(&verify, &url);
+    assert!(there.stdout.contains("dialled     /demo/x (") && there.code == 0, "{there:?}");
+    let wrong = url.replace("/demo/x", "/else");
+    desk.fails(&verify, &wrong, REFUSED, &["at which the token grants nothing"]);
+    assert!(desk.token_with(&at("/demo"), &wrong).stdout.contains("dialled     /demo ("));
 
     let later = sign("k.jwk", &["--publish", "demo/x", "--not-before", "1d"]);
-    desk.fails(&verify, &later, REFUSED, &["not valid before"]);
+    desk.fails(&verify, &later, REFUSED, &["not valid before 2", "Z"]);
     let stranger = sign("other.jwk", &["--publish", "demo/x"]);
     let unknown = desk.fails(&verify, &stranger, REFUSED, &["not signed with a key of this relay"]);
-    assert_eq!(unknown.stdout, "");
+    assert!(unknown.stdout.starts_with("valid       no: the token is not signed"), "{unknown:?}");
+    assert!(unknown.stderr.contains("it names other, which is not here"), "{unknown:?}");
     desk.fails(&verify, "a.b.c", REFUSED, &["is not a JWT"]);
     desk.fails(&verify, &good[..good.len() - 1], REFUSED, &[]);
 
@@ -370,8 +384,8 @@ fn who_is_refused_is_told_why() {
         .with_publish(["a".parse().unwrap()])
         .with_expires(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000));
     let old = key.sign(&claims).unwrap();
-    let expired =
-        desk.fails(&["verify", "--key", "other.pub.jwk"], &old, REFUSED, &["expired at 1000"]);
+    let when = ["expired at 1970-01-01T00:16:40Z"];
+    let expired = desk.fails(&["verify", "--key", "other.pub.jwk"], &old, REFUSED, &when);
     assert!(expired.stdout.contains("expires     1970-01-01T00:16:40Z"), "{expired:?}");
 
     // By their names in a directory.
@@ -390,7 +404,12 @@ fn what_cannot_be_made_is_refused() {
     let sign = |more: &[&str], code: i32, words: &[&str]| {
         desk.fails(&[&["sign", "--key", "k.jwk"], more].concat(), "", code, words);
     };
-    sign(&[], FAILED, &["would grant nothing"]);
+    sign(
+        &[],
+        USAGE,
+        &["--publish PATTERN or --subscribe PATTERN", "see shardcast token sign --help"],
+    );
+    sign(&["--root", "demo"], USAGE, &["--publish 'live/**'"]);
     sign(&["--publish", "demo/**"], FAILED, &["more than the key may"]);
     sign(
         &["--publish", "demo/live/a", "--expires", "3600"],
@@ -403,7 +422,7 @@ fn what_cannot_be_made_is_refused() {
         &["--not-before"],
     );
     sign(&["--publish", "demo/live/a", "--expires", "soon"], USAGE, &["'soon'", "1d or 90m"]);
-    sign(&["--publish", "/a"], USAGE, &["'/a'", "alice/**"]);
+    sign(&["--publish", "/a"], USAGE, &["'/a'", "no slash in front", "write 'a'"]);
     sign(&["--root", "a/*", "--publish", "b"], USAGE, &["'a/*'", "without wildcards"]);
     let deep = vec!["demo/live/a-rather-long-name-for-one-of-many"; 129];
     let many: Vec<String> =
@@ -428,12 +447,123 @@ fn what_cannot_be_made_is_refused() {
     desk.fails(&["verify", "--key", &public], " \n", FAILED, &["standard input is empty"]);
     desk.fails(&["verify", "--key", &public], &"x".repeat(70_000), FAILED, &["is not a token"]);
     assert_eq!(desk.names(), ["k.jwk", "k.pub.jwk"]);
-    for help in
-        [&["--help"][..], &["generate", "--help"], &["sign", "--help"], &["verify", "--help"]]
-    {
+    for help in [
+        &["--help"][..],
+        &["generate", "--help"],
+        &["public", "--help"],
+        &["sign", "--help"],
+        &["verify", "--help"],
+    ] {
         assert!(desk.done(help).contains("shardcast token "), "{help:?}");
     }
     desk.fails(&[], "", USAGE, &["shardcast token --help"]);
+}
+
+#[test]
+fn a_public_half_is_what_was_written_with_the_key() {
+    let desk = Desk::new("halves");
+    for algorithm in ["ES256", "ES384", "EdDSA", "RS256"] {
+        let scope = ["--scope-root", "demo", "--scope-publish", "**"];
+        let public = desk.generate(algorithm, algorithm, &scope);
+        let private = format!("{algorithm}.jwk");
+        let half = desk.done(&["public", "--key", &private]);
+        assert_eq!(half, desk.read(&public).trim_end(), "{algorithm}");
+        // Of a public key it is the same.
+        assert_eq!(desk.done(&["public", "--key", &public]), half);
+    }
+    let out = ["public", "--key", "ES256.jwk", "--out", "half.jwk", "--base64"];
+    let done = desk.token(&out);
+    let said = "shardcast: the public half of ES256.jwk is in half.jwk, for relays: shardcast --auth-key half.jwk\n";
+    assert_eq!((done.code, &*done.stdout, &*done.stderr), (0, "", said));
+    assert_eq!(desk.mode("half.jwk") & 0o044, 0o044, "others may verify");
+    let sign = ["sign", "--key", "ES256.jwk", "--publish", "demo/x", "--expires", "1d"];
+    let token = desk.done(&sign);
+    assert_eq!(desk.token_with(&["verify", "--key", "half.jwk"], &token).code, 0);
+
+    desk.write(
+        "set.jwk",
+        &format!("{{\"keys\":[{},{}]}}", desk.read("ES256.jwk"), desk.read("RS256.jwk")),
+    );
+    let halves = desk.done(&["public", "--key", "set.jwk"]);
+    let sign = ["sign", "--key", "set.jwk", "--publish", "a"];
+    desk.fails(&sign, "", FAILED, &["set.jwk: a set", "one key signs"]);
+    let expect =
+        ["ES256.pub.jwk", "RS256.pub.jwk"].map(|name| desk.read(name).trim_end().to_owned());
+    assert_eq!(halves, format!("{{\"keys\":[{}]}}", expect.join(",")));
+
+    desk.generate("HS256", "shared", &[]);
+    let words = ["shared.jwk: a shared secret has no public half"];
+    desk.fails(&["public", "--key", "shared.jwk"], "", FAILED, &words);
+    desk.write(
+        "mixed.jwk",
+        &format!("{{\"keys\":[{},{}]}}", desk.read("ES256.jwk"), desk.read("shared.jwk")),
+    );
+    desk.fails(&["public", "--key", "mixed.jwk"], "", FAILED, &["keys[1]: a shared secret"]);
+}
+
+/// What is said beside a new key is typed, and does what it says.
+#[test]
+fn what_to_do_with_a_key_is_said() {
+    let desk = Desk::new("advice");
+    fs::create_dir(desk.0.join("keys")).unwrap();
+    let said = |args: &[&str], lines: &[&str]| {
+        let done = desk.token(&[&["generate", "--id", "k-1"], args].concat());
+        assert_eq!(done.code, 0, "{done:?}");
+        let said: Vec<&str> =
+            done.stderr.lines().map(|line| line.strip_prefix("shardcast: ").unwrap()).collect();
+        assert_eq!(said, lines);
+        let token = said.last().unwrap().strip_prefix("to sign a token: shardcast token ").unwrap();
+        let words = token.split(' ').map(|word| word.trim_matches('\'')).collect::<Vec<_>>();
+        desk.done(&words)
+    };
+    said(
+        &["--out", "a.jwk", "--public", "a.pub.jwk"],
+        &[
+            "key k-1 is in a.jwk; who has that file can let anybody in everywhere",
+            "relays need a.pub.jwk: shardcast --auth-key a.pub.jwk",
+            "to sign a token: shardcast token sign --key a.jwk --publish 'live/**' --expires 1d",
+        ],
+    );
+    // Found by its name.
+    said(
+        &["--out", "b.jwk", "--public", "keys/k-1.jwk"],
+        &[
+            "key k-1 is in b.jwk; who has that file can let anybody in everywhere",
+            "relays need keys/k-1.jwk: shardcast --auth-key-dir keys",
+            "to sign a token: shardcast token sign --key b.jwk --publish 'live/**' --expires 1d",
+        ],
+    );
+    let token = said(
+        &[
+            &["--out", "c.jwk", "--public", "keys/other.jwk", "--scope-root", "customers/7"][..],
+            &["--scope-publish", "in/**", "--scope-publish", "up", "--scope-subscribe", "**"],
+        ]
+        .concat(),
+        &[
+            "key k-1 is in c.jwk; who has that file can let others publish /customers/7/in/** \
+             /customers/7/up and watch /customers/7/** and nothing else",
+            "relays need keys/other.jwk: shardcast --auth-key keys/other.jwk",
+            "to sign a token: shardcast token sign --key c.jwk --root customers/7 --publish 'in/**' \
+             --publish 'up' --subscribe '**' --expires 1d",
+        ],
+    );
+    assert_eq!(desk.token_with(&["verify", "--key", "keys/other.jwk"], &token).code, 0);
+    said(
+        &["--out", "d.jwk", "--scope-subscribe", "live/**"],
+        &[
+            "key k-1 is in d.jwk; who has that file can let others watch /live/** and nothing else",
+            "relays need its public half: shardcast token public --key d.jwk --out d.public.jwk",
+            "to sign a token: shardcast token sign --key d.jwk --subscribe 'live/**' --expires 1d",
+        ],
+    );
+    said(
+        &["--out", "e.jwk", "--algorithm", "HS256"],
+        &[
+            "key k-1 is in e.jwk; who has that file can let anybody in everywhere",
+            "relays need the same file: shardcast --auth-key e.jwk",
+            "to sign a token: shardcast token sign --key e.jwk --publish 'live/**' --expires 1d",
+        ],
+    );
 }
 
 /// Whatever is given in a wrong place, and whatever is wrong with a key.

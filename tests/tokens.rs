@@ -47,7 +47,7 @@ async fn who_is_refused_gives_up() {
     let relay = Relay::guarded(2, &["--auth-key-dir", keys.path()]).await;
     let past = unix().as_secs() as i64 - 1;
     let table = [
-        ("/rooms/1".to_owned(), "shows no token"),
+        ("/rooms/1".to_owned(), "no token is shown"),
         (issuer.dials("/rooms/1", "", &[], &["**"], Some(past)), "expired"),
         (stranger.dials("/rooms/1", "", &[], &["**"], None), "not signed with a key"),
         (issuer.dials("/rooms/1", "rooms/2", &[], &["**"], None), "not on the way"),
@@ -69,7 +69,7 @@ async fn who_is_refused_gives_up() {
                 assert!(begun.elapsed() < PROMPTLY, "{version} {target}: {:?}", begun.elapsed());
                 refused += 1;
                 let line = relay.says_times("refused", refused).await;
-                let why = if target.is_empty() { "shows no token" } else { why };
+                let why = if target.is_empty() { "no token is shown" } else { why };
                 assert!(line.contains(why), "{version}: {line} lacks {why}");
             }
         }
@@ -90,17 +90,24 @@ async fn a_narrow_token_opens_what_it_says() {
     let file = keys.file("k1");
     let args = ["--auth-key", &file, "--auth-public-subscribe", "live/**"];
     let relay = Relay::guarded(2, &args).await;
-    for (version, way) in
-        [(LITE_05, relay.clone()), (LITE_06, relay.clone()), (LITE_03, relay.web())]
-    {
+    let ways = [(LITE_05, relay.clone()), (LITE_06, relay.clone()), (LITE_03, relay.web())];
+    for (round, (version, way)) in ways.into_iter().enumerate() {
         let target = issuer.dials("/live/rooms", "live/rooms/1", &["alice/**"], &[], None);
         let publisher = Peer::connect(&way.at(&target), version, Role::Publisher).await;
         let mut viewer = Peer::connect(&relay.web().at("/live"), LITE_06, Role::Viewer).await;
-        // What is outside is ignored, and the session goes on.
+        // What is outside is not asked for, and the session goes on.
         let _outside = publisher.announce("1/bob", &[TRACK]);
         let _beside = publisher.announce("1/alice-b", &[TRACK]);
+        let line = relay.says_times("publisher accepted", 2 * round + 1).await;
+        assert!(line.contains("publish=\"1/alice/**\" subscribe="), "{line}");
         let mut inside = publisher.announce("1/alice/cam", &[TRACK]);
         viewer.sees("rooms/1/alice/cam").await;
+        // What cannot be asked for apart from the rest is ignored. The publisher is not told, the operator is.
+        let target = issuer.dials("/live/rooms", "live/rooms/1", &["*/screen"], &[], None);
+        let other = Peer::connect(&way.at(&target), version, Role::Publisher).await;
+        let _outside = other.announce("1/zoe/cam", &[TRACK]);
+        let line = relay.says_times("publishes what it may not", round + 1).await;
+        assert!(line.contains("path=\"live/rooms/1/zoe/cam\""), "{line}");
         let script = Script::new(SEED, 0, 1, &[10, 5000]);
         inside.publish(TRACK, &script);
         let mut view = viewer.subscribe("rooms/1/alice/cam", TRACK).await.expect("a subscription");
@@ -129,11 +136,14 @@ async fn a_narrow_token_opens_what_it_says() {
             .expect(200, "live/rooms/1/alice/cam\n");
         get(address, "/announced/live/rooms/1").await.expect(200, "alice/cam\nalice/deep/cam\n");
         get(address, "/announced?jwt=x").await.refuses(401, "not a JWT");
+        let line = relay.says_times("path=\"/announced\" reason=", round + 1).await;
+        assert!(line.contains(" refused remote=127.0.0.1:"), "{line}");
+        assert!(line.contains("not a JWT") && !line.contains("jwt="), "{line}");
         let group = format!("/fetch/live/rooms/1/alice/cam/video?group=0&jwt={token}");
         assert_eq!(get(address, &group).await.status, 200);
         let deep = format!("/fetch/live/rooms/1/alice/deep/cam/video?jwt={token}");
         get(address, &deep).await.refuses(401, "grants nothing");
-        for peer in [publisher, viewer, narrow] {
+        for peer in [publisher, viewer, narrow, other] {
             peer.leave().await;
         }
     }

@@ -27,6 +27,7 @@ use support::client::{Channel, LITE_03, LITE_05, LITE_06, Peer, Role, Script, ab
 use support::flow::{Flow, prologue};
 use support::http::{Answer, Exchange, ask, get};
 use support::relay::Relay;
+use tokio::io::AsyncReadExt;
 
 const SEED: u64 = 0x5eed_0000_4e77_1500;
 
@@ -140,15 +141,6 @@ async fn plain_routes_and_methods() {
     assert_eq!(preflight.header("access-control-allow-methods"), Some("GET, HEAD"));
     assert_eq!(preflight.header("access-control-allow-headers"), Some("x-thing"));
 
-    // Clients without WebTransport try WebSocket, at the path that they were given.
-    let wish = "Connection: Upgrade\r\nUpgrade: h2c, WebSocket\r\nSec-WebSocket-Version: 13\r\n\
-                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                Sec-WebSocket-Protocol: qmux-01.moq-lite-05, webtransport\r\n";
-    for target in ["/", "/anon/room?x=jwt", "/health", "/announced", "/fetch/a/b", "/nothing"] {
-        ask(address, "GET", target, wish).await.refuses(400, "there are no WebSockets here");
-    }
-    // Who may not come in need not look for another way.
-    ask(address, "GET", "/anon/room?jwt=x", wish).await.refuses(401, "token is not a JWT");
     // Another protocol may be offered, and need not be taken.
     ask(address, "GET", "/health", "Connection: Upgrade\r\nUpgrade: h2c\r\n")
         .await
@@ -165,6 +157,94 @@ async fn plain_routes_and_methods() {
         assert!(answer.is_none_or(|answer| answer.status == 400), "{garbage:?}");
     }
     get(address, "/health").await.expect(200, "ok\n");
+}
+
+/// What a client says that wants a WebSocket, with these protocols.
+fn wish(protocols: &str) -> String {
+    format!(
+        "Connection: keep-alive, Upgrade\r\nUpgrade: h2c, WebSocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {protocols}\r\n"
+    )
+}
+
+/// At whatever path; what is spoken there released clients judge (`interop.rs`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn websockets_are_agreed_on_or_refused() {
+    let relay = Relay::allowing(2, "https://app.example").await;
+    let address = relay.address();
+    let good = wish("qmux-03.moq-lite-05, qmux-01.moq-lite-05, webtransport");
+    for target in ["/", "/anon/room?x=jwt", "/health", "/announced", "/fetch/a/b", "/nothing"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{good}\r\n");
+        let mut exchange = Exchange::begin(address, &request).await;
+        let mut head = vec![0; 17];
+        exchange.stream.read_exact(&mut head).await.expect("an answer");
+        assert_eq!(String::from_utf8_lossy(&head), "HTTP/1.1 101 Swit", "{target}");
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(exchange.stream.read_u8().await.expect("the rest of the head"));
+        }
+        let head = String::from_utf8_lossy(&head).to_lowercase();
+        for field in [
+            "connection: upgrade\r\n",
+            "upgrade: websocket\r\n",
+            "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n",
+            "sec-websocket-protocol: qmux-01.moq-lite-05\r\n",
+        ] {
+            assert!(head.contains(field), "{field:?} is not in {head:?}");
+        }
+        // The relay says first what it allows.
+        assert_eq!(exchange.stream.read_u8().await.expect("a message"), 0x82);
+    }
+    let without = |line: &str| {
+        let lines = good.split_inclusive("\r\n").filter(|field| !field.starts_with(line));
+        lines.collect::<String>()
+    };
+    let nothing_known = wish("moq-lite-05, qmux-03, webtransport");
+    for (fields, target, status, words) in [
+        (nothing_known.clone(), "/", 400, "no protocol in common"),
+        (wish(""), "/", 400, "no protocol in common"),
+        (without("Sec-WebSocket-Protocol"), "/", 400, "no protocol in common"),
+        (without("Sec-WebSocket-Version"), "/", 426, "version 13"),
+        (without("Sec-WebSocket-Key"), "/", 400, "no request for a WebSocket"),
+        (good.replace("Bub25jZQ==", "B"), "/", 400, "no request for a WebSocket"),
+        (good.clone(), "/anon/room?jwt=x", 401, "token is not a JWT"),
+        (good.clone(), "/**/x", 400, "malformed path"),
+        (good.clone(), &format!("/{}", "x".repeat(2000)), 400, "too long"),
+        (format!("{good}Origin: https://evil.example\r\n"), "/", 403, "--allow-origin"),
+    ] {
+        ask(address, "GET", target, &fields).await.refuses(status, words);
+    }
+    relay.says_times("no protocol in common", 3).await;
+    let length = "Content-Length: 5\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for (fields, body) in [
+        (String::new(), ""),
+        (format!("Host: {address}\r\nHost: b.example\r\n"), ""),
+        (format!("Host: {address}\r\n{length}"), "hello"),
+        (format!("Host: {address}\r\n{chunked}"), "5\r\nhello\r\n0\r\n\r\n"),
+        (format!("Host: {address}\r\n{length}{chunked}"), "5\r\nhello\r\n0\r\n\r\n"),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\n{fields}{good}\r\n{body}");
+        let answer = Exchange::begin(address, &request).await.finish().await.expect("an answer");
+        answer.refuses(400, "no request for a WebSocket");
+    }
+    let posted = ask(address, "POST", "/", &format!("{good}Content-Length: 0\r\n")).await;
+    posted.refuses(400, "no request for a WebSocket");
+    let origin = format!("{good}Origin: https://app.example\r\n");
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\n{origin}\r\n");
+    let mut exchange = Exchange::begin(address, &request).await;
+    let mut head = [0; 12];
+    exchange.stream.read_exact(&mut head).await.expect("an answer");
+    assert_eq!(&head, b"HTTP/1.1 101");
+    drop(exchange);
+    relay.stop().await.expect_success();
+
+    let relay = Relay::prepared(1, &["--web-ws", "off"], |_| {}).await;
+    let address = relay.address();
+    ask(address, "GET", "/a", &good).await.refuses(400, "--web-ws is off");
+    let line = relay.says("--web-ws is off").await;
+    assert!(line.contains("refused") && line.contains("transport=\"http\""), "{line}");
+    // Who may not come in need not look for another way.
+    ask(address, "GET", "/a?jwt=x", &good).await.refuses(401, "token is not a JWT");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,6 +269,78 @@ async fn heads_are_answered_without_bodies() {
     }
     // Nobody reads what the last fetch but one has opened.
     scene.channel.unwanted(TRACK).await;
+}
+
+/// On one's own machine the page says who watches what, and how fast that comes, again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_shows_who_watches() {
+    const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/browser/landing.mjs");
+    let mut scene = Scene::new(2).await;
+    let address = scene.address();
+    let _quiet = scene.publisher.announce("live/quiet", &[TRACK]);
+    let mut viewers = Vec::new();
+    for viewer in 0..2 {
+        let mut peer = Peer::connect_on(&scene.relay, LITE_06, Role::Viewer, viewer).await;
+        peer.sees(PATH).await;
+        let view = peer.subscribe(PATH, TRACK).await.expect("a subscription");
+        viewers.push((peer, view));
+    }
+    scene.channel.wanted(TRACK).await;
+    let script = Script::new(SEED, 0, 2000, &[2500]);
+    let shown = tokio::task::spawn_blocking(move || {
+        let pattern = r"live/cam\s+2 viewers, [1-9][0-9.]* (k|M)bit/s\s+live/quiet";
+        let mut node = Command::new("node");
+        node.args([SCRIPT, &format!("http://{address}/"), pattern]);
+        Process::spawn(node).ended(Duration::from_secs(40))
+    });
+    let publishing = async {
+        for group in &script.groups {
+            scene.channel.publish_group(TRACK, &script, group);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let shown = tokio::select! {
+        shown = shown => shown.expect("it ends"),
+        () = publishing => panic!("it takes forty seconds"),
+    };
+    assert_eq!(shown.code(), 0, "{shown:?}");
+    // What it was told by.
+    let live = get(address, "/live.json").await;
+    let told: serde_json::Value = serde_json::from_str(live.text()).expect("JSON");
+    let cam = &told["broadcasts"][PATH];
+    assert_eq!(cam["viewers"], 2, "{told}");
+    assert!(cam["bytes"].as_u64().is_some_and(|bytes| bytes >= 2500), "{told}");
+    drop(viewers);
+}
+
+/// Whoever may not watch is told of nobody who does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_is_not_for_everybody() {
+    let relay = Relay::open_to(1, "anon/**").await;
+    let address = relay.address();
+    get(address, "/live.json?jwt=a.b.c").await.refuses(401, "not a JWT");
+    assert_eq!(get(address, "/live.json").await.status, 200);
+    assert!(get(address, "/").await.text().contains("LIVE = true"));
+    relay.stop().await.expect_success();
+    // For others than this machine there is none, nor does the page ask.
+    let exposed = Relay::prepared(
+        1,
+        &[
+            "--listen",
+            "0.0.0.0:0",
+            "--listen-tls-generate",
+            "a.example",
+            "--web-http-listen",
+            "127.0.0.1:0",
+        ],
+        |_| {},
+    )
+    .await;
+    let line = exposed.says("kind=http").await;
+    let at = line.split_once("addr=").and_then(|(_, at)| at.split(' ').next()?.parse().ok());
+    let at: SocketAddr = at.expect("an address");
+    get(at, "/live.json").await.refuses(404, "--internal-listen");
+    assert!(get(at, "/").await.text().contains("LIVE = false"));
 }
 
 /// A relay on this machine is nothing for the pages of any website, but for those that are named.

@@ -9,16 +9,17 @@ use criterion::Criterion;
 use shardcast::access::Access;
 use shardcast::config::IdentitySource;
 use shardcast::limits::{LANE_MESSAGES, LINGER_DEFAULT, MAIL_PER_TURN};
+use shardcast::mailbox::{Flush, Post, mesh};
 use shardcast::net::{Datagrams, Received, Sent, Train};
 use shardcast::quic::{Config as QuicConfig, CongestionControl, Keys};
 use shardcast::route::{Route, RouteId, SessionRef, Trust};
 use shardcast::secret::Secret;
 use shardcast::session::Policy;
-use shardcast::shard::clients::ClientBounds;
-use shardcast::shard::mailbox::{Flush, Post, mesh};
-use shardcast::shard::message::{RouteNews, ToShard, TrackKey};
+use shardcast::shard::message::{RouteNews, ToShard};
+use shardcast::shard::names::TrackKey;
 use shardcast::shard::placement::home_of;
 use shardcast::shard::{CacheBounds, Setting, Shard};
+use shardcast::source::ClientBounds;
 use shardcast::tls::Identity;
 use shardcast::track::demand::Demand;
 use shardcast::track::fetch::{Ask, Asker, FetchId};
@@ -92,6 +93,7 @@ impl Home {
             linger: LINGER_DEFAULT,
             cache: CacheBounds { bytes: u64::MAX, duration: Duration::from_secs(30) },
             memory: 1 << 40,
+            routes: u64::MAX,
             bounds: ClientBounds::default(),
         };
         let [own, post] = mesh(2, LANE_MESSAGES).try_into().ok().expect("two posts");
@@ -102,6 +104,8 @@ impl Home {
         let route = Arc::new(Route {
             id: RouteId(1),
             path: broadcast.clone(),
+            is_whole: true,
+            is_linked: false,
             hops: Hops::from_slice(&[8]).expect("a short chain"),
             origin: 8,
             trust: Trust::Relay,

@@ -5,7 +5,7 @@ use std::thread;
 
 use criterion::Criterion;
 use shardcast::limits::{LANE_MESSAGES, MAIL_PER_TURN};
-use shardcast::shard::mailbox::{Flush, Post, mesh};
+use shardcast::mailbox::{Flush, Post, mesh};
 use shardcast::shard::message::ToShard;
 use shardcast::track::Feed;
 
@@ -70,7 +70,8 @@ pub fn round_trip(criterion: &mut Criterion) {
 }
 
 fn fed() -> ToShard {
-    ToShard::Fed { mirror: MIRROR, feeds: [Feed::Piece(whole(0, 0, &frame(4096)))].into() }
+    let feeds = [Feed::Piece(whole(0, 0, &frame(4096)))].into();
+    ToShard::Fed { mirror: MIRROR, feeds }
 }
 
 fn take(post: &mut Post<ToShard>, into: &mut VecDeque<(usize, ToShard)>) {

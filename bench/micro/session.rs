@@ -9,7 +9,9 @@ use criterion::Criterion;
 use shardcast::route::{SessionRef, Trust};
 use shardcast::secret::Secret;
 use shardcast::session::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
-use shardcast::session::{Context, Effect, Names, Pass, Policy, RouteIds, Service, Session};
+use shardcast::session::{
+    Context, Counts, Effect, Names, Pass, Policy, RouteIds, Service, Session,
+};
 use shardcast::track::Feed;
 use shardcast::wire::{
     BidiType, Fetch, Path, Protocol, Role, SessionCode, Setup, StreamCode, UniType, Version,
@@ -99,6 +101,7 @@ pub fn fetch(criterion: &mut Criterion) {
 
         let mut peer = Peer::default();
         let mut effects = Vec::new();
+        let mut counts = Counts::default();
         let mut route_ids = RouteIds::new(0, now);
         let policy = Arc::new(Policy::open(7, Secret::new(&[4; 32])));
         let me = SessionRef { shard: 0, slot: 0, generation: 0 };
@@ -115,6 +118,7 @@ pub fn fetch(criterion: &mut Criterion) {
             arrival_ms: 0,
             is_crowded: false,
             visits: 0,
+            counts: &mut counts,
         };
         session.start(&mut cx);
         session.opened(StreamId(2), &mut cx);

@@ -18,7 +18,7 @@ use shardcast::limits::{ANNOUNCE_VISITS_PER_LISTENER, ROUTE_CHANGES_KEPT};
 use shardcast::route::{Directory, Gone, RouteId, SessionRef, Trust};
 use shardcast::secret::Secret;
 use shardcast::session::streams::{ReadEnd, StreamId};
-use shardcast::session::{Context, Effect, Names, Pass, Policy, RouteIds, Session};
+use shardcast::session::{Context, Counts, Effect, Names, Pass, Policy, RouteIds, Session};
 use shardcast::shard::message::RouteNews;
 use shardcast::shard::news::Untold;
 use shardcast::wire::*;
@@ -132,6 +132,7 @@ struct Half {
     lost: VecDeque<(RouteId, Path)>,
     route_ids: RouteIds,
     effects: Vec<Effect>,
+    counts: Counts,
     is_stalled: bool,
 }
 
@@ -170,6 +171,7 @@ impl World {
             lost: VecDeque::new(),
             route_ids: RouteIds::new(shard, now),
             effects: Vec::new(),
+            counts: Counts::default(),
             is_stalled: false,
         };
         World {
@@ -361,6 +363,7 @@ impl World {
             arrival_ms: self.now.duration_since(self.start).as_millis() as u64,
             is_crowded: false,
             visits: 0,
+            counts: &mut half.counts,
         };
         let result = run(&mut peer.session, &mut cx);
         assert_eq!(peer.session.failure(), peer.link.closed.as_deref());

@@ -17,6 +17,7 @@ mod link;
 mod mutate;
 mod paths;
 mod patterns;
+mod qmux;
 mod random;
 pub mod runner;
 mod script;
@@ -24,6 +25,7 @@ mod session;
 mod tokens;
 mod trace;
 mod wire;
+mod ws;
 
 use std::time::Duration;
 
@@ -49,7 +51,7 @@ const BYTES_AT_LEAST: usize = 64 << 10;
 /// of one byte becomes a number of eight, in a vector that has grown to twice its length.
 const BYTES_PER_BYTE: usize = 16;
 
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 12] = [
     Target {
         name: "wire",
         run: wire::run,
@@ -129,6 +131,22 @@ pub const TARGETS: [Target; 10] = [
         corpus: include_str!("../corpus/patterns.txt"),
         is_script: false,
         bytes_per_byte: patterns::BYTES_PER_BYTE,
+    },
+    Target {
+        name: "ws",
+        run: ws::run,
+        seeds: ws::seeds,
+        corpus: include_str!("../corpus/ws.txt"),
+        is_script: false,
+        bytes_per_byte: ws::BYTES_PER_BYTE,
+    },
+    Target {
+        name: "qmux",
+        run: qmux::run,
+        seeds: qmux::seeds,
+        corpus: include_str!("../corpus/qmux.txt"),
+        is_script: true,
+        bytes_per_byte: qmux::BYTES_PER_BYTE,
     },
 ];
 
@@ -242,5 +260,15 @@ mod tests {
     #[test]
     fn patterns() {
         replay("patterns", MUTATIONS);
+    }
+
+    #[test]
+    fn ws() {
+        replay("ws", MUTATIONS);
+    }
+
+    #[test]
+    fn qmux() {
+        replay("qmux", MUTATIONS);
     }
 }

@@ -21,7 +21,9 @@ use shardcast::limits::ANNOUNCE_VISITS_PER_LISTENER;
 use shardcast::route::{Directory, Gone, Route, RouteId, SessionRef, Trust};
 use shardcast::secret::Secret;
 use shardcast::session::streams::{Estimate, ReadEnd, StreamId};
-use shardcast::session::{Context, Effect, Names, Pass, Policy, RouteIds, Service, Session};
+use shardcast::session::{
+    Context, Counts, Effect, Names, Pass, Policy, RouteIds, Service, Session,
+};
 use shardcast::track::content::{Applied, Content};
 use shardcast::track::fetch::{Ask, Asker, FetchId};
 use shardcast::track::group::{GroupEnd, Marks, Opening, Piece};
@@ -148,6 +150,7 @@ struct World {
     session: Session,
     link: Link,
     effects: Vec<Effect>,
+    counts: Counts,
     route_ids: RouteIds,
     now: Instant,
     start: Instant,
@@ -186,6 +189,7 @@ impl World {
             session,
             link: Link::new(window, 8),
             effects: Vec::new(),
+            counts: Counts::default(),
             route_ids: RouteIds::new(0, start),
             now: start,
             start,
@@ -247,6 +251,7 @@ impl World {
             arrival_ms,
             is_crowded: self.is_crowded,
             visits: 0,
+            counts: &mut self.counts,
         };
         run(&mut self.session, &mut cx)
     }
@@ -397,7 +402,11 @@ impl World {
             return;
         }
         match effect {
-            Effect::Failed { .. } | Effect::Leaving | Effect::PathTooLong { .. } => {}
+            Effect::Failed { .. }
+            | Effect::Leaving { .. }
+            | Effect::BadGoaway
+            | Effect::PathTooLong { .. }
+            | Effect::Denied { .. } => {}
             Effect::Ready => assert!(!mem::replace(&mut self.is_ready, true), "ready again"),
             Effect::Arrived { target, .. } => {
                 let token = target.token.as_ref().map(Token::as_str);
@@ -618,6 +627,8 @@ impl World {
         let route = Arc::new(Route {
             id: RouteId(u64::from(u32::MAX) << 16 | self.others.len() as u64),
             path: path(bytes),
+            is_whole: which & 4 == 0,
+            is_linked: false,
             hops: Hops::from_slice(hops).expect("a short chain"),
             origin: 40,
             trust: Trust::Relay,

@@ -22,6 +22,9 @@ load another.
              of them changed: chat:viewers=400,rate=10 (any option of shardcast-load) (default: chat)
 """
 EPILOG = """\
+example:
+  scripts/loadtest.sh chat video:viewers=400
+
 environment: SHARDCAST_BIN, LOAD_BIN name finished programs to use instead of building them.
 Exit status: 0 measured, 1 when a scenario failed or something is missing.
 """

@@ -19,6 +19,9 @@ program is left in target/pgo/shardcast. It does what any other build does, for 
 docs/PERFORMANCE.md says how much less.
 """
 EPILOG = """\
+example:
+  scripts/pgo.sh chat video
+
 Needs llvm-profdata, of the toolchain (rustup component add llvm-tools) or of the system
 (apt-get install llvm-19), and a quarter of an hour on two slow cores.
 environment: LOAD_BIN names a finished load client; RUSTFLAGS are kept.

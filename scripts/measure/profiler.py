@@ -1,10 +1,12 @@
 """profile.sh: where the relay's time goes under a scenario."""
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from . import figures, load, relay, samples, terminal, tools
@@ -21,6 +23,9 @@ thread's start on, where 8 KiB of copied stack per sample (--call-graph dwarf) g
 thirty times the data.
 """
 EPILOG = """\
+example:
+  scripts/profile.sh video --duration 20s
+
 Where the machine gives no cycle counter, as in most virtual machines, a clock takes the samples.
 environment: LOAD_BIN names a finished load client; SHARDCAST_BIN a finished relay, whose stacks
 are as good as its build. Exit status: 0 measured, 1 something is missing or failed.
@@ -30,6 +35,11 @@ MARGIN_SECONDS = 3
 SPARE_SECONDS = 60
 EVALUATION_SECONDS = 900
 ROWS = 40
+# Of a row beside its name: bars, a layer and a share.
+ROW_FRAME = 30
+WIDTH_MIN = 60
+# Where nobody looks at a terminal.
+WIDTH_USUAL = 100
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
@@ -105,8 +115,26 @@ def piped(command: list, source: Path, out: Path) -> None:
         raise Trouble(f"{Path(command[0]).name} failed: {done.stderr.strip()}")
 
 
-def evaluate(perf: str, out: Path, title: str) -> str:
-    """Stacks, the flame graph and the tables."""
+def tables(found: Counter, title: str, width: int | None) -> str:
+    """By layer, module and symbol; with names that fit a terminal of this width, or whole."""
+    def fitted(name: str) -> str:
+        return name if width is None else samples.shortened(name, width - ROW_FRAME)
+
+    def part(name: str, counts: Counter) -> str:
+        rows = [[fitted(what), number(share, 1)] for what, share in samples.shares(counts, ROWS)]
+        return table([name, "self %"], rows)
+
+    symbols = [
+        [fitted(symbol), layer, number(share, 1)]
+        for (symbol, layer), share in samples.shares(samples.by_symbol(found), ROWS)]
+    return "\n\n".join([
+        f"{title}: {found.total():,} samples", part("Layer", samples.by_layer(found)),
+        part("Module", samples.by_module(found)), table(["Symbol", "Layer", "self %"], symbols),
+    ]) + "\n"
+
+
+def evaluate(perf: str, out: Path, title: str) -> Counter:
+    """Stacks and the flame graph; returns what was sampled."""
     tools_folder = tools.inferno()
     script, folded = out / "perf.script", out / "stacks.folded"
     # Without --no-inline it asks addr2line about every frame, for hours.
@@ -119,14 +147,7 @@ def evaluate(perf: str, out: Path, title: str) -> str:
     if not found:
         raise Trouble("perf took no samples: the relay was idle, or may not be watched")
 
-    def part(name: str, counts) -> str:
-        rows = [[what, number(share, 1)] for what, share in samples.shares(counts, ROWS)]
-        return f"## {name}\n\n" + table([name, "self %"], rows)
-
-    return "\n\n".join([
-        f"{title}: {found.total():,} samples", part("Module", samples.by_module(found)),
-        part("Symbol", samples.by_symbol(found)),
-    ]) + "\n"
+    return found
 
 
 def main(words: list[str]) -> None:
@@ -155,9 +176,10 @@ def main(words: list[str]) -> None:
     if cost is not None:
         title += f", {number(cost, 1)} µs per delivered frame while sampled"
     say("evaluating")
-    text = evaluate(perf, out, title)
-    (out / "top.md").write_text(text)
-    print(text)
+    found = evaluate(perf, out, title)
+    (out / "top.md").write_text(tables(found, title, None))
+    width = shutil.get_terminal_size((WIDTH_USUAL, 0)).columns
+    print(tables(found, title, max(width, WIDTH_MIN)))
     say(f"the flame graph is {out / 'flame.svg'}")
 
 

@@ -66,7 +66,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 def shardcast(shards: int, cert: Path, key: Path, more: list[str]) -> tuple[str, ...]:
     return (
         "--shards", str(shards), "--listen-tls-cert", str(cert), "--listen-tls-key", str(key),
-        "--auth-public", "**", "--web-http-listen", "off", *more,
+        "--auth-public", "**", "--web-http-listen", "off", "--drain-timeout", "0s", *more,
     )
 
 

@@ -19,6 +19,9 @@ of them but 1 (hours of fuzzing) and 21 (a soak of two hours), and takes about h
 latency want a machine that does nothing else.
 """
 EPILOG = """\
+example:
+  scripts/reliability.sh 4 16
+
 environment: SHARDCAST_BIN, CEILING_BIN name finished programs to use instead of building them.
 Exit status: 0 every row is ok, 1 some are not. What each row has said is in target/reliability.
 """

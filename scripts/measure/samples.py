@@ -31,6 +31,33 @@ def module(symbol: str, file: str) -> str:
     return "::".join(parts[:2]) if parts[0] == "shardcast" else parts[0]
 
 
+# The layers of the relay, each by the beginnings of its modules or symbols. What else there is is of libraries.
+LAYERS = {
+    "kernel": ("[kernel]", "[vdso]"),
+    "QUIC": ("quinn_proto", "quinn_udp"),
+    "crypto": ("aws_lc", "rustls", "webpki"),
+    "allocator": ("_rjem", "rjem", "tikv_jemalloc", "je_"),
+    "ours": ("shardcast",),
+}
+LIBRARIES = "libraries"
+
+
+def layer(place: Place) -> str:
+    """Whose work it is. Symbols of C say that by their first letters."""
+    for name, beginnings in LAYERS.items():
+        if place.module.startswith(beginnings) or place.symbol.startswith(beginnings):
+            return name
+    return LIBRARIES
+
+
+def shortened(name: str, width: int) -> str:
+    """With the middle left out where it is too long: beginning and end tell most."""
+    if len(name) <= width:
+        return name
+    head = (width - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (width - 1 - head):]}"
+
+
 def leaves(lines: Iterable[str]) -> Counter[Place]:
     """How many samples were taken in each place: the first frame after a sample's head."""
     found: Counter[Place] = Counter()
@@ -48,18 +75,26 @@ def leaves(lines: Iterable[str]) -> Counter[Place]:
     return found
 
 
-def shares(counts: Counter, most: int) -> list[tuple[str, float]]:
+def shares(counts: Counter, most: int) -> list[tuple]:
     """The most frequent, in percent of all."""
     total = sum(counts.values())
     return [(name, 100 * count / total) for name, count in counts.most_common(most)]
 
 
-def by_symbol(found: Counter[Place]) -> Counter[str]:
-    counts: Counter[str] = Counter()
+def by_symbol(found: Counter[Place]) -> Counter[tuple[str, str]]:
+    """By symbol, and the layer that it is of."""
+    counts: Counter[tuple[str, str]] = Counter()
     for place, count in found.items():
         # A path of Rust says itself where it belongs.
         where = "" if RUST.match(place.symbol) else f" ({place.module.strip('[]')})"
-        counts[place.symbol + where] += count
+        counts[place.symbol + where, layer(place)] += count
+    return counts
+
+
+def by_layer(found: Counter[Place]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for place, count in found.items():
+        counts[layer(place)] += count
     return counts
 
 

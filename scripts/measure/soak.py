@@ -18,6 +18,9 @@ shards. Says once a minute what the relay holds, and at the end, in one line and
 much that grows. Needs a few percent of a core.
 """
 EPILOG = """\
+example:
+  scripts/soak.sh 10
+
 environment: SHARDCAST_BIN, LOAD_BIN name finished programs to use instead of building them.
 Exit status: 0 the memory stays where it is, 1 when it grows, or content was lost, or the load failed.
 """

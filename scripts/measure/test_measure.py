@@ -1,12 +1,15 @@
 """python3 -m unittest discover -s scripts/measure -t scripts"""
 
 import io
+import os
+import subprocess
 import tempfile
 import unittest
+from collections import Counter
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from measure import compare, figures, goals, links, load, loadtest, pgo, relay, reliability, report, samples, soak, tools
+from measure import compare, figures, goals, links, load, loadtest, pgo, profiler, relay, reliability, report, samples, soak, sockets, tools
 from measure.figures import P99, PER_COPY, VIEWERS, Spread
 from measure.load import Run, Shape
 
@@ -94,6 +97,40 @@ class Links(unittest.TestCase):
         self.assertEqual(links.against([nothing, failed], "viewer", "rough", "delay"), "–")
         self.assertIn("1 failed", links.cell([failed], "viewer", "rough", "peer"))
         self.assertIn("it fell over", links.markdown([nothing, failed], []))
+
+
+class Sockets(unittest.TestCase):
+    @staticmethod
+    def run_of(mode: str, round_: int, cost: float) -> sockets.Run:
+        said = {"frames": 200, "came": 100, "relay_us_per_frame": cost, "client_cores": 0.8,
+                "age_ms": {"p50": 2.0, "p99": 8.0, "max": 9.0}}
+        return sockets.Run("chat", mode, round_, said=said)
+
+    def test_arguments(self):
+        chosen = sockets.arguments(["link", "--link-duration", "10s"])
+        self.assertEqual((chosen.shapes, chosen.link_duration), (["link"], 10.0))
+        for wrong in (["hd"], ["--rounds", "0"], ["--relay-core", "1"], ["--by", "tcp"]):
+            with self.assertRaises(SystemExit), redirect_stderr(io.StringIO()):
+                sockets.arguments(wrong)
+
+    def test_the_table_pairs_rounds(self):
+        # The third round has no peer to be paired with.
+        runs = [self.run_of(*run) for run in (
+            ("ours", 1, 10.0), ("peer", 1, 40.0), ("peer", 2, 100.0), ("ours", 2, 50.0),
+            ("ours", 3, 30.0))]
+        runs.append(sockets.Run("chat", "peer", 3, "it fell over"))
+        rows = sockets.shape_table(runs, "chat").splitlines()
+        cost = next(row for row in rows if "per frame" in row)
+        for text in ("30.0 (10.0–50.0)", "70.0 (40.0–100.0)", "0.38 (0.25–0.50)"):
+            self.assertIn(text, cost)
+        self.assertIn("the client is busy", sockets.told_briefly(runs[0]))
+        self.assertIn("it fell over", sockets.told_briefly(runs[-1]))
+
+    def test_where_http_is(self):
+        for line in ('INFO web: listening addr=127.0.0.1:7 kind="http"',
+                     "INFO listening addr=127.0.0.1:7 kind=http"):
+            self.assertEqual(sockets.LISTENS.search(line).group(1), "127.0.0.1:7")
+        self.assertIsNone(sockets.LISTENS.search("listening addr=127.0.0.1:7 kind=quic"))
 
 
 class Guided(unittest.TestCase):
@@ -344,11 +381,32 @@ shard-0  123  10.8:  1001001 cpu-clock:
         found = samples.leaves(self.SCRIPT.splitlines(keepends=True))
         self.assertEqual(found.total(), 4)
         self.assertEqual(samples.by_symbol(found), {
-            "shardcast::shard::turn": 2, "_raw_spin_unlock (kernel)": 1,
-            "[unknown] (libc.so.6)": 1})
+            ("shardcast::shard::turn", "ours"): 2, ("_raw_spin_unlock (kernel)", "kernel"): 1,
+            ("[unknown] (libc.so.6)", "libraries"): 1})
+        self.assertEqual(samples.by_layer(found), {"ours": 2, "kernel": 1, "libraries": 1})
         self.assertEqual(
             samples.by_module(found), {"shardcast::shard": 2, "[kernel]": 1, "libc.so.6": 1})
         self.assertEqual(samples.shares(samples.by_module(found), 1), [("shardcast::shard", 50.0)])
+
+    def test_layers(self):
+        for symbol, expected in (
+            ("<quinn_proto::connection::Connection>::poll", "QUIC"),
+            ("aws_lc_0_47_0_aes_gcm_encrypt", "crypto"),
+            ("<rustls::quic::PacketKey>::decrypt", "crypto"),
+            ("_rjem_je_malloc_default", "allocator"),
+            ("shardcast::session::serve", "ours"),
+            ("core::ptr::drop_in_place", "libraries"),
+        ):
+            place = samples.Place(symbol, samples.module(symbol, "/x/relay"))
+            self.assertEqual(samples.layer(place), expected, symbol)
+
+    def test_the_tables_of_a_profile_fit_a_terminal(self):
+        long = "<shardcast::session::Session>::" + "serve_groups" * 20
+        found = Counter({samples.Place(long, "shardcast::session"): 3})
+        text = profiler.tables(found, "title", 80)
+        self.assertLessEqual(max(map(len, text.splitlines())), 80)
+        self.assertRegex(text, "<shardcast::.*….*serve_groups .*ours")
+        self.assertIn(long, profiler.tables(found, "title", None))
 
     def test_modules(self):
         for symbol, expected in (
@@ -359,6 +417,19 @@ shard-0  123  10.8:  1001001 cpu-clock:
         ):
             self.assertEqual(samples.module(symbol, "/x/relay"), expected)
         self.assertEqual(samples.module("[unknown]", "[vdso]"), "[vdso]")
+
+
+class Help(unittest.TestCase):
+    def test_every_script_has_an_example(self):
+        folder = Path(__file__).resolve().parent.parent
+        scripts = [*folder.glob("*.sh"), *(path for path in folder.glob("*.py") if os.access(path, os.X_OK))]
+        self.assertGreater(len(scripts), 15)
+        for script in sorted(scripts):
+            with self.subTest(script.name):
+                said = subprocess.run(
+                    [script, "--help"], capture_output=True, text=True, timeout=60)
+                self.assertEqual(said.returncode, 0, said.stderr)
+                self.assertRegex(said.stdout, rf"(?i)examples?:\s.*scripts/{script.name}")
 
 
 if __name__ == "__main__":

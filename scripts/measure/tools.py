@@ -104,7 +104,7 @@ def peer() -> Path:
         # Without --locked, because its lock file names a version that the registry lacks.
         run(
             ["cargo", "install", "moq-relay", "--version", PEER_VERSION, "--no-default-features",
-             "--features", "noq,io-uring", "--root", ROOT / "target/tools"],
+             "--features", "noq,io-uring,websocket", "--root", ROOT / "target/tools"],
             "building moq-relay",
             env={"CARGO_PROFILE_RELEASE_LTO": "thin", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "4"},
         )

@@ -1,7 +1,6 @@
 //! What a client's certificate says of it. That it is good was found out in the handshake.
 
-use std::fmt::Write;
-
+use crate::text::hex;
 use aws_lc_rs::digest;
 use serde::Serialize;
 use x509_parser::certificate::X509Certificate;
@@ -51,13 +50,6 @@ fn name(read: &X509Certificate<'_>) -> Option<String> {
     let common = || read.subject().iter_common_name().next()?.as_str().ok();
     let name = dns.or_else(common).filter(|name| !name.is_empty());
     name.map(str::to_owned)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes all");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -5,11 +5,9 @@ use serde::Serialize;
 
 use super::grant::Grant;
 use super::json::{self, Members};
-use super::refusal::Refusal;
+use super::refusal::{ClaimsFault, Refusal};
+use crate::limits::PATTERNS_MAX;
 use crate::wire::Path;
-
-/// Patterns of one direction in one token. Each is compared with the path of each broadcast.
-pub const PATTERNS_MAX: usize = 128;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
@@ -18,24 +16,6 @@ pub struct Claims {
     pub expires: Option<i64>,
     pub issued: Option<i64>,
     pub not_before: Option<i64>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ClaimsFault {
-    #[error("{0}")]
-    Json(#[from] json::Fault),
-    #[error("`{0}` is unknown here, and could be meant to grant less")]
-    Unknown(String),
-    #[error("put and get are mixed with publish and subscribe")]
-    Mixed,
-    #[error("`{0}` is null; leave it out or give a list")]
-    Null(&'static str),
-    #[error("`root` is not a path")]
-    Root,
-    #[error("`{field}` has \"{text}\": {reason}")]
-    Pattern { field: &'static str, text: String, reason: &'static str },
-    #[error("`{0}` has more than {PATTERNS_MAX} patterns")]
-    Many(&'static str),
 }
 
 /// How the grant of a token is written.

@@ -12,11 +12,13 @@ pub struct Grant {
     root: Path,
     publish: Patterns,
     subscribe: Patterns,
+    /// Paths above the root that may be watched too, which cannot be asked for from there.
+    above: Vec<Path>,
 }
 
 impl Grant {
     pub fn new(root: Path, publish: Patterns, subscribe: Patterns) -> Grant {
-        Grant { root, publish, subscribe }
+        Grant { root, publish, subscribe, above: Vec::new() }
     }
 
     /// What everybody may: both, only watch, only publish.
@@ -49,22 +51,46 @@ impl Grant {
         &self.subscribe
     }
 
+    /// A pattern of it as one of whole paths.
+    pub fn whole(&self, pattern: &Pattern) -> String {
+        match (self.root.is_root(), pattern.as_str()) {
+            (true, pattern) => format!("/{pattern}"),
+            (false, "") => format!("/{}", self.root),
+            (false, pattern) => format!("/{}/{pattern}", self.root),
+        }
+    }
+
+    /// What may be done where, behind "may".
+    pub fn words(&self) -> String {
+        let kinds = [("publish", &self.publish), ("watch", &self.subscribe)];
+        let kinds = kinds.iter().filter(|(_, patterns)| !patterns.is_empty());
+        let said = kinds.map(|(may, patterns)| {
+            let patterns: Vec<String> =
+                patterns.iter().map(|pattern| self.whole(pattern)).collect();
+            format!("{may} {}", patterns.join(" "))
+        });
+        said.collect::<Vec<_>>().join(" and ")
+    }
+
     pub fn is_empty(&self) -> bool {
         self.publish.is_empty() && self.subscribe.is_empty()
     }
 
     /// What is left of it for a session at the path that was dialled, which is that session's root.
     pub fn at(&self, path: &Path) -> Result<Grant, Refusal> {
+        let mut above = self.above.clone();
         let (publish, subscribe) = if let Some(rest) = path.strip_prefix(&self.root) {
+            above.extend(path.ancestors().skip(1).filter(|path| self.may_subscribe(path)));
             (self.publish.rebase(rest.as_str()), self.subscribe.rebase(rest.as_str()))
         } else if let Some(rest) = self.root.strip_prefix(path) {
             let place =
                 |patterns: &Patterns| patterns.rooted(rest.as_str()).map_err(|_| Refusal::TooDeep);
+            above.retain(|above| path.has_prefix(above));
             (place(&self.publish)?, place(&self.subscribe)?)
         } else {
             return Err(Refusal::RootMismatch);
         };
-        let grant = Grant::new(path.clone(), publish, subscribe);
+        let grant = Grant { above, ..Grant::new(path.clone(), publish, subscribe) };
         if grant.is_empty() { Err(Refusal::NoAccess) } else { Ok(grant) }
     }
 
@@ -107,6 +133,25 @@ impl Grant {
     /// hidden ones too.
     pub fn may_hear_of(&self, path: &Path, asked: &Path, is_relay: bool) -> bool {
         path.has_prefix(asked) && (is_relay || !is_hidden(path, asked)) && self.may_subscribe(path)
+    }
+
+    /// Whether somebody who asked for what is below a prefix is told that something announced above
+    /// covers it: that is news of a path above, too.
+    pub fn may_hear_of_cover(&self, cover: &Path, asked: &Path, is_relay: bool) -> bool {
+        let may_watch = is_relay || self.may_subscribe(cover) || self.above.contains(cover);
+        may_watch && self.may_subscribe(asked)
+    }
+
+    /// Whether all that lies below a path may be published, and the path itself.
+    pub fn may_publish_all_below(&self, path: &Path) -> bool {
+        let Some(rest) = path.strip_prefix(&self.root) else { return false };
+        let subtree = Pattern::subtree(rest.as_str());
+        subtree.is_ok_and(|subtree| self.publish.covers(&Patterns::from(subtree)))
+    }
+
+    /// Whether everything at and below the root may be watched.
+    pub fn may_subscribe_all(&self) -> bool {
+        self.subscribe.covers(&Patterns::from(Pattern::all()))
     }
 
     /// The paths below which a publisher can have what it may publish, and none of them below another.

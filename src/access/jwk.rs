@@ -1,7 +1,5 @@
 //! One key as JSON (RFC 7517) ⇄ values. What is secret in it is never shown.
 
-use std::fmt;
-
 use aws_lc_rs::encoding::{AsBigEndian, AsDer};
 use aws_lc_rs::rsa::{KeyPairComponents, KeySize};
 use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair};
@@ -12,9 +10,12 @@ use jsonwebtoken::{DecodingKey, EncodingKey};
 use serde::Serialize;
 
 use super::algorithm::{Algorithm, Curve, Family, NoAlgorithm};
-use super::claims::{ClaimsFault, Form, WrittenGrant, parse_scope, write_grant};
+use super::claims::{Form, WrittenGrant, parse_scope, write_grant};
 use super::grant::Grant;
 use super::json::{Fault, Members};
+use super::key_id::{KeyId, KeyIdFault};
+use super::refusal::ClaimsFault;
+use crate::files;
 
 /// Bytes of a shared secret; the reference takes no shorter one.
 const SECRET_BYTES_MIN: usize = 32;
@@ -22,50 +23,16 @@ const SECRET_BYTES_MIN: usize = 32;
 /// Bits of an RSA modulus that the cryptography takes.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// Characters of a key's name, as in the reference.
-const KEY_ID_MAX: usize = 128;
-
-/// The name of a key, safe as the name of a file: letters, digits, `-` and `_`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyId(String);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyIdFault {
-    #[error("its name (kid) is empty")]
-    Empty,
-    #[error("its name (kid) has more than {KEY_ID_MAX} characters")]
-    TooLong,
-    #[error("its name (kid) has characters that are not letters, digits, - or _")]
-    Characters,
-}
-
-impl KeyId {
-    pub fn parse(text: &str) -> Result<KeyId, KeyIdFault> {
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        match text {
-            "" => Err(KeyIdFault::Empty),
-            _ if text.len() > KEY_ID_MAX => Err(KeyIdFault::TooLong),
-            _ if !text.bytes().all(is_allowed) => Err(KeyIdFault::Characters),
-            _ => Ok(KeyId(text.to_owned())),
-        }
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
+/// What is shown in the place of a key that was given as the name of a file.
+const HIDDEN_KEY: &str = "a key, not a file's name";
 
 /// What is wrong with a key, or with the file that it is in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {
-    #[error("cannot be read: {0}; give a file this user may read")]
+    #[error("cannot be read: {}; {}", .0, readable(.0))]
     Unreadable(String),
+    #[error("cannot be read: {0}; give a directory that this user may list")]
+    NoDirectory(String),
     #[error("given where the name of its file is wanted; write it to a file first")]
     NotAName,
     #[error("more than {0} bytes, which is no key")]
@@ -82,6 +49,17 @@ pub enum KeyFault {
     TooManyUnnamed(usize),
     #[error("neither a JWK nor one in base64url; make one with shardcast token generate")]
     NotText,
+    #[error(
+        "a token, and no key: give the key that its issuer signs with, or the public half of that"
+    )]
+    IsToken,
+    #[error(
+        "PEM, and keys are JWK here: make one with shardcast token generate, or write this one as a JWK with \
+         another tool"
+    )]
+    IsPem,
+    #[error("a set (`keys`), and one key signs: write the one that is meant to a file of its own")]
+    SetSigns,
     #[error("{0}")]
     Json(#[from] Fault),
     #[error("no `{0}`")]
@@ -106,6 +84,8 @@ pub enum KeyFault {
     Public,
     #[error("its private numbers do not belong to its public ones")]
     Private,
+    #[error("a shared secret has no public half; relays need the key itself")]
+    NoPublic,
     #[error("`key_ops` has something that is not sign, verify, encrypt or decrypt")]
     Operation,
     #[error("it may not {0}: `key_ops` does not say so")]
@@ -168,7 +148,30 @@ pub(super) fn json_of(bytes: &[u8]) -> Result<Vec<u8>, KeyFault> {
     if bytes.first() == Some(&b'{') {
         return Ok(bytes.to_vec());
     }
+    if bytes.starts_with(b"-----BEGIN ") {
+        return Err(KeyFault::IsPem);
+    }
+    let parts: Vec<&[u8]> = bytes.split(|byte| *byte == b'.').collect();
+    if parts.len() == 3 && parts.iter().all(|part| decode_unpadded(part).is_some()) {
+        return Err(KeyFault::IsToken);
+    }
     decode(bytes).filter(|json| json.trim_ascii().first() == Some(&b'{')).ok_or(KeyFault::NotText)
+}
+
+/// What is to be given in the place of what cannot be read, for this reason.
+fn readable(reason: &str) -> &'static str {
+    match reason {
+        files::NOT_REGULAR => "give one file, or a directory of keys with --auth-key-dir",
+        _ => "give a file this user may read",
+    }
+}
+
+/// What was given as the name of a file, as far as it may be shown: it may be what belongs into the file.
+pub fn shown_name(text: &str) -> &str {
+    let begins = ["{", "eyJ", "-----BEGIN "].iter().any(|begin| text.starts_with(begin));
+    // Where names are separated by commas, JSON is taken apart.
+    let is_secret = begins || text.contains('"');
+    if is_secret { HIDDEN_KEY } else { text }
 }
 
 /// Tokens have no padding, keys of some tools do.
@@ -314,7 +317,16 @@ impl Jwk {
             Numbers::Ed { x, .. } => Numbers::Ed { x, d: None },
             Numbers::Rsa { n, e, .. } => Numbers::Rsa { n, e, private: None },
         };
-        Some(Jwk { numbers, may_sign: false, ..self.clone() })
+        Some(Jwk { numbers, may_sign: false, may_verify: true, ..self.clone() })
+    }
+
+    /// Whether it has numbers that a relay does not need.
+    pub fn is_private(&self) -> bool {
+        match &self.numbers {
+            Numbers::Secret { .. } => false,
+            Numbers::Ec { d, .. } | Numbers::Ed { d, .. } => d.is_some(),
+            Numbers::Rsa { private, .. } => private.is_some(),
+        }
     }
 
     pub fn to_json(&self) -> String {
@@ -545,4 +557,42 @@ fn der_value(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     };
     let (value, rest) = rest.split_at_checked(length)?;
     Some((tag, value, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_key_is_told_what_it_is() {
+        for (text, expect) in [
+            ("eyJhbGciOiJIUzI1NiJ9.e30.AAAA\n", KeyFault::IsToken),
+            ("-----BEGIN PUBLIC KEY-----\nMFkw\n", KeyFault::IsPem),
+            ("a.b", KeyFault::NotText),
+            ("one. two. three", KeyFault::NotText),
+            ("", KeyFault::NotText),
+        ] {
+            assert_eq!(json_of(text.as_bytes()), Err(expect), "{text:?}");
+        }
+        let directory = files::read_regular(&std::env::temp_dir(), 1).expect_err("no file");
+        let fault = KeyFault::Unreadable(directory.to_string()).to_string();
+        assert!(fault.contains("--auth-key-dir"), "{fault}");
+        let fault = KeyFault::Unreadable("Permission denied".to_owned()).to_string();
+        assert!(fault.ends_with("; give a file this user may read"), "{fault}");
+    }
+
+    #[test]
+    fn a_key_is_not_shown_as_the_name_of_a_file() {
+        for name in ["public.jwk", "/etc/keys/eyJ.jwk", "", "ey"] {
+            assert_eq!(shown_name(name), name);
+        }
+        for key in [
+            r#"{"kty":"oct","k":"SECRET"}"#,
+            "eyJrdHkiOiJvY3QifQ",
+            "\"k\":\"SECRET\"}",
+            "-----BEGIN EC KEY",
+        ] {
+            assert_eq!(shown_name(key), HIDDEN_KEY);
+        }
+    }
 }

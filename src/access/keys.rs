@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use jsonwebtoken::DecodingKey;
@@ -13,7 +12,10 @@ use serde_json::value::RawValue;
 use super::algorithm::Algorithm;
 use super::grant::Grant;
 use super::json::{self, Members};
-use super::jwk::{Jwk, KeyFault, KeyId, Numbers, json_of};
+use super::jwk::{Jwk, KeyFault, Numbers, json_of};
+use super::key_id::KeyId;
+use super::remark::{Place, Remark};
+use crate::files;
 
 /// Bytes of one file of keys: a set of a thousand RSA keys.
 const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -28,16 +30,6 @@ const KEYS_BYTES_MAX: u64 = 64 << 20;
 /// verifications.
 const KEYS_TRIED_MAX: usize = 8;
 
-/// Where a file of keys was given, which decides how tokens find the keys in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// By `--auth-key`. One key is tried with every token of its algorithm, whatever name that has; of a
-    /// set, a token names its key.
-    File,
-    /// In `--auth-key-dir`. One key has the name of its file; of a set, a token names its key.
-    Directory,
-}
-
 /// A file of keys that was read.
 #[derive(Clone)]
 pub struct KeyFile {
@@ -50,21 +42,34 @@ pub struct KeyFile {
 #[error("{}: {fault}", path.display())]
 pub struct KeyError {
     pub path: PathBuf,
+    pub place: Place,
     pub fault: KeyFault,
 }
 
-/// What a session remembers of the key that vouched for it. A key has the same one in two sets if what it
-/// is, what it may grant and how tokens find it is the same.
+/// What a key is and what it may grant: the same in two sets if both are the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyIdentity([u8; 32]);
 
+/// What a session remembers of the key that vouched for it, and of how its token has found that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Voucher {
+    key: KeyIdentity,
+    /// Of the name that the token has for it.
+    named: Option<NameSum>,
+}
+
+type NameSum = [u8; 16];
+
 /// A key without what is private in it.
+#[derive(Clone)]
 pub struct Key {
     algorithm: Algorithm,
     label: String,
     scope: Option<Grant>,
     identity: KeyIdentity,
     verifier: DecodingKey,
+    /// The file that it is in.
+    path: Arc<Path>,
 }
 
 /// An immutable value; another takes its place when files change.
@@ -72,7 +77,9 @@ pub struct Key {
 pub struct KeySet {
     named: HashMap<KeyId, Key>,
     tried: Vec<Key>,
-    identities: HashSet<KeyIdentity>,
+    /// Each key with the name that tokens have for it, or with none where they need not have one.
+    found: HashSet<(KeyIdentity, Option<NameSum>)>,
+    remarks: Vec<Remark>,
 }
 
 impl Key {
@@ -85,8 +92,9 @@ impl Key {
         &self.label
     }
 
-    pub fn identity(&self) -> KeyIdentity {
-        self.identity
+    /// What is to be remembered of it whose token has named it so, or not at all.
+    pub fn voucher(&self, named: Option<&KeyId>) -> Voucher {
+        Voucher { key: self.identity, named: named.map(name_sum) }
     }
 
     /// The most that its tokens may grant.
@@ -98,19 +106,20 @@ impl Key {
         &self.verifier
     }
 
-    pub(super) fn new(jwk: &Jwk, found_by: Option<&KeyId>, label: String) -> Result<Key, KeyFault> {
+    pub(super) fn new(jwk: &Jwk, path: &Path, label: String) -> Result<Key, KeyFault> {
         Ok(Key {
             algorithm: jwk.algorithm,
             label,
             scope: jwk.scope.clone(),
-            identity: KeyIdentity::of(jwk, found_by),
+            identity: KeyIdentity::of(jwk),
             verifier: jwk.verifier()?,
+            path: path.into(),
         })
     }
 }
 
 impl KeyIdentity {
-    fn of(jwk: &Jwk, found_by: Option<&KeyId>) -> KeyIdentity {
+    fn of(jwk: &Jwk) -> KeyIdentity {
         let mut context = digest::Context::new(&digest::SHA256);
         // With its length, so that no two lists of parts are one text.
         let mut add = |part: &[u8]| {
@@ -118,7 +127,6 @@ impl KeyIdentity {
             context.update(part);
         };
         add(jwk.algorithm.name().as_bytes());
-        add(found_by.map_or("", KeyId::as_str).as_bytes());
         match &jwk.numbers {
             Numbers::Secret { k } => add(k),
             Numbers::Ec { x, y, .. } => {
@@ -143,12 +151,18 @@ impl KeyIdentity {
     }
 }
 
+fn name_sum(id: &KeyId) -> NameSum {
+    let sum = digest::digest(&digest::SHA256, id.as_str().as_bytes());
+    sum.as_ref()[..16].try_into().expect("SHA-256 has more")
+}
+
 impl KeySet {
     /// All or nothing: the first file that is bad is the error.
     pub fn new(files: &[KeyFile]) -> Result<KeySet, KeyError> {
         let mut set = KeySet::default();
         for file in files {
-            let fault = |fault| KeyError { path: file.path.clone(), fault };
+            let (path, place) = (&file.path, file.place);
+            let fault = |fault| KeyError { path: path.clone(), place, fault };
             set.add(file).map_err(fault)?;
             if set.named.len() + set.tried.len() > KEYS_MAX {
                 return Err(fault(KeyFault::TooMany(KEYS_MAX)));
@@ -157,22 +171,57 @@ impl KeySet {
                 return Err(fault(KeyFault::TooManyUnnamed(KEYS_TRIED_MAX)));
             }
         }
-        let keys = set.named.values().chain(&set.tried);
-        set.identities = keys.map(Key::identity).collect();
+        set.note_found();
         Ok(set)
     }
 
+    fn note_found(&mut self) {
+        let named = self.named.iter().map(|(id, key)| (key.identity, Some(name_sum(id))));
+        let tried = self.tried.iter().map(|key| (key.identity, None));
+        self.found = named.chain(tried).collect();
+    }
+
+    /// What is left of it where files are gone: keys that are removed count as such whatever is wrong with
+    /// others. None where no file is.
+    pub fn without(&self, is_gone: impl Fn(&Path) -> bool) -> Option<KeySet> {
+        let gone: HashSet<&Path> =
+            self.keys().map(|key| &*key.path).filter(|at| is_gone(at)).collect();
+        if gone.is_empty() {
+            return None;
+        }
+        let stays = |key: &&Key| !gone.contains(&*key.path);
+        let named = self.named.iter().filter(|(_, key)| stays(key));
+        let mut left = KeySet {
+            named: named.map(|(id, key)| (id.clone(), key.clone())).collect(),
+            tried: self.tried.iter().filter(stays).cloned().collect(),
+            remarks: self.remarks.clone(),
+            ..KeySet::default()
+        };
+        left.note_found();
+        Some(left)
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.identities.is_empty()
+        self.found.is_empty()
     }
 
     pub fn len(&self) -> usize {
         self.named.len() + self.tried.len()
     }
 
-    /// Whether a key that vouched for somebody is here still, as it was.
-    pub fn holds(&self, identity: KeyIdentity) -> bool {
-        self.identities.contains(&identity)
+    /// Whether a key that vouched for somebody is here still, as it was, and its token would find it.
+    pub fn holds(&self, Voucher { key, named }: Voucher) -> bool {
+        self.found.contains(&(key, None)) || (named.is_some() && self.found.contains(&(key, named)))
+    }
+
+    /// In no order.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.named.values().chain(&self.tried)
+    }
+
+    /// What its operator hardly means.
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
     }
 
     pub(super) fn named(&self, id: &KeyId) -> Option<&Key> {
@@ -191,24 +240,32 @@ impl KeySet {
         let mut members = Members::parse(&json)?;
         match members.take("keys") {
             Some(keys) => self.add_set(file, keys),
-            None => self.add_one(file, &Jwk::parse(members)?),
+            None => {
+                let jwk = Jwk::parse(members)?;
+                self.add_one(file, &jwk)?;
+                self.remark_private(file, jwk.is_private());
+                Ok(())
+            }
         }
     }
 
     fn add_set(&mut self, file: &KeyFile, keys: &RawValue) -> Result<(), KeyFault> {
         let keys: Vec<&RawValue> = json::read(keys, "keys", "a list")?;
         let count = keys.len();
+        let mut has_private = false;
         for (index, key) in keys.into_iter().enumerate() {
             let in_set = |fault| KeyFault::InSet { index, fault: Box::new(fault) };
             let members =
                 Members::parse(key.get().as_bytes()).map_err(|fault| in_set(fault.into()))?;
             let jwk = Jwk::parse(members).map_err(in_set)?;
+            has_private |= jwk.is_private();
             match &jwk.id {
                 _ if count == 1 => self.add_one(file, &jwk).map_err(in_set)?,
-                Some(id) => self.add_named(&jwk, id.clone()).map_err(in_set)?,
+                Some(id) => self.add_named(file, &jwk, id.clone()).map_err(in_set)?,
                 None => return Err(KeyFault::SetUnnamed),
             }
         }
+        self.remark_private(file, has_private);
         if count == 0 { Err(KeyFault::SetEmpty) } else { Ok(()) }
     }
 
@@ -216,18 +273,28 @@ impl KeySet {
         let stem = file.path.file_stem().unwrap_or_default().to_string_lossy();
         match file.place {
             Place::Directory => {
-                self.add_named(jwk, KeyId::parse(&stem).map_err(KeyFault::FileName)?)
+                let name = KeyId::parse(&stem).map_err(KeyFault::FileName)?;
+                if let Some(kid) = jwk.id.clone().filter(|kid| *kid != name) {
+                    self.remarks.push(Remark::OtherName { path: file.path.clone(), kid });
+                }
+                self.add_named(file, jwk, name)
             }
             Place::File => {
                 let label = jwk.id.as_ref().map_or(stem.into_owned(), KeyId::to_string);
-                self.tried.push(Key::new(jwk, None, label)?);
+                self.tried.push(Key::new(jwk, &file.path, label)?);
                 Ok(())
             }
         }
     }
 
-    fn add_named(&mut self, jwk: &Jwk, id: KeyId) -> Result<(), KeyFault> {
-        let key = Key::new(jwk, Some(&id), id.to_string())?;
+    fn remark_private(&mut self, file: &KeyFile, is_private: bool) {
+        if is_private {
+            self.remarks.push(Remark::Private { path: file.path.clone(), place: file.place });
+        }
+    }
+
+    fn add_named(&mut self, file: &KeyFile, jwk: &Jwk, id: KeyId) -> Result<(), KeyFault> {
+        let key = Key::new(jwk, &file.path, id.to_string())?;
         match self.named.insert(id.clone(), key) {
             Some(_) => Err(KeyFault::NameTaken(id)),
             None => Ok(()),
@@ -235,17 +302,18 @@ impl KeySet {
     }
 }
 
-/// Reads the files, and of the directory what ends in `.jwk` and does not begin with a dot.
-pub fn read_key_files(
+/// The files, and of the directory what ends in `.jwk` and does not begin with a dot.
+pub fn find_key_files(
     files: &[PathBuf],
     directory: Option<&Path>,
-) -> Result<Vec<KeyFile>, KeyError> {
+) -> Result<Vec<(PathBuf, Place)>, KeyError> {
     let mut found: Vec<(PathBuf, Place)> =
         files.iter().map(|path| (path.clone(), Place::File)).collect();
     if let Some(directory) = directory {
         let unreadable = |error: std::io::Error| KeyError {
             path: directory.to_owned(),
-            fault: KeyFault::Unreadable(error.to_string()),
+            place: Place::Directory,
+            fault: KeyFault::NoDirectory(error.to_string()),
         };
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(directory).map_err(unreadable)? {
@@ -259,16 +327,23 @@ pub fn read_key_files(
         paths.sort();
         found.extend(paths.into_iter().map(|path| (path, Place::Directory)));
     }
+    Ok(found)
+}
+
+pub fn read_key_files(
+    files: &[PathBuf],
+    directory: Option<&Path>,
+) -> Result<Vec<KeyFile>, KeyError> {
     let mut left = KEYS_BYTES_MAX;
     let mut read = Vec::new();
-    for (path, place) in found {
+    for (path, place) in find_key_files(files, directory)? {
         let file = match read_key_file(path.clone(), place) {
             // It was removed after it was listed.
             Err(_) if place == Place::Directory && is_gone(&path) => continue,
             file => file?,
         };
         let Some(rest) = left.checked_sub(file.bytes.len() as u64) else {
-            return Err(KeyError { path, fault: KeyFault::AllTooLarge(KEYS_BYTES_MAX) });
+            return Err(KeyError { path, place, fault: KeyFault::AllTooLarge(KEYS_BYTES_MAX) });
         };
         left = rest;
         read.push(file);
@@ -277,32 +352,20 @@ pub fn read_key_files(
 }
 
 /// A link to what is not there is there itself.
-fn is_gone(path: &Path) -> bool {
+pub fn is_gone(path: &Path) -> bool {
     path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
-fn read_key_file(path: PathBuf, place: Place) -> Result<KeyFile, KeyError> {
+pub fn read_key_file(path: PathBuf, place: Place) -> Result<KeyFile, KeyError> {
     // The key itself, as JSON or in base64url, in the place of its file's name: it would be shown.
     let name = path.as_os_str().as_encoded_bytes();
     if name.starts_with(b"{") || name.starts_with(b"eyJ") {
-        return Err(KeyError { path: "a key".into(), fault: KeyFault::NotAName });
+        return Err(KeyError { path: "a key".into(), place, fault: KeyFault::NotAName });
     }
-    match read_regular(&path) {
+    match files::read_regular(&path, KEY_FILE_BYTES_MAX) {
         Ok(bytes) => Ok(KeyFile { path, place, bytes }),
-        Err(error) => Err(KeyError { path, fault: KeyFault::Unreadable(error.to_string()) }),
+        Err(error) => Err(KeyError { path, place, fault: KeyFault::Unreadable(error.to_string()) }),
     }
-}
-
-/// Of a FIFO even opening it would wait for somebody who writes, perhaps for ever.
-fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
-    let file = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    // One byte more than there may be says that there are too many.
-    file.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 impl fmt::Debug for KeyFile {

@@ -7,6 +7,7 @@
 //! * [`Claims`]: what a token says, in both forms that are in use.
 //! * [`Certificate`]: what a client's certificate says of it.
 //! * [`Refusal`]: why not, and who erred.
+//! * [`Remark`]: what its operator hardly means.
 //! * [`SigningKey`]: making keys and tokens, for the operator's tool.
 //!
 //! [`Access::admit`] puts them together. Times are whole unix seconds, as tokens have them.
@@ -17,8 +18,10 @@ mod claims;
 mod grant;
 mod json;
 mod jwk;
+mod key_id;
 mod keys;
 mod refusal;
+mod remark;
 mod sign;
 mod target;
 mod token;
@@ -27,15 +30,19 @@ use std::sync::Arc;
 
 pub use algorithm::{Algorithm, NoAlgorithm};
 pub use certificate::Certificate;
-pub use claims::{Claims, ClaimsFault, Form, PATTERNS_MAX};
+pub use claims::{Claims, Form};
 pub use grant::{Grant, RuleError, is_hidden, rule};
 pub use json::Fault as JsonFault;
-pub use jwk::{KeyFault, KeyId, KeyIdFault};
-pub use keys::{Key, KeyError, KeyFile, KeyIdentity, KeySet, Place, read_key_files};
-pub use refusal::Refusal;
-pub use sign::{SignError, SigningKey, base64url};
-pub use target::{BadTarget, Target, Token, TokenDigest, shown, token_in};
-pub use token::{TOKEN_BYTES_MAX, Verified};
+pub use jwk::{KeyFault, shown_name};
+pub use key_id::{KeyId, KeyIdFault};
+pub use keys::{
+    Key, KeyError, KeyFile, KeySet, Voucher, find_key_files, is_gone, read_key_file, read_key_files,
+};
+pub use refusal::{ClaimsFault, Refusal, utc};
+pub use remark::{Place, Remark};
+pub use sign::{SignError, SigningKey, base64url, public_half};
+pub use target::{BadTarget, Target, Token, TokenDigest, said, shown, token_in};
+pub use token::Verified;
 
 use crate::wire::Path;
 
@@ -56,7 +63,7 @@ pub struct Admission {
     /// The second in which it ends.
     pub expires: Option<i64>,
     /// The key that vouched for it; none where something else did.
-    pub key: Option<KeyIdentity>,
+    pub key: Option<Voucher>,
     /// As a relay of this cluster, by its certificate.
     pub is_relay: bool,
 }
@@ -74,9 +81,9 @@ impl Access {
             let grant = self.public.at(path).map_err(|_| Refusal::NotPublic)?;
             return Ok(Admission { grant, ..Admission::default() });
         };
-        let Verified { claims, key } = self.keys.verify(token, now)?;
+        let Verified { claims, key, named } = self.keys.verify(token, now)?;
         let grant = claims.grant.at(path)?;
-        let (expires, key) = (claims.expires, Some(key.identity()));
+        let (expires, key) = (claims.expires, Some(key.voucher(named.as_ref())));
         Ok(Admission { grant, expires, key, is_relay: false })
     }
 

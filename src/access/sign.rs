@@ -4,13 +4,15 @@ use std::fmt;
 
 use jsonwebtoken::{EncodingKey, crypto};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::algorithm::Algorithm;
-use super::claims::{Claims, Form, PATTERNS_MAX};
+use super::claims::{Claims, Form};
 use super::grant::Grant;
-use super::json::Members;
-use super::jwk::{Jwk, KeyFault, KeyId, encode, json_of};
-use super::token::TOKEN_BYTES_MAX;
+use super::json::{self, Members};
+use super::jwk::{Jwk, KeyFault, encode, json_of};
+use super::key_id::KeyId;
+use crate::limits::{PATTERNS_MAX, TOKEN_BYTES_MAX};
 
 /// A key with what is private in it. The relay itself holds none.
 pub struct SigningKey {
@@ -45,7 +47,11 @@ impl SigningKey {
     /// From the bytes of a file with one private key or shared secret.
     pub fn parse(bytes: &[u8]) -> Result<SigningKey, KeyFault> {
         let json = json_of(bytes)?;
-        SigningKey::new(Jwk::parse(Members::parse(&json)?)?)
+        let mut members = Members::parse(&json)?;
+        if members.take("keys").is_some() {
+            return Err(KeyFault::SetSigns);
+        }
+        SigningKey::new(Jwk::parse(members)?)
     }
 
     fn new(jwk: Jwk) -> Result<SigningKey, KeyFault> {
@@ -59,6 +65,11 @@ impl SigningKey {
 
     pub fn id(&self) -> Option<&KeyId> {
         self.jwk.id.as_ref()
+    }
+
+    /// The most that its tokens may grant.
+    pub fn scope(&self) -> Option<&Grant> {
+        self.jwk.scope.as_ref()
     }
 
     /// The whole key as JSON. Secret: its file is for its owner alone.
@@ -110,6 +121,25 @@ impl fmt::Debug for SigningKey {
             .field("algorithm", &algorithm)
             .finish_non_exhaustive()
     }
+}
+
+/// The same file of keys without what is private in it, as JSON.
+pub fn public_half(bytes: &[u8]) -> Result<String, KeyFault> {
+    let json = json_of(bytes)?;
+    let mut members = Members::parse(&json)?;
+    let public = |members: Members<'_>| {
+        let jwk = Jwk::parse(members)?.public().ok_or(KeyFault::NoPublic)?;
+        jwk.verifier()?;
+        Ok(jwk.to_json())
+    };
+    let Some(keys) = members.take("keys") else { return public(members) };
+    let keys: Vec<&RawValue> = json::read(keys, "keys", "a list")?;
+    let keys = keys.into_iter().enumerate().map(|(index, key)| {
+        let key = Members::parse(key.get().as_bytes()).map_err(KeyFault::from).and_then(public);
+        key.map_err(|fault| KeyFault::InSet { index, fault: Box::new(fault) })
+    });
+    let keys: Vec<String> = keys.collect::<Result<_, _>>()?;
+    Ok(format!("{{\"keys\":[{}]}}", keys.join(",")))
 }
 
 /// A key's JSON as some tools write it into files, where any loads.

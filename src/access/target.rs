@@ -5,6 +5,12 @@ use std::fmt;
 use crate::limits::ROOT_BYTES_MAX;
 use crate::wire::{Path, split_path_query};
 
+/// What begins as a token does and is longer is taken for a piece of one.
+const NAME_BYTES_MAX: usize = 40;
+
+/// What is shown instead.
+const HIDDEN_TOKEN: &str = "TOKEN?";
+
 /// Where a client wants to be, and what it shows for that.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Target {
@@ -19,7 +25,7 @@ pub struct Target {
 pub struct Token(String);
 
 /// The same for equal tokens, and says nothing else of them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TokenDigest([u8; 16]);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,21 +94,76 @@ impl fmt::Debug for Token {
 }
 
 /// The token in the query of a path or URL: the last `jwt` that is not empty, as it stands. A JWT has no
-/// character that would have to be escaped.
+/// character that would have to be escaped; the name may be, as whoever writes URLs may escape any sign.
 pub fn token_in(target: &str) -> Option<&str> {
     let (_, query) = without_fragment(target).split_once('?')?;
-    let mut tokens = query.rsplit('&').filter_map(|pair| pair.strip_prefix("jwt="));
-    tokens.find(|token| !token.is_empty())
+    let is_token =
+        |name: &str| form_urlencoded::parse(name.as_bytes()).any(|(name, _)| name == "jwt");
+    let mut pairs = query.rsplit('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(name, token)| !token.is_empty() && is_token(name)).map(|(_, token)| token)
 }
 
-/// A path or URL without its secrets: no query, no fragment, no user and no password.
+/// A path or URL without its secrets: no query, no fragment, no user and no password, and no token that was
+/// put into the path by mistake.
 pub fn shown(target: &str) -> String {
     let target = without_fragment(target);
     let target = target.split_once('?').map_or(target, |(path, _)| path);
-    let Some((scheme, rest)) = target.split_once("://") else { return target.to_owned() };
+    let target = without_misplaced(target);
+    let Some((scheme, rest)) = target.split_once("://") else { return without_tokens(target) };
     let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
     let host = authority.rfind('@').map_or(0, |at| at + 1);
-    format!("{scheme}://{}", &rest[host..])
+    format!("{scheme}://{}", without_tokens(&rest[host..]))
+}
+
+/// What stands before a `jwt=` that is in no query, because what begins one was escaped or is another sign.
+fn without_misplaced(path: &str) -> &str {
+    let plain = path.to_ascii_lowercase();
+    let begin = ["jwt=", "jwt%3d"].iter().filter_map(|name| plain.find(name)).min();
+    &path[..begin.unwrap_or(path.len())]
+}
+
+/// A path in which no segment is a token, as far as tokens can be told from names.
+fn without_tokens(path: &str) -> String {
+    let segments = path.split('/');
+    let shown = segments.map(|segment| if is_token(segment) { HIDDEN_TOKEN } else { segment });
+    shown.collect::<Vec<_>>().join("/")
+}
+
+/// What somebody gives as a reason, as it was said but for URLs, which are as [`shown`], and for what may be a token
+/// or a piece of one.
+pub fn said(words: &str) -> String {
+    let is_blank = |c: char| c.is_whitespace() || c.is_control();
+    let mut said = String::new();
+    for word in words.split_inclusive(is_blank) {
+        let blank = word.rfind(is_blank).unwrap_or(word.len());
+        let (word, blank) = word.split_at(blank);
+        said += &without_pieces(&shown(word));
+        said += blank;
+    }
+    said
+}
+
+/// A word in which nothing is a token, nor looks like a piece of one: long, and of letters of both cases and digits.
+fn without_pieces(word: &str) -> String {
+    let is_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_piece = |run: &str| {
+        let has = |is_it: fn(&u8) -> bool| run.as_bytes().iter().any(is_it);
+        run.len() > NAME_BYTES_MAX
+            && has(u8::is_ascii_uppercase)
+            && has(u8::is_ascii_lowercase)
+            && has(u8::is_ascii_digit)
+    };
+    let mut shown = String::new();
+    for run in word.split_inclusive(|c| !is_of_token(c)) {
+        let (run, mark) = run.split_at(run.rfind(|c| !is_of_token(c)).unwrap_or(run.len()));
+        shown += if is_token(run) || is_piece(run) { HIDDEN_TOKEN } else { run };
+        shown += mark;
+    }
+    shown
+}
+
+fn is_token(segment: &str) -> bool {
+    segment.starts_with("eyJ") && (segment.contains('.') || segment.len() > NAME_BYTES_MAX)
 }
 
 fn without_fragment(target: &str) -> &str {
@@ -122,6 +183,9 @@ mod tests {
             ("/demo?jwt=a=b", Some("a=b")),
             ("/demo?jwt=a?jwt=b", Some("a?jwt=b")),
             ("/demo?jwt=a#jwt=b", Some("a")),
+            ("/demo?%6awt=a", Some("a")),
+            ("/demo?x=1&%6A%77%74=a.b.c", Some("a.b.c")),
+            ("/demo?%256awt=a&%6=b&%ff=c&jwt%=d", None),
             ("/demo?jwt=", None),
             ("/demo?jwt", None),
             ("/demo?JWT=a&xjwt=b", None),
@@ -167,9 +231,38 @@ mod tests {
             ("https://me:se@cret@relay.example", "https://relay.example"),
             ("https://relay.example#jwt=a", "https://relay.example"),
             ("https://relay.example?to=x://me@y", "https://relay.example"),
+            // Where clients put it by mistake.
+            ("/eyJa.b.c", "/TOKEN?"),
+            ("/demo/eyJa.b.c/x", "/demo/TOKEN?/x"),
+            ("https://me@relay.example/eyJa.b.c", "https://relay.example/TOKEN?"),
+            (&format!("/demo/eyJ{}", "x".repeat(38)), "/demo/TOKEN?"),
+            (&format!("/demo/eyJ{}", "x".repeat(37)), &format!("/demo/eyJ{}", "x".repeat(37))),
+            ("/eyJ", "/eyJ"),
+            ("/x%3fjwt=SECRET", "/x%3f"),
+            ("/x%3Fjwt%3DSECRET", "/x%3F"),
+            ("/x&JWT=SECRET/y", "/x&"),
+            ("/x;jwt=SECRET", "/x;"),
+            ("/x#jwt=SECRET", "/x"),
             ("", ""),
         ] {
             assert_eq!(shown(target), expect, "{target}");
+        }
+    }
+
+    #[test]
+    fn what_a_peer_says_has_no_secrets() {
+        let piece = "k5mE2cCI6ImV2ZXJ5dGhpbmcifQ.c2VjcmV0c2VjcmV0c2VjcmV0";
+        for (words, expect) in [
+            ("closed by the client: application 3 (0x43): bye, see you", None),
+            ("no relay-0.relay-headless.production.svc.cluster.local here", None),
+            ("expected 3f785a0b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f", None),
+            ("no: \u{1}\u{5}/x?jwt=opaque\u{2}\tmoq", Some("no: \u{1}\u{5}/x\u{2}\tmoq")),
+            ("https://me:pw@b.example/a?x=1 is gone", Some("https://b.example/a is gone")),
+            ("bad token: \"eyJa.b.c\", sorry", Some("bad token: \"TOKEN?\", sorry")),
+            (&format!("no: {piece}"), Some("no: TOKEN?")),
+            ("(jwt=opaque)", Some("(")),
+        ] {
+            assert_eq!(said(words), expect.unwrap_or(words));
         }
     }
 }

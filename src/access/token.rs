@@ -5,18 +5,19 @@ use jsonwebtoken::crypto;
 use super::algorithm::Algorithm;
 use super::claims::Claims;
 use super::json::Members;
-use super::jwk::{KeyId, decode_unpadded};
+use super::jwk::decode_unpadded;
+use super::key_id::KeyId;
 use super::keys::{Key, KeySet};
 use super::refusal::Refusal;
-
-/// Bytes of a token: one with the longest RSA signature and a page of patterns.
-pub const TOKEN_BYTES_MAX: usize = 8192;
+use crate::limits::TOKEN_BYTES_MAX;
 
 /// What a token says, and the key that vouches for it.
 #[derive(Debug)]
 pub struct Verified<'a> {
     pub claims: Claims,
     pub key: &'a Key,
+    /// What it calls that.
+    pub named: Option<KeyId>,
 }
 
 struct Header {
@@ -78,7 +79,7 @@ impl KeySet {
         let payload = decode_unpadded(payload.as_bytes())
             .ok_or(Refusal::Malformed("its claims are not in base64url"))?;
         let claims = Claims::parse(&payload)?;
-        Ok(Verified { claims, key })
+        Ok(Verified { claims, key, named: header.id })
     }
 
     fn vouching(&self, header: &Header, message: &str, signature: &str) -> Result<&Key, Refusal> {
@@ -96,7 +97,18 @@ impl KeySet {
                 Err(reason) => refusal = reason,
             }
         }
-        Err(refusal)
+        Err(match (&header.id, refusal) {
+            (Some(id), Refusal::Signature) if self.has(id) => Refusal::KeyOther(id.clone()),
+            (Some(id), Refusal::Signature | Refusal::AlgorithmMismatch { .. }) if !self.has(id) => {
+                Refusal::KeyAway(id.clone())
+            }
+            (_, refusal) => refusal,
+        })
+    }
+
+    /// Whether a key has this name, by whichever way tokens find it.
+    fn has(&self, id: &KeyId) -> bool {
+        self.named(id).is_some() || self.tried().iter().any(|key| key.label() == id.as_str())
     }
 }
 

@@ -1,11 +1,9 @@
 //! One POST to the auth server: over TLS, in the clear on this machine, or over a Unix socket. Connections
 //! are kept and used again.
 
-use std::error::Error;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,16 +15,16 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::desk::Outcome;
-use super::url::{AuthUrl, Place};
+use crate::config::{AuthPlace, AuthUrl};
 use crate::limits::{
     AUTHORITY_ANSWER_BYTES_MAX, AUTHORITY_CONNECTION_IDLE, AUTHORITY_REQUESTS_MAX,
 };
+use crate::tls::outgoing;
 
 /// Who vouches for the server's certificate.
 pub enum Roots {
@@ -66,12 +64,12 @@ impl Client {
         builder.pool_idle_timeout(AUTHORITY_CONNECTION_IDLE);
         builder.pool_max_idle_per_host(AUTHORITY_REQUESTS_MAX);
         match &url.place {
-            Place::Unix(path) => {
+            AuthPlace::Unix(path) => {
                 let way = Way::Unix(builder.build(Socket(path.clone())));
                 let uri = Uri::from_static("http://localhost/");
                 Ok(Client { way, uri, authorization: None })
             }
-            Place::Web { uri, authorization } => {
+            AuthPlace::Web { uri, authorization } => {
                 let tls = tls(url, roots)?;
                 let connector = HttpsConnectorBuilder::new()
                     .with_tls_config(tls)
@@ -97,10 +95,10 @@ impl Client {
                 Way::Web(client) => client.request(request).await,
                 Way::Unix(client) => client.request(request).await,
             };
-            let answer = answer.map_err(|error| words(&error))?;
+            let answer = answer.map_err(|error| outgoing::words(&error))?;
             let status = answer.status().as_u16();
             let body = Limited::new(answer.into_body(), AUTHORITY_ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| words(&*error))?;
+            let body = body.map_err(|error| outgoing::words(&*error))?;
             Ok((status, body.to_bytes().to_vec()))
         };
         let late = |_| Err(format!("it has not answered within {within:.0?}"));
@@ -108,35 +106,17 @@ impl Client {
     }
 }
 
-/// An error with its causes.
-fn words(error: &(dyn Error + 'static)) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words += &format!(": {error}");
-        cause = error.source();
-    }
-    words
-}
-
 fn tls(url: &AuthUrl, roots: Roots) -> Result<ClientConfig, ClientError> {
     let roots = match roots {
         Roots::These(roots) => roots,
-        Roots::System => {
-            let mut roots = RootCertStore::empty();
-            if url.is_https() {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if roots.is_empty() {
-                    return Err(ClientError::NoRoots(url.to_string()));
-                }
+        Roots::System => match url.is_https() {
+            true => {
+                outgoing::system_roots().ok_or_else(|| ClientError::NoRoots(url.to_string()))?
             }
-            roots
-        }
+            false => RootCertStore::empty(),
+        },
     };
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    Ok(outgoing::config(roots)?)
 }
 
 /// Dials a Unix socket, whatever the request's URL says.

@@ -13,8 +13,10 @@ use moq_pattern::Patterns;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Certificate, Grant, PATTERNS_MAX, Target};
+use crate::access::{Certificate, Grant, Target};
+use crate::limits::PATTERNS_MAX;
 use crate::limits::{AUTHORITY_REASON_BYTES_MAX, ROOT_BYTES_MAX};
+use crate::text::in_one_line;
 use crate::wire::{Path, Role};
 
 /// What there is to know of somebody who wants to come in.
@@ -35,6 +37,7 @@ pub struct Facts {
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     Quic,
+    WebSocket,
     Http,
 }
 
@@ -196,7 +199,7 @@ fn patterns(texts: &[String]) -> Option<Patterns> {
 /// The first line of a refusal, for people.
 fn reason(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
-    let line = text.lines().next().unwrap_or_default().trim().replace(char::is_control, " ");
+    let line = in_one_line(text.lines().next().unwrap_or_default().trim());
     match line.is_empty() {
         true => "it says no more".to_owned(),
         false => line[..line.floor_char_boundary(AUTHORITY_REASON_BYTES_MAX)].to_owned(),

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
@@ -18,11 +19,17 @@ use crate::limits::{
     AUTHORITY_RETRY_MIN, AUTHORITY_WAITING_MAX,
 };
 
+/// A number that the server and operators know a session by, for nobody to guess. It is aligned as all else that
+/// is mailed, so that no mail is larger for its sake.
+#[repr(Rust, packed(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LeaseId(pub u64);
+pub struct LeaseId(pub u128);
 
-/// A number that the server knows a session by, for nobody to guess.
-pub type Name = [u8; 16];
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", { self.0 })
+    }
+}
 
 /// Whose answer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +67,6 @@ pub struct Desk {
 }
 
 struct Lease {
-    name: String,
     facts: Box<Facts>,
     state: State,
 }
@@ -72,6 +78,8 @@ enum State {
     Asked {
         /// The session is over meanwhile.
         left: Option<(Cow<'static, str>, Moved)>,
+        /// What is answered may be from before somebody wanted to know.
+        again: bool,
     },
     Held(Held),
     /// The session has been told to end, for this reason.
@@ -89,23 +97,34 @@ struct Held {
     expires: Option<i64>,
     every: Option<Duration>,
     failures: u32,
-    /// When it is to be asked again, while nobody is asked.
-    due: Option<Instant>,
+    check: Check,
+}
+
+/// When the server is asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    Never,
+    Due(Instant),
+    /// In its turn.
+    Waits,
+    /// It is being asked, and `again` when it has answered.
+    Asked {
+        again: bool,
+    },
 }
 
 const KINDS: usize = 3;
 
 impl Desk {
     /// Somebody wants to come in.
-    pub fn ask(&mut self, now: Instant, id: LeaseId, name: Name, facts: Box<Facts>) {
+    pub fn ask(&mut self, now: Instant, id: LeaseId, facts: Box<Facts>) {
         if self.connects.len() >= AUTHORITY_WAITING_MAX {
             self.trouble = Some("too many wait for its answers".to_owned());
             self.news.push_back((id, News::Over(Refusal::ServerAway)));
             return;
         }
-        let name = name.iter().map(|byte| format!("{byte:02x}")).collect();
         let state = State::Waiting { until: now + AUTHORITY_ANSWER_MAX };
-        self.leases.insert(id, Lease { name, facts, state });
+        self.leases.insert(id, Lease { facts, state });
         self.connects.push_back(id);
     }
 
@@ -116,16 +135,35 @@ impl Desk {
             // The server has not heard of it.
             State::Waiting { .. } => {}
             State::Asked { .. } => {
-                lease.state = State::Asked { left: Some((reason, moved)) };
+                lease.state = State::Asked { left: Some((reason, moved)), again: false };
                 self.leases.insert(id, lease);
             }
-            State::Held(Held { since, due, .. }) => {
-                if let Some(at) = due {
+            State::Held(Held { since, check, .. }) => {
+                if let Check::Due(at) = check {
                     self.due.remove(&(*at, id));
                 }
-                self.tell_end(&lease, &reason, now - *since, moved);
+                self.tell_end(id, &lease, &reason, now - *since, moved);
             }
-            State::Over { reason, since } => self.tell_end(&lease, reason, now - *since, moved),
+            State::Over { reason, since } => self.tell_end(id, &lease, reason, now - *since, moved),
+        }
+    }
+
+    /// Somebody wants to know whether a session may go on. What is asked already may be answered from before.
+    pub fn check(&mut self, id: LeaseId) {
+        match self.leases.get_mut(&id).map(|lease| &mut lease.state) {
+            Some(State::Asked { again, .. }) => *again = true,
+            Some(State::Held(held)) => match &mut held.check {
+                Check::Asked { again } => *again = true,
+                Check::Waits => {}
+                check => {
+                    if let Check::Due(at) = *check {
+                        self.due.remove(&(at, id));
+                    }
+                    *check = Check::Waits;
+                    self.checks.push_back(id);
+                }
+            },
+            Some(State::Waiting { .. } | State::Over { .. }) | None => {}
         }
     }
 
@@ -166,8 +204,8 @@ impl Desk {
             let Some(lease) = self.leases.get_mut(&id) else { continue };
             let State::Waiting { until } = lease.state else { continue };
             let timeout = until.saturating_duration_since(now);
-            lease.state = State::Asked { left: None };
-            let body = contract::question(&lease.name, &Event::Connect, &lease.facts);
+            lease.state = State::Asked { left: None, again: false };
+            let body = contract::question(&id.to_string(), &Event::Connect, &lease.facts);
             return Some(Post { ticket: Ticket::Connect(id), body, timeout });
         }
     }
@@ -175,10 +213,11 @@ impl Desk {
     fn next_check(&mut self) -> Option<Post> {
         loop {
             let id = self.checks.pop_front()?;
-            let Some(Lease { name, facts, state: State::Held(_) }) = self.leases.get(&id) else {
+            let Some(Lease { facts, state: State::Held(held) }) = self.leases.get_mut(&id) else {
                 continue;
             };
-            let body = contract::question(name, &Event::Revalidate, facts);
+            held.check = Check::Asked { again: false };
+            let body = contract::question(&id.to_string(), &Event::Revalidate, facts);
             return Some(Post { ticket: Ticket::Check(id), body, timeout: AUTHORITY_ANSWER_MAX });
         }
     }
@@ -220,19 +259,20 @@ impl Desk {
 
     fn connected(&mut self, now: Instant, id: LeaseId, answer: Answer) {
         let Some(mut lease) = self.leases.remove(&id) else { return };
-        let State::Asked { left } = &mut lease.state else { return };
-        let left = left.take();
+        let State::Asked { left, again } = &mut lease.state else { return };
+        let (left, again) = (left.take(), *again);
         let refusal = match answer {
             Answer::Granted(terms) => {
                 if let Some((reason, moved)) = left {
-                    return self.tell_end(&lease, &reason, Duration::ZERO, moved);
+                    return self.tell_end(id, &lease, &reason, Duration::ZERO, moved);
                 }
                 let (expires, every) = (terms.expires, terms.revalidate);
                 let admission =
                     Admission { grant: terms.grant.clone(), expires, ..Admission::default() };
                 self.news.push_back((id, News::Admitted(admission)));
-                lease.state =
-                    State::Held(Held { since: now, terms, expires, every, failures: 0, due: None });
+                let check = Check::Asked { again };
+                let held = Held { since: now, terms, expires, every, failures: 0, check };
+                lease.state = State::Held(held);
                 self.leases.insert(id, lease);
                 return self.check_after(now, id, every);
             }
@@ -283,22 +323,34 @@ impl Desk {
         self.news.push_back((id, News::Over(refusal)));
     }
 
+    /// The server has answered, and is asked again after so long, or at once where somebody wants that.
     fn check_after(&mut self, now: Instant, id: LeaseId, after: Option<Duration>) {
         // What lies beyond the clock's range never comes.
         let at = after.and_then(|after| now.checked_add(after));
         if let Some(Lease { state: State::Held(held), .. }) = self.leases.get_mut(&id) {
-            held.due = at;
+            let is_wanted = held.check == Check::Asked { again: true };
+            held.check = at.map_or(Check::Never, Check::Due);
             self.due.extend(at.map(|at| (at, id)));
+            if is_wanted {
+                self.check(id);
+            }
         }
     }
 
-    fn tell_end(&mut self, lease: &Lease, reason: &str, duration: Duration, moved: Moved) {
+    fn tell_end(
+        &mut self,
+        id: LeaseId,
+        lease: &Lease,
+        reason: &str,
+        duration: Duration,
+        moved: Moved,
+    ) {
         if self.ends.len() == AUTHORITY_ENDS_WAITING_MAX {
             self.lost_ends += 1;
             return;
         }
         let end = Event::End { reason: reason.to_owned(), duration, moved };
-        self.ends.push_back(contract::question(&lease.name, &end, &lease.facts));
+        self.ends.push_back(contract::question(&id.to_string(), &end, &lease.facts));
     }
 
     /// When [`Desk::expire`] is due.
@@ -316,7 +368,7 @@ impl Desk {
         {
             self.due.pop_first();
             if let Some(Lease { state: State::Held(held), .. }) = self.leases.get_mut(&id) {
-                held.due = None;
+                held.check = Check::Waits;
                 self.checks.push_back(id);
             }
         }
@@ -416,7 +468,7 @@ mod tests {
                 dialled: Target::parse("/room?jwt=x").unwrap(),
                 role: Role::Both,
             };
-            self.desk.ask(self.now, id, [id.0 as u8; 16], Box::new(facts));
+            self.desk.ask(self.now, id, Box::new(facts));
         }
 
         /// What is sent, and as what event of which session.
@@ -429,7 +481,9 @@ mod tests {
         #[track_caller]
         fn expect_sent(&mut self, ticket: Ticket, event: &moq_auth::Event) {
             let (sent, request) = self.sent();
-            assert_eq!((sent, &request.event, request.id.len()), (ticket, event, 32));
+            let (Ticket::Connect(id) | Ticket::Check(id)) = ticket else { panic!() };
+            assert_eq!((sent, &request.event), (ticket, event));
+            assert_eq!((request.id.len(), request.id), (32, id.to_string()));
         }
 
         fn answer(&mut self, ticket: Ticket, status: u16, body: &str) {
@@ -609,6 +663,54 @@ mod tests {
     }
 
     #[test]
+    fn the_server_is_asked_when_somebody_wants_to_know() {
+        let for_good = r#"{"publish":["a/**"],"subscribe":["**"]}"#;
+        for (grant, pace) in [(MINUTE, Some(60.0)), (for_good, None)] {
+            let mut play = Play::admitted(grant);
+            play.go_to(7.0);
+            // Once, however often they ask before its turn.
+            play.desk.check(A);
+            play.desk.check(A);
+            play.expect_sent(Ticket::Check(A), &moq_auth::Event::Revalidate);
+            play.expect_quiet(None);
+            play.answer(Ticket::Check(A), 200, grant);
+            play.expect_quiet(pace.map(|pace| 7.0 + pace));
+            // Once more where the server may have decided before.
+            play.desk.check(A);
+            play.sent();
+            play.desk.check(A);
+            play.desk.check(A);
+            play.expect_quiet(None);
+            play.answer(Ticket::Check(A), 200, grant);
+            play.expect_sent(Ticket::Check(A), &moq_auth::Event::Revalidate);
+            // A server that is away is asked again.
+            play.fail(Ticket::Check(A), 0.5);
+            play.expect_quiet(Some(8.0));
+            play.desk.check(A);
+            let (ticket, _) = play.sent();
+            play.answer(ticket, 403, "gone");
+            play.expect_news(News::Over(Refusal::ByServer("gone".to_owned())));
+            play.desk.check(A);
+            play.expect_quiet(None);
+            play.end(A);
+            play.expect_end("refused", 7.0, (1, 2));
+            play.desk.check(A);
+            play.expect_over();
+        }
+        // While it is asked whether somebody may come in.
+        let mut play = Play::new();
+        play.ask(A);
+        play.desk.check(A);
+        let (ticket, _) = play.sent();
+        play.desk.check(A);
+        play.answer(ticket, 200, MINUTE);
+        assert!(matches!(play.desk.next_news(), Some((A, News::Admitted(_)))));
+        play.expect_sent(Ticket::Check(A), &moq_auth::Event::Revalidate);
+        play.answer(Ticket::Check(A), 200, MINUTE);
+        play.expect_quiet(Some(60.0));
+    }
+
+    #[test]
     fn less_than_before_ends_the_session() {
         let grant = |more: &str| format!(r#"{{"expires":1795748716,"revalidate":60,{more}}}"#);
         for (status, body, refusal, reason) in [
@@ -703,7 +805,7 @@ mod tests {
     #[test]
     fn so_much_is_asked_at_once_and_the_rest_waits_for_ten_seconds() {
         let mut play = Play::new();
-        let all = AUTHORITY_REQUESTS_MAX as u64 + 3;
+        let all = AUTHORITY_REQUESTS_MAX as u128 + 3;
         (0..all).for_each(|id| play.ask(LeaseId(id)));
         let mut tickets = VecDeque::new();
         for _ in 0..AUTHORITY_REQUESTS_MAX {
@@ -725,7 +827,7 @@ mod tests {
         assert_eq!(play.desk.take_trouble().as_deref(), Some("it is too slow for all who wait"));
         // And as many as that wait at most.
         let first = 1000;
-        let most = AUTHORITY_WAITING_MAX as u64;
+        let most = AUTHORITY_WAITING_MAX as u128;
         (first..=first + most).for_each(|id| play.ask(LeaseId(id)));
         let told = play.desk.next_news();
         assert_eq!(told, Some((LeaseId(first + most), News::Over(Refusal::ServerAway))));
@@ -752,7 +854,7 @@ mod tests {
     fn ends_that_are_too_many_are_counted() {
         let mut play = Play::new();
         play.desk.in_flight = AUTHORITY_REQUESTS_MAX;
-        let lease = |id: u64| {
+        let lease = |id: u128| {
             let mut other = Play::new();
             other.ask(LeaseId(id));
             let (_, mut lease) = other.desk.leases.drain().next().unwrap();
@@ -767,11 +869,11 @@ mod tests {
                 expires: None,
                 every: None,
                 failures: 0,
-                due: None,
+                check: Check::Never,
             });
             lease
         };
-        for id in 0..AUTHORITY_ENDS_WAITING_MAX as u64 + 5 {
+        for id in 0..AUTHORITY_ENDS_WAITING_MAX as u128 + 5 {
             play.desk.leases.insert(LeaseId(id), lease(id));
         }
         play.now += second(1.0);

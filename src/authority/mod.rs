@@ -1,6 +1,5 @@
 //! An auth server of the operator's: it is asked who may do what, and keeps being asked while they do it.
 //!
-//! * [`url`]: where it is.
 //! * [`contract`]: what it is asked and what it answers, values ⇄ JSON.
 //! * [`desk`]: all leases as one state machine. Time and randomness come in as arguments.
 //! * `client`: one POST over HTTP, whatever lies below it.
@@ -12,13 +11,10 @@ mod client;
 pub mod contract;
 pub mod desk;
 mod thread;
-pub mod url;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -39,6 +35,14 @@ pub enum News {
     Until(Option<i64>),
     /// It has not begun, or ends now.
     Over(Refusal),
+}
+
+/// What the shard of a session is told.
+#[derive(Debug)]
+pub struct Leased {
+    pub session: SessionRef,
+    pub lease: LeaseId,
+    pub news: Box<News>,
 }
 
 /// Who asks.
@@ -62,6 +66,8 @@ pub enum Mail {
         reason: Cow<'static, str>,
         moved: Moved,
     },
+    /// Whether the session may go on is to be asked now.
+    Check(LeaseId),
     Answered {
         ticket: Ticket,
         outcome: Outcome,
@@ -73,7 +79,6 @@ pub enum Mail {
 #[derive(Clone)]
 pub struct Handle {
     to: mpsc::UnboundedSender<Mail>,
-    next: Arc<AtomicU64>,
     local: SocketAddr,
 }
 
@@ -82,7 +87,7 @@ impl Handle {
     /// all of it at once, and what waits behind it is bounded by the desk.
     pub fn new(local: SocketAddr) -> (Handle, mpsc::UnboundedReceiver<Mail>) {
         let (to, from) = mpsc::unbounded_channel();
-        (Handle { to, next: Arc::default(), local }, from)
+        (Handle { to, local }, from)
     }
 
     /// Where the relay listens.
@@ -92,7 +97,7 @@ impl Handle {
 
     /// [`Handle::end`] is to follow, whatever is answered.
     pub fn ask(&self, asker: Asker, facts: Facts) -> LeaseId {
-        let lease = LeaseId(self.next.fetch_add(1, Ordering::Relaxed));
+        let lease = LeaseId(u128::from_ne_bytes(random()));
         self.send(Mail::Ask { lease, asker, facts: Box::new(facts) });
         lease
     }
@@ -101,10 +106,21 @@ impl Handle {
         self.send(Mail::End { lease, reason: reason.into(), moved });
     }
 
+    /// Somebody wants to know whether the session may go on.
+    pub fn check(&self, lease: LeaseId) {
+        self.send(Mail::Check(lease));
+    }
+
     fn send(&self, mail: Mail) {
         // The thread ends after all who ask, and then there is nobody to answer.
         let _ = self.to.send(mail);
     }
+}
+
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness: TLS needs it too");
+    bytes
 }
 
 impl fmt::Debug for Handle {

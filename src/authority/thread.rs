@@ -12,12 +12,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, timeout_at};
 
 use super::client::{Client, ClientError, Roots};
-use super::desk::{Desk, LeaseId, Name};
-use super::url::AuthUrl;
-use super::{Asker, Handle, Mail};
+use super::desk::{Desk, LeaseId};
+use super::{Asker, Handle, Leased, Mail, random};
+use crate::config::AuthUrl;
 use crate::limits::{AUTHORITY_LAST_WORDS, FAULT_LINE_INTERVAL};
-use crate::shard::mailbox::Outside;
-use crate::shard::message::ToShard;
+use crate::mailbox::Outside;
 
 /// How soon a shard is tried again whose lane is full.
 const RETRY_AFTER: Duration = Duration::from_millis(1);
@@ -61,7 +60,10 @@ impl Ready {
     }
 
     /// From now on whoever asks is answered.
-    pub fn start(self, shards: Vec<Outside<ToShard>>) -> Result<Authority, StartError> {
+    pub fn start<M>(self, shards: Vec<Outside<M>>) -> Result<Authority, StartError>
+    where
+        M: From<Leased> + Send + 'static,
+    {
         let Ready { client, runtime, handle, from, url } = self;
         let post = Postman::new(client, url, handle.to.clone(), shards);
         let body = move || runtime.block_on(post.run(from));
@@ -82,27 +84,27 @@ impl Authority {
     }
 }
 
-struct Postman {
+struct Postman<M> {
     client: Client,
     url: AuthUrl,
     to: UnboundedSender<Mail>,
-    shards: Vec<Outside<ToShard>>,
+    shards: Vec<Outside<M>>,
     desk: Desk,
     askers: FxHashMap<LeaseId, Asker>,
     /// For each shard, while its lane is full.
-    outboxes: Vec<VecDeque<ToShard>>,
+    outboxes: Vec<VecDeque<M>>,
     told_at: Option<Instant>,
     /// When the thread ends at last, once it is to end.
     ends_at: Option<Instant>,
 }
 
-impl Postman {
+impl<M: From<Leased>> Postman<M> {
     fn new(
         client: Client,
         url: AuthUrl,
         to: UnboundedSender<Mail>,
-        shards: Vec<Outside<ToShard>>,
-    ) -> Postman {
+        shards: Vec<Outside<M>>,
+    ) -> Postman<M> {
         let outboxes = shards.iter().map(|_| VecDeque::new()).collect();
         Postman {
             client,
@@ -146,15 +148,16 @@ impl Postman {
         match mail {
             Mail::Ask { lease, asker, facts } => {
                 self.askers.insert(lease, asker);
-                self.desk.ask(now, lease, random(), facts);
+                self.desk.ask(now, lease, facts);
             }
             Mail::End { lease, reason, moved } => {
                 self.askers.remove(&lease);
                 self.desk.end(now, lease, reason, moved);
             }
+            Mail::Check(lease) => self.desk.check(lease),
             Mail::Answered { ticket, outcome } => {
                 let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let [jitter, ..]: Name = random();
+                let [jitter, ..] = random();
                 let jitter = f64::from(jitter) / 255.0;
                 self.desk.answered((now, unix.as_secs() as i64), ticket, outcome, jitter);
             }
@@ -180,8 +183,8 @@ impl Postman {
         while let Some((lease, news)) = self.desk.next_news() {
             match self.askers.get(&lease) {
                 Some(Asker::Session(session)) => {
-                    let mail = ToShard::Leased { session: *session, lease, news: Box::new(news) };
-                    self.outboxes[usize::from(session.shard)].push_back(mail);
+                    let mail = Leased { session: *session, lease, news: Box::new(news) };
+                    self.outboxes[usize::from(session.shard)].push_back(mail.into());
                 }
                 Some(Asker::Request(_)) => {
                     let Some(Asker::Request(asker)) = self.askers.remove(&lease) else { continue };
@@ -218,10 +221,4 @@ impl Postman {
             self.told_at = Some(now);
         }
     }
-}
-
-fn random() -> Name {
-    let mut bytes = Name::default();
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness: TLS needs it too");
-    bytes
 }

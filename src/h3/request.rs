@@ -1,8 +1,9 @@
-//! The request that opens a session, and its answer (spec §7.1, §1.3).
+//! The request that opens a session, and its answer (spec §7.1, §1.3): theirs, and where this relay dials ours.
 
 use std::fmt;
 
 use bytes::Bytes;
+use url::Url;
 use web_transport_proto::{ConnectError, ConnectRequest, ConnectResponse, Frame, http::StatusCode};
 
 use super::{Code, Violation};
@@ -50,10 +51,12 @@ pub enum Status {
     /// This connection has a session, or this client as many as it may.
     TooManyRequests,
     FieldsTooLarge,
+    /// There is no room, or the relay ends.
+    Unavailable,
 }
 
 impl Status {
-    fn code(self) -> StatusCode {
+    pub fn code(self) -> StatusCode {
         match self {
             Status::Malformed => StatusCode::BAD_REQUEST,
             Status::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -61,25 +64,28 @@ impl Status {
             Status::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Status::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Status::FieldsTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Status::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
 
-/// Reads the field section of a HEADERS frame.
-pub fn read(fields: &[u8]) -> Result<Asked, Violation> {
-    // The library reads whole frames.
+const MALFORMED: Violation =
+    Violation::new(Code::QPACK_DECOMPRESSION_FAILED, "malformed field section");
+
+/// The library reads whole frames.
+fn frame(fields: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(fields.len() + 8);
     encode_varint(Frame::HEADERS.0.into_inner(), &mut frame);
     encode_varint(fields.len() as u64, &mut frame);
     frame.extend_from_slice(fields);
-    let request = match ConnectRequest::decode(&mut &frame[..]) {
+    frame
+}
+
+/// Reads the field section of a HEADERS frame.
+pub fn read(fields: &[u8]) -> Result<Asked, Violation> {
+    let request = match ConnectRequest::decode(&mut &frame(fields)[..]) {
         Ok(request) => request,
-        Err(ConnectError::QpackError(_)) => {
-            return Err(Violation::new(
-                Code::QPACK_DECOMPRESSION_FAILED,
-                "malformed field section",
-            ));
-        }
+        Err(ConnectError::QpackError(_)) => return Err(MALFORMED),
         Err(ConnectError::FieldSectionTooLarge) => return Ok(Asked::Other(Status::FieldsTooLarge)),
         Err(ConnectError::WrongMethod(Some(_))) => {
             return Ok(Asked::Other(Status::MethodNotAllowed));
@@ -100,6 +106,25 @@ pub fn read(fields: &[u8]) -> Result<Asked, Violation> {
         protocols: request.protocols,
         origin: (!origins.is_empty()).then(|| origins.join(" ")),
     }))
+}
+
+/// HEADERS that ask for a session at an `https` URL, in one of these protocols.
+pub fn ask(url: &Url, protocols: impl IntoIterator<Item = String>) -> Bytes {
+    let mut out = Vec::new();
+    let request = ConnectRequest::new(url.clone()).with_protocols(protocols);
+    // A parsed URL and names of ours are ASCII.
+    request.encode(&mut out).expect("a field section of ASCII");
+    out.into()
+}
+
+/// What our request was answered with: the protocol of the session, if one is named, or why there is none.
+pub fn read_answer(fields: &[u8]) -> Result<Result<Option<String>, StatusCode>, Violation> {
+    match ConnectResponse::decode(&mut &frame(fields)[..]) {
+        Ok(response) => Ok(Ok(response.protocol)),
+        Err(ConnectError::WrongStatus(Some(status))) => Ok(Err(status)),
+        Err(ConnectError::QpackError(_)) => Err(MALFORMED),
+        Err(_) => Err(Violation::new(Code::MESSAGE_ERROR, "malformed answer")),
+    }
 }
 
 /// HEADERS that accept a session, and name the protocol if one was offered.

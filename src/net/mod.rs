@@ -6,9 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 
 mod batch;
+mod rows;
 pub mod socket;
 pub mod steer;
 
+pub use rows::Rows;
 pub use socket::{BindError, Fault, Socket, bind_group};
 
 /// What a shard asks of its socket. The simulated world implements it too.

@@ -12,7 +12,8 @@ use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Type};
 
 use super::batch::Batch;
-use super::{Datagrams, Ecn, Received, Sent, Train, steer};
+use super::steer::{self, Generation, Steering};
+use super::{Datagrams, Ecn, Received, Sent, Train};
 
 /// Asked of the kernel in each direction. A shard that is away for 10 ms at 3 Gb/s misses 4 MB.
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -29,31 +30,45 @@ const TRAIN_BYTES_MAX: usize = 1 << 16;
 
 const _: () = assert!(RECEIVE_TRAINS_MAX <= quinn_udp::BATCH_SIZE);
 
-/// Binds one socket per shard to `address`, in shard order, and steers datagrams between them.
+/// Binds one socket per shard to `address`, in shard order, and steers datagrams between them: for whoever
+/// has no process before or behind it.
+pub fn bind_group(address: SocketAddr, shards: usize) -> Result<Vec<Socket>, BindError> {
+    let (sockets, bound) = bind(address, shards)?;
+    let explain = |error| BindError::explain(address, error);
+    if shards > 1 {
+        let steering = Steering { shards, current: Generation::default(), is_shared: false };
+        steer::attach(&sockets[0], steering)
+            .map_err(|error| BindError::Steering { address: bound, error })?;
+    }
+    sockets.into_iter().map(|socket| Socket::new(socket, bound).map_err(explain)).collect()
+}
+
+/// Binds so many sockets to one address, in an order that the group keeps.
 ///
 /// The first socket binds without SO_REUSEPORT, which fails if anybody at all holds the port,
 /// even a relay of the same user with a group of its own. Only then is the port opened to the
 /// other sockets. With port 0 they take the port that the first one got.
-pub fn bind_group(address: SocketAddr, shards: usize) -> Result<Vec<Socket>, BindError> {
-    assert!(shards > 0, "a relay has at least one shard");
+pub(super) fn bind(
+    address: SocketAddr,
+    count: usize,
+) -> Result<(Vec<socket2::Socket>, SocketAddr), BindError> {
+    assert!(count > 0, "a relay has at least one shard");
     let explain = |error| BindError::explain(address, error);
 
     let first = open(address).map_err(explain)?;
     first.bind(&address.into()).map_err(explain)?;
     let bound = first.local_addr().map_err(explain)?.as_socket().expect("an IP socket");
     let mut sockets = vec![first];
-    if shards > 1 {
+    if count > 1 {
         share_port(&sockets[0]).map_err(explain)?;
-        for _ in 1..shards {
+        for _ in 1..count {
             let next = open(address).map_err(explain)?;
             share_port(&next).map_err(explain)?;
             next.bind(&bound.into()).map_err(explain)?;
             sockets.push(next);
         }
-        steer::attach(&sockets[0], shards)
-            .map_err(|error| BindError::Steering { address: bound, error })?;
     }
-    sockets.into_iter().map(|socket| Socket::new(socket, bound).map_err(explain)).collect()
+    Ok((sockets, bound))
 }
 
 fn open(address: SocketAddr) -> io::Result<socket2::Socket> {
@@ -133,6 +148,26 @@ pub struct SocketCounts {
     pub lost_trains_total: u64,
 }
 
+/// Datagrams that the kernel has dropped because a socket of ours was full; it counts in 32 bits.
+pub fn kernel_drops(socket: &impl AsRawFd) -> io::Result<u32> {
+    /// `SK_MEMINFO_VARS` of the kernel, and which of them this is.
+    const VARS: usize = 9;
+    const DROPS: usize = 8;
+    let mut vars = [0u32; VARS];
+    let mut len = size_of_val(&vars) as libc::socklen_t;
+    // SAFETY: both point to live values, and the kernel writes no more than `len` bytes.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            vars.as_mut_ptr().cast(),
+            &mut len,
+        )
+    };
+    if status == 0 { Ok(vars[DROPS]) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Buffer sizes that the kernel granted, comparable with `SOCKET_BUFFER_BYTES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferBytes {
@@ -141,7 +176,7 @@ pub struct BufferBytes {
 }
 
 impl Socket {
-    fn new(socket: socket2::Socket, local_address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn new(socket: socket2::Socket, local_address: SocketAddr) -> io::Result<Self> {
         let state = drive(&socket)?;
         Ok(Self {
             socket,
@@ -174,6 +209,11 @@ impl Socket {
             receive: self.socket.recv_buffer_size()? / 2,
             send: self.socket.send_buffer_size()? / 2,
         })
+    }
+
+    /// Whether the kernel joins datagrams of one sender (GRO).
+    pub fn joins_datagrams(&self) -> bool {
+        self.state.gro_segments() > 1
     }
 
     /// Takes up to `most` trains from the kernel; says how many came.
@@ -341,8 +381,8 @@ pub enum BindError {
     #[error("this host has no support for the address family of {}: choose the other one", .0.ip())]
     FamilyNotSupported(SocketAddr),
     #[error(
-        "the kernel refused to steer {address} between shards ({error}): run one shard, or a \
-         kernel that allows SO_ATTACH_REUSEPORT_CBPF"
+        "the kernel refused to steer {address} between shards ({error}): run a kernel, and where there is a \
+         seccomp profile one of those, that allows SO_ATTACH_REUSEPORT_CBPF"
     )]
     Steering { address: SocketAddr, error: io::Error },
     #[error("cannot bind UDP {address}: {error}")]
@@ -350,7 +390,7 @@ pub enum BindError {
 }
 
 impl BindError {
-    fn explain(address: SocketAddr, error: io::Error) -> Self {
+    pub(super) fn explain(address: SocketAddr, error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EADDRINUSE) => Self::PortTaken(address),
             Some(libc::EADDRNOTAVAIL) => Self::NoSuchAddress(address),

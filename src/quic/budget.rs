@@ -1,28 +1,48 @@
 //! The memory that peers can make one shard hold. Sessions and windows are granted out of it, and what
 //! was granted is never taken back before its session ends: who is refused is who asks when little is
 //! left. Windows stop growing before sessions are refused, and of what there is for either a last part
-//! is for sources that hold less than others.
+//! is for sources that hold less than others. The little that a session needs first is granted as sessions are:
+//! who holds much keeps others at his address from windows as large, and from nothing else.
 
 use std::collections::BTreeMap;
 
-use crate::limits::{SESSIONS_SHARE_OPEN, WINDOWS_SHARE_MAX, WINDOWS_SHARE_OPEN};
+use crate::limits::{
+    SEND_WINDOW_SHORT_BYTES, SESSION_BYTES, SESSION_FIRST_BYTES, SESSION_HOLDS_BYTES,
+    SESSIONS_SHARE_OPEN, WINDOWS_SHARE_MAX, WINDOWS_SHARE_OPEN,
+};
 use crate::source::Source;
 
 #[derive(Debug)]
 pub struct Budget {
     total: u64,
     granted: u64,
+    /// Memory is, whatever was granted of this.
+    is_short: bool,
     /// What each source holds; none holds nothing.
     sources: BTreeMap<Source, u64>,
 }
 
 impl Budget {
     pub fn new(total: u64) -> Budget {
-        Budget { total, granted: 0, sources: BTreeMap::new() }
+        Budget { total, granted: 0, is_short: false, sources: BTreeMap::new() }
+    }
+
+    pub fn total(&self) -> u64 {
+        self.total
     }
 
     pub fn granted(&self) -> u64 {
         self.granted
+    }
+
+    /// While memory is short nothing is granted.
+    pub fn set_short(&mut self, is_short: bool) {
+        self.is_short = is_short;
+    }
+
+    /// How much a connection may have written and not yet acknowledged that usually may have so much.
+    pub fn send_window(&self, usual: u64) -> u64 {
+        if self.is_short { SEND_WINDOW_SHORT_BYTES } else { usual }
     }
 
     /// Whether only those who hold less than others are admitted.
@@ -35,8 +55,18 @@ impl Budget {
         self.grant(source, bytes, self.part(SESSIONS_SHARE_OPEN), self.total)
     }
 
-    /// Grants a session so much more, or leaves it what it has.
-    pub fn grow(&mut self, source: Source, bytes: u64) -> bool {
+    /// Whether a new session of what they begin with would be granted now.
+    pub fn may_admit(&self, source: Source) -> bool {
+        let after = self.granted + SESSION_BYTES;
+        let is_open = after <= self.part(SESSIONS_SHARE_OPEN);
+        !self.is_short && after <= self.total && (is_open || self.holds_less_than_others(source))
+    }
+
+    /// Grants a session that has so much in all so much more, or leaves it what it has.
+    pub fn grow(&mut self, source: Source, has: u64, bytes: u64) -> bool {
+        if has + bytes <= SESSION_BYTES + SESSION_FIRST_BYTES {
+            return self.admit(source, bytes);
+        }
         self.grant(source, bytes, self.part(WINDOWS_SHARE_OPEN), self.part(WINDOWS_SHARE_MAX))
     }
 
@@ -58,7 +88,7 @@ impl Budget {
     /// left up to `most`.
     fn grant(&mut self, source: Source, bytes: u64, open: u64, most: u64) -> bool {
         let after = self.granted + bytes;
-        if after > most || (after > open && !self.holds_less_than_others(source)) {
+        if self.is_short || after > most || (after > open && !self.holds_less_than_others(source)) {
             return false;
         }
         self.granted = after;
@@ -72,6 +102,39 @@ impl Budget {
     }
 }
 
+/// What one session may hold of what its peer has said and of what it was told. It grows as windows do: twice
+/// as much before it is needed.
+#[derive(Debug)]
+pub struct Allowance {
+    granted: u64,
+    wanted: u64,
+}
+
+impl Allowance {
+    /// What every session is counted with.
+    pub const START: Allowance =
+        Allowance { granted: SESSION_HOLDS_BYTES, wanted: SESSION_HOLDS_BYTES };
+
+    /// Whether so much is granted.
+    pub fn covers(&mut self, bytes: u64) -> bool {
+        while self.wanted < 2 * bytes {
+            self.wanted *= 2;
+        }
+        bytes <= self.granted
+    }
+
+    pub fn is_wanting(&self) -> bool {
+        self.granted < self.wanted
+    }
+
+    /// Asks for what is wanted, as much at once as there is: of what is granted little by little a part may be.
+    pub fn grow(&mut self, mut grant: impl FnMut(u64) -> bool) {
+        while self.is_wanting() && grant(self.granted) {
+            self.granted *= 2;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +143,8 @@ mod tests {
     const OPEN: u64 = (TOTAL as f64 * SESSIONS_SHARE_OPEN) as u64;
     const GROWTH_OPEN: u64 = (TOTAL as f64 * WINDOWS_SHARE_OPEN) as u64;
     const GROWTH_MAX: u64 = (TOTAL as f64 * WINDOWS_SHARE_MAX) as u64;
+    /// Of a session that has had what it needs first.
+    const MUCH: u64 = SESSION_BYTES + SESSION_FIRST_BYTES;
 
     fn host(number: u32) -> Source {
         Source::V4(number)
@@ -130,12 +195,73 @@ mod tests {
     #[test]
     fn windows_stop_growing_before_sessions_are_refused() {
         let mut budget = Budget::new(TOTAL);
-        assert_eq!(times(|| budget.grow(host(1), 1)), GROWTH_OPEN);
+        assert_eq!(times(|| budget.grow(host(1), MUCH, 1)), GROWTH_OPEN);
         assert!(budget.admit(host(2), 1));
-        assert!(budget.grow(host(2), 9), "it holds less than the other");
+        assert!(budget.grow(host(2), MUCH, 9), "it holds less than the other");
         assert_eq!(times(|| budget.admit(host(3), 1)), OPEN - GROWTH_OPEN - 10);
-        assert!(budget.granted() > GROWTH_MAX && !budget.grow(host(2), 1));
+        assert!(budget.granted() > GROWTH_MAX && !budget.grow(host(2), MUCH, 1));
         assert!(budget.admit(host(4), 1));
+    }
+
+    #[test]
+    fn what_a_session_needs_first_does_not_wait_for_what_others_have() {
+        let total = 100 * MUCH;
+        let mut budget = Budget::new(total);
+        // Somebody has all that windows may come to, and a neighbour at the same address comes in.
+        let mut has = SESSION_BYTES;
+        assert!(budget.admit(host(1), has));
+        while budget.grow(host(1), has, MUCH) {
+            has += MUCH;
+        }
+        assert!(budget.admit(host(1), SESSION_BYTES));
+        assert!(budget.grow(host(1), SESSION_BYTES, SESSION_FIRST_BYTES));
+        assert!(
+            !budget.grow(host(1), MUCH, 1),
+            "a neighbour has no window for which others have no room"
+        );
+        // However many neighbours come, something is left to those at other addresses.
+        let comes = |budget: &mut Budget| {
+            budget.admit(host(1), SESSION_BYTES)
+                && budget.grow(host(1), SESSION_BYTES, SESSION_FIRST_BYTES)
+        };
+        while comes(&mut budget) {}
+        assert!(budget.granted() <= (total as f64 * SESSIONS_SHARE_OPEN) as u64);
+        assert!(budget.admit(host(2), SESSION_BYTES));
+        assert!(budget.grow(host(2), SESSION_BYTES, SESSION_FIRST_BYTES));
+    }
+
+    #[test]
+    fn an_allowance_grows_ahead_of_need() {
+        let mut allowance = Allowance::START;
+        assert!(allowance.covers(SESSION_HOLDS_BYTES / 2) && !allowance.is_wanting());
+        assert!(allowance.covers(SESSION_HOLDS_BYTES) && allowance.is_wanting());
+        allowance.grow(|_| false);
+        assert!(!allowance.covers(SESSION_HOLDS_BYTES + 1));
+        // A part of what is wanted is better than nothing.
+        allowance.grow(|bytes| bytes == SESSION_HOLDS_BYTES);
+        assert!(allowance.covers(2 * SESSION_HOLDS_BYTES) && allowance.is_wanting());
+        let mut granted = 0;
+        allowance.grow(|bytes| {
+            granted += bytes;
+            true
+        });
+        assert_eq!(granted, 2 * SESSION_HOLDS_BYTES);
+        assert!(allowance.covers(2 * SESSION_HOLDS_BYTES) && !allowance.is_wanting());
+    }
+
+    #[test]
+    fn nothing_is_granted_while_memory_is_short() {
+        let mut budget = Budget::new(10 * SESSION_BYTES);
+        assert!(budget.admit(host(1), SESSION_BYTES) && budget.may_admit(host(2)));
+        budget.set_short(true);
+        assert!(
+            !budget.admit(host(2), 1)
+                && !budget.grow(host(1), SESSION_BYTES, 1)
+                && !budget.may_admit(host(2))
+        );
+        budget.give_back(host(1), 1);
+        budget.set_short(false);
+        assert!(budget.grow(host(1), SESSION_BYTES, 1) && budget.may_admit(host(2)));
     }
 
     #[test]

@@ -1,16 +1,19 @@
-//! Connection IDs. Eight bytes: the first names the shard, four are random, three are a keyed
-//! check of those five, by which we know an ID of our own that we have forgotten.
+//! Connection IDs. Eight bytes: the first names the shard, four are random but for the bit that is the
+//! generation of their process, three are a keyed check of those five, by which we know an ID of our
+//! own that we have forgotten.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
 
+use crate::limits::SHARDS_MAX;
+use crate::net::steer::Generation;
+
 /// The same on every shard, because a short header does not tell its ID's length.
 pub const CID_LEN: usize = 8;
-
-/// One byte of the ID names the shard.
-pub const SHARDS_MAX: usize = 256;
 
 /// Random part, shard byte included.
 const NONCE_LEN: usize = 5;
@@ -18,18 +21,23 @@ const NONCE_LEN: usize = 5;
 /// One forged ID in 2^24 passes, which bounds the stateless resets that noise can make us send.
 const CHECK_LEN: usize = CID_LEN - NONCE_LEN;
 
-/// Keep the two uses of the one key apart.
+/// Keep the uses of the one key apart.
 const NONCE_DOMAIN: u8 = 0;
 const CHECK_DOMAIN: u8 = 1;
+const FIRST_DOMAIN: u8 = 2;
 
 /// Generates the connection IDs of one shard.
 ///
 /// The random part is a keyed hash of a counter rather than a fast generator's output: whoever
 /// sees some IDs of a connection must not learn the others (RFC 9000 §5.1). The same seed and
 /// key give the same IDs, so that a simulation replays.
+#[derive(Clone)]
 pub struct ShardCids {
     shard: u8,
     shards: usize,
+    generation: Generation,
+    /// The process of the other generation is there, and has connections. Common to the copies of one shard.
+    is_shared: Arc<AtomicBool>,
     key: hmac::Key,
     seed: u64,
     generated: u64,
@@ -44,10 +52,40 @@ impl ShardCids {
         Self {
             shard: shard as u8,
             shards,
+            generation: Generation::default(),
+            is_shared: Arc::default(),
             key: hmac::Key::new(hmac::HMAC_SHA256, key),
             seed,
             generated: 0,
         }
+    }
+
+    /// Those of a generation, whether or not a process of the other one is there too.
+    pub fn of(self, generation: Generation, is_shared: bool) -> Self {
+        self.share(is_shared);
+        Self { generation, ..self }
+    }
+
+    /// Whether a process of the other generation is there. While it is, its IDs are none of ours; once it is
+    /// gone they are as our own that we have forgotten.
+    pub fn share(&self, is_shared: bool) {
+        self.is_shared.store(is_shared, Ordering::Relaxed);
+    }
+
+    /// Whether an ID was made by a process of the other generation, for this shard.
+    pub fn is_of_other(&self, cid: &ConnectionId) -> bool {
+        self.generation_of(cid).is_some_and(|generation| generation != self.generation)
+    }
+
+    /// Of an ID of this shard, if a process that has our key has made it.
+    ///
+    /// Another shard's ID is refused although its check holds: it belongs to a connection that
+    /// may be alive there, which a stateless reset from here would end.
+    fn generation_of(&self, cid: &ConnectionId) -> Option<Generation> {
+        let cid: &[u8; CID_LEN] = (**cid).try_into().ok()?;
+        let (nonce, check) = cid.split_at(NONCE_LEN);
+        let ours = usize::from(nonce[0]) % self.shards == usize::from(self.shard);
+        (ours && self.check(nonce) == check).then(|| Generation::of(nonce))
     }
 
     fn check(&self, nonce: &[u8]) -> [u8; CHECK_LEN] {
@@ -72,7 +110,20 @@ impl ShardCids {
         let mut nonce = [0; NONCE_LEN];
         nonce[0] = (self.shard as usize + self.shards * (spread % values)) as u8;
         nonce[1..].copy_from_slice(&random[..NONCE_LEN - 1]);
+        self.generation.mark(&mut nonce);
         nonce
+    }
+}
+
+impl ShardCids {
+    /// What a server that we dial is called before it has an ID of its own. It names no shard of anybody's.
+    pub fn first_of_server(&mut self) -> ConnectionId {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(&[FIRST_DOMAIN, self.shard]);
+        context.update(&self.seed.to_be_bytes());
+        context.update(&self.generated.to_be_bytes());
+        self.generated += 1;
+        ConnectionId::new(&context.sign().as_ref()[..CID_LEN])
     }
 }
 
@@ -85,13 +136,13 @@ impl ConnectionIdGenerator for ShardCids {
         ConnectionId::new(&cid)
     }
 
-    /// Another shard's ID is refused although its check holds: it belongs to a connection that
-    /// may be alive there, which a stateless reset from here would end.
+    /// Also an ID of a process of the other generation is refused, while that is there.
     fn validate(&self, cid: &ConnectionId) -> Result<(), InvalidCid> {
-        let cid: &[u8; CID_LEN] = (**cid).try_into().map_err(|_| InvalidCid)?;
-        let (nonce, check) = cid.split_at(NONCE_LEN);
-        let ours = usize::from(nonce[0]) % self.shards == usize::from(self.shard);
-        if ours && self.check(nonce) == check { Ok(()) } else { Err(InvalidCid) }
+        match self.generation_of(cid) {
+            Some(generation) if generation == self.generation => Ok(()),
+            Some(_) if !self.is_shared.load(Ordering::Relaxed) => Ok(()),
+            _ => Err(InvalidCid),
+        }
     }
 
     fn cid_len(&self) -> usize {
@@ -168,6 +219,28 @@ mod tests {
         assert!(cids.validate(&neighbour).is_err());
         let stranger = ShardCids::new(0, 2, &[8; 32], 1).generate_cid();
         assert!(cids.validate(&stranger).is_err());
+    }
+
+    #[test]
+    fn ids_name_their_generation_and_those_of_the_other_are_ours_when_it_is_gone() {
+        use Generation::{Even, Odd};
+        let of = |generation, is_shared| ShardCids::new(1, 4, &KEY, 5).of(generation, is_shared);
+        for (mine, theirs) in [(Even, Odd), (Odd, Even)] {
+            let mut cids = of(mine, true);
+            for cid in generate(&mut cids, 200) {
+                assert_eq!(Generation::of(&cid), mine);
+                cids.validate(&cid).unwrap();
+                assert!(!cids.is_of_other(&cid));
+            }
+            let copy = cids.clone();
+            for cid in generate(&mut of(theirs, true), 200) {
+                assert!(cids.is_of_other(&cid));
+                cids.share(true);
+                assert!(copy.validate(&cid).is_err());
+                cids.share(false);
+                copy.validate(&cid).unwrap();
+            }
+        }
     }
 
     #[test]

@@ -22,14 +22,23 @@ thread_local! {
     /// A controller is out of reach within its connection, but asked in the course of a call: when
     /// that is, and whether the connection is closing.
     static ASKED: Cell<Option<(Instant, bool)>> = const { Cell::new(None) };
+    /// What it has said in the course of that call: the bytes that may leave before something is
+    /// acknowledged. None where it was not asked, because there was nothing to send.
+    static ROOM: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// Lets a connection send what it likes in the course of this call, if it `is_closing`.
 pub fn yielding<T>(now: Instant, is_closing: bool, send: impl FnOnce() -> T) -> T {
     ASKED.set(Some((now, is_closing)));
+    ROOM.set(None);
     let sent = send();
     ASKED.set(None);
     sent
+}
+
+/// How many bytes may leave still after that call, if there are some that would.
+pub fn room() -> Option<u64> {
+    ROOM.get()
 }
 
 /// What a connection takes for a sign that its path is full.
@@ -73,11 +82,11 @@ impl ControllerFactory for Congestion {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         match self.control {
             CongestionControl::Loss => {
-                Box::new(Yielding(Cubic::new(self.cubic.clone(), now, current_mtu)))
+                Box::new(Yielding::new(Cubic::new(self.cubic.clone(), now, current_mtu)))
             }
             CongestionControl::Delay => {
                 let epoch = *self.epoch.get_or_init(|| now);
-                Box::new(Yielding(Keel::new(epoch, now, current_mtu)))
+                Box::new(Yielding::new(Keel::new(epoch, now, current_mtu)))
             }
         }
     }
@@ -133,11 +142,22 @@ impl Controller for Keel {
 }
 
 #[derive(Clone)]
-struct Yielding<C>(C);
+struct Yielding<C> {
+    inner: C,
+    /// Bytes that are on their way.
+    in_flight: u64,
+}
+
+impl<C> Yielding<C> {
+    fn new(inner: C) -> Yielding<C> {
+        Yielding { inner, in_flight: 0 }
+    }
+}
 
 impl<C: Controller + Clone + 'static> Controller for Yielding<C> {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
-        self.0.on_sent(now, bytes, last_packet_number);
+        self.in_flight += bytes;
+        self.inner.on_sent(now, bytes, last_packet_number);
     }
 
     fn on_ack(
@@ -148,7 +168,8 @@ impl<C: Controller + Clone + 'static> Controller for Yielding<C> {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.0.on_ack(now, sent, bytes, app_limited, rtt);
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+        self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
     fn on_end_acks(
@@ -158,7 +179,8 @@ impl<C: Controller + Clone + 'static> Controller for Yielding<C> {
         app_limited: bool,
         largest_packet_num_acked: Option<u64>,
     ) {
-        self.0.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+        self.in_flight = in_flight;
+        self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
 
     fn on_congestion_event(
@@ -168,22 +190,28 @@ impl<C: Controller + Clone + 'static> Controller for Yielding<C> {
         is_persistent_congestion: bool,
         lost_bytes: u64,
     ) {
-        self.0.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+        self.in_flight = self.in_flight.saturating_sub(lost_bytes);
+        self.inner.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.0.on_mtu_update(new_mtu);
+        self.inner.on_mtu_update(new_mtu);
     }
 
     fn window(&self) -> u64 {
         match ASKED.get() {
             Some((_, true)) => NO_LIMIT,
-            _ => self.0.window(),
+            Some((_, false)) => {
+                let window = self.inner.window();
+                ROOM.set(Some(window.saturating_sub(self.in_flight)));
+                window
+            }
+            None => self.inner.window(),
         }
     }
 
     fn metrics(&self) -> ControllerMetrics {
-        self.0.metrics()
+        self.inner.metrics()
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -191,7 +219,7 @@ impl<C: Controller + Clone + 'static> Controller for Yielding<C> {
     }
 
     fn initial_window(&self) -> u64 {
-        self.0.initial_window()
+        self.inner.initial_window()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -253,14 +281,16 @@ mod tests {
     #[test]
     fn controllers_hear_of_everything() {
         let now = Instant::now();
-        let mut yielding = Yielding(Witness::default());
+        let mut yielding = Yielding::new(Witness::default());
         yielding.on_sent(now, 1, 2);
         yielding.on_end_acks(now, 3, false, None);
         yielding.on_congestion_event(now, now, false, 0);
         yielding.on_mtu_update(1400);
-        assert_eq!(yielding.0.seen, ["sent", "end of acks", "congestion", "mtu"]);
+        assert_eq!(yielding.inner.seen, ["sent", "end of acks", "congestion", "mtu"]);
         assert_eq!((yielding.window(), yielding.initial_window()), (7, 9));
-        assert_eq!(super::yielding(now, true, || yielding.window()), NO_LIMIT);
+        assert_eq!((super::yielding(now, true, || yielding.window()), room()), (NO_LIMIT, None));
+        assert_eq!((super::yielding(now, false, || yielding.window()), room()), (7, Some(4)));
+        assert_eq!((super::yielding(now, false, || 0), room()), (0, None));
         assert_eq!(yielding.window(), 7);
     }
 }

@@ -8,22 +8,26 @@ use bytes::Bytes;
 use quinn_proto as proto;
 use quinn_proto::{ConnectionEvent, Dir, VarInt};
 use rustls::pki_types::CertificateDer;
+use url::Url;
 
-use super::budget::Budget;
+use super::budget::{Allowance, Budget};
+use super::counts::Counts;
 use super::handshakes::Ticket;
 use super::streams::{RawEnd, RawStreams};
-use super::trains::Unsent;
+use super::trains::{Turnout, Unsent};
 use super::web::Web;
-use super::window::Window;
-use super::{Event, INITIAL_RTT, varint};
+use super::{Cause, Event, INITIAL_RTT, varint};
 use crate::h3::request::Status;
 use crate::h3::{self, Code};
 use crate::limits::{
-    ACK_DELAY, CLOSE_GRACE_MAX, CLOSE_GRACE_MIN, HANDSHAKE_TIMEOUT, SESSION_BYTES, SETUP_TIMEOUT,
-    STREAM_BYTES, STREAMS_MAX, STREAMS_UNI_PUBLISHER,
+    ACK_DELAY, CLOSE_GRACE_MAX, CLOSE_GRACE_MIN, DIAL_TIMEOUT, HANDSHAKE_TIMEOUT,
+    LINK_SEND_WINDOW_BYTES, SEND_WINDOW_BYTES, SESSION_BYTES, SETUP_TIMEOUT, STREAM_BYTES,
+    STREAMS_MAX, STREAMS_UNI_PUBLISHER,
 };
+use crate::observe::{Departures, Tick};
 use crate::session::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
 use crate::source::Source;
+use crate::window::Window;
 use crate::wire::{SessionCode, StreamCode};
 
 /// What a browser's connection agrees on in TLS; the moq version follows in the request.
@@ -42,16 +46,29 @@ pub struct Conn {
     /// When the session wants to be woken.
     pub(super) session_deadline: Option<Instant>,
     pub(super) unsent: Unsent,
-    /// When the last datagram came.
+    /// When the first datagram came, and the last one.
+    began: Instant,
     heard_at: Instant,
     /// Streams of the peer that are known to the session; those open count towards the credit.
     credit: [u64; 2],
     /// What the credit should be.
     wanted: [u64; 2],
     window: Window,
+    /// How much may be written and not yet acknowledged: where memory is not short, and now.
+    usual_send_window: u64,
+    send_window: u64,
+    allowance: Allowance,
     /// Where it comes from, and what it was granted of the budget.
     pub(super) source: Source,
     pub(super) granted: u64,
+    /// When content came that is to be sent.
+    fresh: Option<Tick>,
+    /// Since when congestion control has something wait, and what was written before has more of it wait.
+    held_since: Option<Tick>,
+    queue_full_since: Option<Tick>,
+    is_queue_full: bool,
+    /// When it last had its turn to send.
+    has_waited: bool,
     pub(super) close: Option<(SessionCode, Cow<'static, str>)>,
     is_established: bool,
     /// Some may wait to be taken.
@@ -65,6 +82,28 @@ pub struct Conn {
     ready: VecDeque<Event>,
     /// When the connection ends by itself, and how.
     ends: Option<(Instant, VarInt, Cow<'static, str>)>,
+}
+
+/// What a connection ended by: an alert of TLS (RFC 9001 §4.8), or a word of the peer.
+fn cause(reason: &proto::ConnectionError) -> Cause {
+    const DENIED: SessionCode = SessionCode::UNAUTHORIZED;
+    let code = match reason {
+        proto::ConnectionError::TransportError(error) => error.code,
+        proto::ConnectionError::ConnectionClosed(close) => close.error_code,
+        proto::ConnectionError::ApplicationClosed(close) => {
+            let code = close.error_code.into_inner();
+            let is_denied = code == DENIED.0 || code == DENIED.to_http3();
+            return if is_denied { Cause::Denied } else { Cause::Other };
+        }
+        _ => return Cause::Other,
+    };
+    if (0x100..0x200).contains(&u64::from(code)) { Cause::Tls } else { Cause::Other }
+}
+
+/// Counts a wait up to now that goes on, has begun or is over.
+fn note_wait(since: &mut Option<Tick>, goes_on: bool, now: Tick, waited: &mut u64) {
+    *waited += since.map_or(0, |since| now.since(since));
+    *since = goes_on.then_some(now);
 }
 
 /// How the session lies on the connection.
@@ -93,12 +132,21 @@ impl Conn {
             is_touched: false,
             session_deadline: None,
             unsent: None,
+            began: now,
             heard_at: now,
             credit,
             wanted: credit,
             window: Window::new(now),
+            usual_send_window: SEND_WINDOW_BYTES,
+            send_window: SEND_WINDOW_BYTES,
+            allowance: Allowance::START,
             source,
             granted: SESSION_BYTES,
+            fresh: None,
+            held_since: None,
+            queue_full_since: None,
+            is_queue_full: false,
+            has_waited: false,
             close: None,
             is_established: false,
             has_datagrams: false,
@@ -108,6 +156,36 @@ impl Conn {
             ready: VecDeque::new(),
             ends: Some((now + HANDSHAKE_TIMEOUT, code, "no handshake in time".into())),
         }
+    }
+
+    /// One that this relay begins, for WebTransport with what is to be asked for.
+    pub(super) fn dialled(
+        proto: proto::Connection,
+        generation: u32,
+        web: Option<&Url>,
+        now: Instant,
+    ) -> Conn {
+        let mut conn = Conn::new(proto, generation, now);
+        if let Some(url) = web {
+            conn.binding = Binding::Web(Box::new(Web::dialling(url)));
+        }
+        let code = varint(SessionCode::CONTROL_TIMEOUT.0);
+        conn.ends = Some((now + DIAL_TIMEOUT, code, "no answer in time".into()));
+        conn
+    }
+
+    fn is_dialled(&self) -> bool {
+        self.proto.side() == proto::Side::Client
+    }
+
+    /// Whether its session is one of WebTransport.
+    pub fn is_web(&self) -> bool {
+        matches!(self.binding, Binding::Web(_))
+    }
+
+    /// The peer is a relay of this cluster: it may have as much under way towards it as it takes.
+    pub fn expect_relay(&mut self) {
+        self.usual_send_window = LINK_SEND_WINDOW_BYTES;
     }
 
     pub fn generation(&self) -> u32 {
@@ -137,9 +215,61 @@ impl Conn {
         (stats.udp_tx.bytes, stats.udp_rx.bytes)
     }
 
+    /// When the first datagram came.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
     /// When the last datagram came.
     pub fn heard_at(&self) -> Instant {
         self.heard_at
+    }
+
+    /// The address of ours that the client has dialled.
+    pub fn local_ip(&self) -> Option<std::net::IpAddr> {
+        self.proto.local_ip()
+    }
+
+    /// Millionths of packets that were lost.
+    pub fn loss(&self) -> u64 {
+        let path = self.proto.stats().path;
+        path.lost_packets * 1_000_000 / path.sent_packets.max(1)
+    }
+
+    pub(super) fn is_established(&self) -> bool {
+        self.is_established
+    }
+
+    /// The session is about to write what came at this time.
+    pub fn note_fresh(&mut self, came: Tick) {
+        self.fresh = Some(self.fresh.map_or(came, |before| before.min(came)));
+    }
+
+    /// It has had its turn to send: counts what was sent, and how long it had to wait.
+    #[inline]
+    pub(super) fn note_turnout(
+        &mut self,
+        turnout: Turnout,
+        now: Tick,
+        departures: &mut Departures,
+        counts: &mut Counts,
+    ) {
+        if let Some(came) = self.fresh.take()
+            && turnout.has_sent
+        {
+            departures.note(came);
+        }
+        if turnout.is_held | self.is_queue_full | self.has_waited {
+            self.count_waits(turnout.is_held, now, counts);
+        }
+    }
+
+    #[cold]
+    fn count_waits(&mut self, is_held: bool, now: Tick, counts: &mut Counts) {
+        self.has_waited = is_held || self.is_queue_full;
+        note_wait(&mut self.held_since, is_held, now, &mut counts.held_by_congestion);
+        let queue = &mut self.queue_full_since;
+        note_wait(queue, self.is_queue_full, now, &mut counts.held_by_queue);
     }
 
     /// Asks the peer for a sign of life.
@@ -183,9 +313,12 @@ impl Conn {
             if let Event::Connected { alpn } = &event
                 && alpn == ALPN_HTTP3
             {
-                let mut web = Box::<Web>::default();
-                web.start(&mut RawStreams(&mut self.proto));
-                self.binding = Binding::Web(web);
+                if !self.is_dialled() {
+                    self.binding = Binding::Web(Box::default());
+                }
+                if let Binding::Web(web) = &mut self.binding {
+                    web.start(&mut RawStreams(&mut self.proto));
+                }
                 continue;
             }
             match &mut self.binding {
@@ -226,12 +359,15 @@ impl Conn {
                     Event::Connected { alpn: data.and_then(|d| d.protocol).unwrap_or_default() }
                 }
                 proto::Event::ConnectionLost { reason } => {
-                    Event::Lost { reason: reason.to_string() }
+                    Event::Lost { cause: cause(&reason), reason: reason.to_string() }
                 }
                 proto::Event::Stream(event) => match event {
                     proto::StreamEvent::Opened { .. } => continue,
                     proto::StreamEvent::Readable { id } => Event::Readable(StreamId(id.into())),
-                    proto::StreamEvent::Writable { id } => Event::Writable(StreamId(id.into())),
+                    proto::StreamEvent::Writable { id } => {
+                        self.is_queue_full = false;
+                        Event::Writable(StreamId(id.into()))
+                    }
                     proto::StreamEvent::Finished { id } => Event::Finished(StreamId(id.into())),
                     proto::StreamEvent::Stopped { id, error_code } => {
                         self.received(error_code.into_inner());
@@ -307,7 +443,12 @@ impl Conn {
     /// Ends the connection if its time has come.
     pub(super) fn expire(&mut self, now: Instant) {
         if let Some((_, code, reason)) = self.ends.take_if(|(at, ..)| *at <= now) {
-            self.is_forgotten = !self.is_established;
+            // Who has dialled waits to hear of it.
+            self.is_forgotten = !self.is_established && !self.is_dialled();
+            if self.is_dialled() {
+                let reason = reason.clone().into_owned();
+                self.ready.push_back(Event::Lost { reason, cause: Cause::Other });
+            }
             self.close_connection(now, code, reason);
         }
     }
@@ -331,10 +472,10 @@ impl Conn {
     }
 
     /// Ends the connection at once, and with it a session that is told nothing of its own.
-    pub(super) fn close_now(&mut self, now: Instant, reason: &'static str) {
+    pub(super) fn close_now(&mut self, now: Instant, code: SessionCode, reason: &'static str) {
         let code = match self.binding {
-            Binding::Quic { .. } => SessionCode::NO_ERROR.0,
-            Binding::Web(_) => SessionCode::NO_ERROR.to_http3(),
+            Binding::Quic { .. } => code.0,
+            Binding::Web(_) => code.to_http3(),
         };
         self.close_connection(now, varint(code), reason.into());
     }
@@ -360,7 +501,12 @@ impl Conn {
     /// the budget has it.
     pub(super) fn grow(&mut self, now: Instant, budget: &mut Budget) {
         // Asked of every connection that sends.
-        if self.wanted != self.credit || self.window.publishes() {
+        let send_window = budget.send_window(self.usual_send_window);
+        if self.send_window != send_window {
+            self.send_window = send_window;
+            self.proto.set_send_window(send_window);
+        }
+        if self.wanted != self.credit || self.window.publishes() || self.allowance.is_wanting() {
             self.ask_for_more(now, budget);
         }
     }
@@ -373,6 +519,12 @@ impl Conn {
                 self.proto.set_max_concurrent_streams(dir, varint(wanted));
             }
         }
+        let (source, granted) = (self.source, &mut self.granted);
+        self.allowance.grow(|bytes| {
+            let is_granted = budget.grow(source, *granted, bytes);
+            *granted += if is_granted { bytes } else { 0 };
+            is_granted
+        });
         if let Some(more) = self.window.wanted(now, self.proto.rtt())
             && self.is_granted(more, budget)
         {
@@ -381,7 +533,7 @@ impl Conn {
     }
 
     fn is_granted(&mut self, bytes: u64, budget: &mut Budget) -> bool {
-        let is_granted = budget.grow(self.source, bytes);
+        let is_granted = budget.grow(self.source, self.granted, bytes);
         if is_granted {
             self.granted += bytes;
         }
@@ -438,7 +590,9 @@ impl Streams for Conn {
         {
             return WriteEnd::Blocked(0);
         }
-        raw.write(stream, chunks)
+        let end = raw.write(stream, chunks);
+        self.is_queue_full |= matches!(end, WriteEnd::Blocked(_));
+        end
     }
 
     fn finish(&mut self, stream: StreamId) {
@@ -500,6 +654,12 @@ impl Streams for Conn {
         self.is_touched = true;
         self.window.expect_groups();
         self.want_credit(Dir::Uni, STREAMS_UNI_PUBLISHER);
+    }
+
+    fn may_hold(&mut self, bytes: u64) -> bool {
+        let is_covered = self.allowance.covers(bytes);
+        self.is_touched |= self.allowance.is_wanting();
+        is_covered
     }
 
     fn rtt(&self) -> Duration {

@@ -14,18 +14,21 @@ use quinn_proto::{
 use super::budget::Budget;
 use super::cid::{CID_LEN, ShardCids};
 use super::conn::Conn;
+use super::counts::Counts;
 use super::handshakes::Handshakes;
 use super::timers::Timers;
 use super::trains::{self, Transmitted, recycle, train};
-use super::{Config, Event};
+use super::{Callee, Config, Event, Outgoing};
 use crate::bucket::Bucket;
 use crate::limits::{
     HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, INITIALS_BURST, INITIALS_PER_S, SENDERS_PER_TURN,
     SESSION_BYTES, TIMER_SLACK,
 };
 use crate::net::{Datagrams, Received, Sent};
+use crate::observe::{Departures, Histogram, Tick};
 use crate::prefetch::prefetch;
 use crate::source::Source;
+use crate::wire::SessionCode;
 
 /// What a datagram brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +69,41 @@ pub struct Endpoint {
     responses: VecDeque<(Transmit, Vec<u8>)>,
     /// Transmit buffers between uses.
     pool: Vec<Vec<u8>>,
+    started: Instant,
+    counts: Box<Counts>,
+    departures: Departures,
+    /// Since when the socket takes nothing.
+    blocked_since: Option<Instant>,
+    /// The slot of the connection whose path was looked at last.
+    looked_at: usize,
 }
 
-/// Why all sessions end.
-const GOODBYE: &str = "relay stopped";
+/// Whether a datagram is the first of a client.
+enum First {
+    Yes,
+    No,
+    /// It goes on with a handshake that a process of the other generation has begun. The client finds that
+    /// out: what it says in the next packets is steered there.
+    Elsewhere,
+}
+
+/// Why all sessions end: because the relay does, and they were asked to move before or were not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goodbye {
+    Sudden,
+    Drained,
+}
+
+impl Goodbye {
+    pub fn words(self) -> (SessionCode, &'static str) {
+        match self {
+            Goodbye::Sudden => (SessionCode::NO_ERROR, "relay stopped"),
+            Goodbye::Drained => {
+                (SessionCode::GOAWAY_TIMEOUT, "relay stopped, and asked to move before")
+            }
+        }
+    }
+}
 
 /// Responses that may wait for a full socket; more are dropped, as the network would.
 const RESPONSES_MAX: usize = 256;
@@ -82,13 +116,14 @@ impl Endpoint {
         started: Instant,
         memory: u64,
     ) -> Endpoint {
-        let endpoint = Arc::new(config.endpoint(shard, shards, seed));
+        let cids = config.cids(shard, shards, seed);
+        let endpoint = Arc::new(config.endpoint_with(cids.clone(), shard, seed));
         Endpoint {
             proto: proto::Endpoint::new(endpoint, Some(config.server()), true, None),
             conns: Vec::new(),
             live: 0,
             handshakes: Handshakes::default(),
-            cids: config.cids(shard, shards, seed),
+            cids,
             initials: Bucket::default(),
             budget: Budget::new(memory),
             generation: 0,
@@ -100,6 +135,11 @@ impl Endpoint {
             due: Vec::new(),
             responses: VecDeque::new(),
             pool: Vec::new(),
+            started,
+            counts: Box::default(),
+            departures: Departures::default(),
+            blocked_since: None,
+            looked_at: 0,
         }
     }
 
@@ -118,9 +158,19 @@ impl Endpoint {
         self.live
     }
 
+    /// Of the memory that the peers of this shard may take, whatever they are connected by.
+    pub fn budget(&mut self) -> &mut Budget {
+        &mut self.budget
+    }
+
     /// What its connections may take of the memory, as they were granted it.
     pub fn granted(&self) -> u64 {
         self.budget.granted()
+    }
+
+    /// What they may take together.
+    pub fn grantable(&self) -> u64 {
+        self.budget.total()
     }
 
     /// Handshakes in progress.
@@ -128,18 +178,46 @@ impl Endpoint {
         self.handshakes.len()
     }
 
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// What was sent in this turn has left.
+    pub fn note_departures(&mut self, now: Tick, added: &mut Histogram) {
+        self.departures.left(now, added);
+    }
+
+    /// Looks at the paths of some connections, the next ones each time.
+    pub fn look_at_paths(&mut self, most: usize) {
+        let conns = self.conns.len();
+        for _ in 0..most.min(conns) {
+            self.looked_at = (self.looked_at + 1) % conns;
+            if let Some(conn) = self.conns[self.looked_at].as_deref() {
+                note_path(conn, &mut self.counts);
+            }
+        }
+    }
+
+    /// Whether a process of the other generation is there.
+    pub fn share(&self, is_shared: bool) {
+        self.cids.share(is_shared);
+    }
+
     /// Whether a datagram is the first of a client that has no ID of ours yet (RFC 9000 §17.2.2).
-    fn is_first(&self, datagram: &[u8]) -> bool {
+    fn is_first(&self, datagram: &[u8]) -> First {
         const INITIAL: u8 = 0b1100_0000;
         const FORM_AND_TYPE: u8 = 0b1111_0000;
         const ID_LEN_AT: usize = 5;
         if datagram.first().is_none_or(|first| first & FORM_AND_TYPE != INITIAL) {
-            return false;
+            return First::No;
         }
         let len = datagram.get(ID_LEN_AT).map_or(0, |len| usize::from(*len));
         let id = datagram.get(ID_LEN_AT + 1..ID_LEN_AT + 1 + len);
-        let id = id.filter(|_| len == CID_LEN).map(ConnectionId::new);
-        id.is_none_or(|id| self.cids.validate(&id).is_err())
+        match id.filter(|_| len == CID_LEN).map(ConnectionId::new) {
+            Some(id) if self.cids.is_of_other(&id) => First::Elsewhere,
+            Some(id) if self.cids.validate(&id).is_ok() => First::No,
+            _ => First::Yes,
+        }
     }
 
     /// Finds out whom a datagram is for. A connection has it with the next [`Endpoint::deliver`]. `room` is how
@@ -150,11 +228,13 @@ impl Endpoint {
         datagram: Received,
         room: impl Fn(IpAddr) -> usize,
     ) -> Arrival {
-        if self.is_first(&datagram.data) {
-            if self.initials.fill(INITIALS_PER_S, INITIALS_BURST, now) <= 0.0 {
+        match self.is_first(&datagram.data) {
+            First::Yes if self.initials.fill(INITIALS_PER_S, INITIALS_BURST, now) <= 0.0 => {
                 return Arrival::Dropped;
             }
-            self.initials.take(1.0);
+            First::Yes => self.initials.take(1.0),
+            First::Elsewhere => return Arrival::Nothing,
+            First::No => {}
         }
         let mut buf = self.pool.pop().unwrap_or_default();
         let Received { remote, local_ip, ecn, data } = datagram;
@@ -177,6 +257,7 @@ impl Endpoint {
                     arrival = Arrival::TooMany;
                     Some(self.proto.refuse(incoming, &mut buf))
                 } else if self.is_crowded(source, room) && incoming.may_retry() {
+                    self.counts.handshakes.retried += 1;
                     self.proto.retry(incoming, &mut buf).ok()
                 } else if !self.budget.admit(source, SESSION_BYTES) {
                     arrival = Arrival::Refused;
@@ -205,6 +286,58 @@ impl Endpoint {
         arrival
     }
 
+    /// Begins a connection of our own; gives its slot.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        outgoing: &Outgoing,
+        callee: &Callee,
+    ) -> Result<usize, String> {
+        let source = Source::of(callee.remote.ip());
+        if self.closed.is_some() {
+            return Err("the relay is stopping".to_owned());
+        }
+        if !self.budget.admit(source, SESSION_BYTES) {
+            return Err("no memory for one more session".to_owned());
+        }
+        let mut config = match callee.web {
+            Some(_) => outgoing.web.clone(),
+            None => outgoing.direct.clone(),
+        };
+        let first = match outgoing.process {
+            Some(generation) => {
+                let mut first = self.cids.first_of_server().to_vec();
+                generation.mark(&mut first);
+                ConnectionId::new(&first)
+            }
+            None => self.cids.first_of_server(),
+        };
+        config.initial_dst_cid_provider(Arc::new(move || first));
+        match self.proto.connect(now, config, callee.remote, &callee.server_name) {
+            Ok((handle, conn)) => {
+                self.place(handle.0, |generation| {
+                    Conn::dialled(conn, generation, callee.web.as_ref(), now)
+                });
+                Ok(handle.0)
+            }
+            Err(error) => {
+                self.budget.give_back(source, SESSION_BYTES);
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// A connection has its place.
+    fn place(&mut self, slot: usize, make: impl FnOnce(u32) -> Conn) {
+        if self.conns.len() <= slot {
+            self.conns.resize_with(slot + 1, || None);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        self.conns[slot] = Some(Box::new(make(self.generation)));
+        self.live += 1;
+        self.note_events(slot);
+    }
+
     /// Whether a new client is to prove its address.
     fn is_crowded(&self, source: Source, room: usize) -> bool {
         self.handshakes.len() >= HANDSHAKES_BEFORE_RETRY
@@ -227,16 +360,13 @@ impl Endpoint {
 
     /// `room` is how many sessions more may be from where it comes from.
     fn insert(&mut self, now: Instant, slot: usize, conn: proto::Connection, room: usize) {
-        if self.conns.len() <= slot {
-            self.conns.resize_with(slot + 1, || None);
-        }
-        self.generation = self.generation.wrapping_add(1);
-        let mut conn = Conn::new(conn, self.generation, now);
-        let source = conn.source;
-        conn.handshake = Some(self.handshakes.begin(slot, source));
-        self.conns[slot] = Some(Box::new(conn));
-        self.live += 1;
-        self.note_events(slot);
+        let source = Source::of(conn.remote_address().ip());
+        let handshake = self.handshakes.begin(slot, source);
+        self.place(slot, |generation| {
+            let mut conn = Conn::new(conn, generation, now);
+            conn.handshake = Some(handshake);
+            conn
+        });
         let leaves = if self.handshakes.len() > HANDSHAKES_MAX {
             self.handshakes.first_to_leave()
         } else if self.handshakes.of(source) > room {
@@ -247,6 +377,7 @@ impl Endpoint {
         if let Some(slot) = leaves
             && let Some(conn) = self.conns[slot].as_deref_mut()
         {
+            self.counts.handshakes.displaced += 1;
             conn.give_up(now);
             conn.handshake.take().into_iter().for_each(|ticket| self.handshakes.end(ticket));
             self.note_dirty(slot);
@@ -286,7 +417,7 @@ impl Endpoint {
     }
 
     /// The next event of a connection.
-    pub fn poll(&mut self, slot: usize) -> Option<Event> {
+    pub fn poll(&mut self, now: Instant, slot: usize) -> Option<Event> {
         let conn = self.conns[slot].as_deref_mut().filter(|conn| !conn.is_forgotten)?;
         let event = conn.poll();
         // A connection may be lost more than once, as quinn-proto tells it.
@@ -294,6 +425,13 @@ impl Endpoint {
             && let Some(ticket) = conn.handshake.take()
         {
             self.handshakes.end(ticket);
+            match event {
+                Some(Event::Lost { .. }) => self.counts.handshakes.failed += 1,
+                _ => {
+                    self.counts.handshakes.completed += 1;
+                    self.counts.handshake_time.record_span(now - conn.began());
+                }
+            }
         }
         event
     }
@@ -349,6 +487,7 @@ impl Endpoint {
             }
             recycle(&mut self.pool, buf);
         }
+        let tick = Tick::new(self.started, now);
         let mut is_blocked = false;
         for _ in 0..self.dirty.len().min(SENDERS_PER_TURN) {
             let Some(slot) = self.dirty.pop_front() else { break };
@@ -359,7 +498,10 @@ impl Endpoint {
             conn.is_dirty = false;
             conn.settle(now);
             conn.grow(now, &mut self.budget);
-            match trains::transmit(&mut conn.proto, &mut conn.unsent, now, io, &mut self.pool) {
+            let turnout =
+                trains::transmit(&mut conn.proto, &mut conn.unsent, now, io, &mut self.pool);
+            conn.note_turnout(turnout, tick, &mut self.departures, &mut self.counts);
+            match turnout.transmitted {
                 Transmitted::All if conn.is_forgotten => {
                     let _ =
                         self.proto.handle_event(ConnectionHandle(slot), EndpointEvent::drained());
@@ -380,7 +522,12 @@ impl Endpoint {
                 break;
             }
         }
-        match io.flush() || is_blocked {
+        let is_blocked = io.flush() || is_blocked;
+        if let Some(since) = self.blocked_since {
+            self.counts.held_by_socket += (now - since).as_micros() as u64;
+        }
+        self.blocked_since = is_blocked.then_some(now);
+        match is_blocked {
             true => Transmitted::Blocked,
             false if self.dirty.is_empty() => Transmitted::All,
             false => Transmitted::More,
@@ -408,8 +555,10 @@ impl Endpoint {
     fn forget(&mut self, slot: usize) {
         let Some(conn) = self.conns[slot].take() else { return };
         if let Some(ticket) = conn.handshake {
+            self.counts.handshakes.timed_out += 1;
             self.handshakes.end(ticket);
         }
+        note_path(&conn, &mut self.counts);
         self.budget.give_back(conn.source, conn.granted);
         self.live -= 1;
         self.timers.set(slot, None);
@@ -421,7 +570,7 @@ impl Endpoint {
     ///
     /// Only so many as can be told soon: one that is closed is forgotten a moment later, whether it has
     /// said so or not.
-    pub fn close_next(&mut self, now: Instant) -> bool {
+    pub fn close_next(&mut self, now: Instant, goodbye: Goodbye) -> bool {
         let begin = self.closed.unwrap_or_else(|| {
             for slot in self.dirty.drain(..) {
                 self.conns[slot].iter_mut().for_each(|conn| conn.is_dirty = false);
@@ -432,10 +581,19 @@ impl Endpoint {
         self.closed = Some(end);
         for slot in begin..end {
             if let Some(conn) = self.conns[slot].as_deref_mut() {
-                conn.close_now(now, GOODBYE);
+                let (code, reason) = goodbye.words();
+                conn.close_now(now, code, reason);
                 self.note_dirty(slot);
             }
         }
         begin < end
+    }
+}
+
+/// Counts the round trip and the losses of a connection whose path is known.
+fn note_path(conn: &Conn, counts: &mut Counts) {
+    if conn.is_established() {
+        counts.rtt.record_span(conn.proto.rtt());
+        counts.loss.record(conn.loss());
     }
 }

@@ -6,6 +6,8 @@ mod budget;
 pub mod cid;
 mod congestion;
 mod conn;
+mod counts;
+mod crypto;
 mod endpoint;
 mod handshakes;
 mod keel;
@@ -13,25 +15,31 @@ mod streams;
 mod timers;
 pub mod trains;
 mod web;
-mod window;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn_proto::{
-    AckFrequencyConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig,
+    VarInt,
 };
 
+pub use budget::{Allowance, Budget};
 pub use congestion::{CongestionControl, Controllers};
 pub use conn::{ALPN_HTTP3, Conn};
-pub use endpoint::{Arrival, Endpoint};
+pub use counts::{Counts, Handshakes};
+pub use endpoint::{Arrival, Endpoint, Goodbye};
 pub use timers::Timers;
 
 use crate::h3::request::Request;
 use crate::limits::*;
+use crate::net::steer::{Generation, PROCESS_VERSION};
 use crate::session::streams::StreamId;
+use crate::wire::Protocol;
 use cid::ShardCids;
+use url::Url;
 
 /// The round trip that is assumed before it is measured.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
@@ -57,7 +65,18 @@ pub enum Event {
     Datagram(Bytes),
     Lost {
         reason: String,
+        cause: Cause,
     },
+}
+
+/// Why a connection is lost, as far as it matters to anybody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// TLS could not be agreed upon, by one of the two.
+    Tls,
+    /// The peer does not let this relay in.
+    Denied,
+    Other,
 }
 
 /// Secrets that all shards share: a packet may reach another shard than its connection's, and a
@@ -84,6 +103,8 @@ impl Keys {
 #[derive(Clone)]
 pub struct Config {
     keys: Keys,
+    generation: Generation,
+    is_shared: bool,
     server: Arc<ServerConfig>,
 }
 
@@ -102,7 +123,7 @@ impl Config {
         keys: Keys,
         controllers: Controllers,
     ) -> Result<Config, String> {
-        let crypto = quinn_proto::crypto::rustls::QuicServerConfig::try_from(tls)
+        let crypto = crypto::Server::new(tls)
             .map_err(|error| format!("the TLS configuration does not suit QUIC: {error}"))?;
         let master = aws_lc_rs::hkdf::Salt::new(aws_lc_rs::hkdf::HKDF_SHA256, &[]);
         let token_key = master.extract(&keys.token);
@@ -112,16 +133,25 @@ impl Config {
         // Packets that wait for their connection to be accepted: ours are accepted at once.
         server.incoming_buffer_size(0);
         server.incoming_buffer_size_total(0);
-        Ok(Config { keys, server: Arc::new(server) })
+        let (generation, is_shared) = (Generation::default(), false);
+        Ok(Config { keys, generation, is_shared, server: Arc::new(server) })
+    }
+
+    /// For a process of a generation, whether or not one of the other is there too.
+    pub fn of(self, generation: Generation, is_shared: bool) -> Config {
+        Config { generation, is_shared, ..self }
     }
 
     /// Public, as [`Config::server`] is, for the program that measures what this stack costs without
     /// a relay on it: it must have the same connections.
     pub fn endpoint(&self, shard: usize, shards: usize, seed: u64) -> EndpointConfig {
+        self.endpoint_with(self.cids(shard, shards, seed), shard, seed)
+    }
+
+    fn endpoint_with(&self, cids: ShardCids, shard: usize, seed: u64) -> EndpointConfig {
         let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &self.keys.reset);
         let mut config = EndpointConfig::new(Arc::new(reset));
-        let key = self.keys.cid;
-        config.cid_generator(move || Box::new(ShardCids::new(shard, shards, &key, seed)));
+        config.cid_generator(move || Box::new(cids.clone()));
         // No pause between resets, of which many may be due in one turn: those who were connected to a
         // relay that crashed all speak when it is back. Only who knows an ID of ours can ask for one, and
         // it is smaller than what asks.
@@ -134,12 +164,83 @@ impl Config {
     }
 
     fn cids(&self, shard: usize, shards: usize, seed: u64) -> ShardCids {
-        ShardCids::new(shard, shards, &self.keys.cid, seed)
+        ShardCids::new(shard, shards, &self.keys.cid, seed).of(self.generation, self.is_shared)
     }
 
     pub fn server(&self) -> Arc<ServerConfig> {
         self.server.clone()
     }
+}
+
+/// With what connections begin that this relay dials.
+#[derive(Clone)]
+pub struct Outgoing {
+    direct: ClientConfig,
+    web: ClientConfig,
+    /// For a process of this generation at our own address.
+    process: Option<Generation>,
+}
+
+impl Outgoing {
+    /// `tls` says whom to believe and what to show. Protocols are added here: all that need no introduction
+    /// of the old kind.
+    pub fn new(
+        tls: &rustls::ClientConfig,
+        congestion_control: CongestionControl,
+    ) -> Result<Outgoing, String> {
+        Outgoing::with_controllers(tls, congestion_control.controllers())
+    }
+
+    pub fn with_controllers(
+        tls: &rustls::ClientConfig,
+        controllers: Controllers,
+    ) -> Result<Outgoing, String> {
+        let mut transport = transport(controllers);
+        transport.send_window(LINK_SEND_WINDOW_BYTES);
+        let transport = Arc::new(transport);
+        let client = |alpn: Vec<Vec<u8>>| {
+            let mut tls = tls.clone();
+            tls.alpn_protocols = alpn;
+            let crypto = quinn_proto::crypto::rustls::QuicClientConfig::try_from(tls)
+                .map_err(|error| format!("the TLS configuration does not suit QUIC: {error}"))?;
+            let mut client = ClientConfig::new(Arc::new(crypto));
+            client.transport_config(transport.clone());
+            Ok::<_, String>(client)
+        };
+        let direct = dialled_protocols().map(|name| name.as_bytes().to_vec());
+        let web = client(vec![ALPN_HTTP3.to_vec()])?;
+        Ok(Outgoing { direct: client(direct.collect())?, web, process: None })
+    }
+}
+
+impl Outgoing {
+    /// For the other process at our own address, which has this generation: every packet says so.
+    pub fn to_process(mut self, generation: Generation) -> Outgoing {
+        self.direct.version(PROCESS_VERSION);
+        Outgoing { process: Some(generation), ..self }
+    }
+}
+
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outgoing")
+    }
+}
+
+/// What this relay speaks with those whom it dials, in its order of preference.
+fn dialled_protocols() -> impl Iterator<Item = &'static str> {
+    let spoken = Protocol::ALL.into_iter().filter(|protocol| *protocol != Protocol::Legacy);
+    spoken.map(Protocol::name)
+}
+
+/// Whom to dial, and how.
+#[derive(Clone, Debug)]
+pub struct Callee {
+    pub remote: SocketAddr,
+    /// The name that its certificate is to have.
+    pub server_name: String,
+    /// By WebTransport, and there this is asked for; else by raw QUIC.
+    pub web: Option<Url>,
 }
 
 fn transport(controllers: Controllers) -> TransportConfig {

@@ -30,14 +30,14 @@ impl RawStreams<'_> {
     /// The half of a stream that we send on, if it has one. quinn-proto would panic without.
     pub fn sending(&mut self, stream: StreamId) -> Option<proto::SendStream<'_>> {
         let stream = id(stream);
-        let has_half = stream.dir() == Dir::Bi || stream.initiator() == proto::Side::Server;
+        let has_half = stream.dir() == Dir::Bi || stream.initiator() == self.0.side();
         has_half.then(|| self.0.send_stream(stream))
     }
 
     /// The half of a stream that the peer sends on, if it has one.
     fn receiving(&mut self, stream: StreamId) -> Option<proto::RecvStream<'_>> {
         let stream = id(stream);
-        let has_half = stream.dir() == Dir::Bi || stream.initiator() == proto::Side::Client;
+        let has_half = stream.dir() == Dir::Bi || stream.initiator() != self.0.side();
         has_half.then(|| self.0.recv_stream(stream))
     }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use quinn_proto::{Connection, Transmit};
 
-use super::congestion::yielding;
+use super::congestion::{room, yielding};
 use crate::limits::{TRAIN_SEGMENTS_MAX, TRAINS_PER_TURN};
 use crate::net::{Datagrams, Ecn, Sent, Train};
 
@@ -21,6 +21,16 @@ pub enum Transmitted {
     Blocked,
 }
 
+/// What came of a connection's turn to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turnout {
+    pub transmitted: Transmitted,
+    /// Something has left, or is in a batch that will.
+    pub has_sent: bool,
+    /// Congestion control has something wait.
+    pub is_held: bool,
+}
+
 /// Sends what one connection may send in one turn. Buffers come from `pool` and go back to it.
 pub fn transmit(
     proto: &mut Connection,
@@ -28,8 +38,9 @@ pub fn transmit(
     now: Instant,
     io: &mut impl Datagrams,
     pool: &mut Vec<Vec<u8>>,
-) -> Transmitted {
+) -> Turnout {
     let segments = io.max_segments().min(TRAIN_SEGMENTS_MAX);
+    let mut has_sent = false;
     for _ in 0..TRAINS_PER_TURN {
         let (transmit, buf) = match unsent.take() {
             Some(unsent) => unsent,
@@ -40,18 +51,21 @@ pub fn transmit(
                     Some(transmit) => (transmit, buf),
                     None => {
                         pool.push(buf);
-                        return Transmitted::All;
+                        // quinn-proto sends whole packets.
+                        let is_held = room().is_some_and(|room| room <= proto.current_mtu().into());
+                        return Turnout { transmitted: Transmitted::All, has_sent, is_held };
                     }
                 }
             }
         };
         if io.send(&train(&transmit, &buf)) == Sent::Blocked {
             *unsent = Some((transmit, buf));
-            return Transmitted::Blocked;
+            return Turnout { transmitted: Transmitted::Blocked, has_sent, is_held: false };
         }
+        has_sent = true;
         recycle(pool, buf);
     }
-    Transmitted::More
+    Turnout { transmitted: Transmitted::More, has_sent, is_held: false }
 }
 
 /// Keeps a buffer for the next train, which must find it empty.

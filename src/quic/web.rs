@@ -1,5 +1,6 @@
 //! WebTransport on one connection (spec §7): the HTTP/3 streams around its session, and which of
-//! the client's streams belong to that. The session hears of those alone, and of no HTTP.
+//! the peer's streams belong to that. The session hears of those alone, and of no HTTP. Where this relay has
+//! dialled it asks for the session, and else it is asked.
 
 use std::collections::VecDeque;
 
@@ -7,9 +8,10 @@ use bytes::Bytes;
 use quinn_proto::Dir;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+use url::Url;
 
 use super::streams::{RawEnd, RawStreams};
-use super::{Event, varint};
+use super::{Cause, Event, dialled_protocols, varint};
 use crate::h3::capsule::{Capsules, close_session};
 use crate::h3::frame::{Frame, Frames};
 use crate::h3::request::{self, Asked, Request, Status};
@@ -25,9 +27,12 @@ const PRIORITY: i32 = i32::MAX;
 pub(super) struct Web {
     /// Ours, which carries SETTINGS and stays open.
     control: Option<StreamId>,
-    /// Unidirectional streams that a client opens once: control and two of QPACK.
+    /// What this relay asks for, where it has dialled, until it has.
+    wanted: Option<Bytes>,
+    dials: bool,
+    /// Unidirectional streams that a peer opens once: control and two of QPACK.
     has_opened: [bool; 3],
-    /// The client's SETTINGS allow a session.
+    /// The peer's SETTINGS allow a session.
     is_allowed: bool,
     /// The request that waits for SETTINGS or for its answer.
     asked: Option<(StreamId, Request)>,
@@ -36,7 +41,7 @@ pub(super) struct Web {
     is_over: bool,
     /// What broke the connection.
     violation: Option<Violation>,
-    /// Streams of the client that are not, or not yet, known to be of the session.
+    /// Streams of the peer that are not, or not yet, known to be of the session.
     streams: FxHashMap<StreamId, Purpose>,
     /// Streams of a session that is not accepted yet, with the session that they name.
     early: Vec<(StreamId, u64)>,
@@ -53,10 +58,12 @@ enum Purpose {
         has_settings: bool,
     },
     Request(Frames),
+    /// Our own request, which is not answered yet.
+    Answer(Frames),
     Session {
         frames: Frames,
         capsules: Capsules,
-        /// The client has said its last word.
+        /// The peer has said its last word.
         is_ended: bool,
     },
     Ignored,
@@ -98,15 +105,27 @@ fn missing(varint: &[u8]) -> Head {
 }
 
 impl Web {
-    /// The connection is up.
+    /// One on which this relay asks for a session.
+    pub fn dialling(url: &Url) -> Web {
+        let wanted = request::ask(url, dialled_protocols().map(str::to_owned));
+        Web { wanted: Some(wanted), dials: true, ..Web::default() }
+    }
+
+    /// The connection is up, or the peer grants another stream: until it does nothing else can go on.
     pub fn start(&mut self, raw: &mut RawStreams<'_>) {
-        if self.control.is_some() {
-            return;
-        }
-        // Until the client grants a stream nothing else can go on.
-        if let Some(control) = raw.open(Dir::Uni) {
+        if self.control.is_none()
+            && let Some(control) = raw.open(Dir::Uni)
+        {
             self.control = Some(control);
             self.write(raw, control, h3::control_stream().into(), false);
+        }
+        if self.is_allowed
+            && self.wanted.is_some()
+            && let Some(id) = raw.open(Dir::Bi)
+        {
+            let request = self.wanted.take().unwrap_or_default();
+            self.streams.insert(id, Purpose::Answer(Frames::default()));
+            self.write(raw, id, request, false);
         }
     }
 
@@ -174,7 +193,9 @@ impl Web {
             let reason = "the control stream was stopped";
             self.fail(Violation::new(Code::CLOSED_CRITICAL_STREAM, reason), out);
         } else if self.session == Some(id) {
-            self.end("the client stopped the session's stream".to_owned(), out);
+            self.end(format!("the {} stopped the session's stream", self.peer()), out);
+        } else if matches!(self.streams.get(&id), Some(Purpose::Answer(_))) {
+            // An answer may be on its way all the same.
         } else if self.streams.contains_key(&id) {
             // Also the request that waits for its answer: nobody would read it.
             self.asked.take_if(|(asked, _)| *asked == id);
@@ -220,6 +241,7 @@ impl Web {
                             has_settings = true;
                             self.is_allowed = true;
                             self.ask(out);
+                            self.start(raw);
                         }
                         Frame::Other => {}
                         _ if !has_settings => {
@@ -239,6 +261,7 @@ impl Web {
                 Ok(Some(Purpose::Control { frames, has_settings }))
             }
             Purpose::Request(frames) => self.read_request(raw, id, frames, out),
+            Purpose::Answer(frames) => self.read_answer(raw, id, frames, out),
             Purpose::Session { .. } if self.session != Some(id) => Ok(Some(purpose)),
             Purpose::Session { frames, capsules, is_ended } => {
                 self.read_session(raw, id, frames, capsules, is_ended, out)
@@ -277,6 +300,10 @@ impl Web {
                 Head::Kind(kind) => break kind,
             }
         };
+        if !id.is_uni() && self.dials {
+            let reason = "servers make no requests";
+            return Err(Violation::new(Code::STREAM_CREATION_ERROR, reason));
+        }
         if !id.is_uni() {
             // One request at a time is read, and none beside a session: they would cost memory
             // for nothing.
@@ -295,7 +322,7 @@ impl Web {
             h3::QPACK_ENCODER => 1,
             h3::QPACK_DECODER => 2,
             h3::PUSH => {
-                let reason = "clients do not push";
+                let reason = "nobody may push here";
                 return Err(Violation::new(Code::STREAM_CREATION_ERROR, reason));
             }
             // GREASE, or an extension that we do not know.
@@ -368,6 +395,47 @@ impl Web {
         Ok(Some(Purpose::Request(frames)))
     }
 
+    fn read_answer(
+        &mut self,
+        raw: &mut RawStreams<'_>,
+        id: StreamId,
+        mut frames: Frames,
+        out: &mut VecDeque<Event>,
+    ) -> Result<Option<Purpose>, Violation> {
+        let end = read_all(raw, id, &mut |part| frames.push(part));
+        let is_ended = has_ended(&end)?;
+        while let Some(frame) = frames.take()? {
+            let answer = match frame {
+                Frame::Headers(fields) => request::read_answer(&fields)?,
+                Frame::Other => continue,
+                Frame::HeadersTooLarge | Frame::Data(_) | Frame::Settings(_) => {
+                    let reason = "an answer begins without HEADERS";
+                    return Err(Violation::new(Code::FRAME_UNEXPECTED, reason));
+                }
+            };
+            let protocol = match answer {
+                Ok(protocol) => protocol.unwrap_or_default(),
+                Err(status) => {
+                    let is_denied = [401, 403].contains(&status.as_u16());
+                    let cause = if is_denied { Cause::Denied } else { Cause::Other };
+                    self.lose(format!("the request was refused: {status}"), cause, out);
+                    return Ok(None);
+                }
+            };
+            self.session = Some(id);
+            out.push_back(Event::Connected { alpn: protocol.into_bytes() });
+            for (early, session) in std::mem::take(&mut self.early) {
+                self.session_stream(raw, early, session, out);
+            }
+            return self.read_session(raw, id, frames, Capsules::default(), is_ended, out);
+        }
+        if is_ended {
+            self.end("the request was not answered".to_owned(), out);
+            return Ok(None);
+        }
+        Ok(Some(Purpose::Answer(frames)))
+    }
+
     fn read_session(
         &mut self,
         raw: &mut RawStreams<'_>,
@@ -393,16 +461,18 @@ impl Web {
             }
             if let Some(close) = capsules.take()? {
                 let (code, reason) = (SessionCode(close.code.into()), close.reason);
-                self.end(format!("closed by the client: {code}: {reason}"), out);
+                let is_denied = code == SessionCode::UNAUTHORIZED;
+                let cause = if is_denied { Cause::Denied } else { Cause::Other };
+                self.lose(format!("closed by the {}: {code}: {reason}", self.peer()), cause, out);
                 return Ok(None);
             }
         }
         match end {
-            RawEnd::Reset(_) => self.end("the client reset the session".to_owned(), out),
+            RawEnd::Reset(_) => self.end(format!("the {} reset the session", self.peer()), out),
             _ if is_ended && !(frames.at_boundary() && capsules.at_boundary()) => {
                 return Err(Violation::new(Code::FRAME_ERROR, "the session is cut short"));
             }
-            _ if is_ended => self.end("closed by the client".to_owned(), out),
+            _ if is_ended => self.end(format!("closed by the {}", self.peer()), out),
             _ => return Ok(Some(Purpose::Session { frames, capsules, is_ended })),
         }
         Ok(None)
@@ -444,15 +514,24 @@ impl Web {
         raw.stop(id, varint(Code::NO_ERROR.0));
     }
 
-    /// The client has ended the session, and with it the use of this connection.
+    /// The peer has ended the session, and with it the use of this connection.
     fn end(&mut self, reason: String, out: &mut VecDeque<Event>) {
+        self.lose(reason, Cause::Other, out);
+    }
+
+    fn lose(&mut self, reason: String, cause: Cause, out: &mut VecDeque<Event>) {
         self.is_over = true;
-        out.push_back(Event::Lost { reason });
+        out.push_back(Event::Lost { reason, cause });
     }
 
     fn fail(&mut self, violation: Violation, out: &mut VecDeque<Event>) {
         self.violation.get_or_insert(violation);
-        self.end(format!("HTTP/3 broken by the client: {violation}"), out);
+        self.end(format!("HTTP/3 broken by the {}: {violation}", self.peer()), out);
+    }
+
+    /// In words.
+    fn peer(&self) -> &'static str {
+        if self.dials { "relay" } else { "client" }
     }
 
     /// Ends the session from our side, as far as flow control allows.
@@ -504,7 +583,7 @@ impl Web {
     }
 }
 
-/// Reads to where the client has got, or as far as anybody should have.
+/// Reads to where the peer has got, or as far as anybody should have.
 fn read_all(raw: &mut RawStreams<'_>, id: StreamId, take: &mut dyn FnMut(&[u8])) -> RawEnd {
     raw.read(id, HTTP3_READ_BYTES_MAX, take)
 }

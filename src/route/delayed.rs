@@ -1,27 +1,38 @@
-//! Paths that have their turn a while from now: each once, in the order in which they came.
+//! Paths that have their turn a while from now: each once, in the order in which they came, and with
+//! something to be remembered until then.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use crate::wire::Path;
 
-#[derive(Debug, Default)]
-pub struct Delayed {
+#[derive(Debug)]
+pub struct Delayed<T = ()> {
     in_order: VecDeque<(Instant, Path)>,
     /// The same paths.
-    paths: BTreeSet<Path>,
+    paths: BTreeMap<Path, T>,
 }
 
-impl Delayed {
+impl<T> Default for Delayed<T> {
+    fn default() -> Delayed<T> {
+        Delayed { in_order: VecDeque::new(), paths: BTreeMap::new() }
+    }
+}
+
+impl<T> Delayed<T> {
     /// Its turn comes then, unless it was to have one already; not before that of those that came earlier.
-    pub fn insert(&mut self, path: &Path, at: Instant) {
-        if self.paths.insert(path.clone()) {
+    pub fn insert(&mut self, path: &Path, at: Instant, what: T) {
+        if self.paths.insert(path.clone(), what).is_none() {
             self.in_order.push_back((at, path.clone()));
         }
     }
 
+    pub fn get(&self, path: &Path) -> Option<&T> {
+        self.paths.get(path)
+    }
+
     pub fn contains(&self, path: &Path) -> bool {
-        self.paths.contains(path)
+        self.paths.contains_key(path)
     }
 
     /// One whose turn has come.
@@ -46,11 +57,11 @@ mod tests {
 
     #[test]
     fn each_path_has_one_turn_in_its_time() {
-        let (mut delayed, now) = (Delayed::default(), Instant::now());
+        let (mut delayed, now) = (Delayed::<()>::default(), Instant::now());
         let step = Duration::from_millis(1);
-        delayed.insert(&path("b"), now + step);
-        delayed.insert(&path("a"), now + 2 * step);
-        delayed.insert(&path("b"), now + 3 * step);
+        delayed.insert(&path("b"), now + step, ());
+        delayed.insert(&path("a"), now + 2 * step, ());
+        delayed.insert(&path("b"), now + 3 * step, ());
         assert!(delayed.contains(&path("b")) && !delayed.contains(&path("c")));
         assert_eq!(delayed.pop_due(now), None);
         assert_eq!(delayed.next_due(), Some(now + step));
@@ -58,7 +69,7 @@ mod tests {
         assert_eq!(all, [path("b"), path("a")]);
         assert!(delayed.next_due().is_none() && !delayed.contains(&path("b")));
         // Again.
-        delayed.insert(&path("b"), now + 3 * step);
+        delayed.insert(&path("b"), now + 3 * step, ());
         assert_eq!(delayed.pop_due(now + 3 * step), Some(path("b")));
     }
 }

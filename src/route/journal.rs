@@ -31,7 +31,7 @@ impl Journal {
 
     /// A path that was announced is so in another way: that is told a little later, as it is then.
     pub(super) fn note_later(&mut self, path: &Path, now: Instant) {
-        self.held.insert(path, now + ROUTE_CHANGE_HOLD);
+        self.held.insert(path, now + ROUTE_CHANGE_HOLD, ());
     }
 
     /// Moves on to what is due.

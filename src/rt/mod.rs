@@ -34,10 +34,25 @@ pub enum StartError {
     Executor(String),
 }
 
-/// Starts a thread pinned to `cpu` with an executor that runs `main` to its end.
-///
-/// Returns when the executor stands, or says why it does not.
-pub fn spawn_on<M, F>(cpu: usize, name: &str, main: M) -> Result<ShardThread, StartError>
+/// A shard's thread of which nobody knows yet whether its executor stands.
+pub struct Starting {
+    handle: thread::JoinHandle<()>,
+    started: mpsc::Receiver<Result<(), StartError>>,
+}
+
+impl Starting {
+    /// Returns when the executor stands, or says why it does not.
+    pub fn wait(self) -> Result<ShardThread, StartError> {
+        self.started.recv().unwrap_or_else(|_| {
+            Err(StartError::Executor("its thread panicked; see the message above".to_owned()))
+        })?;
+        Ok(ShardThread { handle: self.handle })
+    }
+}
+
+/// Starts a thread pinned to `cpu` with an executor that runs `main` to its end. An executor takes some
+/// milliseconds, so whoever wants many starts all of them before he waits for one.
+pub fn spawn_on<M, F>(cpu: usize, name: &str, main: M) -> Result<Starting, StartError>
 where
     M: FnOnce() -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
@@ -45,13 +60,14 @@ where
     let (report, started) = mpsc::channel();
     let label = name.to_owned();
     let body = move || {
-        // Before glommio does it, because its helper thread panics where this returns false.
         let representable = cpu < libc::CPU_SETSIZE as usize;
         if !representable || !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
             let _ = report.send(Err(StartError::Pin(cpu)));
             return;
         }
-        let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+        // The thread is where it is to be; to be told so, glommio would read all that the kernel says of every
+        // core, for every shard.
+        let executor = LocalExecutorBuilder::new(Placement::Unbound)
             .name(&label)
             .io_memory(IO_MEMORY_BYTES)
             .make();
@@ -70,10 +86,7 @@ where
         let _blocked = SignalsBlocked::new();
         thread::Builder::new().name(name.to_owned()).spawn(body).map_err(StartError::Thread)?
     };
-    started.recv().unwrap_or_else(|_| {
-        Err(StartError::Executor("its thread panicked; see the message above".to_owned()))
-    })?;
-    Ok(ShardThread { handle })
+    Ok(Starting { handle, started })
 }
 
 impl ShardThread {
@@ -133,7 +146,7 @@ pub enum Next {
 pub fn pump(mut parking: Parking, mut turn: impl FnMut(Instant) -> (Next, Duration)) {
     loop {
         match turn(Instant::now()) {
-            (Next::Stop, _) => return,
+            (Next::Stop, _) => return parking.let_go(),
             (Next::More, _) => {}
             (Next::Until(deadline), pace) => parking.park(Some(deadline), pace),
             (Next::Idle, pace) => parking.park(None, pace),
@@ -156,8 +169,8 @@ mod tests {
     use crate::{
         host::allowed_cores,
         limits::TURN_INTERVAL_MIN,
+        mailbox::{Outside, Post, mesh},
         net::{Datagrams, Socket, bind_group},
-        shard::mailbox::{Outside, Post, mesh},
     };
 
     const PATIENCE: Duration = Duration::from_secs(5);
@@ -182,13 +195,15 @@ mod tests {
             let (mut socket, mut post, mut turn) = (socket, post, turn);
             pump(parking, move |now| (turn(now, &mut socket, &mut post), TURN_INTERVAL_MIN));
         })
+        .and_then(Starting::wait)
         .unwrap()
     }
 
     #[test]
     fn a_core_out_of_reach_is_refused() {
         for core in [1000, 9999] {
-            let refused = spawn_on(core, "shard", || async {}).err().unwrap();
+            let started = spawn_on(core, "shard", || async {});
+            let refused = started.and_then(Starting::wait).err().unwrap();
             assert!(matches!(refused, StartError::Pin(_)), "{refused}");
         }
     }
@@ -201,7 +216,7 @@ mod tests {
             let name = thread::current().name().map(str::to_owned);
             report.send((name, allowed_cores())).unwrap();
         });
-        thread.unwrap().join().unwrap();
+        thread.unwrap().wait().unwrap().join().unwrap();
         assert_eq!(seen.recv().unwrap(), (Some("shard-7".to_owned()), vec![core]));
     }
 
@@ -323,7 +338,7 @@ mod tests {
         let shards: Vec<_> =
             (0..4).map(|_| spawn_on(core, "shard", || async {}).unwrap()).collect();
         for shard in shards {
-            shard.join().unwrap();
+            shard.wait().unwrap().join().unwrap();
         }
     }
 }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, opcode, types};
 
-use crate::shard::mailbox::Parked;
+use crate::mailbox::Parked;
 
-/// Two operations are in the ring at most.
+/// Three operations are in the ring at most.
 const RING_ENTRIES: u32 = 4;
 
 /// The kernel's shortest sleep ends by itself only if the longest one has a length too.
@@ -23,17 +23,26 @@ const SLEEP_MAX: Duration = Duration::from_secs(3600);
 /// What an operation was, as the ring tells it at its end.
 const SOCKET: u64 = 1;
 const BELL: u64 = 2;
+const OTHERS: u64 = 3;
+const REMOVED: u64 = 4;
 
-/// Where one shard sleeps until its socket is readable, mail comes, or time is up.
+/// How long the end of a shard may wait for its ring.
+const LET_GO_MAX: Duration = Duration::from_millis(100);
+
+/// Where one shard sleeps until its socket, or what stands for its others, is readable, mail comes, or time
+/// is up.
 pub struct Parking {
     ring: IoUring,
     socket: RawFd,
+    /// What else is to be readable, if anything.
+    others: Option<RawFd>,
     parked: Arc<Parked>,
     bell: Arc<Bell>,
     waker: Waker,
     /// Whether the ring watches the socket, and the bell.
     watches_socket: bool,
     watches_bell: bool,
+    watches_others: bool,
     /// The kernel can let us sleep for a shortest time.
     has_min_wait: bool,
 }
@@ -64,12 +73,19 @@ impl Parking {
             has_min_wait: ring.params().is_feature_min_timeout(),
             ring,
             socket: socket.as_raw_fd(),
+            others: None,
             parked,
             waker: Waker::from(bell.clone()),
             bell,
             watches_socket: false,
             watches_bell: false,
+            watches_others: false,
         })
+    }
+
+    /// Watches one more descriptor, which must outlive this.
+    pub fn watch_beside(&mut self, descriptor: RawFd) {
+        self.others = Some(descriptor);
     }
 
     /// Returns when the socket is readable, mail waits, or the deadline has passed. May return
@@ -92,6 +108,30 @@ impl Parking {
         self.parked.unpark();
     }
 
+    /// Has the ring let go of what it watches. The kernel keeps a socket, and with it the port, while an operation
+    /// waits on it, and that outlives the process by some milliseconds.
+    pub fn let_go(&mut self) {
+        let watched = [
+            (self.watches_socket, SOCKET),
+            (self.watches_bell, BELL),
+            (self.watches_others, OTHERS),
+        ];
+        let mut queue = self.ring.submission();
+        for (_, what) in watched.into_iter().filter(|(is_watched, _)| *is_watched) {
+            let remove = opcode::PollRemove::new(what).build().user_data(REMOVED);
+            // SAFETY: reads no memory of ours.
+            let _ = unsafe { queue.push(&remove) };
+        }
+        drop(queue);
+        let deadline = Instant::now() + LET_GO_MAX;
+        while (self.watches_socket || self.watches_bell || self.watches_others)
+            && Instant::now() < deadline
+        {
+            let _ = self.wait(LET_GO_MAX, Duration::ZERO);
+            self.reap();
+        }
+    }
+
     fn watch(&mut self) {
         let mut queue = self.ring.submission();
         if !self.watches_socket {
@@ -106,6 +146,12 @@ impl Parking {
             // SAFETY: as above.
             self.watches_bell = unsafe { queue.push(&rung.build().user_data(BELL)) }.is_ok();
         }
+        if let Some(others) = self.others.filter(|_| !self.watches_others) {
+            let readable = opcode::PollAdd::new(types::Fd(others), libc::POLLIN as u32);
+            // SAFETY: as above.
+            self.watches_others =
+                unsafe { queue.push(&readable.build().user_data(OTHERS)) }.is_ok();
+        }
     }
 
     fn wait(&mut self, span: Duration, pace: Duration) -> io::Result<usize> {
@@ -118,7 +164,7 @@ impl Parking {
             timespec: &raw const timespec as u64,
         };
         // One more event than there can be, so that one does not end the shortest sleep.
-        let wanted = if min_wait.is_zero() { 1 } else { 3 };
+        let wanted = if min_wait.is_zero() { 1 } else { 4 };
         let waiting = self.ring.submission().len() as u32;
         // SAFETY: `wait` is laid out as the kernel has it, and with what it points to outlives
         // the call.
@@ -129,10 +175,12 @@ impl Parking {
         for event in self.ring.completion() {
             match event.user_data() {
                 SOCKET => self.watches_socket = false,
-                _ => {
+                OTHERS => self.watches_others = false,
+                BELL => {
                     self.watches_bell = false;
                     self.bell.hush();
                 }
+                _ => {}
             }
         }
     }

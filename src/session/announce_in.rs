@@ -7,11 +7,15 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use rustc_hash::FxHashMap;
 
+use super::counts::Class;
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Step, Stream, Use};
+use crate::access::Refusal;
 use crate::limits::{
-    ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCED_PATH_BYTES_MAX, ANNOUNCEMENTS_PER_PEER_MAX,
+    ANNOUNCED_BYTES, ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCED_BYTES_PER_RELAY_MAX,
+    ANNOUNCED_PATH_BYTES_MAX, ANNOUNCEMENTS_PER_PEER_MAX, ANNOUNCEMENTS_PER_RELAY_MAX,
     ROUTE_CHANGE_PATH_BYTES, ROUTE_CHANGES_BURST, ROUTE_CHANGES_PER_S,
+    ROUTE_CHANGES_PER_S_OF_RELAY, SESSION_HOLDS_RETRY,
 };
 use crate::route::{Route, RouteId, Trust};
 use crate::secret::Kind;
@@ -35,6 +39,33 @@ pub(super) struct AnnounceSource {
     /// The suffix of each live announcement id (lite-06).
     ids: FxHashMap<u64, Path>,
     next_id: u64,
+}
+
+/// What a peer may announce.
+struct Bounds {
+    live: usize,
+    live_bytes: usize,
+    changes_burst: usize,
+    changes_per_s: f64,
+}
+
+impl Bounds {
+    fn of(trust: Trust) -> Bounds {
+        match trust {
+            Trust::Relay => Bounds {
+                live: ANNOUNCEMENTS_PER_RELAY_MAX,
+                live_bytes: ANNOUNCED_BYTES_PER_RELAY_MAX,
+                changes_burst: 2 * ANNOUNCEMENTS_PER_RELAY_MAX,
+                changes_per_s: ROUTE_CHANGES_PER_S_OF_RELAY,
+            },
+            Trust::Stranger { .. } => Bounds {
+                live: ANNOUNCEMENTS_PER_PEER_MAX,
+                live_bytes: ANNOUNCED_BYTES_PER_PEER_MAX,
+                changes_burst: ROUTE_CHANGES_BURST,
+                changes_per_s: ROUTE_CHANGES_PER_S,
+            },
+        }
+    }
 }
 
 impl AnnounceSource {
@@ -65,28 +96,54 @@ impl Session {
             let purpose = Use::AnnounceSource(Box::new(source));
             let stream = Stream { purpose, buf: BytesMut::new() };
             self.inputs.insert(id, stream);
-            self.send(id, &bytes, false, cx);
+            self.send(Class::Announce, id, &bytes, false, cx);
         }
     }
 
-    /// Whether an announce stream may be read on; else it is when the peer may bring changes again.
-    pub(super) fn may_hear(&mut self, id: StreamId, now: Instant) -> bool {
-        if self.hearing.fill(ROUTE_CHANGES_PER_S, ROUTE_CHANGES_BURST as f64, now) > 0.0 {
+    /// Whether an announce stream may be read on; else it is when the peer may bring changes again, and what it
+    /// has announced has room.
+    pub(super) fn may_hear<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) -> bool {
+        if !self.has_room_for(self.announced_takes(), cx) {
+            self.hear_later(id, cx.now + SESSION_HOLDS_RETRY);
+            return false;
+        }
+        let Bounds { changes_per_s, changes_burst, .. } = Bounds::of(self.trust);
+        if self.hearing.fill(changes_per_s, changes_burst as f64, cx.now) > 0.0 {
             return true;
         }
+        self.hear_later(id, self.hearing.has_at(1.0, changes_per_s, cx.now));
+        false
+    }
+
+    /// Reads a stream on at a time.
+    pub(super) fn hear_later(&mut self, id: StreamId, at: Instant) {
+        self.leave_unheard(id);
+        self.hearing_deadline = Some(self.hearing_deadline.map_or(at, |before| before.min(at)));
+    }
+
+    /// Reads a stream on when others are.
+    pub(super) fn leave_unheard(&mut self, id: StreamId) {
         if !self.unheard.contains(&id) {
             self.unheard.push(id);
         }
-        self.hearing_deadline = Some(self.hearing.has_at(1.0, ROUTE_CHANGES_PER_S, now));
-        false
+    }
+
+    /// Reads on what was not read before.
+    pub(super) fn hear<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        for id in std::mem::take(&mut self.unheard) {
+            self.readable(id, cx);
+        }
+    }
+
+    /// What the announcements of the peer take here.
+    pub(super) fn announced_takes(&self) -> u64 {
+        self.announcements as u64 * ANNOUNCED_BYTES + 2 * self.announced_bytes as u64
     }
 
     pub(super) fn hearing_timeout<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
         if self.hearing_deadline.is_some_and(|deadline| deadline <= cx.now) {
             self.hearing_deadline = None;
-            for id in std::mem::take(&mut self.unheard) {
-                self.readable(id, cx);
-            }
+            self.hear(cx);
         }
     }
 
@@ -200,10 +257,10 @@ impl Session {
         cx: &mut Context<'_, S>,
     ) {
         self.announcements += 1;
+        cx.counts.received.announces_started += 1;
         self.announced_bytes += source.path_len(&suffix);
-        if self.announcements > ANNOUNCEMENTS_PER_PEER_MAX
-            || self.announced_bytes > ANNOUNCED_BYTES_PER_PEER_MAX
-        {
+        let Bounds { live, live_bytes, .. } = Bounds::of(self.trust);
+        if self.announcements > live || self.announced_bytes > live_bytes {
             return self.fail(SessionCode::INTERNAL, "too many announcements", cx);
         }
         let id = cx.route_ids.next(cx.now);
@@ -211,6 +268,8 @@ impl Session {
             let is_first = !std::mem::replace(&mut self.has_long_path, true);
             cx.effects.push(Effect::PathTooLong { is_first });
         }
+        self.look_if_denied(source, &suffix, cx);
+        self.look_if_reflected(&hops, cx);
         let route = self.route(source, id, &suffix, hops, cost);
         source.live.insert(suffix, route.as_ref().map(|route| (id, route.path.clone())));
         cx.effects.extend(route.map(|route| Effect::RouteUp(Arc::new(route))));
@@ -226,6 +285,7 @@ impl Session {
         cost: Cost,
         cx: &mut Context<'_, S>,
     ) {
+        self.look_if_reflected(&hops, cx);
         let before = source.live.get(&suffix).cloned().flatten();
         let id = match &before {
             Some((id, _)) => *id,
@@ -248,9 +308,28 @@ impl Session {
     ) {
         if let Some(route) = source.live.remove(suffix) {
             self.announcements -= 1;
+            cx.counts.received.announces_ended += 1;
             self.announced_bytes -= source.path_len(suffix);
             cx.effects.extend(route.map(|(id, path)| Effect::RouteDown { path, id }));
         }
+    }
+
+    /// A publisher is not told that it may not, so whoever runs the relay is, once.
+    fn look_if_denied<S: Streams>(
+        &mut self,
+        source: &AnnounceSource,
+        suffix: &Path,
+        cx: &mut Context<'_, S>,
+    ) {
+        let Ok(path) = source.prefix.join(suffix) else { return };
+        if !self.has_overstepped.by_publishing && !self.pass.admission.grant.may_publish(&path) {
+            self.has_overstepped.by_publishing = true;
+            cx.effects.push(Effect::Denied { path, refusal: Refusal::PublishesOutside });
+        }
+    }
+
+    fn look_if_reflected<S: Streams>(&self, hops: &Hops, cx: &mut Context<'_, S>) {
+        cx.counts.announces_reflected += u64::from(hops.contains(self.policy.hop));
     }
 
     fn is_too_long(&self, source: &AnnounceSource, suffix: &Path) -> bool {
@@ -275,6 +354,10 @@ impl Session {
             return None;
         }
         let origin = self.origin(&mut hops)?;
+        // lite-01 and 02 do not say how many there were.
+        if self.version >= Version::Lite03 && hops.len() > self.policy.max_hops {
+            return None;
+        }
         let path = source.prefix.join(suffix).ok()?;
         if self.is_too_long(source, suffix) || !self.pass.admission.grant.may_publish(&path) {
             return None;
@@ -286,6 +369,8 @@ impl Session {
         };
         Some(Route {
             id,
+            is_whole: self.pass.admission.grant.may_publish_all_below(&path),
+            is_linked: self.pass.admission.is_relay && self.version >= Version::Lite05,
             path,
             hops,
             origin,
@@ -333,6 +418,7 @@ impl Session {
             return self.fail(SessionCode::PROTOCOL_VIOLATION, "announce stream broke off", cx);
         }
         // This prefix is over, the session is not.
+        cx.counts.received.announces_ended += source.live.len() as u64;
         for suffix in source.live.keys() {
             self.announcements -= 1;
             self.announced_bytes -= source.path_len(suffix);
@@ -340,5 +426,35 @@ impl Session {
         let routes = source.live.into_values().flatten().collect();
         cx.effects.push(Effect::RoutesDown(routes));
         self.finish(id, cx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Policy;
+    use super::super::fake::Play;
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn a_chain_that_is_longer_than_allowed_leads_nowhere() {
+        let taken = |version, hops: &[u64]| {
+            let mut play = Play::speaking(version);
+            let policy = Policy { max_hops: 3, ..Policy::open(7, Secret::new(&[4; 32])) };
+            play.session.policy = Arc::new(policy);
+            let responder = (version >= Version::Lite05).then_some(90);
+            let source = AnnounceSource { responder, ..AnnounceSource::default() };
+            let (suffix, hops) = (Path::parse("a").unwrap(), Hops::from_slice(hops).unwrap());
+            play.session
+                .route(&source, RouteId(1), &suffix, hops, Cost::ZERO)
+                .map(|route| route.hops)
+        };
+        let hops = |hops: &[u64]| Some(Hops::from_slice(hops).unwrap());
+        assert_eq!(taken(Version::Lite06, &[3, 9]), hops(&[3, 9, 90]));
+        assert_eq!(taken(Version::Lite06, &[3, 9, 10]), None);
+        assert_eq!(taken(Version::Lite04, &[3, 9, 10]), hops(&[3, 9, 10]));
+        assert_eq!(taken(Version::Lite04, &[3, 9, 10, 11]), None);
+        // Those do not say how many there were.
+        assert!(taken(Version::Lite02, &[3, 9, 10, 11]).is_some());
     }
 }

@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::control::Unsent;
+use super::counts::Class;
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session, Use};
+use crate::access::Admission;
 use crate::limits::{
     ANNOUNCE_BACKLOG_BYTES, ANNOUNCE_BURST_BYTES, ANNOUNCE_BYTES_PER_S_MIN, ANNOUNCE_ENDED_GAP,
-    ANNOUNCE_LINK_SHARE, ANNOUNCE_STREAMS_PER_PEER_MAX, ANNOUNCED_TO_PEER_MAX,
+    ANNOUNCE_LINK_SHARE, ANNOUNCE_STREAMS_PER_PEER_MAX, ANNOUNCED_TO_PEER_MAX, SESSION_HOLDS_RETRY,
+    TOLD_BYTES, WORSE_WAY_HOLD,
 };
 use crate::route::{Delayed, Directory, Entry, Instance, Route};
 use crate::wire::{
@@ -37,7 +40,31 @@ pub(super) struct AnnounceFeed {
     /// Paths of which the end was told a moment ago, and when they have their turn again: released
     /// clients that hear of the next broadcast at once may go on with the old one.
     ended: Delayed,
+    /// Paths of which the end was told, and which way to them was.
+    retracted: Delayed<Way>,
     has_begun: bool,
+}
+
+/// What a way to a broadcast is worth.
+#[derive(Debug)]
+struct Way {
+    origin: u64,
+    is_anonymous: bool,
+    worth: (Cost, usize),
+}
+
+impl Way {
+    fn of(route: &Route) -> Way {
+        let worth = (route.cost, route.hops.len());
+        Way { origin: route.origin, is_anonymous: route.hops.is_anonymous(), worth }
+    }
+
+    /// Whether that one may be a way that has ended too, of which the end is not known here yet. Nobody knows
+    /// who an anonymous one leads to.
+    fn may_have_ended_with(&self, route: &Route) -> bool {
+        let other = Way::of(route);
+        !self.is_anonymous && self.origin == other.origin && self.worth < other.worth
+    }
 }
 
 /// How far a stream has come.
@@ -80,7 +107,7 @@ pub struct Round {
 
 impl AnnounceFeed {
     fn next(&mut self, directory: &Directory, now: Instant) -> Next {
-        if let Some(path) = self.ended.pop_due(now) {
+        if let Some(path) = self.ended.pop_due(now).or_else(|| self.retracted.pop_due(now)) {
             return Next::Look(path);
         }
         let path = match &self.place {
@@ -147,6 +174,7 @@ impl Session {
                 place: Place::Start,
                 next_change: 0,
                 ended: Delayed::default(),
+                retracted: Delayed::default(),
                 has_begun: false,
             },
         );
@@ -156,12 +184,18 @@ impl Session {
 
     /// The peer listens no more on a stream. Another one may have waited for that.
     pub(super) fn forget_feed<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
-        self.feeds.remove(&id);
+        let told = self.feeds.remove(&id).map_or(0, |feed| feed.told.len());
+        cx.counts.sent.announces_ended += told as u64;
         cx.effects.push(Effect::Listening);
     }
 
     pub fn listens(&self) -> bool {
         !self.feeds.is_empty()
+    }
+
+    /// What is known of what the peer was told takes so much.
+    pub(super) fn told_takes(&self) -> u64 {
+        self.told() as u64 * TOLD_BYTES
     }
 
     /// Announced paths that the peer holds, on all its streams.
@@ -203,7 +237,12 @@ impl Session {
             if most == 0 {
                 return;
             }
+            if !self.has_room_for(self.told_takes(), cx) {
+                self.telling_deadline = Some(cx.now + SESSION_HOLDS_RETRY);
+                return;
+            }
             let Some(mut feed) = self.feeds.remove(&id) else { return };
+            let told_before = feed.told.len();
             let (mut news, mut size, mut is_done) = (Vec::new(), 0, false);
             while *left > 0 && size < most && !is_done {
                 *left -= 1;
@@ -215,6 +254,13 @@ impl Session {
                     Next::Nothing => is_done = true,
                 }
             }
+            let is_end =
+                |news: &&Announce| matches!(news, Announce::End { .. } | Announce::Ended { .. });
+            let ended = news.iter().filter(is_end).count();
+            let started = feed.told.len() + ended - told_before;
+            cx.counts.sent.announces_ended += ended as u64;
+            cx.counts.sent.announces_started += started as u64;
+            cx.counts.announces_changed += (news.len() - ended - started) as u64;
             let mut bytes = Vec::new();
             if std::mem::replace(&mut feed.has_begun, true) {
                 for announce in news {
@@ -223,12 +269,12 @@ impl Session {
             } else {
                 self.encode_initial(news, &mut bytes);
             }
-            self.ended_deadline =
-                self.ended_deadline.into_iter().chain(feed.ended.next_due()).min();
+            let due = [self.ended_deadline, feed.ended.next_due(), feed.retracted.next_due()];
+            self.ended_deadline = due.into_iter().flatten().min();
             self.feeds.insert(id, feed);
             if !bytes.is_empty() {
                 self.telling.take(bytes.len() as f64);
-                self.send(id, &bytes, false, cx);
+                self.send(Class::Announce, id, &bytes, false, cx);
             }
             if is_done {
                 return;
@@ -307,16 +353,22 @@ impl Session {
                 Version::Lite06 => Announce::End { id: told.id },
                 _ => Announce::Ended { suffix: feed.suffix(path) },
             });
+            let was = Way::of(&told.shown.route);
             feed.told.remove(path);
-            feed.ended.insert(path, now + ANNOUNCE_ENDED_GAP);
+            feed.ended.insert(path, now + ANNOUNCE_ENDED_GAP, ());
+            feed.retracted.insert(path, now + WORSE_WAY_HOLD, was);
             return path.as_str().len();
         }
         let Some(shown) = shown else { return 0 };
+        let was = feed.retracted.get(path).filter(|_| !feed.told.contains_key(path));
+        if was.is_some_and(|was| was.may_have_ended_with(&shown.route)) {
+            return 0;
+        }
         if feed.told.get(path).is_some_and(|told| !self.is_another_way(&told.shown, &shown)) {
             return 0;
         }
         let suffix = feed.suffix(path);
-        let hops = self.chain(&shown.route).unwrap_or_default();
+        let hops = self.chain(&shown.route);
         let cost = if self.version >= Version::Lite06 { shown.route.cost } else { Cost::ZERO };
         let size = suffix.as_str().len() + hops.len() * 8 + 16;
         news.push(match feed.told.get_mut(path) {
@@ -355,30 +407,42 @@ impl Session {
     /// What the peer may see at a path, of its prefix or below.
     fn shown(&self, feed: &AnnounceFeed, path: &Path, directory: &Directory) -> Option<Shown> {
         // Paths that are hidden below the prefix that was asked for are for relays (spec §4.5).
-        let admission = &self.pass.admission;
-        if !admission.grant.may_hear_of(path, &feed.prefix, admission.is_relay) {
+        let Admission { grant, is_relay, .. } = &self.pass.admission;
+        if !grant.may_hear_of(path, &feed.prefix, *is_relay) {
             return None;
         }
         let identities = [self.identity, feed.exclude];
-        let is_visible =
-            |entry: &&Entry| identities.iter().all(|id| *id == 0 || !entry.route.passes(*id));
+        let is_visible = |entry: &&Entry| {
+            // Whoever hears of it is one hop more.
+            entry.route.hops.len() < self.policy.max_hops
+                && identities.iter().all(|id| *id == 0 || !entry.route.passes(*id))
+        };
         let Entry { route, instance, .. } = if *path == feed.prefix {
             directory.covering(path).find(is_visible)?
         } else {
             directory.at(path).find(is_visible)?
         };
-        self.chain(route)?;
+        // What covers it from above claims it, if its publisher may (spec §4.6).
+        let is_claimed = || route.is_whole && grant.may_hear_of_cover(&route.path, path, *is_relay);
+        if route.path != *path && !is_claimed() {
+            return None;
+        }
         Some(Shown { instance: *instance, route: route.clone() })
     }
 
-    /// The hops of a route as the peer's wire has them; None if there is no room.
-    fn chain(&self, route: &Route) -> Option<Hops> {
+    /// The hops of a route as the peer's wire has them.
+    fn chain(&self, route: &Route) -> Hops {
         let mut hops = route.hops.clone();
+        if self.is_twin && hops.first() != Some(route.origin) {
+            // What a client publishes here and there has one origin, which only these two can know. Where there is
+            // no room for it, they are two broadcasts.
+            let _ = hops.insert_front(route.origin);
+        }
         if matches!(self.version, Version::Lite03 | Version::Lite04) {
             // There the sender appends itself; from lite-05 on the receiver does.
-            hops.push(self.policy.hop).ok()?;
+            hops.push(self.policy.hop).expect("what is shown has room for one more hop");
         }
-        Some(hops)
+        hops
     }
 }
 
@@ -387,12 +451,14 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Instant;
 
+    use super::super::Policy;
     use super::super::fake::Play;
     use super::*;
     use crate::limits::ROUTE_CHANGE_HOLD;
     use crate::route::tests::{path, route};
-    use crate::route::{Gone, RouteId, Takeover};
-    use crate::wire::{BidiType, Preferences, Subscribe};
+    use crate::route::{Gone, RouteId, Takeover, Trust};
+    use crate::secret::Secret;
+    use crate::wire::{BidiType, HOPS_MAX, Preferences, Subscribe};
 
     const ROUTES: u64 = 2000;
 
@@ -400,7 +466,7 @@ mod tests {
     const VISITS: usize = 100;
 
     fn directory() -> Directory {
-        let mut directory = Directory::new(Takeover::Allowed);
+        let mut directory = Directory::new(Takeover::Allowed, u64::MAX);
         for id in 0..ROUTES {
             let at = format!("somewhere/in/a/tree/of/broadcasts/{id}");
             directory.insert(route(id, &at, &[1000], 0), Instant::now());
@@ -437,7 +503,7 @@ mod tests {
             let mut listener = Listener {
                 play,
                 version,
-                directory: Directory::new(Takeover::Allowed),
+                directory: Directory::new(Takeover::Allowed, u64::MAX),
                 read: 0,
                 live: BTreeSet::new(),
                 ids: BTreeMap::new(),
@@ -453,7 +519,10 @@ mod tests {
         }
 
         fn up_at(&mut self, id: u64, at: &str, hops: &[u64], warm: u64) {
-            self.directory.insert(route(id, at, hops, warm), self.play.now);
+            // Of equal ones of strangers the newest wins.
+            let route = Arc::unwrap_or_clone(route(id, at, hops, warm));
+            let route = Route { trust: Trust::Stranger { at: 1 }, ..route };
+            self.directory.insert(Arc::new(route), self.play.now);
         }
 
         fn down(&mut self, id: u64, at: &str) {
@@ -756,7 +825,8 @@ mod tests {
             assert_eq!(l.take_told(), ["-a", "-b"]);
             l.up(4, "b", &[3]);
             l.directory.release(l.play.now + ROUTE_CHANGE_HOLD);
-            let due = l.play.now + ANNOUNCE_ENDED_GAP;
+            let ended = l.play.now;
+            let due = ended + ANNOUNCE_ENDED_GAP;
             assert_eq!(l.play.session.deadline(), Some(due));
             l.play.now = due - std::time::Duration::from_millis(1);
             while announce(&mut l.play, &l.directory).has_more {}
@@ -767,7 +837,70 @@ mod tests {
             while announce(&mut l.play, &l.directory).has_more {}
             let expect = l.wording(&["+a 3", "+b 3"]);
             assert_eq!(l.take_told(), expect);
+            assert_eq!(l.play.session.deadline(), Some(ended + WORSE_WAY_HOLD));
+        }
+    }
+
+    /// It may be of a relay that has not heard of the end yet.
+    #[test]
+    fn a_worse_way_to_what_has_ended_is_told_a_while_later() {
+        for version in Version::ALL {
+            let mut l = Listener::new(version, "");
+            let ups: [(&str, u64, &[u64], u64); 5] = [
+                ("longer", 1, &[3, 9, 4], 0),
+                ("dearer", 2, &[3, 9], 1),
+                ("alike", 3, &[3, 9], 0),
+                ("another", 4, &[5, 9, 4], 8),
+                ("unknown", 5, &[3, 0, 9], 8),
+            ];
+            for (at, id, ..) in ups {
+                let hops: &[u64] = if at == "unknown" { &[3, 0] } else { &[3, 9] };
+                l.up(id, at, hops);
+            }
+            l.announce();
+            assert_eq!(l.take_told().len(), ups.len());
+            let ended = l.play.now;
+            for (at, id, ..) in ups {
+                l.directory.remove(&path(at), RouteId(id), Gone::Lost, ended);
+            }
+            let mut ends = l.wording(&["-longer", "-dearer", "-alike", "-another", "-unknown"]);
+            ends.sort();
+            l.announce();
+            assert_eq!(sorted(l.take_told()), ends);
+            for (at, id, hops, cost) in ups {
+                l.up_at(10 + id, at, hops, cost);
+            }
+            l.announce();
+            let expect = l.wording(&["+alike 3", "+another 5", "+unknown 3"]);
+            assert_eq!(sorted(l.take_told()), sorted(expect), "{version}");
+            l.play.with(|session, cx| session.timeout(cx));
+            l.announce();
+            assert_eq!(l.play.session.deadline(), Some(ended + WORSE_WAY_HOLD));
+            l.play.now = ended + WORSE_WAY_HOLD;
+            let effects = l.play.with(|session, cx| session.timeout(cx));
+            assert!(matches!(effects[..], [Effect::Listening]), "{effects:?}");
+            while announce(&mut l.play, &l.directory).has_more {}
+            let expect = l.wording(&["+longer 3", "+dearer 3"]);
+            assert_eq!(sorted(l.take_told()), sorted(expect));
             assert_eq!(l.play.session.deadline(), None);
+        }
+    }
+
+    #[test]
+    fn of_chains_without_room_for_one_more_hop_a_shorter_one_is_told() {
+        for version in Version::ALL {
+            let mut l = Listener::new(version, "");
+            l.up(1, "a", &[3, 9, 10]);
+            l.up_at(2, "a", &[4, 9], 7);
+            l.up(3, "b", &[3, 9, 10]);
+            assert_eq!(l.play.session.policy.max_hops, HOPS_MAX);
+            l.check(&["+a 3", "+b 3"]);
+            let policy = Policy { max_hops: 3, ..Policy::open(7, Secret::new(&[4; 32])) };
+            l.play.session.policy = Arc::new(policy);
+            l.up(4, "c", &[3, 9, 10]);
+            l.up(5, "a", &[3, 9, 11]);
+            l.up(6, "d", &[3, 9]);
+            l.check(&["+d 3", "~a 4"]);
         }
     }
 

@@ -2,9 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::counts::Class;
 use super::streams::{StreamId, Streams, WriteEnd};
 use super::{Context, Session, Stream, Use};
-use crate::limits::{CONTROL_BACKLOG_BYTES_MAX, CONTROL_INPUT_BYTES_MAX};
+use crate::limits::{CONTROL_BACKLOG_BYTES_MAX, CONTROL_INPUT_BYTES_MAX, SESSION_HOLDS_BYTES};
 use crate::wire::{SessionCode, StreamCode};
 
 /// Send priority of everything that is not a group: above every group.
@@ -26,6 +27,18 @@ impl Unsent {
 }
 
 impl Session {
+    /// Whether one more may come to what of one kind is held for the peer: a little of each in any case, so that
+    /// who has much of one is not kept from the others, and more as all of it together is granted.
+    pub(super) fn has_room_for<S: Streams>(&self, held: u64, cx: &mut Context<'_, S>) -> bool {
+        let all = || self.announced_takes() + self.told_takes() + self.control_takes();
+        held <= SESSION_HOLDS_BYTES / 2 || cx.streams.may_hold(all())
+    }
+
+    /// What the peer has half said, and what it does not take.
+    pub(super) fn control_takes(&self) -> u64 {
+        (self.input_bytes + self.unsent_bytes) as u64
+    }
+
     pub(super) fn keep_input<S: Streams>(
         &mut self,
         id: StreamId,
@@ -56,11 +69,13 @@ impl Session {
     /// Sends control bytes, now or when the peer's flow control allows.
     pub(super) fn send<S: Streams>(
         &mut self,
+        class: Class,
         id: StreamId,
         bytes: &[u8],
         fin: bool,
         cx: &mut Context<'_, S>,
     ) {
+        cx.counts.control_sent.note(class, bytes.len());
         let bytes = Bytes::copy_from_slice(bytes);
         if let Some(mut unsent) = self.take_unsent(id) {
             unsent.chunks.push(bytes);

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::counts::Traffic;
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session};
 use crate::bucket::Bucket;
@@ -27,6 +28,14 @@ fn take_allowance(allowance: &mut Bucket, size: usize, bitrate: u64, now: Instan
     is_enough
 }
 
+/// A datagram is a group of one frame.
+fn note_datagram(traffic: &mut Traffic, payload: &[u8]) {
+    traffic.datagrams += 1;
+    traffic.groups += 1;
+    traffic.frames += 1;
+    traffic.bytes += payload.len() as u64;
+}
+
 impl Session {
     /// The peer sent one. What cannot be used is dropped: its loss was always possible.
     pub fn datagram<S: Streams>(&mut self, datagram: Bytes, cx: &mut Context<'_, S>) {
@@ -47,6 +56,7 @@ impl Session {
         if !pull.note_datagram(sequence) {
             return;
         }
+        note_datagram(&mut cx.counts.received, &datagram.payload);
         // A copy: what was received keeps the whole packet alive.
         let payload = Bytes::copy_from_slice(&datagram.payload);
         let feed = Feed::Datagram(Datagram { sequence, timestamp, payload });
@@ -81,6 +91,7 @@ impl Session {
             let size = head.len() + datagram.payload.len();
             if is_alone || take_allowance(&mut self.allowance, size, bitrate, cx.now) {
                 cx.streams.send_datagram(&head, &datagram.payload);
+                note_datagram(&mut cx.counts.sent, &datagram.payload);
             }
         }
     }

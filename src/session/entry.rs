@@ -7,7 +7,7 @@ use super::{Context, Effect, Session};
 use crate::access::{Admission, BadTarget, Grant, Refusal, Target};
 use crate::limits::ENTRY_TIMEOUT;
 use crate::route::Trust;
-use crate::wire::{Path, SessionCode, Setup};
+use crate::wire::{Path, Role, SessionCode, Setup, Version};
 
 /// What a session was let in with. By default with nothing.
 #[derive(Clone, Debug, Default)]
@@ -25,10 +25,56 @@ impl Pass {
     }
 }
 
+/// What a relay says that dials its peer, and holds of the link. All else is the same at both ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// Where it wants to be, path and query, if its transport has no URL. There may be a token in it.
+    pub target: Option<String>,
+    /// What routes cost that cross the link, if that is not the peer's to say.
+    pub cost: Option<u64>,
+}
+
+impl Call {
+    /// What of it is said in SETUP: path and price.
+    pub(super) fn says(&self) -> (Option<String>, Option<u64>) {
+        (self.target.clone(), self.cost)
+    }
+}
+
 impl Session {
+    /// This relay has dialled the peer, and believes it. To be said before [`Session::start`].
+    pub fn dial(&mut self, call: Call) {
+        self.pass = Pass::unlimited();
+        self.pass.admission.is_relay = true;
+        self.is_admitted = true;
+        self.trust = Trust::Relay;
+        self.call = Some(call);
+    }
+
+    /// The peer is the other process of this relay. To be said before it is let in, or the session begins.
+    pub fn be_twin(&mut self) {
+        self.is_twin = true;
+        self.stay();
+    }
+
+    /// Whether the peer is one that this relay has dialled.
+    pub fn is_dialled(&self) -> bool {
+        self.call.is_some()
+    }
+
+    /// Whoever dials asks without knowing who is there, where that is to be known at all (spec §1.7).
+    pub(super) fn asks_at_once(&self) -> bool {
+        self.is_dialled() && self.version >= Version::Lite05
+    }
+
     /// What it was let in with.
     pub fn pass(&self) -> &Pass {
         &self.pass
+    }
+
+    /// What the peer has said that it is.
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -42,8 +88,13 @@ impl Session {
     }
 
     /// The peer has said who it is, and perhaps where it wants to be.
-    pub(super) fn introduced<S: Streams>(&mut self, setup: Setup, cx: &mut Context<'_, S>) {
+    pub(super) fn introduced<S: Streams>(&mut self, mut setup: Setup, cx: &mut Context<'_, S>) {
         self.setup_deadline = None;
+        if let Some(call) = &self.call {
+            // Path and role are the dialler's to say, and so is the price if it has one.
+            let cost = call.cost.or(setup.cost);
+            setup = Setup { path: None, role: Role::Both, cost, ..setup };
+        }
         // Where both name a path, the one in SETUP counts (spec §1.8).
         let target = match &setup.path {
             Some(path) => Some(Target::parse(path)),
@@ -77,9 +128,14 @@ impl Session {
 
     /// The peer may not be here, or no longer.
     pub fn turn_away<S: Streams>(&mut self, refusal: &Refusal, cx: &mut Context<'_, S>) {
+        if self.failure().is_none() {
+            cx.counts.refusals.note(refusal.name());
+        }
         let code = match refusal {
             Refusal::ServerAway => SessionCode::BAD_GATEWAY,
-            Refusal::AddressFull | Refusal::TokenFull => SessionCode::TOO_MANY_REQUESTS,
+            Refusal::AddressFull | Refusal::TokenFull | Refusal::NoMemory => {
+                SessionCode::TOO_MANY_REQUESTS
+            }
             _ => SessionCode::UNAUTHORIZED,
         };
         self.fail(code, refusal.to_string(), cx);
@@ -91,6 +147,22 @@ impl Session {
         self.pass.ends_at = ends_at;
     }
 
+    /// How far the peer is believed.
+    pub fn trust(&self) -> Trust {
+        self.trust
+    }
+
+    /// This side has no use for the session any more.
+    pub fn leave<S: Streams>(&mut self, reason: &'static str, cx: &mut Context<'_, S>) {
+        self.fail(SessionCode::NO_ERROR, reason, cx);
+    }
+
+    /// The operator wants the peer to leave.
+    pub fn kick<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        // By WebSocket released clients take no code for final that comes once they are let in; so none does.
+        self.fail(SessionCode::NO_ERROR, "closed by the operator", cx);
+    }
+
     /// The clock was set: what the peer was let in with ends at another time.
     pub fn set_end(&mut self, ends_at: Option<Instant>) {
         self.pass.ends_at = ends_at;
@@ -99,6 +171,7 @@ impl Session {
     /// Who the peer is and what it may do has become known: requests are served from here on.
     fn ready<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
         let Some(setup) = self.setup.take() else { return };
+        self.role = setup.role;
         let admission = &mut self.pass.admission;
         match std::mem::take(&mut admission.grant).for_role(setup.role) {
             Ok(grant) => admission.grant = grant,
@@ -117,11 +190,15 @@ impl Session {
         }
         self.is_ready = true;
         cx.effects.push(Effect::Ready);
-        self.unasked = self.pass.admission.grant.publish_heads();
+        self.send_goaway(cx);
+        if !self.asks_at_once() {
+            self.unasked = self.pass.admission.grant.publish_heads();
+        }
         self.ask_for_announcements(cx);
         for id in std::mem::take(&mut self.held) {
             self.opened(id, cx);
         }
+        self.hear(cx);
     }
 }
 
@@ -129,6 +206,73 @@ impl Session {
 mod tests {
     use super::super::fake::Play;
     use super::*;
+    use crate::limits::ANNOUNCEMENTS_PER_PEER_MAX;
+
+    /// What a dialler says with its first streams: SETUP (spec §1.7), and ANNOUNCE_REQUEST at once where it may.
+    #[test]
+    fn a_dialler_introduces_itself_and_asks_for_everything() {
+        let call = Call { target: Some("/room?jwt=abc".to_owned()), cost: Some(100) };
+        // Probe 1, path, cost 100, hop 7, as vectors 5 to 7 of the spec have them one by one.
+        let setup = b"\x01\x1a\x04\x01\x01\x01\x02\x0d/room?jwt=abc\x04\x02\x40\x64\x05\x01\x07";
+        let without_hop: &[u8] = &[1, 1, 0];
+        let with_hop: &[u8] = &[1, 2, 0, 7];
+        for (version, setup, request) in [
+            (Version::Lite06, Some(&setup[..]), without_hop),
+            (Version::Lite05, Some(&setup[..]), with_hop),
+            (Version::Lite04, None, with_hop),
+            (Version::Lite03, None, without_hop),
+        ] {
+            let play = Play::dialling(version, call.clone());
+            let mut told = play.link.told.values().map(Vec::as_slice);
+            // Bidirectional streams have the lower ids here.
+            assert_eq!(told.next(), Some(request), "{version}");
+            assert_eq!(told.next(), setup, "{version}");
+            assert_eq!((told.next(), play.session.trust()), (None, Trust::Relay));
+        }
+    }
+
+    #[test]
+    fn a_relay_may_announce_more_than_a_peer_and_is_heard_once_it_is_known() {
+        const COUNT: usize = 2 * ANNOUNCEMENTS_PER_PEER_MAX + 10;
+        let mut play = Play::dialling(Version::Lite06, Call::default());
+        let request = *play.link.told.keys().next().expect("what was asked for");
+        // ANNOUNCE_OK, and many of ANNOUNCE_START.
+        let mut says = vec![2, 9, 0];
+        for number in 0..COUNT {
+            let suffix = format!("{number:05}");
+            says.extend([0, 10, 5]);
+            says.extend(suffix.bytes());
+            says.extend([1, 7, 1, 1]);
+        }
+        play.link.says = says.clone();
+        play.with(|session, cx| session.readable(request, cx));
+        assert!(!play.link.says.is_empty(), "nothing is read of who is not known");
+        play.opens(3, &[1, 1, 0]);
+        play.link.says = says;
+        play.with(|session, cx| session.readable(request, cx));
+        assert_eq!(play.session.announcements, COUNT);
+    }
+
+    #[test]
+    fn the_price_of_a_link_is_the_diallers_then_the_peers_then_one() {
+        const COST_9: &[u8] = &[1, 4, 1, 4, 1, 9];
+        const NOTHING: &[u8] = &[1, 1, 0];
+        // A path and a role are not the peer's to say: it is believed to publish all the same.
+        const PATH_AND_ROLE: &[u8] = &[1, 8, 2, 2, 2, b'/', b'x', 3, 1, 2];
+        for (cost, says, price) in [
+            (Some(0), COST_9, 0),
+            (None, COST_9, 9),
+            (None, NOTHING, 1),
+            (Some(4), PATH_AND_ROLE, 4),
+        ] {
+            let mut play = Play::dialling(Version::Lite06, Call { target: None, cost });
+            assert!(!play.session.is_ready);
+            play.opens(3, says);
+            assert!(play.session.is_ready && play.session.root().is_root());
+            assert!(play.session.pass().admission.grant.may_publish_all_below(&Path::root()));
+            assert_eq!(play.session.price, price);
+        }
+    }
 
     #[test]
     fn who_is_let_in_as_a_relay_is_believed() {
@@ -140,6 +284,28 @@ mod tests {
             pass.admission.is_relay = is_relay;
             play.with(|session, cx| session.admit(pass, cx));
             assert_eq!(play.session.trust, expect);
+        }
+    }
+
+    #[test]
+    fn the_operator_hears_once_that_somebody_asks_for_what_he_may_not() {
+        let mut play = Play::new();
+        let root = Path::parse("live").unwrap();
+        let publish = moq_pattern::Patterns::from(moq_pattern::Pattern::all());
+        let grant = Grant::new(root.clone(), publish, Default::default());
+        play.session.pass.admission.grant = grant;
+        for (round, path) in ["cam", "mic"].into_iter().enumerate() {
+            let path = Path::parse(path).unwrap();
+            let effects = play.with(|session, cx| {
+                assert!(session.absolute(&path, "video", cx).is_err());
+            });
+            let denied = effects.into_iter().map(|effect| match effect {
+                Effect::Denied { path, refusal } => (path, refusal),
+                other => panic!("{other:?}"),
+            });
+            let path = root.join(&path).unwrap();
+            let expect = (round == 0).then_some((path, Refusal::AsksOutside));
+            assert_eq!(denied.collect::<Vec<_>>(), Vec::from_iter(expect));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::streams::{Estimate, ReadEnd, StreamId, Streams, WriteEnd};
-use super::{Context, Effect, Names, Pass, Policy, RouteIds, Session};
+use super::{Call, Context, Counts, Effect, Names, Pass, Policy, RouteIds, Session};
 use crate::route::{SessionRef, Trust};
 use crate::secret::Secret;
 use crate::wire::{Protocol, SessionCode, StreamCode, UniType, Version};
@@ -22,6 +22,9 @@ pub(super) struct Link {
     /// Streams that the peer grants for groups, and how they rank.
     pub granted: u64,
     pub opened: u64,
+    /// The same for requests.
+    pub requests_granted: u64,
+    pub requests_opened: u64,
     pub priorities: BTreeMap<StreamId, i32>,
     /// What the peer says next.
     pub says: Vec<u8>,
@@ -41,7 +44,11 @@ impl Streams for Link {
     }
 
     fn open_bidi(&mut self) -> Option<StreamId> {
-        None
+        if self.requests_opened == self.requests_granted {
+            return None;
+        }
+        self.requests_opened += 1;
+        Some(StreamId(4 * self.requests_opened + 1))
     }
 
     fn write(&mut self, id: StreamId, chunks: &mut [Bytes]) -> WriteEnd {
@@ -102,6 +109,7 @@ pub(super) struct Play {
     pub session: Session,
     pub link: Link,
     pub now: Instant,
+    pub counts: Counts,
 }
 
 impl Play {
@@ -111,17 +119,32 @@ impl Play {
     }
 
     pub fn speaking(version: Version) -> Play {
+        let mut play = Play::before(version, Some(Pass::unlimited()));
+        play.with(|session, cx| session.start(cx));
+        if version >= Version::Lite05 {
+            play.opens(2, &[UniType::Setup as u8, 1, 0]);
+        }
+        play
+    }
+
+    fn before(version: Version, pass: Option<Pass>) -> Play {
         let now = Instant::now();
         let me = SessionRef { shard: 0, slot: 0, generation: 0 };
         let policy = Arc::new(Policy::open(7, Secret::new(&[4; 32])));
         let protocol = Protocol::Version(version);
         let names = Names { trust: Trust::Relay, identity: 1, stamp: 2 };
-        let session = Session::new(protocol, Some(Pass::unlimited()), me, policy, now, names);
-        let mut play = Play { session, link: Link::default(), now };
-        play.with(|session, cx| session.start(cx));
-        if version >= Version::Lite05 {
-            play.opens(2, &[UniType::Setup as u8, 1, 0]);
-        }
+        let session = Session::new(protocol, pass, me, policy, now, names);
+        Play { session, link: Link::default(), now, counts: Counts::default() }
+    }
+
+    /// A session with a peer that was dialled, and has not said anything.
+    pub fn dialling(version: Version, call: Call) -> Play {
+        let mut play = Play::before(version, None);
+        (play.link.granted, play.link.requests_granted) = (10, 10);
+        play.with(|session, cx| {
+            session.dial(call);
+            session.start(cx);
+        });
         play
     }
 
@@ -137,6 +160,7 @@ impl Play {
                 arrival_ms: 0,
                 is_crowded: false,
                 visits: 0,
+                counts: &mut self.counts,
             },
         );
         effects

@@ -3,6 +3,7 @@
 
 use bytes::BytesMut;
 
+use super::counts::Class;
 use super::fetch_turns::Waits;
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Stream, Use};
@@ -81,6 +82,7 @@ impl Session {
             }
             let Some(stream) = cx.streams.open_bidi() else { return };
             self.fetch_turns.asked(cx.now, bytes);
+            cx.counts.received.fetches += 1;
             let Some(fetch) = pull.fetches.get_mut(&id) else { continue };
             fetch.stream = Some(stream);
             // What is past is not more urgent than what is live. Not every publisher heeds that.
@@ -107,7 +109,7 @@ impl Session {
             let purpose = Use::FetchReply(Box::new(reply));
             self.inputs.insert(stream, Stream { purpose, buf: BytesMut::new() });
             cx.streams.expect_groups();
-            self.send(stream, &bytes, false, cx);
+            self.send(Class::Fetch, stream, &bytes, false, cx);
         }
     }
 
@@ -181,6 +183,7 @@ impl Session {
         let name = self.pulls[key].name;
         self.pulls[key].note_group_bytes(fetch.scanner.bytes(), read.ends);
         let is_begun = fetch.opens.is_none();
+        cx.counts.received.groups += u64::from(!is_begun && !read.bytes.is_empty());
         let news = match read.ends {
             Some(GroupEnd::Aborted(code)) if !is_begun => Some(Fetched::Failed(code)),
             None if read.bytes.is_empty() => None,

@@ -39,7 +39,8 @@ impl Session {
         request: Fetch,
         cx: &mut Context<'_, S>,
     ) -> Result<Use, StreamCode> {
-        let broadcast = self.absolute(&request.broadcast, &request.track)?;
+        let broadcast = self.absolute(&request.broadcast, &request.track, cx)?;
+        cx.counts.sent.fetches += 1;
         let Fetch { priority, group, frame_start, frame_end, .. } = request;
         let asker = Asker(u64::from(self.me.shard) << 32 | u64::from(self.me.slot));
         let ask = Ask { group, frame_start, priority, asker };
@@ -93,6 +94,7 @@ impl Session {
         cx: &mut Context<'_, S>,
     ) {
         let Some(fetch) = self.fetches_out.get_mut(&key) else { return };
+        cx.counts.sent.groups += 1;
         let form = Form::of(self.version);
         let first = fetch.ask.frame_start;
         fetch.flow = Some(Outflow::new(form, arrival, first, fetch.frame_end, Bytes::new()));

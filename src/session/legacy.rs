@@ -3,6 +3,7 @@
 
 use bytes::{Buf, BytesMut};
 
+use super::counts::Class;
 use super::streams::{StreamId, Streams};
 use super::{Context, Session, Step, Stream, Use};
 use crate::wire::{
@@ -53,7 +54,7 @@ impl Session {
         let mut bytes = Vec::new();
         encode_varint(ServerSetup::TYPE, &mut bytes);
         ServerSetup { version: version.code(), parameters: Vec::new() }.encode(&mut bytes);
-        self.send(id, &bytes, false, cx);
+        self.send(Class::Session, id, &bytes, false, cx);
         // The peer has nothing to say of itself there.
         self.introduced(Setup::default(), cx);
     }

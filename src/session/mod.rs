@@ -7,6 +7,7 @@
 mod announce_in;
 mod announce_out;
 mod control;
+mod counts;
 mod datagrams;
 mod entry;
 #[cfg(test)]
@@ -24,7 +25,8 @@ mod serve;
 pub mod streams;
 
 pub use announce_out::Round;
-pub use entry::Pass;
+pub use counts::{Class, Control, Counts, Traffic};
+pub use entry::{Call, Pass};
 pub use serve::Service;
 
 use std::borrow::Cow;
@@ -40,7 +42,9 @@ use slab::Slab;
 
 use crate::access::{Refusal, Target};
 use crate::bucket::Bucket;
-use crate::limits::{ANNOUNCE_READ_BYTES, REQUEST_NAME_BYTES_MAX, SETUP_TIMEOUT};
+use crate::limits::{
+    ANNOUNCE_READ_BYTES, REQUEST_NAME_BYTES_MAX, SESSION_HOLDS_RETRY, SETUP_TIMEOUT,
+};
 use crate::origin::Origins;
 use crate::route::{Route, RouteId, SessionRef, Takeover, Trust};
 use crate::secret::Secret;
@@ -48,9 +52,9 @@ use crate::source::Source;
 use crate::track::fetch::{Ask, FetchId};
 use crate::track::{Feed, Fetched, PullRef};
 use crate::wire::{
-    AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
-    ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest,
-    UniType, Version, decode_varint, encode_varint, split_message,
+    AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, HOPS_MAX,
+    Path, ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo,
+    TrackRequest, UniType, Version, decode_varint, encode_varint, split_message,
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
@@ -58,6 +62,7 @@ use control::Unsent;
 use fetch_in::FetchIn;
 use fetch_out::{FetchOut, FetchQueued};
 use fetch_turns::FetchTurns;
+use goaway::Parting;
 use probe::Reports;
 use pull::{GroupIn, Pull};
 use serve::Served;
@@ -96,8 +101,18 @@ pub enum Effect {
     PathTooLong {
         is_first: bool,
     },
-    /// The peer leaves: its routes are to be the last choice.
-    Leaving,
+    /// The peer announces or asks for something outside of what it may; for the first time of its kind.
+    Denied {
+        path: Path,
+        refusal: Refusal,
+    },
+    /// The peer leaves: its routes are to be the last choice. It would have us go there, or dial the same
+    /// place again where it names none.
+    Leaving {
+        to: String,
+    },
+    /// It says so as it cannot be read.
+    BadGoaway,
     /// The peer listens to announcements: show this session the directory.
     Listening,
     /// The peer asks what a track is like. `key` names the request in the answer.
@@ -184,6 +199,7 @@ pub struct Context<'a, S> {
     pub is_crowded: bool,
     /// Messages, and groups on their way to the peer, that are looked at meanwhile.
     pub visits: u32,
+    pub counts: &'a mut Counts,
 }
 
 /// What all sessions of a relay have in common.
@@ -191,6 +207,8 @@ pub struct Context<'a, S> {
 pub struct Policy {
     /// This relay's hop id.
     pub hop: u64,
+    /// The longest chain that is taken, and as many hops as those have that are told it.
+    pub max_hops: usize,
     /// The pages of browsers that may use the relay.
     pub origins: Origins,
     /// Where the other relays of the cluster are.
@@ -204,6 +222,7 @@ impl Policy {
     pub fn open(hop: u64, secret: Secret) -> Policy {
         Policy {
             hop,
+            max_hops: HOPS_MAX,
             origins: Origins::All,
             relays: Vec::new(),
             takeover: Takeover::Refused,
@@ -251,6 +270,8 @@ enum Use {
     ClientSetup,
     SessionStream,
     GroupIn(Box<GroupIn>),
+    /// A group that is asked for and not wanted yet, and how the read of its header left the stream.
+    EarlyGroup(ReadEnd),
     AnnounceSource(Box<AnnounceSource>),
     PullInfo {
         pull: usize,
@@ -261,6 +282,23 @@ enum Use {
     FetchReply(Box<FetchIn>),
     /// Nothing more is expected; what comes is read and dropped.
     Draining,
+}
+
+impl Use {
+    /// What the bytes of such a stream are about, unless they are groups.
+    fn class(&self) -> Option<Class> {
+        match self {
+            Use::AnnounceFeed | Use::AnnounceSource(_) => Some(Class::Announce),
+            Use::Subscription | Use::PullSubscription { .. } => Some(Class::Subscribe),
+            Use::InfoRequest | Use::PullInfo { .. } => Some(Class::TrackInfo),
+            Use::FetchRequest => Some(Class::Fetch),
+            Use::Goaway => Some(Class::Goaway),
+            Use::Probe => Some(Class::Probe),
+            Use::Setup | Use::ClientSetup | Use::SessionStream => Some(Class::Session),
+            Use::Request | Use::Draining => Some(Class::Other),
+            Use::UniHeader | Use::EarlyGroup(_) | Use::GroupIn(_) | Use::FetchReply(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -287,13 +325,20 @@ pub struct Session {
     policy: Arc<Policy>,
     /// All paths on the wire are relative to its root.
     pass: Pass,
+    /// The peer is the other process of this relay, of which one takes over from the other.
+    is_twin: bool,
     is_admitted: bool,
     /// Where it wants to be by its URL, until that is used.
     dialled: Target,
+    /// What this relay has dialled it with, if it has.
+    call: Option<Call>,
     /// Until when it is to be known whether the peer may come in.
     entry_deadline: Option<Instant>,
     /// The peer's SETUP, while that is not used.
     setup: Option<Setup>,
+    role: Role,
+    /// When it began, until the peer is sent its first group.
+    joins_since: Option<Instant>,
     /// Prefixes whose announcements are to be asked for as soon as there is credit for a stream.
     unasked: Vec<Path>,
     trust: Trust,
@@ -336,6 +381,8 @@ pub struct Session {
     /// When it may be told of a broadcast that has taken the place of one that has ended.
     ended_deadline: Option<Instant>,
     served: FxHashMap<StreamId, Served>,
+    /// Subscriptions by broadcast, to count those.
+    watched: FxHashMap<Path, u32>,
     /// Groups on their way, of all subscriptions.
     open_groups: usize,
     /// There are so many that some subscription waits for others.
@@ -358,8 +405,12 @@ pub struct Session {
     hearing: Bucket,
     hearing_deadline: Option<Instant>,
     unheard: Vec<StreamId>,
+    /// It is to be asked to move elsewhere, or was.
+    parting: Parting,
     /// It has announced a path that was too long.
     has_long_path: bool,
+    /// What it may not it has announced, and asked for.
+    has_overstepped: Overstepped,
     pulls: Slab<Pull>,
     pull_keys: FxHashMap<PullRef, usize>,
     pull_ids: FxHashMap<u64, usize>,
@@ -368,6 +419,13 @@ pub struct Session {
     subscriptions: usize,
     fetch_turns: FetchTurns,
     scratch: Vec<u8>,
+}
+
+/// How a peer has gone beyond what it may.
+#[derive(Debug, Default)]
+struct Overstepped {
+    by_publishing: bool,
+    by_asking: bool,
 }
 
 impl Session {
@@ -392,11 +450,15 @@ impl Session {
             version,
             me,
             policy,
+            is_twin: false,
             is_admitted: pass.is_some(),
             pass: pass.unwrap_or_default(),
             dialled: Target::default(),
+            call: None,
             entry_deadline: None,
             setup: None,
+            role: Role::Both,
+            joins_since: Some(now),
             unasked: Vec::new(),
             trust,
             identity,
@@ -423,6 +485,7 @@ impl Session {
             telling_deadline: None,
             ended_deadline: None,
             served: FxHashMap::default(),
+            watched: FxHashMap::default(),
             open_groups: 0,
             crowded: false,
             turn: 0,
@@ -438,7 +501,9 @@ impl Session {
             hearing: Bucket::default(),
             hearing_deadline: None,
             unheard: Vec::new(),
+            parting: Parting::default(),
             has_long_path: false,
+            has_overstepped: Overstepped::default(),
             pulls: Slab::new(),
             pull_keys: FxHashMap::default(),
             pull_ids: FxHashMap::default(),
@@ -464,11 +529,16 @@ impl Session {
 
     /// The transport is up.
     pub fn start<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        // First: a peer that was dialled serves nothing before it has read that.
+        self.send_setup(cx);
+        if self.asks_at_once() {
+            self.unasked = self.pass.admission.grant.publish_heads();
+            self.ask_for_announcements(cx);
+        }
         // Without a SETUP that is to come, all is known.
         if self.setup_deadline.is_none() {
             self.introduced(Setup::default(), cx);
         }
-        self.send_setup(cx);
     }
 
     /// Sends our SETUP as soon as the peer grants a stream for it.
@@ -481,8 +551,9 @@ impl Session {
         let mut bytes = Vec::new();
         encode_varint(UniType::Setup as u64, &mut bytes);
         let (hop, probe) = (self.policy.hop, ProbeLevel::Report);
-        Setup { hop, probe, ..Setup::default() }.encode(&mut bytes);
-        self.send(id, &bytes, true, cx);
+        let (path, cost) = self.call.as_ref().map_or((None, None), Call::says);
+        Setup { hop, probe, path, cost, role: Role::Both }.encode(&mut bytes);
+        self.send(Class::Session, id, &bytes, true, cx);
     }
 
     /// The next moment at which [`Session::timeout`] has something to do.
@@ -497,6 +568,7 @@ impl Session {
             self.hearing_deadline,
             self.telling_deadline,
             self.ended_deadline,
+            self.parting_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -515,6 +587,7 @@ impl Session {
         self.pull_timeouts(cx);
         self.fetch_timeouts(cx);
         self.probe_timeout(cx);
+        self.parting_timeout(cx);
         self.hearing_timeout(cx);
         for deadline in [&mut self.telling_deadline, &mut self.ended_deadline] {
             if deadline.take_if(|deadline| *deadline <= cx.now).is_some() {
@@ -548,14 +621,7 @@ impl Session {
             match stream.purpose {
                 Use::GroupIn(group) => return self.read_group(id, group, &[], ReadEnd::More, cx),
                 Use::FetchReply(fetch) => return self.read_fetch(id, fetch, cx),
-                Use::AnnounceSource(_) if !self.may_hear(id, cx.now) => {
-                    return self.keep_input(id, stream, cx);
-                }
-                Use::UniHeader => {}
-                _ if cx.is_crowded => {
-                    cx.effects.push(Effect::Unheard { stream: id });
-                    return self.keep_input(id, stream, cx);
-                }
+                _ if !self.may_read(id, &stream, cx) => return self.keep_input(id, stream, cx),
                 _ => {}
             }
             // Of a group stream, only the header passes through this buffer.
@@ -565,13 +631,29 @@ impl Session {
                 _ => CONTROL_MESSAGE_BYTES_MAX,
             };
             let buf = &mut stream.buf;
+            let before = buf.len();
             let end = cx.streams.read(id, most, &mut |part| buf.extend_from_slice(part));
-            loop {
-                match self.step(id, &mut stream, end, cx) {
+            let read = buf.len() - before;
+            let mut class = stream.purpose.class();
+            let is_kept = loop {
+                let step = self.step(id, &mut stream, end, cx);
+                // What a stream is for may show, and be over, in what was read at once.
+                class = stream.purpose.class().filter(|is| *is != Class::Other).or(class);
+                match step {
                     Step::Again => {}
-                    Step::Wait => break,
-                    Step::Forget => return,
+                    Step::Wait => break true,
+                    Step::Forget => break false,
                 }
+            };
+            if let Some(class) = class {
+                cx.counts.control_received.note(class, read);
+            }
+            if !is_kept {
+                return;
+            }
+            if let Use::EarlyGroup(left) = &mut stream.purpose {
+                *left = end;
+                return self.keep_input(id, stream, cx);
             }
             if let Use::GroupIn(group) = stream.purpose {
                 return self.read_group(id, group, &stream.buf, end, cx);
@@ -586,6 +668,35 @@ impl Session {
         }
         self.keep_input(id, stream, cx);
         cx.effects.push(Effect::Unread { stream: id });
+    }
+
+    /// Whether what a stream brings is to be read now. If not, what has it read later is seen to.
+    fn may_read<S: Streams>(
+        &mut self,
+        id: StreamId,
+        stream: &Stream,
+        cx: &mut Context<'_, S>,
+    ) -> bool {
+        match stream.purpose {
+            Use::EarlyGroup(_) => return false,
+            Use::PullSubscription { pull } if self.is_early(pull) => return false,
+            // What is announced counts by who the peer is.
+            Use::AnnounceSource(_) if !self.is_ready => {
+                self.leave_unheard(id);
+                return false;
+            }
+            Use::AnnounceSource(_) if !self.may_hear(id, cx) => return false,
+            Use::UniHeader => return true,
+            _ => {}
+        }
+        if !self.has_room_for(self.control_takes() + stream.buf.len() as u64, cx) {
+            self.hear_later(id, cx.now + SESSION_HOLDS_RETRY);
+            return false;
+        }
+        if cx.is_crowded {
+            cx.effects.push(Effect::Unheard { stream: id });
+        }
+        !cx.is_crowded
     }
 
     /// Handles one message at the front of a stream's buffer.
@@ -641,7 +752,7 @@ impl Session {
                 stream.buf.clear();
                 Step::Wait
             }
-            Use::GroupIn(_) | Use::FetchReply(_) => Step::Wait,
+            Use::EarlyGroup(_) | Use::GroupIn(_) | Use::FetchReply(_) => Step::Wait,
         }
     }
 
@@ -658,7 +769,11 @@ impl Session {
             Use::Request => self.refuse(id, StreamCode::CANCEL, cx),
             // Our direction of it may still be open.
             Use::Draining if !id.is_uni() => self.finish(id, cx),
-            Use::UniHeader | Use::GroupIn(_) | Use::FetchReply(_) | Use::Draining => {}
+            Use::UniHeader
+            | Use::EarlyGroup(_)
+            | Use::GroupIn(_)
+            | Use::FetchReply(_)
+            | Use::Draining => {}
             Use::Setup | Use::ClientSetup => {
                 self.fail(SessionCode::PROTOCOL_VIOLATION, "SETUP is cut short", cx);
             }
@@ -767,6 +882,11 @@ impl Session {
                 stream.purpose = Use::Setup;
                 Step::Again
             }
+            Some(UniType::Group) if self.comes_early(id, &buf[type_len..]) => {
+                let _ = buf.split_to(type_len);
+                stream.purpose = Use::EarlyGroup(ReadEnd::Pending);
+                Step::Wait
+            }
             Some(UniType::Group) => match self.take_group_header(id, &buf[type_len..], cx) {
                 Ok(Some((group, used))) => {
                     let _ = buf.split_to(type_len + used);
@@ -803,15 +923,23 @@ impl Session {
 
     /// The absolute path of a request, if this peer may watch it. Whoever may not is told the same whether
     /// there is such a broadcast or not.
-    fn absolute(&self, broadcast: &Path, track: &str) -> Result<Path, StreamCode> {
+    fn absolute<S: Streams>(
+        &mut self,
+        broadcast: &Path,
+        track: &str,
+        cx: &mut Context<'_, S>,
+    ) -> Result<Path, StreamCode> {
         if broadcast.as_str().len() + track.len() > REQUEST_NAME_BYTES_MAX {
             return Err(StreamCode::NOT_FOUND);
         }
         let path = self.root().join(broadcast).map_err(|_| StreamCode::UNROUTABLE)?;
-        match self.pass.admission.grant.may_subscribe(&path) {
-            true => Ok(path),
-            false => Err(StreamCode::SESSION_CLOSED),
+        if self.pass.admission.grant.may_subscribe(&path) {
+            return Ok(path);
         }
+        if !std::mem::replace(&mut self.has_overstepped.by_asking, true) {
+            cx.effects.push(Effect::Denied { path, refusal: Refusal::AsksOutside });
+        }
+        Err(StreamCode::SESSION_CLOSED)
     }
 
     fn info_requested<S: Streams>(
@@ -820,7 +948,7 @@ impl Session {
         request: TrackRequest,
         cx: &mut Context<'_, S>,
     ) -> Result<Use, StreamCode> {
-        let broadcast = self.absolute(&request.broadcast, &request.track)?;
+        let broadcast = self.absolute(&request.broadcast, &request.track, cx)?;
         let track = request.track.into();
         cx.effects.push(Effect::InfoWanted { key: id, broadcast, track });
         Ok(Use::InfoRequest)
@@ -843,7 +971,7 @@ impl Session {
             Ok(info) => {
                 let mut bytes = Vec::new();
                 info.encode(self.version, &mut bytes);
-                self.send(key, &bytes, true, cx);
+                self.send(Class::TrackInfo, key, &bytes, true, cx);
             }
             Err(code) => {
                 self.forget_input(key);
@@ -920,6 +1048,7 @@ impl Session {
     /// The peer grants more streams of one kind.
     pub fn available<S: Streams>(&mut self, uni: bool, cx: &mut Context<'_, S>) {
         if !uni {
+            self.send_goaway(cx);
             self.ask_for_announcements(cx);
             self.open_pulls(cx);
             return;

@@ -24,6 +24,9 @@ pub(super) struct Outflow {
     /// Next byte of the group to send; None until the first frame to send is here.
     offset: Option<u64>,
     pub is_blocked: bool,
+    /// Frames, by the index after the last one, and payload that are counted as sent.
+    counted_frames: u64,
+    counted_bytes: u64,
 }
 
 /// How one attempt to send ended.
@@ -41,7 +44,17 @@ pub(super) enum Flow {
 
 impl Outflow {
     pub fn new(form: Form, arrival: u64, first: u64, last: Option<u64>, head: Bytes) -> Outflow {
-        Outflow { form, arrival, first, last, head, offset: None, is_blocked: false }
+        Outflow {
+            form,
+            arrival,
+            first,
+            last,
+            head,
+            offset: None,
+            is_blocked: false,
+            counted_frames: first,
+            counted_bytes: 0,
+        }
     }
 
     /// How far the group can be sent now; the reason to reset it if it cannot.
@@ -64,6 +77,16 @@ impl Outflow {
         content.group(self.arrival).map(Group::bytes).max(self.offset).unwrap_or(0)
     }
 
+    fn uncounted(&self, frames: u64, bytes: u64) -> (u64, u64) {
+        (frames.saturating_sub(self.counted_frames), bytes.saturating_sub(self.counted_bytes))
+    }
+
+    /// Frames and payload that are here and were not sent.
+    pub fn unsent(&self, content: &Content) -> (u64, u64) {
+        let group = content.group(self.arrival);
+        group.map_or((0, 0), |group| self.uncounted(group.frames_end(), group.payload()))
+    }
+
     /// Sends what is there and what the stream takes.
     pub fn send<S: Streams>(
         &mut self,
@@ -78,6 +101,7 @@ impl Outflow {
         if self.offset.is_none() {
             self.enter(content);
         }
+        let mut sent = 0;
         loop {
             let mut slices: Vec<Bytes> = Vec::with_capacity(4);
             let head_len = self.head.len() as u64;
@@ -99,13 +123,24 @@ impl Outflow {
                 WriteEnd::Stopped => return Flow::Failed(StreamCode::CANCEL),
             };
             self.head.advance(taken.min(head_len) as usize);
+            let body = taken.saturating_sub(head_len);
+            sent += body;
             if let Some(offset) = &mut self.offset {
-                *offset += taken.saturating_sub(head_len);
+                *offset += body;
             }
             if is_blocked {
                 self.is_blocked = true;
+                self.counted_bytes += sent;
+                cx.counts.sent.bytes += sent;
                 return Flow::Blocked;
             }
+        }
+        if self.offset.is_some() {
+            // Whatever is here has left, so it is known how much of it was payload.
+            let (frames, bytes) = self.uncounted(available.frames, available.payload);
+            cx.counts.sent.frames += frames;
+            cx.counts.sent.bytes += bytes;
+            (self.counted_frames, self.counted_bytes) = (available.frames, available.payload);
         }
         match available.then {
             None => Flow::Dry,
@@ -124,6 +159,8 @@ impl Outflow {
                 self.head = [&self.head[..], &delta[..]].concat().into();
             }
             self.offset = Some(offset);
+            // As near as can be told without going through all frames before.
+            self.counted_bytes = offset;
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::counts::Class;
 use super::streams::{Estimate, StreamId, Streams};
 use super::{Context, Session, Step, Stream, Use};
 use crate::limits::PROBE_STREAMS_PER_PEER_MAX;
@@ -100,7 +101,7 @@ impl Session {
             reports.last = Some((cx.now, report));
             let mut bytes = Vec::new();
             report.encode(self.version, &mut bytes);
-            self.send(id, &bytes, false, cx);
+            self.send(Class::Probe, id, &bytes, false, cx);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::counts::Class;
 use super::fetch_in::PullFetch;
 use super::streams::{ReadEnd, StreamId, Streams};
 use super::{Context, Effect, Session, Step, Stream, Use};
@@ -47,6 +48,8 @@ pub(super) struct Pull {
     /// The subscription to open as soon as there is credit for a stream.
     wanted: Option<Preferences>,
     subscription: Option<Subscription>,
+    /// SUBSCRIBE goes out before the home wants it: what it brings waits until then, and these group streams.
+    early: Option<Vec<StreamId>>,
     /// The publisher has finished the track: there is nothing more to subscribe to.
     is_ended: bool,
     pub fetches: BTreeMap<FetchId, PullFetch>,
@@ -60,6 +63,8 @@ pub(super) struct Pull {
 struct Subscription {
     id: u64,
     stream: StreamId,
+    /// What it began with.
+    first: Preferences,
     /// OK has come (lite-04 and older), or none is due.
     is_accepted: bool,
     /// Preferences that wait for the publisher to take the last.
@@ -146,7 +151,9 @@ impl Cap {
 impl Pull {
     /// Takes note of a group that came as a datagram. False where the track has ended before it.
     pub fn note_datagram(&mut self, sequence: u64) -> bool {
-        let Some(subscription) = &mut self.subscription else { return false };
+        let Some(subscription) = self.subscription.as_mut().filter(|_| self.early.is_none()) else {
+            return false;
+        };
         if sequence == VARINT_MAX || subscription.end.is_some_and(|end| sequence >= end) {
             return false;
         }
@@ -173,6 +180,7 @@ impl Session {
             PullCommand::Ask { pull, broadcast, track, timescale } => {
                 self.ask(pull, &broadcast, track, timescale, cx);
             }
+            PullCommand::Wish { pull, wanted } => self.wish(pull, wanted, cx),
             PullCommand::Want { pull, wanted } => self.want(pull, wanted, cx),
             PullCommand::Pause { pull, wanted } => self.pause(pull, wanted, cx),
             PullCommand::Fetch { pull, fetch, ask } => self.fetch(pull, fetch, ask, cx),
@@ -221,6 +229,7 @@ impl Session {
             answer_by: has_track_stream.then(|| cx.now + ANSWER_TIMEOUT),
             wanted: None,
             subscription: None,
+            early: None,
             is_ended: false,
             fetches: BTreeMap::new(),
             live_priority: None,
@@ -260,7 +269,10 @@ impl Session {
             return;
         }
         if self.pulls[key].info_wanted {
-            return self.open_info(key, cx);
+            self.open_info(key, cx);
+        }
+        if self.pulls[key].info_wanted {
+            return;
         }
         if self.pulls[key].subscription.is_none() {
             self.open_subscription(key, cx);
@@ -291,7 +303,7 @@ impl Session {
         request.encode(&mut bytes);
         let purpose = Use::PullInfo { pull: key };
         self.inputs.insert(id, Stream { purpose, buf: BytesMut::new() });
-        self.send(id, &bytes, false, cx);
+        self.send(Class::TrackInfo, id, &bytes, false, cx);
     }
 
     fn open_subscription<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
@@ -304,6 +316,7 @@ impl Session {
         let mut subscription = Subscription {
             id,
             stream,
+            first: preferences,
             is_accepted: self.version >= Version::Lite05,
             update: None,
             asked: preferences.group_start.filter(|_| self.version >= Version::Lite03),
@@ -319,7 +332,8 @@ impl Session {
         subscription.note_cap(&preferences, cx.now);
         pull.subscription = Some(subscription);
         self.subscriptions += 1;
-        if self.version >= Version::Lite05 {
+        cx.counts.received.subscriptions_opened += 1;
+        if self.version >= Version::Lite05 && pull.early.is_none() {
             // Nothing answers there before the first group is known.
             pull.answer_by = None;
         }
@@ -333,7 +347,54 @@ impl Session {
         let purpose = Use::PullSubscription { pull: key };
         self.inputs.insert(stream, Stream { purpose, buf: BytesMut::new() });
         cx.streams.expect_groups();
-        self.send(stream, &bytes, false, cx);
+        self.send(Class::Subscribe, stream, &bytes, false, cx);
+    }
+
+    /// Somebody will be interested: opens the subscription while it is not known yet what the track is like.
+    fn wish<S: Streams>(&mut self, name: PullRef, wanted: Preferences, cx: &mut Context<'_, S>) {
+        let Some(&key) = self.pull_keys.get(&name) else { return };
+        let pull = &mut self.pulls[key];
+        let is_unknown = pull.info_wanted || pull.info_stream.is_some();
+        if is_unknown && pull.subscription.is_none() && !self.is_leaving {
+            (pull.wanted, pull.early) = (Some(wanted), Some(Vec::new()));
+            self.open_pull(key, cx);
+        }
+    }
+
+    pub(super) fn is_early(&self, key: usize) -> bool {
+        self.pulls.get(key).is_some_and(|pull| pull.early.is_some())
+    }
+
+    /// Whether a group's header shows that it is asked for and not wanted yet: it waits then.
+    pub(super) fn comes_early(&mut self, id: StreamId, header: &[u8]) -> bool {
+        let Ok(Some((header, _))) = GroupHeader::take(self.version, header) else { return false };
+        let Some(&key) = self.pull_ids.get(&header.subscribe_id) else { return false };
+        let Some(early) = &mut self.pulls[key].early else { return false };
+        early.push(id);
+        true
+    }
+
+    /// What a subscription has brought so far is wanted now.
+    fn take_early<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
+        let Some(groups) = self.pulls[key].early.take() else { return };
+        let name = self.pulls[key].name;
+        if let Some(stream) = self.pulls[key].subscription.as_ref().map(|known| known.stream) {
+            self.readable(stream, cx);
+        }
+        for id in groups {
+            // What has come may have ended it.
+            let is_open = self.pull_keys.contains_key(&name);
+            let Some(mut stream) = self.inputs.remove(&id) else { continue };
+            self.input_bytes -= stream.buf.len();
+            let Use::EarlyGroup(end) = stream.purpose else { continue };
+            match self.take_group_header(id, &stream.buf, cx) {
+                Ok(Some((group, used))) if is_open => {
+                    stream.buf.advance(used);
+                    self.read_group(id, Box::new(group), &stream.buf, end, cx);
+                }
+                _ => cx.streams.stop(id, StreamCode::CANCEL),
+            }
+        }
     }
 
     /// Somebody is interested: opens the subscription, or changes the one that is open.
@@ -345,6 +406,7 @@ impl Session {
         }
         pull.live_priority = Some(wanted.priority);
         let Some(subscription) = &mut pull.subscription else {
+            pull.early = None;
             if self.is_leaving {
                 return self.pull_failed(key, StreamCode::GOING_AWAY, cx);
             }
@@ -356,6 +418,9 @@ impl Session {
         // There the first word of viewers is the last (spec §3.4).
         if self.version < Version::Lite03 {
             return;
+        }
+        if pull.early.is_some() && subscription.first == wanted {
+            return self.take_early(key, cx);
         }
         // No START answers an update, yet one that reaches further back brings what is older
         // (spec §4.9).
@@ -377,6 +442,7 @@ impl Session {
             }
         }
         self.send_update(key, cx);
+        self.take_early(key, cx);
     }
 
     /// Nobody is interested for now.
@@ -387,13 +453,14 @@ impl Session {
         match &mut pull.subscription {
             // It was not opened, and need not be.
             None => {
-                pull.wanted = None;
+                (pull.wanted, pull.early) = (None, None);
                 pull.answer_by = None;
             }
             Some(subscription) => {
                 subscription.note_cap(&wanted, cx.now);
                 subscription.update = Some(wanted);
                 self.send_update(key, cx);
+                self.take_early(key, cx);
             }
         }
     }
@@ -409,7 +476,7 @@ impl Session {
         if let Some(wanted) = subscription.update.take() {
             let mut bytes = Vec::new();
             wanted.encode_update(self.version, &mut bytes);
-            self.send(stream, &bytes, false, cx);
+            self.send(Class::Subscribe, stream, &bytes, false, cx);
         }
     }
 
@@ -417,8 +484,10 @@ impl Session {
     fn end_subscription<S: Streams>(&mut self, key: usize, cx: &mut Context<'_, S>) {
         let Some(subscription) = self.pulls[key].subscription.take() else { return };
         self.subscriptions -= 1;
+        cx.counts.received.subscriptions_closed += 1;
         self.pull_ids.remove(&subscription.id);
-        for group in subscription.open {
+        let early = self.pulls[key].early.take().unwrap_or_default();
+        for group in subscription.open.into_iter().chain(early) {
             self.forget_input(group);
             cx.streams.stop(group, StreamCode::CANCEL);
         }
@@ -693,6 +762,7 @@ impl Session {
         let read = self.read_frames(id, &mut group.scanner, first, end, cx);
         let GroupHeader { subscribe_id, sequence, frame_start } = group.header;
         let is_first = !std::mem::replace(&mut group.is_announced, true);
+        cx.counts.received.groups += u64::from(is_first);
         let pull = &mut self.pulls[group.pull];
         pull.note_group_bytes(group.scanner.bytes(), read.ends);
         let opens = is_first.then(|| {
@@ -780,6 +850,7 @@ impl Session {
     ) -> Frames {
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
+        let before = (scanner.frames(), scanner.payload());
         let mut marks = Marks::new();
         let arrival_ms = cx.arrival_ms;
         let mut fault = scanner.scan(first, arrival_ms, &mut bytes, &mut marks).err();
@@ -801,6 +872,8 @@ impl Session {
             (None, ReadEnd::Reset(code)) => Some(GroupEnd::Aborted(code.relayed())),
             (None, ReadEnd::Pending | ReadEnd::More) => None,
         };
+        cx.counts.received.frames += u64::from(scanner.frames() - before.0);
+        cx.counts.received.bytes += scanner.payload() - before.1;
         // An exact copy: received bytes would keep the datagrams alive that brought them.
         let copy = Bytes::copy_from_slice(&bytes);
         self.scratch = bytes;
@@ -818,5 +891,144 @@ fn reason(end: ReadEnd) -> StreamCode {
     match end {
         ReadEnd::Reset(code) => code.relayed(),
         _ => StreamCode::INTERNAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::Play;
+    use super::super::{Call, Effect};
+    use super::*;
+    use crate::track::{PullRef, TrackRef};
+
+    const PULL: PullRef =
+        PullRef { track: TrackRef { shard: 0, slot: 0, generation: 0 }, attempt: 1 };
+    /// Vectors 37, 32 and 49 of the spec.
+    const INFO: &[u8] = &[5, 0x7f, 0x53, 0x88, 0x43, 0xe8];
+    const START_5: &[u8] = &[0, 1, 5];
+    const GROUP_5: &[u8] = b"\x00\x03\x00\x05\x00\x80\x02\xbf\x20\x05hello\x57\x6f\x00";
+
+    fn preferences(priority: u8) -> Preferences {
+        Preferences {
+            priority,
+            max_age_ms: 500,
+            group_start: None,
+            group_end: None,
+            frame_start: 0,
+            frame_end: None,
+        }
+    }
+
+    /// What the home is told.
+    fn told(effects: &[Effect]) -> Vec<String> {
+        let words = |effect: &Effect| match effect {
+            Effect::Fed { feed: Feed::Info(_), .. } => "info".to_owned(),
+            Effect::Fed { feed: Feed::Start(start), .. } => format!("start {start}"),
+            Effect::Fed { feed: Feed::Piece(piece), .. } => {
+                let is_whole = piece.ends == Some(GroupEnd::Finished);
+                format!("group {} {} {is_whole}", piece.sequence, piece.marks.len())
+            }
+            other => format!("{other:?}"),
+        };
+        effects.iter().map(words).collect()
+    }
+
+    struct Early {
+        play: Play,
+        track: StreamId,
+        subscribe: StreamId,
+    }
+
+    impl Early {
+        /// A relay is asked what a track is like, and for its groups.
+        fn new() -> Early {
+            let mut play = Play::dialling(Version::Lite06, Call::default());
+            play.opens(3, &[1, 1, 0]);
+            let before: Vec<StreamId> = play.link.told.keys().copied().collect();
+            let (broadcast, track) = (Path::parse("live/cam").expect("a path"), "video".into());
+            play.with(|session, cx| {
+                session
+                    .pull(PullCommand::Ask { pull: PULL, broadcast, track, timescale: None }, cx);
+                session.pull(PullCommand::Wish { pull: PULL, wanted: preferences(9) }, cx);
+            });
+            let new = play.link.told.keys().filter(|id| !before.contains(id));
+            let [track, subscribe] = new.copied().collect::<Vec<_>>()[..] else {
+                panic!("two questions at once: {:?}", play.link.told)
+            };
+            assert_eq!(play.link.told[&track][0], BidiType::Track as u8);
+            assert_eq!(play.link.told[&subscribe][0], BidiType::Subscribe as u8);
+            Early { play, track, subscribe }
+        }
+
+        fn reads(&mut self, id: StreamId, says: &[u8]) -> Vec<String> {
+            self.play.link.says = says.to_vec();
+            told(&self.play.with(|session, cx| session.readable(id, cx)))
+        }
+
+        /// A whole group comes, and then what the track is like: the home hears of that alone.
+        fn group_and_info(&mut self) {
+            self.play.link.has_finished = true;
+            self.play.link.says = GROUP_5.to_vec();
+            let effects = self.play.with(|session, cx| session.opened(StreamId(7), cx));
+            assert_eq!(told(&effects), [""; 0]);
+            self.play.link.has_finished = false;
+            assert_eq!(self.reads(self.track, INFO), ["info"]);
+            assert_eq!(self.reads(self.subscribe, START_5), [""; 0]);
+            assert_eq!(self.play.link.says, START_5, "it was not read");
+        }
+    }
+
+    #[test]
+    fn what_a_relay_brings_before_it_is_wanted_waits_for_that() {
+        let mut early = Early::new();
+        early.group_and_info();
+        let asked = early.play.link.told.clone();
+        let wanted = preferences(9);
+        let effects = early
+            .play
+            .with(|session, cx| session.pull(PullCommand::Want { pull: PULL, wanted }, cx));
+        assert_eq!(told(&effects), ["start 5", "group 5 2 true"]);
+        assert_eq!(early.play.link.told, asked, "as it was asked for");
+    }
+
+    #[test]
+    fn what_is_wanted_otherwise_is_said() {
+        for command in [
+            PullCommand::Want { pull: PULL, wanted: preferences(200) },
+            PullCommand::Pause { pull: PULL, wanted: preferences(0) },
+        ] {
+            let mut early = Early::new();
+            early.group_and_info();
+            let asked = early.play.link.told[&early.subscribe].len();
+            let effects = early.play.with(|session, cx| session.pull(command, cx));
+            assert_eq!(told(&effects), ["start 5", "group 5 2 true"]);
+            assert!(early.play.link.told[&early.subscribe].len() > asked);
+        }
+    }
+
+    #[test]
+    fn what_nobody_wants_in_the_end_is_given_up() {
+        let mut early = Early::new();
+        early.group_and_info();
+        early.play.with(|session, cx| session.pull(PullCommand::Release { pull: PULL }, cx));
+        assert!(
+            early.play.link.done.iter().any(|done| done == "stop 1"),
+            "{:?}",
+            early.play.link.done
+        );
+        let session = &early.play.session;
+        assert!(session.pulls.is_empty() && session.pull_ids.is_empty());
+        assert_eq!(session.input_bytes, 0);
+    }
+
+    #[test]
+    fn a_wish_that_comes_late_changes_nothing() {
+        let mut early = Early::new();
+        assert_eq!(early.reads(early.track, INFO), ["info"]);
+        // It is known by now: there is nothing to wish for.
+        let asked = early.play.link.told.clone();
+        let wanted = preferences(9);
+        early.play.with(|session, cx| session.pull(PullCommand::Wish { pull: PULL, wanted }, cx));
+        assert_eq!(early.play.link.told, asked);
     }
 }

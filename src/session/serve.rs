@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 
+use super::counts::{Class, Counts};
 use super::order::{Order, RANKS};
 use super::outflow::{Flow, Outflow};
 use super::streams::{StreamId, Streams};
@@ -16,14 +17,17 @@ use crate::track::cursor::{Cursor, Pick};
 use crate::track::demand::{Demand, Reach};
 use crate::track::group::Form;
 use crate::wire::{
-    CONTROL_MESSAGE_BYTES_MAX, GroupHeader, Preferences, StreamCode, Subscribe, SubscribeResponse,
-    UniType, VARINT_MAX, Version, encode_varint, split_message,
+    CONTROL_MESSAGE_BYTES_MAX, GroupHeader, Path, Preferences, StreamCode, Subscribe,
+    SubscribeResponse, UniType, VARINT_MAX, Version, encode_varint, split_message,
 };
 
 /// One subscription of the peer.
 #[derive(Debug)]
 pub(super) struct Served {
     pub id: u64,
+    broadcast: Path,
+    /// When it was asked for, until a group of it is sent.
+    asked: Option<Instant>,
     wanted: Preferences,
     /// Where the peer is in the track, once this shard's copy of it can tell.
     cursor: Option<Cursor>,
@@ -107,12 +111,15 @@ impl Session {
         request: Subscribe,
         cx: &mut Context<'_, S>,
     ) -> Result<Use, StreamCode> {
-        let broadcast = self.absolute(&request.broadcast, &request.track)?;
+        let broadcast = self.absolute(&request.broadcast, &request.track, cx)?;
         let wanted = request.preferences;
+        self.count_subscription(&broadcast, cx.counts);
         self.served.insert(
             id,
             Served {
                 id: request.id,
+                broadcast: broadcast.clone(),
+                asked: Some(cx.now),
                 wanted,
                 cursor: None,
                 is_unplaced: true,
@@ -169,6 +176,7 @@ impl Session {
     /// The peer has had enough.
     pub(super) fn unsubscribe<S: Streams>(&mut self, id: StreamId, cx: &mut Context<'_, S>) {
         let Some(served) = self.served.remove(&id) else { return };
+        self.count_unsubscription(&served.broadcast, cx.counts);
         self.close_groups(served, StreamCode::CANCEL, cx);
         self.finish(id, cx);
         cx.effects.push(Effect::Left { key: id });
@@ -182,16 +190,17 @@ impl Session {
         cx: &mut Context<'_, S>,
     ) {
         let Some(served) = self.served.remove(&id) else { return };
+        self.count_unsubscription(&served.broadcast, cx.counts);
         self.close_groups(served, code, cx);
         self.forget_input(id);
         self.refuse(id, code, cx);
     }
 
     /// Finds the place of a subscription that is new or has new bounds, as of now, if what it
-    /// reaches back to is here.
+    /// reaches back to is here. One that has its place keeps it.
     pub fn place(&mut self, key: StreamId, content: &Content) {
         let version = self.version;
-        if let Some(served) = self.served.get_mut(&key) {
+        if let Some(served) = self.served.get_mut(&key).filter(|served| served.is_unplaced) {
             served.place(version, content);
         }
     }
@@ -220,6 +229,7 @@ impl Session {
             self.served.insert(key, served);
             return Service::Continues;
         }
+        self.count_unsubscription(&served.broadcast, cx.counts);
         if let Some(Outcome::Failed(code)) = content.outcome {
             self.forget_input(key);
             self.refuse(key, code, cx);
@@ -281,7 +291,7 @@ impl Session {
             SubscribeResponse::End { group }.encode(self.version, &mut responses);
         }
         if !responses.is_empty() {
-            self.send(key, &responses, false, cx);
+            self.send(Class::Subscribe, key, &responses, false, cx);
         }
         if std::mem::take(&mut served.is_reordered) {
             rank(served, content, cx);
@@ -294,6 +304,12 @@ impl Session {
             matches!(progress, Progress::Open)
         });
         served.open = open;
+        if served.asked.is_some() && served.open.iter().any(|group| group.stream.is_some()) {
+            let spans = [served.asked.take(), self.joins_since.take()];
+            let [first_group, join] = spans.map(|since| since.map(|since| cx.now - since));
+            first_group.into_iter().for_each(|span| cx.counts.first_group.record_span(span));
+            join.into_iter().for_each(|span| cx.counts.join.record_span(span));
+        }
         if has_failed {
             // Of what cannot even begin there is nothing to complete.
             served.open.retain(|group| group.stream.is_some());
@@ -337,6 +353,9 @@ impl Session {
         let available = match group.flow.available(content) {
             Ok(available) => available,
             Err(code) => {
+                if code == StreamCode::OLD {
+                    note_stale(group, content, cx.counts);
+                }
                 self.close_group(group, code, cx);
                 return Progress::Closed;
             }
@@ -350,6 +369,7 @@ impl Session {
         };
         match (flow, group.stream) {
             (Flow::Blocked, _) if is_old(content) => {
+                note_stale(group, content, cx.counts);
                 self.close_group(group, StreamCode::OLD, cx);
                 Progress::Closed
             }
@@ -377,6 +397,7 @@ impl Session {
         cx.streams.set_priority(stream, group.priority);
         group.stream = Some(stream);
         self.outputs.insert(stream, key);
+        cx.counts.sent.groups += 1;
     }
 
     fn queue_starved(&mut self, key: StreamId) {
@@ -438,10 +459,42 @@ impl Session {
         code: StreamCode,
         cx: &mut Context<'_, S>,
     ) {
+        if group.finished.is_none() {
+            cx.counts.note_cut(code);
+        }
         if let Some(stream) = group.stream {
             self.outputs.remove(&stream);
             cx.streams.reset(stream, code);
         }
+    }
+
+    fn count_subscription(&mut self, broadcast: &Path, counts: &mut Counts) {
+        counts.sent.subscriptions_opened += 1;
+        let subscriptions = self.watched.entry(broadcast.clone()).or_default();
+        *subscriptions += 1;
+        if *subscriptions == 1 {
+            counts.sent.viewers_opened += 1;
+        }
+    }
+
+    fn count_unsubscription(&mut self, broadcast: &Path, counts: &mut Counts) {
+        counts.sent.subscriptions_closed += 1;
+        let Some(subscriptions) = self.watched.get_mut(broadcast) else { return };
+        *subscriptions -= 1;
+        if *subscriptions == 0 {
+            self.watched.remove(broadcast);
+            counts.sent.viewers_closed += 1;
+        }
+    }
+
+    /// The session is over, and with it all that it had open.
+    pub fn count_end(&self, counts: &mut Counts) {
+        counts.sessions_closed += 1;
+        counts.sent.subscriptions_closed += self.served.len() as u64;
+        counts.sent.viewers_closed += self.watched.len() as u64;
+        counts.sent.announces_ended += self.told() as u64;
+        counts.received.subscriptions_closed += self.subscriptions as u64;
+        counts.received.announces_ended += self.announcements as u64;
     }
 
     /// The window has opened: any of a subscription's groups may use it, not only the one that the
@@ -488,6 +541,14 @@ impl GroupOut {
         let flow = Outflow::new(form, arrival, frame_start, frame_end, head.into());
         GroupOut { sequence, run, number, flow, stream: None, finished: None, priority: 0 }
     }
+}
+
+/// A group is too old for its viewer, and what is left of it is not sent.
+fn note_stale(group: &GroupOut, content: &Content, counts: &mut Counts) {
+    let (frames, bytes) = group.flow.unsent(content);
+    counts.sent.stale_groups += 1;
+    counts.sent.stale_frames += frames;
+    counts.sent.stale_bytes += bytes;
 }
 
 /// Orders the groups of a subscription and tells the transport. Tracks go by their priority (spec

@@ -47,6 +47,47 @@ pub struct Estimate {
     pub rtt: Option<Duration>,
 }
 
+/// What the path to the peer is like, as whoever has the socket knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub rtt: Duration,
+    /// Bytes that may be on their way at once.
+    pub window: u64,
+    /// Nothing before it was measured.
+    pub estimate: Estimate,
+    pub shown: Estimate,
+}
+
+impl Default for Link {
+    fn default() -> Link {
+        Link {
+            rtt: Duration::from_millis(100),
+            window: 14_000,
+            estimate: Estimate::default(),
+            shown: Estimate::default(),
+        }
+    }
+}
+
+/// What happened on a transport, as far as it concerns a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    Opened(StreamId),
+    Readable(StreamId),
+    Writable(StreamId),
+    /// All that we have sent on a stream has arrived, or is as good as that.
+    Finished(StreamId),
+    Stopped(StreamId),
+    /// The peer grants more streams; true for unidirectional ones.
+    Available {
+        uni: bool,
+    },
+    Datagram(Bytes),
+    Lost {
+        reason: String,
+    },
+}
+
 pub trait Streams {
     /// None while the peer grants no credit; an available event follows.
     fn open_uni(&mut self) -> Option<StreamId>;
@@ -64,6 +105,11 @@ pub trait Streams {
     fn send_datagram(&mut self, head: &[u8], payload: &[u8]);
     /// The peer publishes: it will need more streams than the few that everybody gets.
     fn expect_groups(&mut self);
+    /// Whether the session may hold so much for its peer, beside what all have. If not it asks again later, when
+    /// more may have been granted.
+    fn may_hold(&mut self, _bytes: u64) -> bool {
+        true
+    }
     fn rtt(&self) -> Duration;
     /// Bytes that may be on their way at once, as far as congestion goes.
     fn window(&self) -> u64;

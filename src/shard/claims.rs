@@ -114,7 +114,7 @@ impl Shard {
     }
 
     fn doubt(&mut self, now: Instant, slot: usize) {
-        let (Some(peer), Some(conn)) = (&mut self.peers[slot], self.endpoint.conn(slot)) else {
+        let (Some(peer), Some(mut conn)) = (&mut self.peers[slot], self.conns.get(slot)) else {
             return;
         };
         if peer.doubt.is_some() {
@@ -124,7 +124,7 @@ impl Shard {
         peer.doubt = Some(Doubt { since: now, until: now + grace, is_silent: false });
         self.claims.looks.insert((now + CLAIM_LOOK, slot, conn.generation()));
         conn.ping();
-        self.endpoint.note_dirty(slot);
+        self.conns.note_dirty(slot);
     }
 
     /// Looks at doubted sessions.
@@ -148,14 +148,14 @@ impl Shard {
     }
 
     fn look_at_doubted(&mut self, now: Instant, slot: usize, generation: u32) {
-        let heard_at = self.endpoint.conn(slot).map(|conn| conn.heard_at());
+        let heard_at = self.conns.get(slot).map(|conn| conn.heard_at());
         let Some(Peer { doubt: Some(doubt), .. }) = self.peers[slot].as_deref_mut() else { return };
         if heard_at > Some(doubt.since) {
             return self.believe(now, slot);
         }
         if !doubt.is_silent && doubt.until <= now {
             doubt.is_silent = true;
-            let remote = self.endpoint.conn(slot).map(|conn| conn.remote());
+            let remote = self.conns.get(slot).map(|conn| conn.remote());
             let remote = remote.map(tracing::field::display);
             tracing::info!(
                 shard = self.me,

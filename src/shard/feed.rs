@@ -1,23 +1,29 @@
 //! Tracks at work: readers come and go, their demand is steered upstream, news of the feed goes
 //! to mirrors and readers, and what nobody needs is let go.
 
+use std::iter;
 use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::smallvec;
 
-use super::cache::Entry;
-use super::mailbox::Post;
-use super::message::{ToShard, TrackKey};
+use super::message::ToShard;
+use super::names::{Owner, TrackKey};
+use super::placement::hash_of;
+use super::skips::Backlog;
+use super::timing::Timing;
 use super::tracks::{At, Change, Mirror, Place, Purpose, Round, Who, patience};
 use super::{Counters, Shard};
 use crate::limits::{
-    READERS_PER_TURN, REVIVAL_ANSWER_GRACE, REVIVAL_GRACE, SERVE_VISITS_PER_TURN, TAIL_GRACE,
+    READERS_PER_TURN, REVIVAL_ANSWER_GRACE, REVIVAL_GRACE, SERVE_VISITS_PER_TURN,
+    STRAY_TRACK_GRACE, TAIL_GRACE,
 };
+use crate::mailbox::Post;
+use crate::observe::Tick;
 use crate::route::{Route, SessionRef};
 use crate::session::Service;
 use crate::session::streams::StreamId;
-use crate::track::content::{Applied, Evicted, Outcome};
+use crate::track::content::{Applied, Outcome};
 use crate::track::serve::{Act, Need, PullCommand};
 use crate::track::{Datagram, Feed, PullRef, TrackRef};
 use crate::wire::{BidiType, Path, StreamCode};
@@ -114,7 +120,9 @@ impl Shard {
             self.visits.pieces += feeds.len() as u32;
             if !feeds.is_empty() {
                 let feeds = feeds.into();
-                self.post.send(usize::from(mirror.shard), ToShard::Fed { mirror, feeds });
+                let shard = usize::from(mirror.shard);
+                self.timing.date(shard, self.came, &mut self.post);
+                self.post.send(shard, ToShard::Fed { mirror, feeds });
             }
         }
         self.steer(now, slot);
@@ -132,7 +140,9 @@ impl Shard {
             self.tracks.home_of_mirror(key, route, mirror, &self.directory, purpose);
         if !facts.is_empty() {
             let feeds = facts.into();
-            self.post.send(usize::from(mirror.shard), ToShard::Fed { mirror, feeds });
+            let shard = usize::from(mirror.shard);
+            self.timing.date(shard, self.came, &mut self.post);
+            self.post.send(shard, ToShard::Fed { mirror, feeds });
         }
         slot
     }
@@ -168,10 +178,19 @@ impl Shard {
             Place::Home { serve, .. } => {
                 let TrackKey { broadcast, name, origin, avoid } = &*track.key;
                 let (directory, first) = (&self.directory, &track.route);
+                let me = self.me as u16;
                 let (content, fetches) = (&track.content, &mut track.fetches);
                 serve.steer(now, &need, content, fetches, (broadcast, name), |tried| {
                     let first = Some(first).filter(|route| !tried.contains(&route.id));
-                    directory.resolve_origin(broadcast, *origin, *avoid, tried).or(first)
+                    directory
+                        .resolve_origin(
+                            broadcast,
+                            *origin,
+                            *avoid,
+                            tried,
+                            (me, hash_of(broadcast.as_str(), name)),
+                        )
+                        .or(first)
                 })
             }
         };
@@ -298,6 +317,9 @@ impl Shard {
             self.fall_back(now, slot);
         }
         let Some(slot) = self.tracks.slot(name) else { return };
+        if self.give_up_stray(now, slot) {
+            return;
+        }
         let track = &mut self.tracks.slab[slot];
         let Place::Home { serve, .. } = &mut track.place else { return };
         let Some(since) = track.idle_since else { return self.steer(now, slot) };
@@ -343,6 +365,9 @@ impl Shard {
             Feed::Failed(_) if serve.ends_if_lost() => Feed::Ended,
             Feed::Failed(code) => return self.publisher_failed(now, slot, code),
             Feed::Start(_) | Feed::Piece(_) | Feed::Datagram(_) => {
+                if let Some(at) = &mut track.given_up_at {
+                    *at = now + STRAY_TRACK_GRACE;
+                }
                 withheld = self.note_revived(slot);
                 feed
             }
@@ -410,6 +435,7 @@ impl Shard {
         let name = self.tracks.name(slot);
         let is_info = matches!(feed, Feed::Info(_));
         let is_new_run = matches!(feed, Feed::NewRun(_));
+        let is_synced = matches!(feed, Feed::Synced(_));
         let is_over = feed.is_over();
         self.visits.pieces += 1;
         self.counters.frames_total += match &feed {
@@ -430,9 +456,22 @@ impl Shard {
             self.tracks.note_group(slot, arrival, now);
         }
         let track = &mut self.tracks.slab[slot];
+        let owner = track.owner();
+        let outgrown = track.content.take_outgrown();
         if let Place::Home { mirrors, .. } = &mut track.place {
+            let cut_off = |sequence| Feed::cut_off(sequence, StreamCode::OLD);
+            let cut_off: Vec<Feed> = outgrown.into_iter().map(cut_off).collect();
             for mirror in mirrors.iter_mut() {
-                tell_mirror(mirror, &feed, &mut self.post, &mut self.counters);
+                let backlog = &mut self.backlogs[usize::from(mirror.track.shard)];
+                for feed in iter::once(&feed).chain(&cut_off) {
+                    let timing = (self.came, &mut *self.timing);
+                    let (post, counters) = (&mut self.post, &mut self.counters);
+                    tell_mirror(mirror, feed, (owner, &mut *backlog), timing, post, counters);
+                }
+            }
+            if let Feed::Piece(piece) = &feed {
+                track.came_groups += u64::from(is_opening);
+                track.came_bytes += piece.bytes.len() as u64;
             }
         }
         if is_new_run {
@@ -444,7 +483,11 @@ impl Shard {
                 }
             }
         }
+        if is_synced {
+            self.place_waiting(slot);
+        }
         let is_plain = matches!(applied, Applied::Grew(_) | Applied::Datagram);
+        self.tracks.slab[slot].fresh.get_or_insert(self.came);
         self.tracks.note_changed(slot, if is_plain { Change::Live } else { Change::All });
         if let Applied::Grew(arrival) = applied {
             self.tracks.note_grown(slot, arrival);
@@ -482,6 +525,18 @@ impl Shard {
                 || self.tracks.slab[slot].fetches.unsent().next().is_some())
         {
             self.steer(now, slot);
+        }
+    }
+
+    /// Those who waited for what a mirror has now find their places before it hears more, be it in this
+    /// very turn: what comes after is new to them.
+    fn place_waiting(&mut self, slot: usize) {
+        let track = &self.tracks.slab[slot];
+        for (conn, key) in track.readers.subscribers() {
+            self.visits.readers += 1;
+            if let Some(peer) = &mut self.peers[conn] {
+                peer.session.place(key, &track.content);
+            }
         }
     }
 
@@ -553,7 +608,8 @@ impl Shard {
             }
         };
         let datagrams = track.content.take_datagrams();
-        let mut round = Round { track: self.tracks.name(slot), who, datagrams };
+        let fresh = track.fresh.take();
+        let mut round = Round { track: self.tracks.name(slot), who, datagrams, fresh };
         if change >= Change::All {
             self.report_lost_groups(now, slot);
         }
@@ -582,7 +638,9 @@ impl Shard {
         if has_ended {
             self.send_datagrams(now, slot, &who, datagrams);
         }
+        self.fresh = round.fresh;
         let served = self.serve_some(now, slot, &who, visits);
+        self.fresh = None;
         let unserved = who.split_off(served);
         if !has_ended {
             self.send_datagrams(now, slot, &who, datagrams);
@@ -708,78 +766,6 @@ impl Shard {
         served
     }
 
-    /// Lets go of groups that nobody has asked for in a while, and of more where there is too
-    /// much: the newest group of a live track last.
-    pub(super) fn trim_cache(&mut self, now: Instant) {
-        let (mut spared, mut marked) = (Vec::new(), Vec::new());
-        while let Some(entry) = self.tracks.cache.take_oldest(now) {
-            self.visits.groups += 1;
-            let Some(slot) = self.tracks.slot(entry.track) else { continue };
-            let track = &self.tracks.slab[slot];
-            let Some(group) = track.content.group(entry.arrival) else { continue };
-            let is_listed = entry.used == group.touched;
-            let entry = Entry { used: group.touched, ..entry };
-            // What still grows is not idle, however slowly it does.
-            let is_growing = group.end.is_none();
-            let is_newest = track.is_live() && track.content.is_newest(entry.arrival);
-            let is_over = self.tracks.cache.is_over();
-            if is_newest || (is_growing && !is_over) {
-                spared.push(entry);
-            } else if is_listed {
-                self.evict(now, slot, entry, &mut marked);
-            } else {
-                // It was of use since.
-                self.tracks.cache.insert(entry);
-            }
-        }
-        // Groups that had to be kept may be too much by themselves.
-        spared.sort_unstable();
-        for entry in spared {
-            match self.tracks.slot(entry.track) {
-                Some(slot) if self.tracks.cache.is_over() => {
-                    self.evict(now, slot, entry, &mut marked);
-                }
-                _ => self.tracks.cache.insert(Entry { used: now, ..entry }),
-            }
-        }
-        // Those marks go when readers have seen them.
-        for entry in marked {
-            self.tracks.cache.insert(entry);
-        }
-    }
-
-    /// Where a track has too many groups the oldest goes, as for its age.
-    fn drop_surplus(&mut self, now: Instant, slot: usize) {
-        let Some(arrival) = self.tracks.slab[slot].content.surplus() else { return };
-        self.cut_off(now, slot, arrival, StreamCode::OLD);
-        self.tracks.with_content(slot, |content| content.evict(arrival, false));
-        self.counters.evicted_groups_total += 1;
-    }
-
-    /// Ends a group of the live feed that is to go; what mirrors have of it grows no more either.
-    fn cut_off(&mut self, now: Instant, slot: usize, arrival: u64, code: StreamCode) {
-        let content = &self.tracks.slab[slot].content;
-        if let Some(group) = content.group(arrival)
-            && content.is_fed(arrival)
-        {
-            self.feed(now, slot, Feed::cut_off(group.sequence, code));
-        }
-    }
-
-    fn evict(&mut self, now: Instant, slot: usize, entry: Entry, marked: &mut Vec<Entry>) {
-        self.cut_off(now, slot, entry.arrival, StreamCode::EVICTED);
-        let Some(slot) = self.tracks.slot(entry.track) else { return };
-        let track = &self.tracks.slab[slot];
-        let is_read = !track.readers.is_empty() || !track.fetchers.is_empty();
-        let evicted =
-            self.tracks.with_content(slot, |content| content.evict(entry.arrival, is_read));
-        self.counters.evicted_groups_total += 1;
-        if evicted == Evicted::Marked {
-            marked.push(entry);
-            self.tracks.note_changed(slot, Change::Evicted);
-        }
-    }
-
     /// Forgets a track that nobody needs.
     pub(super) fn drop_track(&mut self, now: Instant, slot: usize) {
         let name = self.tracks.name(slot);
@@ -803,6 +789,8 @@ impl Shard {
 fn tell_mirror(
     mirror: &mut Mirror,
     feed: &Feed,
+    (owner, backlog): (Owner, &mut Backlog),
+    (came, timing): (Tick, &mut Timing),
     post: &mut Post<ToShard>,
     counters: &mut Counters,
 ) {
@@ -813,7 +801,8 @@ fn tell_mirror(
     }
     let shard = usize::from(mirror.track.shard);
     let waiting = post.outbox_len(shard);
-    if let Some(feed) = mirror.skips.admit(feed.clone(), waiting, counters) {
+    if let Some(feed) = mirror.skips.admit(feed.clone(), owner, backlog, waiting, counters) {
+        timing.date(shard, came, post);
         post.send(shard, ToShard::Fed { mirror: mirror.track, feeds: smallvec![feed] });
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shard;
-use super::message::{ToShard, TrackKey};
+use super::message::ToShard;
+use super::names::TrackKey;
 use super::tracks::{At, Change, Fetcher, Place, Purpose, Track, Who};
 use crate::limits::OUTBOX_FETCH_MAX;
 use crate::route::Route;
@@ -190,6 +191,7 @@ impl Shard {
                 let is_spared =
                     !news.is_failure() && self.post.outbox_len(shard) > OUTBOX_FETCH_MAX;
                 self.counters.dropped_groups_total += u64::from(is_spared);
+                self.counters.dropped_fetches_total += u64::from(is_spared);
                 let news = match is_spared {
                     true => Fetched::Failed(StreamCode::TOO_FAR_BEHIND),
                     false => news,

@@ -11,17 +11,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
 use super::Shard;
-use super::message::TrackKey;
+use super::names::{GuestId, TrackKey};
 use super::tracks::{At, Fetcher, Place, Purpose, Who};
 use crate::limits::LISTING_PAGE_PATHS;
 use crate::track::fetch::{Ask, Asker};
 use crate::track::group::Piece;
 use crate::track::{Fetched, TrackRef};
 use crate::wire::{Path, StreamCode};
-
-/// Names a guest among all that this relay ever has.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct GuestId(pub u64);
 
 /// What guests have been given and have not taken yet. All together may have so much; when it is more,
 /// of those who have more than an equal share the one leaves that has taken nothing for the longest.
@@ -199,8 +195,16 @@ pub struct PageLine(oneshot::Sender<Page>);
 
 #[derive(Debug)]
 pub struct Page {
-    pub paths: Vec<Path>,
+    pub announced: Vec<Announced>,
     pub is_last: bool,
+}
+
+/// An announced path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Announced {
+    pub path: Path,
+    /// It stands for all that lies below, which its publisher may have.
+    pub is_whole: bool,
 }
 
 impl PageLine {
@@ -209,10 +213,10 @@ impl PageLine {
         (PageLine(page), receiver)
     }
 
-    pub fn answer<'a>(self, mut paths: impl Iterator<Item = &'a Path>) {
-        let page = paths.by_ref().take(LISTING_PAGE_PATHS).cloned().collect();
+    pub fn answer(self, mut announced: impl Iterator<Item = Announced>) {
+        let page = announced.by_ref().take(LISTING_PAGE_PATHS).collect();
         // Nobody listens any more where HTTP has ended before the shards.
-        let _ = self.0.send(Page { paths: page, is_last: paths.next().is_none() });
+        let _ = self.0.send(Page { announced: page, is_last: announced.next().is_none() });
     }
 }
 

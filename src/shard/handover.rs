@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::message::TrackKey;
+use super::names::TrackKey;
 use super::tracks::Place;
 use super::{Fading, Fate, RouteChange, Shard};
-use crate::limits::MOVE_VISITS_PER_TURN;
+use crate::limits::{MOVE_VISITS_PER_TURN, STRAY_TRACK_GRACE};
 use crate::route::{Route, RouteId};
 use crate::track::serve::PullCommand;
 use crate::wire::{Cost, Path, StreamCode};
@@ -63,6 +63,8 @@ impl Shard {
                     && (self.is_to_move(slot) || self.is_replaced(slot))
                 {
                     self.move_track(now, slot);
+                } else if let Some(slot) = self.tracks.slot(track) {
+                    self.note_if_stray(now, slot);
                 }
             }
         }
@@ -81,7 +83,9 @@ impl Shard {
     pub(super) fn is_to_move(&self, slot: usize) -> bool {
         let track = &self.tracks.slab[slot];
         let Place::Home { serve, .. } = &track.place else { return false };
-        let leaves = |route: &&Arc<Route>| self.directory.is_leaving(route.id);
+        let leaves = |route: &&Arc<Route>| {
+            self.directory.is_leaving(route.id) || self.has_lost_its_way(route)
+        };
         let Some(route) = serve.route().filter(leaves).filter(|_| serve.is_open()) else {
             return false;
         };
@@ -91,6 +95,34 @@ impl Shard {
         let TrackKey { broadcast, origin, avoid, .. } = &*track.key;
         let failed = serve.failed();
         self.directory.resolve_staying(broadcast, *origin, *avoid, &failed).is_some()
+    }
+
+    /// Whether a relay that passed something on has ended it. Where relays have gone around to each other
+    /// meanwhile, it may even have it from here.
+    fn has_lost_its_way(&self, route: &Route) -> bool {
+        route.is_passed_on() && !self.directory.is_way(route)
+    }
+
+    /// A track of which the way has ended, and there is no other, has a while to come to its end.
+    fn note_if_stray(&mut self, now: Instant, slot: usize) {
+        let track = &self.tracks.slab[slot];
+        let Place::Home { serve, .. } = &track.place else { return };
+        let route = serve.route().filter(|_| serve.is_open());
+        let is_stray = route.is_some_and(|route| self.has_lost_its_way(route));
+        let track = &mut self.tracks.slab[slot];
+        track.given_up_at = is_stray.then(|| track.given_up_at.unwrap_or(now + STRAY_TRACK_GRACE));
+        self.tracks.arm(slot);
+    }
+
+    /// Gives up a track that nothing has come for since its way ended. True if it has.
+    pub(super) fn give_up_stray(&mut self, now: Instant, slot: usize) -> bool {
+        let track = &mut self.tracks.slab[slot];
+        if track.given_up_at.take_if(|at| *at <= now).is_none() {
+            self.tracks.arm(slot);
+            return false;
+        }
+        self.move_track(now, slot);
+        true
     }
 
     /// Whether the publisher of a track at home here is silent, and another broadcast has its path: who

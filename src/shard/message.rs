@@ -1,32 +1,26 @@
 //! Everything that one shard can say to another.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::clients::Client;
-use super::guest::{GuestId, Line, PageLine};
+use super::entry::{Knock, Newcomer};
+use super::guest::{self, PageLine};
+use super::links::HeirKey;
+use super::names::{GuestId, TrackKey};
+use super::report::{Report, SessionsPage, TracksPage};
 use crate::access::Access;
-use crate::authority::News;
-use crate::authority::desk::LeaseId;
+use crate::authority::Leased;
+use crate::cluster::{Dial, Line, LinkId, Order};
 use crate::net::Received;
+use crate::observe::Tick;
 use crate::route::{Gone, Route, RouteId, SessionRef};
 use crate::track::fetch::{Ask, Asker, FetchId};
 use crate::track::serve::{Need, PullCommand};
 use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wire::Path;
-
-/// Which content a track copy holds.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct TrackKey {
-    pub broadcast: Path,
-    pub name: Arc<str>,
-    /// First hop of the routes that carry it: different first hops are different broadcasts.
-    pub origin: u64,
-    /// Split horizon: a peer that the content may flow through gets a copy that avoids it.
-    pub avoid: Option<u64>,
-}
 
 /// What has become of a route of one of the sender's sessions.
 #[derive(Clone, Debug)]
@@ -70,6 +64,9 @@ pub enum ToShard {
     LeaveFetch { mirror: TrackRef, fetch: FetchId },
     /// Mirror → home: the mirror is gone.
     Detach { mirror: TrackRef },
+    /// When datagrams brought what comes next in [`ToShard::Fed`] and [`ToShard::Pulled`], where that is
+    /// another time than before.
+    Came(Tick),
     /// Home → mirror.
     Fed { mirror: TrackRef, feeds: SmallVec<[Feed; 1]> },
     /// Home → mirror, of one fetch.
@@ -80,6 +77,8 @@ pub enum ToShard {
     Pulled { pull: PullRef, feed: Feed },
     /// That shard → home, of one fetch.
     FetchPulled { pull: PullRef, fetch: FetchId, news: Fetched },
+    /// With other mail, now and then: when the turn that sent it began.
+    Posted { at: Tick },
     /// From outside: a guest wants one group of a track at home here, the newest where none is
     /// named.
     FetchForGuest {
@@ -87,20 +86,86 @@ pub enum ToShard {
         broadcast: Path,
         track: Arc<str>,
         group: Option<u64>,
-        line: Line,
+        line: guest::Line,
     },
     /// From outside: the newest group that is held will do.
     GuestSettles { guest: GuestId },
     /// From outside: it waits no more.
     GuestLeaves { guest: GuestId },
+    /// From outside: somebody wants a session before there is a connection.
+    Knock(Box<Knock>),
+    /// From outside: a connection for a session that was let in.
+    TakeOver(Box<Newcomer>),
     /// From outside: the announced paths after this one, or from the first on.
     List { after: Option<Path>, page: PageLine },
     /// From outside: from now on this is who may do what.
     Access(Arc<Access>),
     /// From outside: what the auth server says of a session.
-    Leased { session: SessionRef, lease: LeaseId, news: Box<News> },
+    Leased(Leased),
+    /// From outside: what it has counted, and so many of its tracks.
+    Report { tracks: usize, line: oneshot::Sender<Box<Report>> },
+    /// From outside: the next sessions from this connection slot on.
+    Sessions { from: usize, line: oneshot::Sender<SessionsPage> },
+    /// From outside: the next tracks after this one, or from the first on.
+    Tracks { after: Option<Arc<TrackKey>>, line: oneshot::Sender<TracksPage> },
+    /// From outside: whether these sessions may go on, by connection slot and generation.
+    Check { sessions: Vec<(u32, u32)>, done: oneshot::Sender<()> },
+    /// From outside: these sessions are to end.
+    Kick { sessions: Vec<(u32, u32)>, done: oneshot::Sender<()> },
     /// From outside: whether this shard turns.
     Turn { turned: oneshot::Sender<()> },
+    /// From outside: whether another process is there, of the other generation.
+    Shared(bool),
+    /// From outside: who is told what becomes of links.
+    Links(Line),
+    /// From outside: another relay is to be dialled.
+    Dial(Box<Dial>),
+    /// From outside: a link, or what is to become one, is not wanted any more.
+    HangUp(LinkId),
+    /// From outside: what the process shows that is to take over, when it dials; none is to any more.
+    Heir(Option<HeirKey>),
+    /// From outside: dial the process before this one, and say how that is.
+    DialBefore(Box<Dial>, mpsc::Sender<Result<(), String>>),
+    /// From outside: ask every session to move elsewhere, and those that begin from now on.
+    Drain,
+    /// From outside: ask nobody any more.
+    Stay,
+    /// From outside: how many connections there are.
+    Load { line: oneshot::Sender<usize> },
+    /// From outside: how many sessions there are.
+    Count { line: mpsc::Sender<usize> },
     /// From outside: close every session and end.
     Stop,
+}
+
+impl From<Leased> for ToShard {
+    fn from(leased: Leased) -> ToShard {
+        ToShard::Leased(leased)
+    }
+}
+
+impl From<Order> for ToShard {
+    fn from(order: Order) -> ToShard {
+        match order {
+            Order::Report(line) => ToShard::Links(line),
+            Order::Dial(dial) => ToShard::Dial(dial),
+            Order::HangUp(link) => ToShard::HangUp(link),
+        }
+    }
+}
+
+impl ToShard {
+    /// Whether somebody only looks at this shard, who is not to keep it awake.
+    pub fn is_a_look(&self) -> bool {
+        use ToShard::{Count, Load, Report, Sessions, Tracks, Turn};
+        matches!(
+            self,
+            Turn { .. }
+                | Count { .. }
+                | Load { .. }
+                | Report { .. }
+                | Sessions { .. }
+                | Tracks { .. }
+        )
+    }
 }

@@ -7,58 +7,81 @@
 mod cache;
 mod claims;
 pub mod clients;
-mod entry;
+mod conns;
+mod drain;
+pub mod entry;
 mod feed;
 mod fetch;
 pub mod guest;
 mod handover;
+pub mod links;
 mod listeners;
-pub mod mailbox;
 pub mod message;
+pub mod names;
 pub mod news;
+pub mod pipes;
 pub mod placement;
 mod readers;
+pub mod report;
+mod skips;
+mod timing;
 mod tracks;
+mod trim;
 pub mod visits;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use crate::access::{Access, Admission, Refusal, Target};
+use crate::access::{self, Access, Refusal, Target};
 use crate::authority;
-use crate::authority::desk::LeaseId;
 use crate::limits::{
     ANNOUNCE_INTERVAL, ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN,
-    CLIENT_NEWS_PER_TURN, FADING_ROUTES_PER_TURN, LAST_WORDS_GRACE, LAST_WORDS_MAX,
-    LOGGED_REASON_BYTES_MAX, MAIL_PER_TURN, OUTBOX_DATAGRAM_MAX, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
-    OUTBOX_REQUESTS_MAX, QUIET_AFTER, ROUTE_NEWS_PER_TURN, ROUTES_PER_ADDRESS_MAX,
-    TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
+    CLIENT_NEWS_PER_TURN, FADING_ROUTES_PER_TURN, LAST_WORDS_GRACE, LAST_WORDS_MAX, MAIL_PER_TURN,
+    NEWCOMER_MOVES_AFTER, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER,
+    ROUTE_NEWS_PER_TURN, ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET,
+    TURN_INTERVAL_QUIET_MAX,
 };
-use crate::log::Quota;
+use crate::log::{self, Quota};
+use crate::mailbox::{Flush, Post};
 use crate::net::{Datagrams, Received, steer};
+use crate::observe::Tick;
 use crate::prefetch::prefetch;
 use crate::quic::trains::Transmitted;
-use crate::quic::{Arrival, Config as QuicConfig, Conn, Endpoint, Event};
+use crate::quic::{Arrival, Cause, Config as QuicConfig, Endpoint, Event};
 use crate::route::{Directory, Gone, RouteId, SessionRef, Takeover};
 use crate::session::streams::{StreamId, Streams};
-use crate::session::{Context, Effect, Names, Policy, Round, RouteIds, Session};
+use crate::session::{
+    Context, Counts as SessionCounts, Effect, Names, Policy, Round, RouteIds, Session,
+};
+use crate::source::ClientBounds;
+use crate::tcp;
+use crate::tls::faults;
 use crate::track::fetch::FetchId;
-use crate::track::group::{GroupEnd, Piece};
 use crate::track::serve::PullCommand;
 use crate::track::{Feed, Fetched, PullRef, TrackRef};
 use crate::wall::Wall;
 use crate::wire::{Path, Protocol, SessionCode, StreamCode};
 use claims::{Claims, Doubt};
-use clients::{Client, ClientBounds, Clients};
-use entry::Entry;
-use guest::Guests;
+use clients::{Client, Clients};
+use conns::{Conns, Transport};
+use drain::Drain;
+use entry::{Entry, Lease};
+use guest::{Announced, Guests};
+use links::Links;
 use listeners::Listeners;
-use mailbox::{Flush, Post};
-use message::{RouteNews, ToShard, TrackKey};
+use message::{RouteNews, ToShard};
+use names::{Owner, TrackKey};
 use news::Untold;
+use pipes::Pipes;
+use report::Began;
+use skips::{Backlog, Skips};
+use timing::Timing;
 use tracks::{Purpose, Track, Tracks, Who};
 use visits::Visits;
 
@@ -86,6 +109,8 @@ pub struct Setting {
     pub cache: CacheBounds,
     /// Bytes that its peers may make it hold, by what they are granted.
     pub memory: u64,
+    /// Bytes that announced routes may take.
+    pub routes: u64,
     pub bounds: ClientBounds,
 }
 
@@ -128,12 +153,17 @@ pub struct Counters {
     /// Clients that were sent away because as many sessions were there from their address, or with their
     /// token, as may be.
     pub limited_clients_total: u64,
+    /// The same because of their address, at their first datagram.
+    pub full_addresses_total: u64,
     /// First datagrams of clients that were more than can be read.
     pub dropped_initials_total: u64,
     /// Mail for a session or a track that is gone.
     pub stale_mail_total: u64,
-    /// Groups cut off or left out because a neighbour did not keep up.
+    /// Groups cut off or left out because a neighbour did not keep up: all, those that were fetched, and
+    /// datagrams.
     pub dropped_groups_total: u64,
+    pub dropped_fetches_total: u64,
+    pub dropped_datagrams_total: u64,
     /// Groups that left the cache for want of room or of interest.
     pub evicted_groups_total: u64,
     /// Groups that were looked at to find those that viewers are sent.
@@ -162,10 +192,13 @@ struct Peer {
     skips: FxHashMap<PullRef, Skips>,
     doubt: Option<Doubt>,
     /// What the auth server was asked for it.
-    lease: Option<LeaseId>,
+    lease: Option<Lease>,
     /// As what it is counted: the address that it came from, and the token that it shows.
     source: Option<Client>,
     token: Option<Client>,
+    began: Began,
+    /// That it passes on what others publish, and is not believed, was said.
+    is_hearsay_said: bool,
 }
 
 /// A route of which nobody knows yet what has become of its peer.
@@ -191,7 +224,7 @@ enum RouteChange {
 
 /// What a shard that ends has still to say.
 #[derive(Clone, Copy)]
-struct Goodbye {
+struct LastWords {
     /// When it is over, whoever is still there.
     ends_at: Instant,
     /// Connections with words left, and when that last was another number.
@@ -209,7 +242,8 @@ pub struct Shard {
     wall: Wall,
     /// The connection slot from which on it is to be looked whether sessions may go on; none when that is done.
     unchecked: Option<usize>,
-    endpoint: Endpoint,
+    drain: Drain,
+    conns: Conns,
     clients: Clients,
     /// By connection slot.
     peers: Vec<Option<Box<Peer>>>,
@@ -219,6 +253,7 @@ pub struct Shard {
     /// One of them, and the last of its tracks that was looked at.
     moving: Option<(Path, Arc<TrackKey>)>,
     listeners: Listeners,
+    links: Links,
     /// The end of the directory's journal when listeners were last told that there is something new, and
     /// when they may be told so again.
     announced: u64,
@@ -231,6 +266,8 @@ pub struct Shard {
     tracks: Tracks,
     guests: Guests,
     post: Post<ToShard>,
+    /// By neighbour, whose live content waits for it.
+    backlogs: Vec<Backlog>,
     inbox: VecDeque<(usize, ToShard)>,
     route_ids: RouteIds,
     random: SplitMix,
@@ -247,14 +284,22 @@ pub struct Shard {
     /// The last connection that had its turn.
     last_unblocked: usize,
     counters: Counters,
+    session_counts: Box<SessionCounts>,
+    timing: Box<Timing>,
+    /// When what is being done came to this relay, or the turn began.
+    came: Tick,
+    /// When that came which readers are served now, if it is new to them.
+    fresh: Option<Tick>,
     /// What this turn has looked at.
     visits: Visits,
     /// When a session last heard something.
     heard_at: Option<Instant>,
     /// How much may be said of sessions that come and go.
     quota: Quota,
+    /// Has sources told apart in a way that they cannot foresee.
+    salt: u64,
     /// How far this shard is with its last words.
-    goodbye: Option<Goodbye>,
+    goodbye: Option<LastWords>,
 }
 
 impl Shard {
@@ -271,6 +316,7 @@ impl Shard {
             started,
             wall,
             memory,
+            routes,
             bounds,
             ..
         } = setting;
@@ -284,13 +330,18 @@ impl Shard {
             authority,
             wall,
             unchecked: None,
-            endpoint: Endpoint::new(&quic, (shard, shards), seed, started, memory),
+            drain: Drain::default(),
+            conns: Conns {
+                quic: Endpoint::new(&quic, (shard, shards), seed, started, memory),
+                pipes: Pipes::default(),
+            },
             clients: Clients::new(bounds, shard, shards),
             peers: Vec::new(),
-            directory: Directory::new(takeover),
+            directory: Directory::new(takeover, routes),
             changed_paths: BTreeSet::new(),
             moving: None,
             listeners: Listeners::default(),
+            links: Links::default(),
             announced: 0,
             announce_at: started,
             claims: Claims::default(),
@@ -299,6 +350,7 @@ impl Shard {
             tracks,
             guests: Guests::default(),
             post,
+            backlogs: (0..shards).map(|_| Backlog::default()).collect(),
             inbox: VecDeque::new(),
             route_ids: RouteIds::new(shard as u16, started),
             random: SplitMix::new(seed, shard),
@@ -309,21 +361,41 @@ impl Shard {
             unblocked: Vec::new(),
             last_unblocked: 0,
             counters: Counters::default(),
+            session_counts: Box::default(),
+            timing: Box::new(Timing::new(started, shards)),
+            came: Tick::default(),
+            fresh: None,
             visits: Visits::default(),
             heard_at: None,
             quota: Quota::default(),
+            salt: seed,
             goodbye: None,
         }
+    }
+
+    /// From here on it takes TCP connections over; returns what its ring is to watch for that.
+    pub fn open_pipes(&mut self, poll: tcp::Poll) -> RawFd {
+        self.conns.pipes.open(poll, self.started)
+    }
+
+    /// Whether the memory of the process is short: nobody is let in then or granted anything, and the cache
+    /// shrinks.
+    pub fn set_short(&mut self, is_short: bool) {
+        self.conns.quic.budget().set_short(is_short);
+        self.tracks.cache.set_short(is_short);
     }
 
     /// One lap of a shard. Each phase takes a bounded batch, so a lap has a worst case.
     pub fn turn(&mut self, now: Instant, io: &mut impl Datagrams) -> Next {
         let before = std::mem::take(&mut self.visits);
         self.counters.visits_max = self.counters.visits_max.max(before);
+        self.came = Tick::new(self.started, now);
+        self.drop_expired(now);
         let more_mail = self.take_mail(now);
         let more_datagrams = self.receive(now, io);
         self.fire_timers(now);
         self.check_sessions(now);
+        self.ask_to_move(now);
         self.tell_of_fading(now);
         self.run_sessions(now);
         self.trim_cache(now);
@@ -334,16 +406,18 @@ impl Shard {
         self.settle(now);
         // Before what takes long: other shards need not wait for that.
         let untold = self.tell_neighbours();
+        self.timing.stamp(now, self.came, &mut self.post);
         let unposted = self.post.flush() == Flush::Held || untold;
         if let Some(goodbye) = self.goodbye {
             return self.say_goodbye(now, goodbye, io);
         }
-        let transmitted = self.endpoint.transmit(now, io);
+        let transmitted = self.transmit(now, io);
         let is_behind = !self.unread.is_empty()
             || !self.unblocked.is_empty()
             || !self.changed_paths.is_empty()
             || self.moving.is_some()
             || self.unchecked.is_some()
+            || self.drain.is_behind()
             || !self.fading.is_empty()
             || self.listeners.behind() > 0
             || self.guests.have_changed()
@@ -357,28 +431,37 @@ impl Shard {
         let retry = (is_blocked || unposted).then(|| now + RETRY_AFTER);
         let release = self.directory.journal().next_release();
         let announce = self.has_news().then_some(self.announce_at);
-        let (endpoint, tracks) = (self.endpoint.next_timer(), self.tracks.next_timer());
+        let (conns, tracks) = (self.conns.next_timer(), self.tracks.next_timer());
         let claims = self.claims.next();
-        let timers = [retry, endpoint, tracks, release, announce, claims];
+        let shrink = self.tracks.cache.next_shrink();
+        let timers = [retry, conns, tracks, release, announce, claims, shrink];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
     /// Closes every connection, and is done when the last words have left or there was time enough for
     /// them.
-    fn say_goodbye(&mut self, now: Instant, mut goodbye: Goodbye, io: &mut impl Datagrams) -> Next {
+    fn say_goodbye(
+        &mut self,
+        now: Instant,
+        mut goodbye: LastWords,
+        io: &mut impl Datagrams,
+    ) -> Next {
+        let reason = self.drain.goodbye();
         if goodbye.left == 0 {
             // Before anything that was to be sent otherwise.
-            self.endpoint.close_next(now);
+            self.conns.quic.close_next(now, reason);
+            let Conns { quic, pipes } = &mut self.conns;
+            pipes.close_all(now, reason, quic.budget());
         }
         loop {
-            match self.endpoint.transmit(now, io) {
+            match self.conns.quic.transmit(now, io) {
                 Transmitted::More => {}
                 Transmitted::Blocked => break,
-                Transmitted::All if self.endpoint.close_next(now) => {}
+                Transmitted::All if self.conns.quic.close_next(now, reason) => {}
                 Transmitted::All => return Next::Stop,
             }
         }
-        let left = self.endpoint.unsent();
+        let left = self.conns.quic.unsent();
         if left != goodbye.left {
             (goodbye.left, goodbye.moved_at) = (left, now);
         }
@@ -390,10 +473,10 @@ impl Shard {
     /// How long the next turn may wait for company.
     pub fn pace(&self, now: Instant) -> Duration {
         let is_quiet = self.heard_at.is_none_or(|at| at + QUIET_AFTER <= now);
-        if !is_quiet || self.endpoint.handshakes() > 0 || self.goodbye.is_some() {
+        if !is_quiet || self.conns.quic.handshakes() > 0 || self.goodbye.is_some() {
             return TURN_INTERVAL_MIN;
         }
-        let quiet = TURN_INTERVAL_QUIET.saturating_mul(self.endpoint.live() as u32);
+        let quiet = TURN_INTERVAL_QUIET.saturating_mul(self.conns.live() as u32);
         quiet.clamp(TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET_MAX)
     }
 
@@ -404,6 +487,10 @@ impl Shard {
             visits_max: self.counters.visits_max.max(self.visits),
             ..self.counters
         }
+    }
+
+    pub fn session_counts(&self) -> &SessionCounts {
+        &self.session_counts
     }
 
     /// What the last turn looked at.
@@ -423,9 +510,9 @@ impl Shard {
 
     pub fn held(&self) -> Held {
         self.tracks.held(Held {
-            connections: self.endpoint.live(),
+            connections: self.conns.live(),
             clients: self.clients.count(),
-            granted_bytes: self.endpoint.granted(),
+            granted_bytes: self.conns.quic.granted(),
             routes: self.directory.len(),
             guests: self.guests.len(),
             ..Held::default()
@@ -436,19 +523,21 @@ impl Shard {
         let mut inbox = std::mem::take(&mut self.inbox);
         let more = self.post.take(MAIL_PER_TURN, &mut inbox);
         self.visits.mail += inbox.len() as u32;
-        for (_, mail) in inbox.drain(..) {
+        for (from, mail) in inbox.drain(..) {
             // Whoever looks whether this shard turns is not to keep it awake.
-            if !matches!(mail, ToShard::Turn { .. }) {
+            if !mail.is_a_look() {
                 self.heard_at = Some(now);
             }
-            self.handle_mail(now, mail);
+            let turn = self.came;
+            self.handle_mail(now, from, mail);
             self.settle(now);
+            self.came = turn;
         }
         self.inbox = inbox;
         more
     }
 
-    fn handle_mail(&mut self, now: Instant, mail: ToShard) {
+    fn handle_mail(&mut self, now: Instant, from: usize, mail: ToShard) {
         match mail {
             ToShard::Datagram(datagram) => self.arrived(now, datagram),
             ToShard::Route(news) => self.note_route(now, news),
@@ -471,7 +560,9 @@ impl Shard {
                 }
             }
             ToShard::Detach { mirror } => self.mirror_gone(now, mirror),
+            ToShard::Came(came) => self.timing.heard(from, came),
             ToShard::Fed { mirror, feeds } => {
+                self.came = self.timing.came(from);
                 for feed in feeds {
                     match self.tracks.slot(mirror) {
                         Some(slot) => self.feed(now, slot, feed),
@@ -484,7 +575,11 @@ impl Shard {
                 None => self.counters.stale_mail_total += 1,
             },
             ToShard::Pull { session, command } => self.pull(now, session, command),
-            ToShard::Pulled { pull, feed } => self.pulled(now, pull, feed),
+            ToShard::Pulled { pull, feed } => {
+                self.came = self.timing.came(from);
+                self.pulled(now, pull, feed);
+            }
+            ToShard::Posted { at } => self.timing.delivered(self.came, at),
             ToShard::FetchPulled { pull, fetch, news } => {
                 self.fetch_pulled(now, pull, fetch, news);
             }
@@ -494,20 +589,60 @@ impl Shard {
             ToShard::GuestSettles { guest } => self.guest_settles(now, guest),
             ToShard::GuestLeaves { guest } => self.guest_leaves(now, guest),
             ToShard::List { after, page } => {
-                page.answer(self.directory.paths_after(after.as_ref()))
+                let routes = self.directory.best_after(after.as_ref());
+                page.answer(
+                    routes.map(|route| Announced {
+                        path: route.path.clone(),
+                        is_whole: route.is_whole,
+                    }),
+                );
             }
             ToShard::Access(access) => {
                 self.access = access;
                 self.unchecked = Some(0);
             }
-            ToShard::Leased { session, lease, news } => self.leased(now, session, lease, *news),
+            ToShard::Leased(leased) => self.leased(now, leased.session, leased.lease, *leased.news),
+            ToShard::Knock(knock) => self.knocked(now, *knock),
+            ToShard::TakeOver(newcomer) => self.take_over(now, *newcomer),
+            ToShard::Report { tracks, line } => self.timing.note_asked(tracks, line),
+            ToShard::Sessions { from, line } => {
+                let _ = line.send(self.list_sessions(from));
+            }
+            ToShard::Tracks { after, line } => {
+                let _ = line.send(self.list_tracks(after.as_deref()));
+            }
+            ToShard::Check { sessions, done } => {
+                self.check_these(now, &sessions);
+                let _ = done.send(());
+            }
+            ToShard::Kick { sessions, done } => {
+                self.kick(now, &sessions);
+                let _ = done.send(());
+            }
             ToShard::Turn { turned } => {
                 // Who has asked may have given up.
                 let _ = turned.send(());
             }
+            ToShard::Shared(is_shared) => self.conns.quic.share(is_shared),
+            ToShard::Heir(key) => self.links.expect_heir(key),
+            ToShard::DialBefore(dial, line) => self.dial_before(now, *dial, line),
+            ToShard::Links(line) => self.keep_links(line),
+            ToShard::Dial(dial) => self.dial(now, *dial),
+            ToShard::HangUp(link) => self.hang_up(now, link),
+            ToShard::Drain => self.drain.begin(),
+            ToShard::Stay => self.drain.stop(),
+            ToShard::Load { line } => {
+                let _ = line.send(self.conns.live());
+            }
+            ToShard::Count { line } => {
+                // The next process stays to the end.
+                let sessions = self.peers.iter().enumerate().filter(|(_, peer)| peer.is_some());
+                let is_here = |(slot, _): &(usize, _)| !self.links.is_heir(*slot);
+                let _ = line.send(sessions.filter(is_here).count());
+            }
             ToShard::Stop => {
                 let ends_at = now + LAST_WORDS_MAX;
-                self.goodbye.get_or_insert(Goodbye { ends_at, left: 0, moved_at: now });
+                self.goodbye.get_or_insert(LastWords { ends_at, left: 0, moved_at: now });
             }
         }
     }
@@ -529,31 +664,49 @@ impl Shard {
                 _ => self.arrived(now, datagram),
             }
         }
-        self.endpoint.deliver(now);
-        more
+        self.conns.quic.deliver(now);
+        more | self.conns.pipes.receive(now)
     }
 
     fn arrived(&mut self, now: Instant, datagram: Received) {
         let remote = datagram.remote;
-        match self.endpoint.receive(now, datagram, |ip| self.clients.room_at(ip)) {
-            Arrival::New(slot) if self.peers.len() <= slot => {
-                self.peers.resize_with(slot + 1, || None);
-            }
+        match self.conns.quic.receive(now, datagram, |ip| self.clients.room_at(ip)) {
+            Arrival::New(handle) => self.make_room(conns::of_quic(handle)),
             Arrival::Refused => {
                 self.counters.refused_clients_total += 1;
-                if self.may_say(now) {
-                    tracing::warn!(shard = self.me, %remote, "no memory for one more session");
-                }
+                self.refuse_for_memory(now, remote);
             }
             Arrival::TooMany => {
+                let refusal = Refusal::AddressFull;
                 self.counters.limited_clients_total += 1;
-                if self.may_say(now) {
-                    let reason = Refusal::AddressFull;
-                    tracing::warn!(shard = self.me, %remote, %reason, "refused");
+                self.counters.full_addresses_total += 1;
+                self.session_counts.refusals.note(refusal.name());
+                if self.may_say_of(now, Some(remote.ip())) {
+                    // As all are said, of a client that has not said where it wants to be.
+                    let (path, reason) = ("", refusal.to_string());
+                    let transport = entry::QUIC;
+                    tracing::info!(shard = self.me, %remote, transport, path, reason, "refused");
                 }
             }
             Arrival::Dropped => self.counters.dropped_initials_total += 1,
-            Arrival::New(_) | Arrival::Nothing => {}
+            Arrival::Nothing => {}
+        }
+    }
+
+    fn make_room(&mut self, slot: usize) {
+        if self.peers.len() <= slot {
+            self.peers.resize_with(slot + 1, || None);
+        }
+    }
+
+    fn transmit(&mut self, now: Instant, io: &mut impl Datagrams) -> Transmitted {
+        let Conns { quic, pipes } = &mut self.conns;
+        let by_pipes = pipes.transmit(now, quic.budget());
+        match quic.transmit(now, io) {
+            // Those do not wait for the UDP socket.
+            Transmitted::All => by_pipes,
+            transmitted if by_pipes == Transmitted::All => transmitted,
+            _ => Transmitted::More,
         }
     }
 
@@ -562,12 +715,12 @@ impl Shard {
         if let Some(peer) = self.peers[slot].as_deref() {
             prefetch(peer);
         }
-        self.endpoint.prefetch(slot);
+        self.conns.prefetch(slot);
     }
 
     fn fire_timers(&mut self, now: Instant) {
         let mut woken = Vec::new();
-        self.endpoint.fire_timers(now, &mut woken);
+        self.conns.fire_timers(now, &mut woken);
         self.visits.events += woken.len() as u32;
         for slot in woken {
             self.with_session(now, slot, |session, cx| session.timeout(cx));
@@ -594,11 +747,19 @@ impl Shard {
                 self.settle(now);
             }
         }
-        while let Some(slot) = self.endpoint.next_with_events() {
-            while let Some(event) = self.endpoint.poll(slot) {
+        while let Some(handle) = self.conns.quic.next_with_events() {
+            while let Some(event) = self.conns.quic.poll(now, handle) {
                 self.heard_at = Some(now);
                 self.visits.events += 1;
-                self.handle_event(now, slot, event);
+                self.handle_event(now, conns::of_quic(handle), event);
+                self.settle(now);
+            }
+        }
+        while let Some(index) = self.conns.pipes.next_with_events() {
+            while let Some(event) = self.conns.pipes.poll(index) {
+                self.heard_at = Some(now);
+                self.visits.events += 1;
+                self.handle_event(now, conns::of_pipe(index), conns::as_of_quic(event));
                 self.settle(now);
             }
         }
@@ -627,16 +788,35 @@ impl Shard {
             Event::Datagram(datagram) => {
                 self.with_session(now, slot, |session, cx| session.datagram(datagram, cx));
             }
-            Event::Lost { reason } => self.lost(now, slot, &reason),
+            Event::Lost { reason, cause } => {
+                // The peer may have said again what was secret of what it was told.
+                let reason = access::said(&reason);
+                if self.links.has_dialled(slot) {
+                    let reason = match cause {
+                        Cause::Tls => faults::of_server(&reason),
+                        _ => reason,
+                    };
+                    self.link_lost(slot, &reason, cause);
+                    return self.lost(now, slot, &reason);
+                }
+                if cause == Cause::Tls && self.peers[slot].is_none() {
+                    return self.say_refused(now, slot, "", &faults::of_client(&reason));
+                }
+                self.lost(now, slot, &reason);
+            }
         }
     }
 
     fn connected(&mut self, now: Instant, slot: usize, alpn: &[u8]) {
+        if let Some(call) = self.links.take_call(slot) {
+            return self.call_answered(now, slot, alpn, call);
+        }
         match Protocol::from_name(alpn) {
             Some(_) if self.is_source_full(slot) => {
                 let refusal = Refusal::AddressFull;
+                self.session_counts.refusals.note(refusal.name());
                 self.say_refused(now, slot, "", &refusal.to_string());
-                if let Some(conn) = self.endpoint.conn(slot) {
+                if let Some(mut conn) = self.conns.get(slot) {
                     conn.close(SessionCode::TOO_MANY_REQUESTS, refusal.to_string().into());
                 }
             }
@@ -645,7 +825,7 @@ impl Shard {
             }
             // TLS agrees on nothing that is not on our list; this is a list and a parser apart.
             None => {
-                if let Some(conn) = self.endpoint.conn(slot) {
+                if let Some(mut conn) = self.conns.get(slot) {
                     conn.close(SessionCode::VERSION, "unknown protocol".into());
                 }
             }
@@ -661,8 +841,8 @@ impl Shard {
         entry: Entry,
         transport: &'static str,
     ) {
-        let is_said = self.may_say(now);
-        let Some(conn) = self.endpoint.conn(slot) else { return };
+        let is_said = self.may_say(now, slot);
+        let Some(conn) = self.conns.get(slot) else { return };
         let generation = conn.generation();
         let me = SessionRef { shard: self.me as u16, slot: slot as u32, generation };
         if is_said {
@@ -676,15 +856,27 @@ impl Shard {
             );
         }
         let ip = conn.remote().ip();
-        let (trust, source) = (self.policy.trust(ip), self.clients.bounds().client_at(ip));
+        let (trust, source) = (self.policy.trust(ip), self.clients.client_at(ip));
         let names = Names { trust, identity: self.random.hop(), stamp: self.random.hop() };
-        let (pass, token, dialled) = match entry {
-            Entry::Admitted { pass, token } => (Some(pass), token, Target::default()),
-            Entry::Dialled(target) => (None, None, target),
+        let new = |pass| Session::new(protocol, pass, me, self.policy.clone(), now, names);
+        let (session, source, token) = match entry {
+            Entry::Admitted { pass, token } => (new(Some(pass)), source, token),
+            Entry::Dialled(target) => {
+                let mut session = new(None);
+                session.set_dialled(target);
+                (session, source, None)
+            }
+            Entry::Called(call) => {
+                let mut session = new(None);
+                session.dial(call);
+                if self.links.leads_back(slot) {
+                    session.be_twin();
+                }
+                (session, None, None)
+            }
         };
-        let mut session = Session::new(protocol, pass, me, self.policy.clone(), now, names);
-        session.set_dialled(dialled);
         self.counters.sessions_total += 1;
+        self.session_counts.transports.note(transport);
         debug_assert!(self.peers[slot].is_none(), "a connection has one session");
         self.peers[slot] = Some(Box::new(Peer {
             session,
@@ -695,14 +887,29 @@ impl Shard {
             lease: None,
             source,
             token,
+            began: Began { at: now, transport, protocol },
+            is_hearsay_said: false,
         }));
         source.into_iter().chain(token).for_each(|client| self.clients.begin(client));
-        self.with_session(now, slot, |session, cx| session.start(cx));
+        let is_draining = self.drain.is_on();
+        self.with_session(now, slot, |session, cx| {
+            if is_draining {
+                session.ask_to_move(now + NEWCOMER_MOVES_AFTER, cx);
+            }
+            session.start(cx);
+        });
     }
 
     /// Whether one more session that comes or goes, or cannot come, is worth a line.
-    fn may_say(&mut self, now: Instant) -> bool {
-        let unsaid = self.quota.take(now);
+    fn may_say(&mut self, now: Instant, slot: usize) -> bool {
+        let ip = self.conns.get(slot).map(|conn| conn.remote().ip());
+        self.may_say_of(now, ip)
+    }
+
+    fn may_say_of(&mut self, now: Instant, ip: Option<IpAddr>) -> bool {
+        let client = ip.and_then(|ip| self.clients.client_at(ip));
+        let hash = client.map(|client| FxBuildHasher.hash_one((self.salt, client)));
+        let unsaid = self.quota.take(now, hash);
         if let Some(unsaid) = unsaid.filter(|unsaid| *unsaid > 0) {
             tracing::info!(shard = self.me, unsaid, "sessions came and went too often to say");
         }
@@ -712,8 +919,10 @@ impl Shard {
     /// The connection is gone, and everything that it published or watched with it.
     fn lost(&mut self, now: Instant, slot: usize, reason: &str) {
         let Some(peer) = self.peers[slot].take() else { return };
-        if self.may_say(now) {
-            let reason = &reason[..reason.floor_char_boundary(LOGGED_REASON_BYTES_MAX)];
+        self.link_lost(slot, reason, Cause::Other);
+        peer.session.count_end(&mut self.session_counts);
+        if self.may_say(now, slot) {
+            let reason = log::shortened(reason);
             tracing::info!(shard = self.me, conn = slot, reason, "closed");
         }
         self.listeners.forget(slot);
@@ -722,7 +931,7 @@ impl Shard {
         // Routes first, so that no home asks this session again.
         let routes = peer.routes.into_iter();
         self.fade(now, routes.map(|(id, path)| Fading { id, path, fate: Fate::Over(Gone::Lost) }));
-        if let Some(conn) = self.endpoint.conn(slot).filter(|_| peer.doubt.is_some()) {
+        if let Some(conn) = self.conns.get(slot).filter(|_| peer.doubt.is_some()) {
             let generation = conn.generation();
             self.tell_of_doubted(slot, generation);
         }
@@ -766,28 +975,32 @@ impl Shard {
         &mut self,
         now: Instant,
         slot: usize,
-        run: impl FnOnce(&mut Session, &mut Context<'_, Conn>),
+        run: impl FnOnce(&mut Session, &mut Context<'_, Transport<'_>>),
     ) {
         let is_crowded = self.is_crowded();
         let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_deref_mut) else { return };
-        let Some(conn) = self.endpoint.conn(slot) else { return };
+        let Some(mut conn) = self.conns.get(slot) else { return };
         if peer.session.failure().is_some() {
             return;
         }
         let generation = conn.generation();
         let mut cx = Context {
             now,
-            streams: conn,
+            streams: &mut conn,
             effects: &mut self.effects,
             route_ids: &mut self.route_ids,
             arrival_ms: now.saturating_duration_since(self.started).as_millis() as u64,
             is_crowded,
             visits: 0,
+            counts: &mut self.session_counts,
         };
         run(&mut peer.session, &mut cx);
         self.visits.messages += cx.visits;
         conn.set_session_deadline(peer.session.deadline());
         let is_touched = conn.take_touched();
+        if let Some(came) = self.fresh.filter(|_| is_touched) {
+            conn.note_fresh(came);
+        }
         let asked = self.effects.drain(..).map(|effect| (slot, generation, effect));
         self.asked.extend(asked);
         if let Some(reason) = peer.session.failure() {
@@ -796,8 +1009,8 @@ impl Shard {
         }
         // A look at the link, or at a track without news, costs no transmission.
         match is_touched {
-            true => self.endpoint.note_dirty(slot),
-            false => self.endpoint.schedule(slot),
+            true => self.conns.note_dirty(slot),
+            false => self.conns.schedule(slot),
         }
     }
 
@@ -817,7 +1030,7 @@ impl Shard {
 
     fn generation(&mut self, slot: usize) -> Option<u32> {
         self.peers.get(slot)?.as_ref()?;
-        self.endpoint.conn(slot).map(|conn| conn.generation())
+        self.conns.generation(slot)
     }
 
     fn handle_effect(&mut self, now: Instant, slot: usize, generation: u32, effect: Effect) {
@@ -825,38 +1038,26 @@ impl Shard {
             Effect::Failed { reason } => self.lost(now, slot, &reason),
             Effect::Arrived { target, role } => self.arrived_at(now, slot, target, role),
             Effect::Ready => {
-                if let Some(peer) = &self.peers[slot] {
-                    let (version, admission) =
-                        (peer.session.version(), &peer.session.pass().admission);
-                    let Admission { grant, expires, .. } = admission;
-                    let (root, publish, subscribe) =
-                        (grant.root(), grant.publish(), grant.subscribe());
-                    tracing::debug!(
-                        shard = self.me,
-                        conn = slot,
-                        %version,
-                        %root,
-                        ?publish,
-                        ?subscribe,
-                        expires,
-                        "session accepted"
-                    );
-                }
+                self.note_relay(slot);
+                self.say_accepted(now, slot);
             }
             Effect::RouteUp(route) => {
                 self.believe(now, slot);
-                if !self.directory.has(&route) && !self.directory.has_room(route.trust) {
+                if !self.directory.has(&route) && !self.directory.has_room(&route) {
                     return self.refuse_route(now, slot);
                 }
                 if let Some(peer) = &mut self.peers[slot] {
                     peer.routes.insert(route.id, route.path.clone());
                 }
                 tracing::debug!(shard = self.me, conn = slot, path = %route.path, "announced");
+                if route.is_hearsay() {
+                    self.say_hearsay(now, slot);
+                }
                 let holder = self.directory.at(&route.path).next().map(|entry| &entry.route);
                 let has_it = holder.is_none_or(|holder| {
                     holder.session == route.session || holder.origin == route.origin
                 });
-                if self.policy.takeover == Takeover::Refused && !has_it && self.may_say(now) {
+                if self.policy.takeover == Takeover::Refused && !has_it && self.may_say(now, slot) {
                     tracing::info!(
                         shard = self.me,
                         conn = slot,
@@ -884,10 +1085,21 @@ impl Shard {
                 let routes = routes.into_iter();
                 self.fade(now, routes.map(|(id, path)| Fading { id, path, fate }));
             }
-            Effect::Leaving => {
+            Effect::Leaving { to } => {
+                self.link_leaves(slot, to);
                 self.believe(now, slot);
                 tracing::debug!(shard = self.me, conn = slot, "going away");
                 self.peer_leaves(now, slot);
+            }
+            Effect::BadGoaway => {
+                if self.may_say(now, slot) {
+                    let shard = self.me;
+                    tracing::warn!(
+                        shard,
+                        conn = slot,
+                        "a GOAWAY that cannot be read is not followed"
+                    );
+                }
             }
             Effect::Listening => {
                 let listens = self.peers[slot].as_ref().is_some_and(|peer| peer.session.listens());
@@ -905,6 +1117,10 @@ impl Shard {
                         "announces paths that are too long"
                     );
                 }
+            }
+            Effect::Denied { path, refusal } => {
+                self.session_counts.refusals.note(refusal.name());
+                self.say_refused(now, slot, path.as_str(), &refusal.to_string());
             }
             Effect::InfoWanted { key, broadcast, track } => {
                 self.attach(now, slot, key, (broadcast, track), Purpose::Other);
@@ -953,7 +1169,7 @@ impl Shard {
         let refused = self.counters.refused_routes_total;
         self.counters.refused_routes_total += 1;
         // One line for many.
-        if refused.is_multiple_of(ROUTES_PER_ADDRESS_MAX as u64) && self.may_say(now) {
+        if refused.is_multiple_of(ROUTES_PER_ADDRESS_MAX as u64) && self.may_say(now, slot) {
             tracing::warn!(
                 shard = self.me,
                 conn = slot,
@@ -1087,22 +1303,31 @@ impl Shard {
     /// News of a track from its publisher's session on this shard.
     fn session_fed(&mut self, now: Instant, slot: usize, pull: PullRef, feed: Feed) {
         let home = usize::from(pull.track.shard);
-        let Some(peer) = &mut self.peers[slot] else { return };
-        let feed = if home == self.me {
-            Some(feed)
-        } else {
-            let waiting = self.post.outbox_len(home);
-            let is_over = feed.is_over();
-            let skips = peer.skips.entry(pull).or_default();
-            let admitted = skips.admit(feed, waiting, &mut self.counters);
-            if is_over {
-                peer.skips.remove(&pull);
-            }
-            admitted
+        let feed = match home == self.me {
+            true => self.peers[slot].is_some().then_some(feed),
+            false => self.admitted(slot, pull, feed),
         };
         if let Some(feed) = feed {
             self.post_pulled(now, pull, feed);
         }
+    }
+
+    /// What of that a home on another shard is sent, as far as it keeps up.
+    fn admitted(&mut self, slot: usize, pull: PullRef, feed: Feed) -> Option<Feed> {
+        // Its connection may be gone already.
+        let generation = self.generation(slot).unwrap_or_default();
+        let session = SessionRef { shard: self.me as u16, slot: slot as u32, generation };
+        let peer = self.peers[slot].as_mut()?;
+        let owner = Owner::of(peer.session.trust(), session);
+        let home = usize::from(pull.track.shard);
+        let waiting = self.post.outbox_len(home);
+        let is_over = feed.is_over();
+        let (skips, backlog) = (peer.skips.entry(pull).or_default(), &mut self.backlogs[home]);
+        let admitted = skips.admit(feed, owner, backlog, waiting, &mut self.counters);
+        if is_over {
+            peer.skips.remove(&pull);
+        }
+        admitted
     }
 
     /// News of a group that a session on this shard fetches. A home that does not keep up is
@@ -1123,6 +1348,7 @@ impl Shard {
             return self.post.send(home, ToShard::FetchPulled { pull, fetch, news });
         }
         self.counters.dropped_groups_total += 1;
+        self.counters.dropped_fetches_total += 1;
         let news = Fetched::Failed(StreamCode::TOO_FAR_BEHIND);
         self.post.send(home, ToShard::FetchPulled { pull, fetch, news });
         let command = PullCommand::Abandon { pull, fetch };
@@ -1134,55 +1360,9 @@ impl Shard {
         if home == self.me {
             self.pulled(now, pull, feed);
         } else {
+            self.timing.date(home, self.came, &mut self.post);
             self.post.send(home, ToShard::Pulled { pull, feed });
         }
-    }
-}
-
-/// Groups that are left out of a lane whose receiver does not keep up. Whole groups, so that no
-/// viewer takes a part for all of it.
-#[derive(Debug, Default)]
-pub(crate) struct Skips {
-    sequences: std::collections::BTreeSet<u64>,
-}
-
-impl Skips {
-    /// What is to be sent of a piece of news, where so much waits before it.
-    fn admit(&mut self, feed: Feed, waiting: usize, counters: &mut Counters) -> Option<Feed> {
-        let piece = match feed {
-            Feed::Piece(piece) => piece,
-            Feed::Datagram(_) if waiting > OUTBOX_DATAGRAM_MAX => {
-                counters.dropped_groups_total += 1;
-                return None;
-            }
-            Feed::NewRun(_) => {
-                self.sequences.clear();
-                return Some(feed);
-            }
-            feed => return Some(feed),
-        };
-        if self.sequences.contains(&piece.sequence) {
-            if piece.ends.is_some() {
-                self.sequences.remove(&piece.sequence);
-            }
-            return None;
-        }
-        if waiting <= OUTBOX_LIVE_MAX {
-            return Some(Feed::Piece(piece));
-        }
-        counters.dropped_groups_total += 1;
-        if piece.ends.is_none() {
-            self.sequences.insert(piece.sequence);
-        }
-        if piece.opens.is_some() {
-            return None;
-        }
-        Some(Feed::Piece(Piece {
-            ends: Some(GroupEnd::Aborted(StreamCode::TOO_FAR_BEHIND)),
-            bytes: bytes::Bytes::new(),
-            marks: crate::track::group::Marks::new(),
-            ..piece
-        }))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which shard a track is at home on.
+//! Which shard a track is at home on, and which of several alike things it has.
 
 /// FNV-1a, which is the same on every machine and in every release: tests and tools may rely on
 /// where a track lives.
@@ -7,12 +7,15 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// The home shard of a track of the broadcast at `path`.
 pub fn home_of(path: &str, track: &str, shards: usize) -> usize {
-    // 0xff is in no UTF-8 text, so no two pairs run into the same bytes.
-    let bytes = path.bytes().chain([0xff]).chain(track.bytes());
-    let hash =
-        bytes.fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME));
+    let hash = hash_of(path, track);
     // The low bits of FNV-1a are its weakest.
     ((hash ^ hash >> 32) % shards as u64) as usize
+}
+
+pub fn hash_of(path: &str, track: &str) -> u64 {
+    // 0xff is in no UTF-8 text, so no two pairs run into the same bytes.
+    let bytes = path.bytes().chain([0xff]).chain(track.bytes());
+    bytes.fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME))
 }
 
 #[cfg(test)]

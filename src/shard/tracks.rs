@@ -12,14 +12,14 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::Skips;
 use super::cache::{Cache, Entry};
-use super::guest::GuestId;
-use super::message::TrackKey;
+use super::names::{GuestId, Owner, TrackKey};
 use super::placement::home_of;
 use super::readers::Readers;
+use super::skips::Skips;
 use super::{Held, Setting};
 use crate::limits::{COPIES_PER_TRACK_MAX, TRACK_LINGER};
+use crate::observe::Tick;
 use crate::route::{Directory, Route};
 use crate::session::streams::StreamId;
 use crate::track::content::{Content, Told};
@@ -112,12 +112,19 @@ pub(super) struct Track {
     pub before: Option<Predecessor>,
     /// On the list of tracks that have changed.
     pub changed: Option<Change>,
+    /// When the first of that came.
+    pub fresh: Option<Tick>,
+    /// What its publishers have brought, at home.
+    pub came_groups: u64,
+    pub came_bytes: u64,
     /// The groups that have grown since.
     pub grown: SmallVec<[u64; 4]>,
     /// Its readers are being served: what changes meanwhile is for the next round.
     pub is_in_round: bool,
     /// When nobody needed it any more.
     pub idle_since: Option<Instant>,
+    /// When it is over if nothing comes until then, its way having ended.
+    pub given_up_at: Option<Instant>,
     /// When it is next to be looked at.
     due: Option<Instant>,
 }
@@ -143,6 +150,8 @@ pub(super) struct Round {
     pub who: VecDeque<(usize, StreamId)>,
     /// What they are sent beside groups.
     pub datagrams: VecDeque<Datagram>,
+    /// When the first of what is new came.
+    pub fresh: Option<Tick>,
 }
 
 /// What a new reader wants of a copy.
@@ -198,6 +207,22 @@ impl Tracks {
         Held { tracks, subscriptions, fetches, cache_bytes, ..held }
     }
 
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// The first copies in the order of their names that new readers are attached to.
+    pub fn first(&self, most: usize) -> impl Iterator<Item = &Track> {
+        self.by_key.values().take(most).map(|slot| &self.slab[*slot])
+    }
+
+    /// Those copies after one, or all.
+    pub fn after(&self, key: Option<&TrackKey>) -> impl Iterator<Item = &Track> {
+        let begin = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.by_key.range::<TrackKey, _>((begin, Bound::Unbounded));
+        rest.map(|(_, slot)| &self.slab[*slot])
+    }
+
     /// Whether readers are to be served in the next turn.
     pub fn are_unserved(&self) -> bool {
         !self.changed.is_empty() || !self.rounds.is_empty()
@@ -222,6 +247,15 @@ impl Tracks {
         let result = change(content);
         self.cache.held = self.cache.held + content.held_bytes() - before;
         result
+    }
+
+    /// What groups take here, by whose they are.
+    pub fn held_by_owner(&self) -> FxHashMap<Owner, u64> {
+        let mut held = FxHashMap::default();
+        for (_, track) in &self.slab {
+            *held.entry(track.owner()).or_default() += track.content.held_bytes();
+        }
+        held
     }
 
     /// A group is new on this shard.
@@ -296,9 +330,13 @@ impl Tracks {
             place,
             before,
             changed: None,
+            fresh: None,
+            came_groups: 0,
+            came_bytes: 0,
             grown: SmallVec::new(),
             is_in_round: false,
             idle_since: None,
+            given_up_at: None,
             due: None,
         });
         self.by_key.insert(key.clone(), slot);
@@ -401,7 +439,8 @@ impl Tracks {
         // What has to be done for nobody can wait until somebody comes, or for the release.
         let deadline = serve.deadline(&track.fetches).filter(|_| idle.is_none());
         let until = track.before.and_then(|before| before.until);
-        let Some(at) = idle.into_iter().chain(deadline).chain(until).min() else { return };
+        let others = [deadline, until, track.given_up_at];
+        let Some(at) = idle.into_iter().chain(others.into_iter().flatten()).min() else { return };
         if track.due.is_none_or(|due| at < due) {
             track.due = Some(at);
             self.timers.push(Reverse((at, name)));
@@ -479,6 +518,10 @@ impl Track {
     pub fn is_used(&self) -> bool {
         let is_mirrored = matches!(&self.place, Place::Home { mirrors, .. } if !mirrors.is_empty());
         !self.readers.is_empty() || !self.fetchers.is_empty() || is_mirrored
+    }
+
+    pub fn owner(&self) -> Owner {
+        Owner::of(self.route.trust, self.route.session)
     }
 
     /// Whether its newest group stays in the cache as long as it can.

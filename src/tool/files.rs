@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::Failure;
-use crate::access::{KeyError, SigningKey, TOKEN_BYTES_MAX, read_key_files};
+use crate::access::{self, KeyError, KeyFile, SigningKey, read_key_file};
+use crate::limits::TOKEN_BYTES_MAX;
 
 /// The file's owner, and nobody else.
 const SECRET: u32 = 0o600;
@@ -23,7 +23,7 @@ pub enum FileError {
     #[error("{0} is there already, and is not overwritten; remove it, or give another name")]
     Exists(PathBuf),
     #[error("cannot write {0}: {1}")]
-    Unwritable(PathBuf, io::Error),
+    Unwritable(String, io::Error),
     #[error("{0} has more than {TOKEN_FILE_BYTES_MAX} bytes, and is not a token")]
     TooLarge(String),
     #[error("{0} is empty")]
@@ -47,19 +47,20 @@ impl Place<'_> {
     }
 
     /// A secret, which its owner alone may read.
-    pub fn put_secret(&self, line: &str) -> Result<(), Failure> {
+    pub fn put_secret(&self, line: &str) -> Result<(), FileError> {
         self.put(line, SECRET)
     }
 
-    pub fn put_public(&self, line: &str) -> Result<(), Failure> {
+    pub fn put_public(&self, line: &str) -> Result<(), FileError> {
         self.put(line, PUBLIC)
     }
 
-    fn put(&self, line: &str, mode: u32) -> Result<(), Failure> {
+    fn put(&self, line: &str, mode: u32) -> Result<(), FileError> {
         let line = format!("{line}\n");
+        let failed = |error| FileError::Unwritable("to standard output".to_owned(), error);
         match self {
-            Place::Output => super::print(&line),
-            Place::File(path) => Ok(create(path, line.as_bytes(), mode)?),
+            Place::Output => super::write(&line).map_err(failed),
+            Place::File(path) => create(path, line.as_bytes(), mode),
         }
     }
 
@@ -74,7 +75,7 @@ impl Place<'_> {
 fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let failed = |error: io::Error| match error.kind() {
         ErrorKind::AlreadyExists => FileError::Exists(path.to_owned()),
-        _ => FileError::Unwritable(path.to_owned(), error),
+        _ => FileError::Unwritable(path.display().to_string(), error),
     };
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
@@ -85,10 +86,9 @@ fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     })
 }
 
-pub fn read_signing_key(path: &Path) -> Result<SigningKey, Failure> {
-    let files = read_key_files(&[path.to_owned()], None)?;
-    let fault = |fault| KeyError { path: path.to_owned(), fault };
-    Ok(SigningKey::parse(&files[0].bytes).map_err(fault)?)
+pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyError> {
+    let KeyFile { path, place, bytes } = read_key_file(path.to_owned(), access::Place::File)?;
+    SigningKey::parse(&bytes).map_err(|fault| KeyError { path, place, fault })
 }
 
 /// What holds the token: a file, or standard input.

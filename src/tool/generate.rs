@@ -1,12 +1,13 @@
 //! `shardcast token generate`.
 
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 
 use moq_pattern::Pattern;
 
 use super::files::Place;
 use super::{Failure, parse_pattern, parse_root, say};
 use crate::access::{Algorithm, Grant, KeyId, SigningKey, base64url};
+use crate::text::hex;
 use crate::wire::Path;
 
 /// Bytes of a name that is made up: nobody has the same by chance.
@@ -99,28 +100,91 @@ pub fn run(args: Args) -> Result<(), Failure> {
             args.algorithm
         )));
     }
-    out.put_secret(&written(key.private_json()))?;
+    out.put_secret(&written(key.private_json())).map_err(Failure::KeyFile)?;
     if let (Some(place), Some(public_key)) = (&public, &public_key)
-        && let Err(failure) = place.put_public(public_key)
+        && let Err(error) = place.put_public(public_key)
     {
         // Without its other half it would only be in the way.
         out.take_back();
-        return Err(failure);
+        return Err(Failure::KeyFile(error));
     }
-    if let Place::File(path) = &out {
-        let path = path.display();
-        say(format!("key {id} is in {path}; who has that file can let anybody in"));
+    if let Place::File(secret) = &out {
+        say(format!("key {id} is in {}; who has that file can {}", secret.display(), power(&key)));
     }
-    if let Some(Place::File(path)) = &public {
-        let path = path.display();
-        say(format!("relays need {path}: shardcast --auth-key {path}"));
+    if let Some(advice) = for_relays(&id, &out, &public, public_key.is_some()) {
+        say(advice);
+    }
+    if let Place::File(secret) = &out {
+        say(format!("to sign a token: {}", signing(secret, &key)));
     }
     Ok(())
+}
+
+/// What a key is good for.
+fn power(key: &SigningKey) -> String {
+    match key.scope() {
+        None => "let anybody in everywhere".to_owned(),
+        Some(scope) => format!("let others {} and nothing else", scope.words()),
+    }
+}
+
+/// How relays get at what they verify with.
+fn for_relays(
+    id: &KeyId,
+    out: &Place<'_>,
+    public: &Option<Place<'_>>,
+    has_public: bool,
+) -> Option<String> {
+    match (public, out) {
+        (Some(Place::File(path)), _) => {
+            Some(format!("relays need {}: shardcast {}", path.display(), taking(id, path)))
+        }
+        (Some(Place::Output), _) | (None, Place::Output) => None,
+        (None, Place::File(path)) if has_public => {
+            let (shown, public) = (path.display(), path.with_extension("public.jwk"));
+            let public = public.display();
+            Some(format!(
+                "relays need its public half: shardcast token public --key {shown} --out {public}"
+            ))
+        }
+        (None, Place::File(path)) => {
+            Some(format!("relays need the same file: shardcast {}", taking(id, path)))
+        }
+    }
+}
+
+/// A file that bears the name of its key lies where keys are found by name, if it lies in a directory.
+fn taking(id: &KeyId, path: &FilePath) -> String {
+    let is_named = path.file_name().is_some_and(|name| name == format!("{id}.jwk").as_str());
+    let directory = path.parent().filter(|parent| is_named && !parent.as_os_str().is_empty());
+    match directory {
+        Some(directory) => format!("--auth-key-dir {}", directory.display()),
+        None => format!("--auth-key {}", path.display()),
+    }
+}
+
+/// The next thing to type.
+fn signing(secret: &FilePath, key: &SigningKey) -> String {
+    let mut command = format!("shardcast token sign --key {}", secret.display());
+    match key.scope() {
+        None => command += " --publish 'live/**'",
+        Some(scope) => {
+            if !scope.root().is_root() {
+                command += &format!(" --root {}", scope.root());
+            }
+            for (flag, patterns) in [("publish", scope.publish()), ("subscribe", scope.subscribe())]
+            {
+                for pattern in patterns.iter() {
+                    command += &format!(" --{flag} '{pattern}'");
+                }
+            }
+        }
+    }
+    command + " --expires 1d"
 }
 
 fn make_up_id() -> Result<KeyId, Failure> {
     let mut bytes = [0; ID_BYTES];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| crate::access::KeyFault::NoRandomness)?;
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(KeyId::parse(&digits).expect("digits are allowed"))
+    Ok(KeyId::parse(&hex(&bytes)).expect("digits are allowed"))
 }

@@ -1,6 +1,6 @@
 //! `shardcast token`: keys and tokens for operators, so that nobody needs a second program to begin.
 //!
-//! * `generate`, `sign`, `verify`: one command each.
+//! * `generate`, `public`, `sign`, `verify`: one command each.
 //! * `files`: keys and tokens in files, which are never overwritten.
 //! * `moment`: times as people write and read them.
 //!
@@ -10,23 +10,23 @@
 mod files;
 mod generate;
 mod moment;
+mod public;
 mod sign;
 mod verify;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::error::{ContextKind, ErrorKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use moq_pattern::Pattern;
 
 use crate::access::{KeyError, KeyFault, Refusal, SignError};
+use crate::cli::{EXIT_FAILED, EXIT_USAGE, say};
 use crate::wire::Path;
 
-const EXIT_FAILED: u8 = 1;
-const EXIT_USAGE: u8 = 2;
 /// A token that lets nobody in, so that scripts can tell it from a file that is missing.
 const EXIT_REFUSED: u8 = 3;
 
@@ -66,6 +66,8 @@ struct Args {
 enum Command {
     /// Make a key to sign tokens with, and the public half for relays
     Generate(generate::Args),
+    /// Write the public half of a key, which relays need
+    Public(public::Args),
     /// Sign a token: who shows it may do what it says
     Sign(sign::Args),
     /// Show what a token says, and whether a relay with these keys takes it
@@ -75,7 +77,7 @@ enum Command {
 /// Why a command has not done what it was asked for.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("{0}; see shardcast token --help")]
+    #[error("{0}")]
     Usage(String),
     #[error("{0}")]
     Keys(#[from] KeyError),
@@ -83,8 +85,10 @@ enum Failure {
     Key(#[from] KeyFault),
     #[error("no token: {0}")]
     Sign(#[from] SignError),
+    #[error("no key: {0}")]
+    KeyFile(files::FileError),
     #[error("no token: {0}")]
-    File(#[from] files::FileError),
+    TokenFile(files::FileError),
     #[error("cannot write what was asked for: {0}")]
     Output(io::Error),
     #[error("refused: {0}")]
@@ -101,12 +105,7 @@ impl Failure {
     }
 }
 
-/// Whether these are arguments for this tool, and not for a relay.
-pub fn is_meant(args: &[OsString]) -> bool {
-    args.get(1).is_some_and(|first| first == OsStr::new("token"))
-}
-
-/// Does what the arguments say, which are meant for this tool.
+/// Does what the arguments say, which are those of the whole program.
 pub fn run(args: &[OsString]) -> ExitCode {
     let arguments = args.iter().skip(1).cloned();
     let done = match Args::try_parse_from(arguments) {
@@ -121,15 +120,28 @@ pub fn run(args: &[OsString]) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            say(failure.to_string());
+            let help = match &failure {
+                Failure::Usage(_) => format!("; see {} --help", named_command(args)),
+                _ => String::new(),
+            };
+            say(format!("{failure}{help}"));
             ExitCode::from(failure.exit_code())
         }
     }
 }
 
+/// The command that was named, as far as there is one of that name.
+fn named_command(args: &[OsString]) -> String {
+    let command = Args::command();
+    let word = args.get(2).and_then(|word| word.to_str()).unwrap_or_default();
+    let name = command.find_subcommand(word).map_or(String::new(), |_| format!(" {word}"));
+    format!("shardcast token{name}")
+}
+
 fn obey(command: Command) -> Result<(), Failure> {
     match command {
         Command::Generate(args) => generate::run(args),
+        Command::Public(args) => public::run(args),
         Command::Sign(args) => sign::run(args, now()),
         Command::Verify(args) => verify::run(args, now()),
     }
@@ -141,15 +153,9 @@ fn now() -> i64 {
     since.map_or(0, |since| since.as_secs() as i64)
 }
 
-/// One line for whoever sits there. File names and patterns may hold anything, line breaks included.
-fn say(line: impl Into<String>) {
-    let line = line.into().replace(char::is_control, " ");
-    let _ = writeln!(io::stderr(), "shardcast: {line}");
-}
-
-fn print(text: &str) -> Result<(), Failure> {
+fn write(text: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
-    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(Failure::Output)
+    output.write_all(text.as_bytes()).and_then(|()| output.flush())
 }
 
 /// Of a command line that is wrong. An argument that nobody expects is not repeated: it may be a token or
@@ -157,7 +163,7 @@ fn print(text: &str) -> Result<(), Failure> {
 fn usage_line(error: &clap::Error) -> String {
     let unexpected = error.get(ContextKind::InvalidArg).map(ToString::to_string);
     match error.kind() {
-        ErrorKind::InvalidSubcommand => "write generate, sign or verify after token".to_owned(),
+        ErrorKind::InvalidSubcommand => "write generate, public, sign or verify after token".to_owned(),
         ErrorKind::UnknownArgument if unexpected.is_some_and(|it| !it.starts_with('-')) => {
             "an argument that belongs to no flag; a token is read from standard input, or from the file of \
              --in"
@@ -180,8 +186,12 @@ fn parse_root(text: &str) -> Result<Path, &'static str> {
     Path::parse(text).map_err(|_| NO_ROOT)
 }
 
-fn parse_pattern(text: &str) -> Result<Pattern, &'static str> {
-    text.parse().map_err(|_| {
-        "not a pattern; write alice/** for alice and all below it, alice for that alone, ** for everything"
+fn parse_pattern(text: &str) -> Result<Pattern, String> {
+    text.parse().map_err(|_| match text.trim_start_matches('/') {
+        rest if rest.len() < text.len() => {
+            format!("patterns begin below the root and have no slash in front; write '{rest}'")
+        }
+        _ => "not a pattern; write alice/** for alice and all below it, alice for that alone, ** for everything"
+            .to_owned(),
     })
 }

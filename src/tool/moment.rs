@@ -5,6 +5,8 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::access::utc;
+
 const DAY: u64 = 24 * 60 * 60;
 
 /// A time that somebody wrote.
@@ -41,8 +43,7 @@ pub fn parse(text: &str) -> Result<Moment, &'static str> {
 
 /// The same for people, with how far it is from now.
 pub fn shown(at: i64, now: i64) -> String {
-    let date = OffsetDateTime::from_unix_timestamp(at).ok();
-    let date = date.and_then(|date| date.format(&Rfc3339).ok()).unwrap_or_else(|| at.to_string());
+    let date = utc(at);
     let far = match at.abs_diff(now) {
         seconds if seconds >= 2 * DAY => format!("{} days", seconds / DAY),
         seconds => humantime::format_duration(Duration::from_secs(seconds)).to_string(),

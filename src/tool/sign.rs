@@ -81,6 +81,13 @@ enum Form {
 }
 
 pub fn run(args: Args, now: i64) -> Result<(), Failure> {
+    if args.publish.is_empty() && args.subscribe.is_empty() {
+        return Err(Failure::Usage(
+            "a token without a grant lets nobody in; add --publish PATTERN or --subscribe PATTERN, as in \
+             --publish 'live/**'"
+                .to_owned(),
+        ));
+    }
     let key = read_signing_key(&args.key)?;
     let publish: Patterns = args.publish.into_iter().collect();
     let subscribe: Patterns = args.subscribe.into_iter().collect();
@@ -100,11 +107,43 @@ pub fn run(args: Args, now: i64) -> Result<(), Failure> {
     };
     check_times(&claims, now)?;
     let token = key.sign(&claims, form)?;
-    Place::of(args.out.as_deref()).put_secret(&token)?;
+    Place::of(args.out.as_deref()).put_secret(&token).map_err(Failure::TokenFile)?;
+    notes(&claims.grant).into_iter().for_each(say);
     if claims.expires.is_none() {
         say(warning(&key));
     }
     Ok(())
+}
+
+/// What is granted as it is said, and hardly meant.
+fn notes(grant: &Grant) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (flag, patterns) in [("publish", grant.publish()), ("subscribe", grant.subscribe())] {
+        for pattern in patterns {
+            notes.extend(note(flag, grant, patterns, pattern));
+        }
+    }
+    notes
+}
+
+fn note(flag: &str, grant: &Grant, all: &Patterns, pattern: &Pattern) -> Option<String> {
+    let (text, root) = (pattern.as_str(), grant.root().as_str());
+    let below = text.strip_prefix(root).filter(|_| !root.is_empty());
+    if let Some(rest) = below.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        let (whole, rest) = (grant.whole(pattern), rest.trim_start_matches('/'));
+        return Some(format!(
+            "--{flag} begins below --root, so '{text}' is {whole}; write --{flag} '{rest}' if {} is meant",
+            if rest.is_empty() { format!("/{root}") } else { format!("/{root}/{rest}") }
+        ));
+    }
+    let is_literal = Pattern::literal(text).is_ok() && !text.is_empty();
+    let with_all_below = format!("{text}/**");
+    let is_said = all.iter().any(|other| other.as_str() == with_all_below);
+    (is_literal && !is_said).then(|| {
+        format!(
+            "--{flag} '{text}' is {text} alone, and nothing below it; '{with_all_below}' is both"
+        )
+    })
 }
 
 fn check_times(claims: &Claims, now: i64) -> Result<(), Failure> {
@@ -124,4 +163,46 @@ fn check_times(claims: &Claims, now: i64) -> Result<(), Failure> {
 fn warning(key: &SigningKey) -> String {
     let key = key.id().map_or("its key".to_owned(), |id| format!("key {id}"));
     format!("this token never expires, and ends only with {key}; --expires 1d ends it by itself")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(root: &str, publish: &[&str], expect: &[&[&str]]) {
+        let publish = publish.iter().map(|text| parse_pattern(text).unwrap()).collect();
+        let grant = Grant::new(parse_root(root).unwrap(), publish, Patterns::default());
+        let notes = notes(&grant);
+        assert_eq!(notes.len(), expect.len(), "{notes:?}");
+        for (note, words) in notes.iter().zip(expect) {
+            for word in *words {
+                assert!(note.contains(word), "{note:?} lacks {word:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_hardly_meant_is_said() {
+        check("", &["alice"], &[&["alice alone, and nothing below it", "'alice/**' is both"]]);
+        check("rooms/123", &["alice", "bob/**"], &[&["'alice/**'"]]);
+        check(
+            "rooms/123",
+            &["rooms/123/alice/**"],
+            &[&["/rooms/123/rooms/123/alice/**", "--publish 'alice/**'", "/rooms/123/alice/** is"]],
+        );
+        check("rooms/123", &["rooms/123"], &[&["/rooms/123/rooms/123;", "--publish ''"]]);
+        for fine in ["alice/**", "**", "rooms/1234/**", "a*", "*/b", ""] {
+            check("rooms/123", &[fine], &[]);
+        }
+    }
+
+    #[test]
+    fn a_slash_in_front_is_named() {
+        let refused = parse_pattern("/alice/**").unwrap_err();
+        assert!(
+            refused.contains("no slash in front") && refused.contains("'alice/**'"),
+            "{refused}"
+        );
+    }
 }

@@ -56,6 +56,8 @@ pub struct Content {
     held_bytes: u64,
     /// Groups that were looked at for viewers since this was last asked.
     looked_at: Cell<u64>,
+    /// Sequences of groups that left for their age while they grew, since this was last asked.
+    outgrown: Vec<u64>,
 }
 
 /// Names a run of a track by how many numbers earlier ones have used: for a viewer that has seen
@@ -551,8 +553,18 @@ impl Content {
             }
         }
         for arrival in gone {
+            if let Some(group) = self.live.groups.get(&arrival).filter(|group| group.end.is_none())
+            {
+                self.outgrown.push(group.sequence);
+            }
             self.remove(arrival);
         }
+    }
+
+    /// The groups that have left for their age while they grew, since this was last asked. Another copy,
+    /// which has let go of others, need not find them old.
+    pub fn take_outgrown(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.outgrown)
     }
 
     /// The live group that has to go where there are too many: the one that came first, unless it is

@@ -270,7 +270,12 @@ impl Cursor {
             Version::Lite06 => content.first_within(self.wanted.max_age_ms),
             _ => 0,
         };
-        let first = self.unserved(content, fresh.max(self.lowest()));
+        let mut first = self.unserved(content, fresh.max(self.lowest()));
+        // What is only there for its readers to learn that it is not is nothing to begin with.
+        for _ in 0..GROUPS_LOOKED_AT_MAX {
+            let Some((_, gone)) = first.filter(|(_, group)| group.is_evicted) else { break };
+            first = self.unserved(content, gone.sequence + 1);
+        }
         let first = first.map(|(_, group)| group.sequence);
         self.backlog = first.filter(|sequence| self.covers(self.number(*sequence)));
         self.backlog
@@ -679,7 +684,8 @@ mod tests {
                 started: false,
             };
             lists.revisit(content);
-            let oldest = lists.due.first().and_then(|due| content.group(*due));
+            let mut due = lists.due.iter().filter_map(|due| content.group(*due));
+            let oldest = due.find(|group| !group.is_evicted);
             let oldest = oldest.filter(|_| content.feed_start.is_some());
             lists.joined_at = lists.floor.max(oldest.map_or(0, |group| group.sequence));
             lists

@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use crate::wire::{StreamCode, Version, decode_varint, encode_varint, zigzag};
+use crate::wire::{StreamCode, Version, decode_varint, encode_varint, varint_len_by, zigzag};
 
 /// Where one frame begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,9 @@ pub struct Available {
     /// What becomes of the group for this viewer behind that: nothing follows, it is cut short,
     /// or none, for a group that grows.
     pub then: Option<GroupEnd>,
+    /// Index after the last frame that has begun there, and the payload up to there: for those who count.
+    pub frames: u64,
+    pub payload: u64,
 }
 
 /// How much of an unfinished group is here: what another publisher's copy has to continue.
@@ -194,6 +197,8 @@ pub struct Group {
     /// When it last grew or was asked for.
     pub touched: Instant,
     timed: Pieces,
+    /// Bytes of it that are no payload.
+    framing: u64,
     untimed: Option<Box<Untimed>>,
     marks: Vec<FrameMark>,
     first_timestamp: Option<u64>,
@@ -210,6 +215,7 @@ impl Group {
             is_evicted: false,
             touched: now,
             timed: Pieces::default(),
+            framing: 0,
             untimed: None,
             marks: Vec::new(),
             first_timestamp: None,
@@ -230,6 +236,9 @@ impl Group {
         self.first_timestamp = self.first_timestamp.or(marks.first().map(|mark| mark.timestamp));
         for mark in marks {
             self.newest_timestamp = self.newest_timestamp.max(mark.timestamp);
+            let size_at = u64::from(mark.start) - place.start + u64::from(mark.delta_len);
+            let size_len = bytes.get(size_at as usize).map_or(0, |first| varint_len_by(*first));
+            self.framing += (usize::from(mark.delta_len) + size_len) as u64;
         }
         self.marks.extend_from_slice(marks);
         self.timed.push(bytes);
@@ -246,6 +255,11 @@ impl Group {
     /// Bytes that are here.
     pub fn bytes(&self) -> u64 {
         self.timed.len()
+    }
+
+    /// What of them is payload of frames.
+    pub fn payload(&self) -> u64 {
+        self.timed.len() - self.framing
     }
 
     /// Known also when the frame itself is not here any more.
@@ -352,11 +366,14 @@ impl Group {
     pub fn available(&mut self, form: Form, last: Option<u64>) -> Available {
         // The frame after the last one wanted, once it is here, is where to stop.
         if let Some(end) = last.and_then(|last| self.offset_of(form, last + 1)) {
-            return Available { end, then: Some(GroupEnd::Finished) };
+            let (frames, payload) = (last.map_or(0, |last| last + 1), self.payload().min(end));
+            return Available { end, then: Some(GroupEnd::Finished), frames, payload };
         }
+        let (frames, payload) = (self.frames_end(), self.payload());
         // The last one wanted may be whole before that.
         if last.is_some_and(|last| last + 1 == self.frames_end() && self.seam().frame() > last) {
-            return Available { end: self.len(form), then: Some(GroupEnd::Finished) };
+            let then = Some(GroupEnd::Finished);
+            return Available { end: self.len(form), then, frames, payload };
         }
         let then = match self.end {
             Some(GroupEnd::Capped) if last.is_some_and(|last| last < self.frames_end()) => {
@@ -364,7 +381,7 @@ impl Group {
             }
             end => end,
         };
-        Available { end: self.len(form), then }
+        Available { end: self.len(form), then, frames, payload }
     }
 
     /// Index after the last frame that has begun, counted from the group's frame 0.

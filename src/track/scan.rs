@@ -97,6 +97,11 @@ impl FrameScanner {
         self.offset
     }
 
+    /// Payload that has come.
+    pub fn payload(&self) -> u64 {
+        self.payload_total - self.payload_left
+    }
+
     /// Frames that have begun.
     pub fn frames(&self) -> u32 {
         self.frames

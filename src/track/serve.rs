@@ -34,6 +34,12 @@ pub enum PullCommand {
         /// publisher are converted.
         timescale: Option<u64>,
     },
+    /// Subscribe already: what this is to bring waits for the first [`PullCommand::Want`] or
+    /// [`PullCommand::Pause`].
+    Wish {
+        pull: PullRef,
+        wanted: Preferences,
+    },
     /// Subscribe, or change the subscription that is open or was paused.
     Want {
         pull: PullRef,
@@ -189,6 +195,8 @@ pub struct ServeLoop {
     track: TrackRef,
     /// Tells the commands and news of one publisher from those of the one before.
     attempt: u32,
+    /// The publisher was asked for groups before it was known what the track is like.
+    has_wished: bool,
     upstream: Upstream,
     /// The route that is asked, or was asked last.
     route: Option<Arc<Route>>,
@@ -219,6 +227,7 @@ impl ServeLoop {
         ServeLoop {
             track,
             attempt: 0,
+            has_wished: false,
             upstream: Upstream::None,
             route: None,
             tried: Vec::new(),
@@ -548,6 +557,7 @@ impl ServeLoop {
             };
             self.attempt += 1;
             self.upstream = Upstream::Asked;
+            self.has_wished = false;
             self.route = Some(route.clone());
             let (broadcast, track) = (broadcast.clone(), name.clone());
             let timescale = content.info.map(|info| info.timescale);
@@ -558,6 +568,13 @@ impl ServeLoop {
         if self.upstream != Upstream::Asked {
             acts.extend(self.steer_subscription(now, demand, content, &route));
             self.steer_fetches(now, content, fetches, &route, &mut acts);
+        } else if let Some(demand) = demand.filter(|_| route.is_linked && content.info.is_none())
+            && !std::mem::replace(&mut self.has_wished, true)
+        {
+            // A copy that nothing was in before is told nothing new by what the track is like.
+            let wanted = demand.upstream(u64::MAX, route.version);
+            let wish = PullCommand::Wish { pull: self.pull(), wanted };
+            acts.push(Act::Command(route.session, wish));
         }
         acts
     }
@@ -570,10 +587,14 @@ impl ServeLoop {
         route: &Route,
     ) -> Vec<Act> {
         let pull = self.pull();
-        self.lift_due(now, demand);
+        self.lift_due(now, demand, content);
         let wanted = demand.and_then(|demand| self.wanted(demand, content, route.version));
         let (next, command) = match (&self.upstream, wanted) {
             (Upstream::Active(sent), Some(wanted)) if *sent == wanted => return Vec::new(),
+            // Whoever wished for it has left.
+            (Upstream::Known, None) if std::mem::take(&mut self.has_wished) => {
+                (Upstream::Paused, PullCommand::Pause { pull, wanted: quiet(0, content) })
+            }
             (Upstream::Known, Some(wanted)) => {
                 self.begin_trial(now, content);
                 (Upstream::Active(wanted), PullCommand::Want { pull, wanted })
@@ -585,14 +606,7 @@ impl ServeLoop {
                 (Upstream::Active(wanted), PullCommand::Want { pull, wanted })
             }
             (Upstream::Active(sent), None) if route.version >= Version::Lite03 => {
-                let wanted = Preferences {
-                    priority: 0,
-                    max_age_ms: sent.max_age_ms,
-                    group_start: None,
-                    group_end: Some(content.newest().unwrap_or(0)),
-                    frame_start: 0,
-                    frame_end: None,
-                };
+                let wanted = quiet(sent.max_age_ms, content);
                 self.resume = None;
                 (Upstream::Paused, PullCommand::Pause { pull, wanted })
             }
@@ -630,14 +644,19 @@ impl ServeLoop {
     }
 
     /// A publisher that was asked to go on has brought nothing so far: where is it? Readers who
-    /// named a start do not want to know.
-    fn lift_due(&mut self, now: Instant, demand: Option<Demand>) {
+    /// named a start do not want to know, until they name none any more: whoever is asked for all that it
+    /// has may begin with what was here and is gone, which looks like another run.
+    fn lift_due(&mut self, now: Instant, demand: Option<Demand>, content: &Content) {
         let Some(resume) = &mut self.resume else { return };
-        if resume.lift_at.take_if(|at| *at <= now).is_none() {
+        let is_due = resume.lift_at.take_if(|at| *at <= now).is_some();
+        let names_none = demand.is_some_and(|demand| demand.start.is_none());
+        let is_unproven = self.trial.as_ref().is_none_or(|trial| !trial.is_proven);
+        let lets_go = resume.start.is_some() && is_unproven && content.arrived_end() > 0;
+        if !names_none || !(is_due || lets_go) {
             return;
         }
-        resume.is_lifted = demand.is_some_and(|demand| demand.start.is_none());
-        if let Some(trial) = self.trial.as_mut().filter(|_| resume.is_lifted) {
+        (resume.lift_at, resume.is_lifted) = (None, true);
+        if let Some(trial) = &mut self.trial {
             trial.asked_from = trial.known_end;
         }
     }
@@ -743,6 +762,18 @@ fn grace(content: &Content) -> Duration {
     max_age.clamp(MISSING_GRACE_MIN, MISSING_GRACE_MAX)
 }
 
+/// What keeps a subscription open and brings nothing.
+fn quiet(max_age_ms: u64, content: &Content) -> Preferences {
+    Preferences {
+        priority: 0,
+        max_age_ms,
+        group_start: None,
+        group_end: Some(content.newest().unwrap_or(0)),
+        frame_start: 0,
+        frame_end: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -793,6 +824,8 @@ mod tests {
                 Arc::new(Route {
                     id: RouteId(n as u64),
                     path: Path::parse("live").unwrap(),
+                    is_whole: true,
+                    is_linked: false,
                     hops: Hops::from_slice(&[7]).unwrap(),
                     origin: 7,
                     trust: Trust::Relay,
@@ -900,6 +933,7 @@ mod tests {
             };
             let words = match command {
                 PullCommand::Ask { .. } => "ask".into(),
+                PullCommand::Wish { wanted, .. } => format!("wish {}", wanted.priority),
                 PullCommand::Want { wanted, .. } => {
                     assert_eq!(wanted.max_age_ms, self.max_age_ms);
                     let start = wanted.group_start.map(|group| (group, wanted.frame_start));
@@ -1148,6 +1182,38 @@ mod tests {
         play.told(Feed::Piece(piece(102, 0, WHOLE)));
         play.max_age_ms = 100;
         play.check("1 want 1 Some((103, 0))");
+        // Nor is it asked for all that it has by readers who named a start and name none any more.
+        let named = |play: &mut Play, start| {
+            let demand = Demand { priority: 1, max_age_ms: 500, start, ..Demand::NEWEST };
+            play.need = Need { info: false, feed: true, demand: Some(demand) };
+        };
+        for is_known in [false, true] {
+            let mut play = Play::new(&[Lite06, Lite06]);
+            named(&mut play, Some((100, 0)));
+            play.check("0 ask");
+            play.know();
+            play.check("0 want 1 Some((100, 0))");
+            (100..103).for_each(|sequence| play.group(sequence, WHOLE));
+            play.lost(LINK_LOST, "");
+            play.check("1 ask");
+            if is_known {
+                play.know();
+                play.check("1 want 1 Some((103, 0))");
+                play.now = play.serve.deadline(&play.fetches).unwrap();
+                play.check("");
+                assert_eq!(play.serve.deadline(&play.fetches), None);
+                named(&mut play, None);
+            } else {
+                named(&mut play, None);
+                play.know();
+            }
+            play.max_age_ms = 0;
+            play.check("1 want 1 None");
+            play.told(Feed::Piece(piece(102, 0, WHOLE)));
+            play.max_age_ms = 100;
+            play.check("1 want 1 None");
+            assert_eq!(play.told(Feed::Piece(piece(50, 0, WHOLE))), "piece");
+        }
         // One that goes on is not asked.
         let mut play = resumed();
         assert_eq!(play.told(Feed::Piece(piece(103, 0, WHOLE))), "piece");

@@ -17,13 +17,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::mail::hand_in;
 use super::payload::Payloads;
-use super::{Cut, Remote, Site, busy, refusal, turned_away};
-use crate::limits::{
-    NEWEST_GRACE, REQUEST_NAME_BYTES_MAX, WEB_FETCH_TIMEOUT, WEB_FETCHES_MAX, WEB_UNREAD_BYTES_MAX,
-};
-use crate::shard::guest::{GuestId, Line, Load, Parcel, Parcels, Unread};
-use crate::shard::mailbox::Outside;
+use super::serve::{Cut, Remote};
+use super::{Site, busy, refusal};
+use crate::access::Refusal;
+use crate::limits::{NEWEST_GRACE, REQUEST_NAME_BYTES_MAX, WEB_FETCH_TIMEOUT, WEB_FETCHES_MAX};
+use crate::mailbox::Outside;
+use crate::shard::guest::{Line, Load, Parcel, Parcels, Unread};
 use crate::shard::message::ToShard;
+use crate::shard::names::GuestId;
 use crate::shard::placement::home_of;
 use crate::track::Fetched;
 use crate::track::group::GroupEnd;
@@ -37,10 +38,10 @@ pub struct Fetches {
 }
 
 impl Fetches {
-    pub fn new() -> Fetches {
+    pub fn new(unread_bytes: usize) -> Fetches {
         Fetches {
             places: Arc::new(Semaphore::new(WEB_FETCHES_MAX)),
-            unread: Unread::new(WEB_UNREAD_BYTES_MAX),
+            unread: Unread::new(unread_bytes),
             next_guest: AtomicU64::new(0),
         }
     }
@@ -63,9 +64,10 @@ pub async fn serve(
         Ok(grant) if grant.may_subscribe(grant.root()) => wanted.broadcast = grant.root().clone(),
         Ok(_) => {
             let words = "the client may watch what is below this path, and not this broadcast";
+            site.refusals.note_for(remote, uri.path(), Refusal::AsksOutside.name(), words);
             return refusal(StatusCode::UNAUTHORIZED, words);
         }
-        Err(refused) => return turned_away(&refused),
+        Err(refused) => return site.turn_away(remote, &uri, &refused),
     }
     let Ok(place) = site.fetches.places.clone().try_acquire_owned() else {
         return busy("too many groups are fetched at once");

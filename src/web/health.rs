@@ -1,17 +1,35 @@
 //! Whether every shard turns: each is asked by mail. However many ask, no shard is asked more than
 //! once at a time, nor more often than a pause allows.
 
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::refusal;
 use crate::limits::{HEALTH_PAUSE, SHARD_ANSWER_MAX};
-use crate::shard::mailbox::Outside;
+use crate::mailbox::Outside;
 use crate::shard::message::ToShard;
 
 /// The shards that do not turn.
 pub type Hanging = Vec<usize>;
 
 pub type Asker = oneshot::Sender<Hanging>;
+
+/// Asks, and puts what is found in words.
+pub async fn ask(checks: &mpsc::UnboundedSender<Asker>) -> Response {
+    let (asker, hanging) = oneshot::channel();
+    let _ = checks.send(asker);
+    match hanging.await.as_deref() {
+        Ok([]) => "ok\n".into_response(),
+        Ok(hanging) => {
+            let hanging: Vec<String> = hanging.iter().map(usize::to_string).collect();
+            let words = format!("no answer from shard {}", hanging.join(" "));
+            refusal(StatusCode::SERVICE_UNAVAILABLE, words)
+        }
+        Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping"),
+    }
+}
 
 /// Answers those who ask, together: each with what was found after it asked.
 pub async fn answer(shards: Vec<Outside<ToShard>>, mut asked: mpsc::UnboundedReceiver<Asker>) {
@@ -55,7 +73,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::shard::mailbox::{Post, mesh};
+    use crate::mailbox::{Post, mesh};
 
     /// Answers everything that has come, and says how much that was.
     fn turn(post: &mut Post<ToShard>) -> usize {

@@ -1,4 +1,4 @@
-//! The TCP socket for HTTP.
+//! TCP sockets for HTTP.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,36 +7,46 @@ use socket2::{Domain, Protocol, Type};
 
 use crate::limits::WEB_BACKLOG;
 
+/// With the argument that has named the address.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error(
-        "TCP {0}, for HTTP, is in use: stop the program that holds it (`ss -tlpn`), or choose \
-         another address with --web-http-listen, or none with --web-http-listen off"
+        "TCP {address}, for HTTP, is in use: stop the program that holds it (`ss -tlpn`), or choose \
+         another address with {flag}{}",
+        or_none(flag)
     )]
-    PortTaken(SocketAddr),
+    PortTaken { address: SocketAddr, flag: &'static str },
     #[error(
         "{}, for HTTP, is not an address of this host: choose one that `ip address` lists with \
-         --web-http-listen, or `[::]` for all",
-        .0.ip()
+         {flag}, or `[::]` for all",
+        address.ip()
     )]
-    NoSuchAddress(SocketAddr),
+    NoSuchAddress { address: SocketAddr, flag: &'static str },
     #[error(
         "not permitted to bind TCP port {}, for HTTP: choose a port from 1024 up with \
-         --web-http-listen, or grant CAP_NET_BIND_SERVICE",
-        .0.port()
+         {flag}, or grant CAP_NET_BIND_SERVICE",
+        address.port()
     )]
-    NotPermitted(SocketAddr),
-    #[error("cannot bind TCP {address}, for HTTP: {error}")]
-    Other { address: SocketAddr, error: io::Error },
+    NotPermitted { address: SocketAddr, flag: &'static str },
+    #[error("cannot bind TCP {address}, for {flag}: {error}")]
+    Other { address: SocketAddr, flag: &'static str, error: io::Error },
+}
+
+/// One that may have come by itself may be turned off.
+fn or_none(flag: &str) -> String {
+    match flag {
+        "--web-http-listen" => format!(", or none with {flag} off"),
+        _ => String::new(),
+    }
 }
 
 /// Port 0 asks the kernel to choose.
-pub fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+pub fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ListenError> {
     open(address).map_err(|error| match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => ListenError::PortTaken(address),
-        Some(libc::EADDRNOTAVAIL) => ListenError::NoSuchAddress(address),
-        Some(libc::EACCES | libc::EPERM) => ListenError::NotPermitted(address),
-        _ => ListenError::Other { address, error },
+        Some(libc::EADDRINUSE) => ListenError::PortTaken { address, flag },
+        Some(libc::EADDRNOTAVAIL) => ListenError::NoSuchAddress { address, flag },
+        Some(libc::EACCES | libc::EPERM) => ListenError::NotPermitted { address, flag },
+        _ => ListenError::Other { address, flag, error },
     })
 }
 

@@ -9,13 +9,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::mail::hand_in;
 use crate::access::Grant;
 use crate::limits::{LISTING_CHUNK_PATHS, LISTING_PAUSE, SHARD_ANSWER_MAX};
-use crate::shard::guest::PageLine;
-use crate::shard::mailbox::Outside;
+use crate::mailbox::Outside;
+use crate::shard::guest::{Announced, PageLine};
 use crate::shard::message::ToShard;
+use crate::text::moves_a_cursor;
 use crate::wire::Path;
 
 /// All announced paths, in order.
-pub type Listing = Arc<Vec<Path>>;
+pub type Listing = Arc<Vec<Announced>>;
 
 pub type Asker = oneshot::Sender<Listing>;
 
@@ -43,14 +44,15 @@ pub async fn answer(shards: Vec<Outside<ToShard>>, mut asked: mpsc::UnboundedRec
 
 /// None where the shard has ended.
 async fn list(shard: &Outside<ToShard>) -> Option<Listing> {
-    let mut paths: Vec<Path> = Vec::new();
+    let mut all: Vec<Announced> = Vec::new();
     loop {
         let (line, page) = PageLine::new();
-        hand_in(shard, ToShard::List { after: paths.last().cloned(), page: line }).await;
+        let after = all.last().map(|announced| announced.path.clone());
+        hand_in(shard, ToShard::List { after, page: line }).await;
         let page = page.await.ok()?;
-        paths.extend(page.paths);
+        all.extend(page.announced);
         if page.is_last {
-            return Some(Arc::new(paths));
+            return Some(Arc::new(all));
         }
     }
 }
@@ -69,8 +71,13 @@ pub struct Lines {
 impl Lines {
     /// One line per path below `prefix`, relative to it, as the wire has it (spec §4.5).
     pub fn new(listing: Listing, prefix: Path, grant: Grant) -> Lines {
-        let is_covered = grant.may_subscribe(&prefix)
-            && prefix.ancestors().any(|path| listing.binary_search(&path).is_ok());
+        let at = |path: Path| listing.binary_search_by(|other| other.path.cmp(&path)).ok();
+        // Of those that cover it, requests go to the longest.
+        let cover = prefix.ancestors().find_map(at).map(|at| &listing[at]);
+        let is_covered = cover.is_some_and(|cover| match cover.path == prefix {
+            true => grant.may_subscribe(&prefix),
+            false => cover.is_whole && grant.may_hear_of_cover(&cover.path, &prefix, false),
+        });
         Lines { listing, next: 0, prefix, grant, is_covered }
     }
 }
@@ -87,8 +94,8 @@ impl Iterator for Lines {
             let rest = &self.listing[self.next..];
             let chunk = &rest[..rest.len().min(LISTING_CHUNK_PATHS)];
             self.next += chunk.len();
-            for path in chunk {
-                if let Some(suffix) = shown(path, &self.prefix, &self.grant) {
+            for announced in chunk {
+                if let Some(suffix) = shown(&announced.path, &self.prefix, &self.grant) {
                     text.push_str(suffix.as_str());
                     text.push('\n');
                 }
@@ -98,10 +105,10 @@ impl Iterator for Lines {
     }
 }
 
-fn shown(path: &Path, prefix: &Path, grant: &Grant) -> Option<Path> {
+pub(super) fn shown(path: &Path, prefix: &Path, grant: &Grant) -> Option<Path> {
     let suffix = path.strip_prefix(prefix)?;
-    // A line break in a path would be read as another path.
-    let is_one_line = !suffix.as_str().contains(char::is_control);
+    // A line break in a path would be read as another path, and so may be what turns the direction of text.
+    let is_one_line = !suffix.as_str().contains(moves_a_cursor);
     let is_shown = is_one_line && !suffix.is_root() && grant.may_hear_of(path, prefix, false);
     is_shown.then_some(suffix)
 }
@@ -113,15 +120,24 @@ mod tests {
 
     use super::*;
     use crate::access::rule;
-    use crate::shard::mailbox::{Post, mesh};
+    use crate::mailbox::{Post, mesh};
 
     fn path(text: &str) -> Path {
         Path::parse(text).unwrap()
     }
 
+    fn announced(text: &str) -> Announced {
+        Announced { path: path(text), is_whole: true }
+    }
+
     #[track_caller]
     fn check(listing: &[&str], prefix: &str, rules: &[&str], expect: &str) {
-        let listing = Arc::new(listing.iter().map(|text| path(text)).collect::<Vec<_>>());
+        // A publisher has all below what it announces, but not below what ends like this.
+        let listing = listing.iter().map(|text| match text.strip_suffix(" only") {
+            Some(text) => Announced { path: path(text), is_whole: false },
+            None => announced(text),
+        });
+        let listing = Arc::new(listing.collect::<Vec<_>>());
         let rules: Vec<_> = rules.iter().map(|text| rule(text).unwrap()).collect();
         let grant = Grant::public(&[], &rules, &[]).at(&path(prefix)).unwrap();
         let text: String = Lines::new(listing, path(prefix), grant).collect();
@@ -140,12 +156,18 @@ mod tests {
         check(&all, "", &["a/*", "b*"], "a/b\nb\n");
         check(&all, "a", &["a/b/**"], "b\n");
         check(&["", "x"], "", &["**"], "\nx\n");
-        check(&["a\nb", "c"], "", &["**"], "c\n");
+        // Who may not watch what is above does not hear of it, and nobody of what its publisher may not have.
+        check(&["a"], "a/b", &["a/*"], "");
+        check(&["a"], "a/b", &["a/**"], "\n");
+        check(&["a only"], "a/b", &["**"], "");
+        check(&["a only"], "a", &["**"], "\n");
+        check(&["a", "a/b only"], "a/b/c", &["**"], "");
+        check(&["a\nb", "a\u{202e}b", "c"], "", &["**"], "c\n");
     }
 
     #[test]
     fn long_listings_come_in_pieces() {
-        let listing: Vec<Path> = (0..2500).map(|n| path(&format!("b/{n:04}"))).collect();
+        let listing = (0..2500).map(|n| announced(&format!("b/{n:04}"))).collect::<Vec<_>>();
         let lines = Lines::new(Arc::new(listing), path("b"), Grant::everything());
         let pieces: Vec<usize> = lines.map(|text| text.lines().count()).collect();
         assert_eq!(pieces, [1024, 1024, 452]);
@@ -154,7 +176,7 @@ mod tests {
     /// A shard that has announced some paths, answers after a while, and notes when it was asked.
     struct Shard {
         post: Post<ToShard>,
-        paths: Vec<Path>,
+        paths: Vec<Announced>,
         takes: Duration,
         asked: Vec<(Instant, Option<Path>)>,
     }
@@ -162,7 +184,7 @@ mod tests {
     impl Shard {
         fn new(paths: usize, takes: Duration) -> Shard {
             let post = mesh(1, 16).pop().unwrap();
-            let paths = (0..paths).map(|n| path(&format!("b/{n:05}"))).collect();
+            let paths = (0..paths).map(|n| announced(&format!("b/{n:05}"))).collect();
             Shard { post, paths, takes, asked: Vec::new() }
         }
 
@@ -176,8 +198,9 @@ mod tests {
                     let ToShard::List { after, page } = mail else { panic!("{mail:?}") };
                     self.asked.push((Instant::now(), after.clone()));
                     tokio::time::sleep(self.takes).await;
-                    let from = after.map_or(0, |after| self.paths.partition_point(|p| *p <= after));
-                    page.answer(self.paths[from..].iter());
+                    let from = after
+                        .map_or(0, |after| self.paths.partition_point(|one| one.path <= after));
+                    page.answer(self.paths[from..].iter().cloned());
                     idle = Duration::ZERO;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -196,7 +219,7 @@ mod tests {
         let (asker, listing) = oneshot::channel();
         askers.send(asker).unwrap();
         let listing = listing.await.unwrap();
-        assert_eq!((listing.len(), listing[2052].as_str()), (2053, "b/02052"));
+        assert_eq!((listing.len(), listing[2052].path.as_str()), (2053, "b/02052"));
         let pages: Vec<_> = shard.await.unwrap().into_iter().map(|(_, after)| after).collect();
         assert_eq!(pages, [None, Some(path("b/01023")), Some(path("b/02047"))]);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::shard::mailbox::Outside;
+use crate::mailbox::Outside;
 use crate::shard::message::ToShard;
 
 /// How soon a full lane is tried again. It is full only while its shard works through it.

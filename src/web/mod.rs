@@ -7,53 +7,56 @@
 
 mod fetch;
 mod heads;
-mod health;
+pub(crate) mod health;
 mod listen;
 mod listing;
-mod mail;
+mod live;
+pub(crate) mod mail;
 mod page;
 pub mod payload;
+mod questions;
+mod refusals;
+pub(crate) mod serve;
+pub(crate) mod tracks;
+mod upgrade;
 
 pub use fetch::Wanted;
+pub use refusals::Refusals;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use futures_lite::{future, stream};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::Service;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use time::OffsetDateTime;
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
-use tokio::time::timeout;
+use futures_lite::stream;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_rustls::TlsAcceptor;
 
 use crate::access::{Access, Grant, Refusal, Target, Token};
+use crate::acme::Challenges;
 use crate::authority::contract::{Facts, Moved, Transport};
 use crate::authority::{self, Asker, News};
-use crate::limits::{
-    FAULT_LINE_INTERVAL, WEB_CONNECTION_TIME_MAX, WEB_CONNECTIONS_MAX, WEB_HEAD_BYTES_MAX,
-    WEB_HEAD_TIMEOUT, WEB_LISTINGS_MAX,
-};
+use crate::config::Example;
+use crate::limits::WEB_LISTINGS_MAX;
+use crate::mailbox::Outside;
 use crate::origin::Origins;
-use crate::shard::mailbox::Outside;
 use crate::shard::message::ToShard;
+use crate::source::ClientBounds;
+use crate::text::hex;
+use crate::tls::Certificates;
 use crate::wire::{Path, Role};
 
-use heads::{Head, Heads};
+use questions::Questions;
+use serve::{Accepts, Gate, Remote, Room, accept};
 
 pub use listen::{ListenError, listen};
 
@@ -61,34 +64,47 @@ pub use listen::{ListenError, listen};
 /// as `nice` counts it: about a tenth.
 const NICENESS: libc::c_int = 10;
 
-/// Before the next try where the process has no descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// What clients are told of this relay.
 #[derive(Clone, Debug)]
 pub struct About {
     /// The address of the QUIC listener.
     pub addr: SocketAddr,
-    pub fingerprint: [u8; 32],
-    pub expires: OffsetDateTime,
-    /// Nobody vouches for the certificate: clients pin it.
-    pub is_self_signed: bool,
-    /// What everybody may, in words, and a path at which that is both to publish and to watch.
+    /// What clients are shown who dial it.
+    pub certificates: Arc<Certificates>,
+    /// What everybody may, in words.
     pub access: String,
-    pub open_at: Option<String>,
+    pub example: Example,
     /// The pages of browsers that may ask.
     pub origins: Origins,
+    /// Sessions may begin over HTTP.
+    pub has_websockets: bool,
+    /// What clients may leave unread of groups, all together.
+    pub unread_bytes: usize,
+}
+
+/// Where HTTP is served: as it is, and over TLS; one of them at least.
+pub struct Listeners {
+    pub http: Option<TcpListener>,
+    pub https: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
+    /// Which addresses have shares of the room.
+    pub bounds: ClientBounds,
+    pub gate: Gate,
 }
 
 /// HTTP that runs.
 pub struct Web {
-    addr: SocketAddr,
+    http: Option<SocketAddr>,
+    https: Option<SocketAddr>,
     thread: JoinHandle<()>,
     /// Dropped to stop it.
     stop: oneshot::Sender<Infallible>,
+    accepts: Arc<Accepts>,
+    refusals: Arc<Refusals>,
 }
 
 struct Site {
+    /// For the authority that the certificate is ordered from.
+    challenges: Challenges,
     about: About,
     access: watch::Receiver<Arc<Access>>,
     authority: Option<authority::Handle>,
@@ -98,17 +114,55 @@ struct Site {
     /// Places for those who read one.
     readers: Arc<Semaphore>,
     fetches: fetch::Fetches,
+    tracks: tracks::Asker,
+    loads: upgrade::Loads,
+    refusals: Arc<Refusals>,
+    questions: Arc<Questions>,
+    bounds: ClientBounds,
+}
+
+/// Why a client is not let in.
+enum Kept {
+    Out(Refusal),
+    /// Too many wait to be decided about.
+    Waiting,
+}
+
+impl From<Refusal> for Kept {
+    fn from(refusal: Refusal) -> Kept {
+        Kept::Out(refusal)
+    }
+}
+
+impl About {
+    /// Nobody but who sits at this machine comes here.
+    fn is_for_development(&self) -> bool {
+        self.addr.ip().to_canonical().is_loopback()
+    }
 }
 
 impl Site {
+    /// Says why to whom it is about, and to the operator. Clients try again where that may help.
+    fn turn_away(&self, remote: SocketAddr, uri: &Uri, kept: &Kept) -> Response {
+        let Kept::Out(refused) = kept else {
+            return busy("too many wait for the auth server; try again");
+        };
+        self.refusals.note(remote, uri.path(), refused);
+        let status = match refused {
+            Refusal::ServerAway => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::UNAUTHORIZED,
+        };
+        refusal(status, refused)
+    }
+
     /// What the sender of a request may watch who wants to be at a path.
     async fn admit(
         &self,
         path: &Path,
         query: Option<&str>,
         remote: SocketAddr,
-    ) -> Result<Grant, Refusal> {
-        self.grant(path, query, remote).await?.for_role(Role::Subscriber)
+    ) -> Result<Grant, Kept> {
+        Ok(self.grant(path, query, remote).await?.for_role(Role::Subscriber)?)
     }
 
     async fn grant(
@@ -116,9 +170,20 @@ impl Site {
         path: &Path,
         query: Option<&str>,
         remote: SocketAddr,
-    ) -> Result<Grant, Refusal> {
+    ) -> Result<Grant, Kept> {
         if let Some(authority) = &self.authority {
-            return ask(authority, path, query, remote).await;
+            let source = self.bounds.source_at(remote.ip());
+            let waits = self.questions.begin(source).ok_or(Kept::Waiting)?;
+            let (authority, path) = (authority.clone(), path.clone());
+            let query = query.map(str::to_owned);
+            // To its end, even for a client that hangs up: what has begun at the server ends there too, and who
+            // asks again waits for that.
+            let asked = tokio::spawn(async move {
+                let grant = ask(&authority, &path, query.as_deref(), remote).await;
+                drop(waits);
+                grant
+            });
+            return Ok(asked.await.unwrap_or(Err(Refusal::ServerAway))?);
         }
         let token = query.and_then(|query| Token::find_in(&format!("?{query}")));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -158,43 +223,94 @@ async fn ask(
     }
 }
 
-/// Serves what comes to `listener`, which does not block.
+/// Serves what comes to the listeners, which do not block.
 pub fn start(
-    listener: TcpListener,
+    listeners: Listeners,
     about: About,
+    challenges: Challenges,
     (access, authority): (watch::Receiver<Arc<Access>>, Option<authority::Handle>),
     shards: Vec<Outside<ToShard>>,
 ) -> io::Result<Web> {
-    let addr = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = {
-        let _entered = runtime.enter();
-        tokio::net::TcpListener::from_std(listener)?
-    };
+    let entered = runtime.enter();
+    let Listeners { http, https, bounds, gate } = listeners;
+    let http = http.map(|listener| (listener, None));
+    let https = https.map(|(listener, tls)| (listener, Some(TlsAcceptor::from(tls))));
+    let taken = [http, https].map(|listener| {
+        let Some((listener, tls)) = listener else { return Ok(None) };
+        let addr = listener.local_addr()?;
+        io::Result::Ok(Some((addr, tokio::net::TcpListener::from_std(listener)?, tls)))
+    });
+    let [http, https] = taken;
+    let taken = [http?, https?];
+    let [http, https] = taken.each_ref().map(|taken| taken.as_ref().map(|(addr, ..)| *addr));
+    drop(entered);
     let (stop, stopped) = oneshot::channel();
+    let accepts = Arc::<Accepts>::default();
+    let counted = accepts.clone();
+    let refusals = Arc::<Refusals>::default();
+    let noted = refusals.clone();
     let body = move || {
-        // SAFETY: no preconditions. Zero is this thread, and a refusal changes nothing.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+        be_modest();
         let (listings, asked) = mpsc::unbounded_channel();
         runtime.spawn(listing::answer(shards.clone(), asked));
         let (checks, asked) = mpsc::unbounded_channel();
         runtime.spawn(health::answer(shards.clone(), asked));
-        let fetches = fetch::Fetches::new();
+        let fetches = fetch::Fetches::new(about.unread_bytes);
         let readers = Arc::new(Semaphore::new(WEB_LISTINGS_MAX));
-        let site =
-            Arc::new(Site { about, access, authority, shards, checks, listings, readers, fetches });
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        runtime.block_on(future::or(stopped, accept(listener, router(site))));
+        let tracks = tracks::Asker::new(shards.clone());
+        let loads = upgrade::Loads::default();
+        let refusals = noted;
+        let site = Arc::new(Site {
+            challenges,
+            about,
+            access,
+            authority,
+            shards,
+            checks,
+            listings,
+            readers,
+            fetches,
+            tracks,
+            loads,
+            refusals,
+            questions: Arc::default(),
+            bounds: bounds.clone(),
+        });
+        let room = Room::new(bounds);
+        for (_, listener, tls) in taken.into_iter().flatten() {
+            let router = router(site.clone());
+            let entry = (room.clone(), gate.clone());
+            runtime.spawn(accept(listener, tls, router, entry, counted.clone()));
+        }
+        // What was spawned ends with the runtime.
+        let _ = runtime.block_on(stopped);
     };
     let thread = std::thread::Builder::new().name("web".to_owned()).spawn(body)?;
-    Ok(Web { addr, thread, stop })
+    Ok(Web { http, https, thread, stop, accepts, refusals })
+}
+
+/// This thread gives way to shards.
+pub(crate) fn be_modest() {
+    // SAFETY: no preconditions. Zero is this thread, and a refusal changes nothing.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
 }
 
 impl Web {
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
+    pub fn accepts(&self) -> &Arc<Accepts> {
+        &self.accepts
+    }
+
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
+    }
+
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    pub fn https(&self) -> Option<SocketAddr> {
+        self.https
     }
 
     /// Cuts every connection off.
@@ -204,105 +320,26 @@ impl Web {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, router: Router) {
-    let places = Arc::new(Semaphore::new(WEB_CONNECTIONS_MAX));
-    let heads = Arc::new(Heads::default());
-    let mut told_at: Option<Instant> = None;
-    loop {
-        let (stream, remote) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                let is_ours = matches!(
-                    error.raw_os_error(),
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-                );
-                if is_ours && told_at.is_none_or(|at| at.elapsed() >= FAULT_LINE_INTERVAL) {
-                    told_at = Some(Instant::now());
-                    tracing::warn!(
-                        %error,
-                        "HTTP connections wait because none can be accepted: raise the limit of open files \
-                         (`ulimit -n`, LimitNOFILE=)"
-                    );
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        if places.available_permits() == 0 {
-            heads.drop_oldest();
-        }
-        let place = places.clone().acquire_owned().await.expect("it is never closed");
-        let cut = Cut::default();
-        let head = heads.begin(cut.0.clone());
-        let router = TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
-            let served = serve(
-                stream,
-                Connection { head, cut: cut.clone(), remote: Remote(remote), router },
-            );
-            let _ = timeout(WEB_CONNECTION_TIME_MAX, future::or(served, cut.0.notified())).await;
-            drop(place);
-        });
-    }
-}
-
-/// What cuts a connection off, whatever it does. Every request carries its own.
-#[derive(Clone, Debug, Default)]
-struct Cut(Arc<Notify>);
-
-/// Where a request comes from. Every request carries it.
-#[derive(Clone, Copy, Debug)]
-struct Remote(SocketAddr);
-
-/// The routes, as one connection has them.
-struct Connection {
-    head: Head,
-    cut: Cut,
-    remote: Remote,
-    router: TowerToHyperService<Router>,
-}
-
-impl Service<hyper::Request<Incoming>> for Connection {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = <TowerToHyperService<Router> as Service<hyper::Request<Incoming>>>::Future;
-
-    fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
-        self.head.end();
-        request.extensions_mut().insert(self.cut.clone());
-        request.extensions_mut().insert(self.remote);
-        self.router.call(request)
-    }
-}
-
-/// One request, so that every connection has an end that can be foretold.
-async fn serve(stream: TcpStream, connection: Connection) {
-    // Frames are passed on as they come.
-    let _ = stream.set_nodelay(true);
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(WEB_HEAD_TIMEOUT)
-        .max_buf_size(WEB_HEAD_BYTES_MAX)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), connection)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "an HTTP connection broke off");
-    }
-}
-
 fn router(site: Arc<Site>) -> Router {
     Router::new()
         .route("/", get(page::landing))
         .route("/health", get(health))
         .route("/certificate.sha256", get(certificate))
+        .route("/live.json", get(live::live))
         .route("/announced", get(announced))
         .route("/announced/", get(announced))
         .route("/announced/{*prefix}", get(announced))
         .route("/fetch/{*path}", get(fetch::serve))
         .fallback(page::lost)
         .layer(from_fn_with_state(site.clone(), rules))
+        // By whatever name the authority knows this relay.
+        .route("/.well-known/acme-challenge/{token}", get(challenge))
         .with_state(site)
+}
+
+async fn challenge(State(site): State<Arc<Site>>, UrlPath(token): UrlPath<String>) -> Response {
+    let refused = || refusal(StatusCode::NOT_FOUND, "there is no such challenge");
+    site.challenges.answer(&token).map_or_else(refused, IntoResponse::into_response)
 }
 
 /// What holds for every request and every response.
@@ -316,20 +353,26 @@ async fn rules(State(site): State<Arc<Site>>, request: Request, next: Next) -> R
     let is_ours = site.about.origins.permit_host(host.as_deref());
     let asked_for = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let asked_to = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
+    let remote = request.extensions().get().map(|Remote(remote)| *remote);
+    let uri = request.uri().clone();
+    let forbidden = |words: &'static str| {
+        if let Some(remote) = remote {
+            site.refusals.note_for(remote, uri.path(), "origin", words);
+        }
+        refusal(StatusCode::FORBIDDEN, words)
+    };
     let mut response = match *request.method() {
-        _ if !is_permitted => refusal(
-            StatusCode::FORBIDDEN,
+        _ if !is_permitted => forbidden(
             "pages of this origin may not use this relay; see shardcast --help of --allow-origin",
         ),
-        _ if !is_ours => refusal(
-            StatusCode::FORBIDDEN,
+        _ if !is_ours => forbidden(
             "this relay is for this machine and goes by none but its names; see shardcast --help of \
              --allow-origin",
         ),
-        _ if wants_websocket(request.headers()) => {
-            let remote = request.extensions().get().map(|Remote(remote)| *remote);
-            no_websocket(&site, request.uri(), remote).await
+        _ if upgrade::is_wanted(request.headers()) && site.about.has_websockets => {
+            return upgrade::serve(&site, request).await;
         }
+        _ if upgrade::is_wanted(request.headers()) => no_websocket(&site, &uri, remote).await,
         Method::GET | Method::HEAD => next.run(request).await,
         // A page of another origin asks whether it may.
         Method::OPTIONS if asked_to.is_some() => StatusCode::NO_CONTENT.into_response(),
@@ -355,43 +398,29 @@ async fn rules(State(site): State<Arc<Site>>, request: Request, next: Next) -> R
     response
 }
 
-/// Whether a request asks for another protocol than HTTP, and that is WebSocket.
-fn wants_websocket(headers: &HeaderMap) -> bool {
-    let upgrades = headers.get_all(header::UPGRADE).into_iter();
-    let protocols =
-        upgrades.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
-    protocols.map(str::trim).any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
-}
-
 /// A client that looks for another way to the relay is told at once that this is none. If it may not come in
 /// at all it is told that, and looks for no other: those who try both give up only when both say so.
 async fn no_websocket(site: &Site, uri: &Uri, remote: Option<SocketAddr>) -> Response {
     if let (Ok(path), Some(remote)) = (Path::parse(uri.path()), remote)
         && let Err(refused) = site.grant(&path, uri.query(), remote).await
     {
-        return turned_away(&refused);
+        return site.turn_away(remote, uri, &refused);
     }
-    refusal(StatusCode::BAD_REQUEST, "there are no WebSockets here")
+    const WORDS: &str = "there are no WebSockets here: --web-ws is off";
+    if let Some(remote) = remote {
+        site.refusals.note_for(remote, uri.path(), "no_websockets", WORDS);
+    }
+    refusal(StatusCode::BAD_REQUEST, WORDS)
 }
 
 /// Whether every shard turns.
 async fn health(State(site): State<Arc<Site>>) -> Response {
-    let (asker, hanging) = oneshot::channel();
-    let _ = site.checks.send(asker);
-    match hanging.await.as_deref() {
-        Ok([]) => "ok\n".into_response(),
-        Ok(hanging) => {
-            let hanging: Vec<String> = hanging.iter().map(usize::to_string).collect();
-            let words = format!("no answer from shard {}", hanging.join(" "));
-            refusal(StatusCode::SERVICE_UNAVAILABLE, words)
-        }
-        Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping"),
-    }
+    health::ask(&site.checks).await
 }
 
 /// What clients pin: nothing but the hash.
 async fn certificate(State(site): State<Arc<Site>>) -> String {
-    hex(&site.about.fingerprint)
+    hex(&site.about.certificates.fingerprint())
 }
 
 async fn announced(
@@ -406,7 +435,7 @@ async fn announced(
     };
     let grant = match site.admit(&prefix, uri.query(), remote).await {
         Ok(grant) => grant,
-        Err(refused) => return turned_away(&refused),
+        Err(refused) => return site.turn_away(remote, &uri, &refused),
     };
     // An auth server may have put the client somewhere else than it has dialled.
     let prefix = grant.root().clone();
@@ -428,15 +457,6 @@ async fn announced(
     (kind, body).into_response()
 }
 
-/// Clients try again where that may help.
-fn turned_away(refused: &Refusal) -> Response {
-    let status = match refused {
-        Refusal::ServerAway => StatusCode::BAD_GATEWAY,
-        _ => StatusCode::UNAUTHORIZED,
-    };
-    refusal(status, refused)
-}
-
 /// A refusal that may be none a little later.
 fn busy(words: &'static str) -> Response {
     let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, words);
@@ -444,10 +464,6 @@ fn busy(words: &'static str) -> Response {
 }
 
 /// One line that says who erred.
-fn refusal(status: StatusCode, words: impl std::fmt::Display) -> Response {
+pub(crate) fn refusal(status: StatusCode, words: impl std::fmt::Display) -> Response {
     (status, format!("{words}\n")).into_response()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

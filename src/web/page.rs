@@ -2,73 +2,92 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
+use axum::http::uri::Scheme;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
-use super::{About, Site, hex};
+use super::{About, Site};
+use crate::config::{EXAMPLE, Example};
+use crate::text::hex;
 
 /// Where a browser has come to that names none.
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 
 /// Names in double braces stand for text.
 const TEMPLATE: &str = include_str!("page.html");
 
-/// Nothing from elsewhere, and no requests but to here.
+/// Nothing from elsewhere but the icon that is none, and no requests but to here.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'";
+                      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'";
 
-pub async fn landing(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
-    respond(StatusCode::OK, &site, &headers)
+pub async fn landing(
+    State(site): State<Arc<Site>>,
+    Extension(scheme): Extension<Scheme>,
+    headers: HeaderMap,
+) -> Response {
+    respond(StatusCode::OK, &site, &scheme, &headers)
 }
 
 /// For everything that is not here.
-pub async fn lost(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
-    respond(StatusCode::NOT_FOUND, &site, &headers)
+pub async fn lost(
+    State(site): State<Arc<Site>>,
+    Extension(scheme): Extension<Scheme>,
+    headers: HeaderMap,
+) -> Response {
+    respond(StatusCode::NOT_FOUND, &site, &scheme, &headers)
 }
 
-fn respond(status: StatusCode, site: &Site, headers: &HeaderMap) -> Response {
+fn respond(status: StatusCode, site: &Site, scheme: &Scheme, headers: &HeaderMap) -> Response {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let page = render(&site.about, host);
+    let page = render(&site.about, scheme, host);
     (status, [(header::CONTENT_SECURITY_POLICY, POLICY)], Html(page)).into_response()
 }
 
-/// The page as it is for a browser that came by this host.
-fn render(about: &About, host: Option<&str>) -> String {
+/// The page as it is for a browser that came by this scheme and this host.
+fn render(about: &About, scheme: &Scheme, host: Option<&str>) -> String {
     let fallback = about.addr.to_string();
     let host = host.filter(|host| is_host(host)).unwrap_or(&fallback);
-    let sha256 = hex(&about.fingerprint);
-    let root = about.open_at.as_deref().unwrap_or_default();
+    let sha256 = hex(&about.certificates.fingerprint());
+    let Example { root, .. } = &about.example;
     let below = if root.is_empty() { String::new() } else { format!("{root}/") };
-    let at = about.expires;
+    let at = about.certificates.expires();
     let (date, hour, minute) = (at.date(), at.hour(), at.minute());
     let values = [
+        ("LIVE", about.is_for_development().to_string()),
         ("VERSION", env!("CARGO_PKG_VERSION").to_owned()),
         ("HOST", host.to_owned()),
+        ("BASE", format!("{scheme}://{host}")),
         ("ADDR", about.addr.to_string()),
         ("SHA256", sha256),
         ("EXPIRES", format!("{date} {hour:02}:{minute:02} UTC")),
         ("ACCESS", about.access.clone()),
-        ("CONNECT", connect(host, about)),
+        ("PUBLISH", connect(scheme, host, about, &about.example.publish())),
+        ("WATCH", connect(scheme, host, about, &about.example.watch())),
+        ("EXAMPLE", EXAMPLE.to_owned()),
         ("BELOW", below),
+        ("QUERY", about.example.query().to_owned()),
     ];
     fill(TEMPLATE, &values)
 }
 
 /// How to dial: by the host that the browser used. A client finds the hash of a certificate that
 /// nobody vouches for by itself, where HTTP is at the port of the QUIC listener.
-fn connect(host: &str, about: &About) -> String {
-    let path = about.open_at.as_deref().unwrap_or("?jwt=TOKEN");
+fn connect(by: &Scheme, host: &str, about: &About, path: &str) -> String {
     let (name, port) = match host.rsplit_once(':') {
         // The colons of an IPv6 address are in brackets.
-        Some((name, port)) if !port.contains(']') => (name, port.parse().unwrap_or(HTTP_PORT)),
-        _ => (host, HTTP_PORT),
+        Some((name, port)) if !port.contains(']') => (name, port.parse().ok()),
+        _ => (host, None),
     };
+    let is_plain = *by == Scheme::HTTP;
+    let port = port.unwrap_or(if is_plain { HTTP_PORT } else { HTTPS_PORT });
     let quic = about.addr.port();
-    let (scheme, trust) = match about.is_self_signed {
-        true if port == quic => ("http", String::new()),
+    let (scheme, trust) = match about.certificates.is_self_signed() {
+        true if is_plain && port == quic => ("http", String::new()),
         true => {
-            let sha256 = hex(&about.fingerprint);
+            let sha256 = hex(&about.certificates.fingerprint());
             ("moqt", format!(" \\\n      --connect-tls-fingerprint {sha256}"))
         }
         false => ("https", String::new()),
@@ -115,17 +134,32 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::config::{IdentitySource, PublicRules};
     use crate::origin::Origins;
+    use crate::tls::{Certificates, Identity, Pair, Source};
 
-    fn about(open_at: Option<&str>) -> About {
+    fn certificates(source: Source) -> Arc<Certificates> {
+        let made = IdentitySource::Generated { hosts: Vec::new() };
+        let pair = Identity::load(&made, &[], &[]).unwrap().certificates.now()[0].clone();
+        let not_after = OffsetDateTime::UNIX_EPOCH;
+        let pair = Pair { source, fingerprint: [0xab; 32], not_after, ..pair };
+        Arc::new(Certificates::new(vec![pair]))
+    }
+
+    fn about(rules: &[&str]) -> About {
+        let both = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+        about_rules(PublicRules { both, ..PublicRules::default() })
+    }
+
+    fn about_rules(rules: PublicRules) -> About {
         About {
+            unread_bytes: 0,
             addr: "127.0.0.1:4443".parse().unwrap(),
-            fingerprint: [0xab; 32],
-            expires: OffsetDateTime::UNIX_EPOCH,
-            is_self_signed: true,
+            certificates: certificates(Source::Generated),
             origins: Origins::All,
+            has_websockets: true,
             access: "anyone may do as anybody <b>".to_owned(),
-            open_at: open_at.map(str::to_owned),
+            example: rules.example(),
         }
     }
 
@@ -140,32 +174,77 @@ mod tests {
     #[test]
     fn the_page_says_what_runs_here() {
         let sha256 = "ab".repeat(32);
-        let page = render(&about(Some("")), Some("relay.example:8080"));
+        let page = render(&about(&["**"]), &Scheme::HTTP, Some("relay.example:8080"));
         let dial = "moq --connect &#39;moqt://relay.example:4443/&#39; \\";
         let trust = format!("--connect-tls-fingerprint {sha256}");
-        let curl = "curl http://relay.example:8080/announced";
+        let curl = "curl 'http://relay.example:8080/announced'";
         check(&page, &[dial, &trust, curl, "1970-01-01 00:00 UTC", env!("CARGO_PKG_VERSION")]);
 
-        let page = render(&about(Some("")), Some("localhost:4443"));
+        let page = render(&about(&["**"]), &Scheme::HTTP, Some("localhost:4443"));
         check(&page, &["moq --connect &#39;http://localhost:4443/&#39; \\\n"]);
         assert!(!page.contains("fingerprint "));
 
-        let verified = About { is_self_signed: false, ..about(Some("anon")) };
-        let page = render(&verified, Some("[::1]"));
+        let page = render(&about(&["**"]), &Scheme::HTTPS, Some("localhost:4443"));
+        let curl = "curl 'https://localhost:4443/announced'";
+        check(&page, &["moqt://localhost:4443/", &trust, curl]);
+        let page = render(&about(&["**"]), &Scheme::HTTPS, Some("relay.example"));
+        check(&page, &["moqt://relay.example:4443/", "curl https://relay.example/health"]);
+
+        let of_somebody = certificates(Source::File("cert.pem".into()));
+        let verified = About { certificates: of_somebody, ..about(&["anon/**"]) };
+        let page = render(&verified, &Scheme::HTTP, Some("[::1]"));
         check(
             &page,
             &["https://[::1]:4443/anon&#39;", "anybody &lt;b&gt;", "fetch/anon/demo.hang"],
         );
         assert!(!page.contains("fingerprint "));
+    }
 
-        let closed = render(&about(None), Some("[::1]"));
-        check(&closed, &["[::1]:4443/?jwt=TOKEN&#39;", "/fetch/demo.hang"]);
+    /// How often the page asks for a token, and where it publishes, watches and looks.
+    #[test]
+    fn tokens_are_asked_for_where_they_are_needed() {
+        let rule = |text: &str| vec![text.parse().unwrap()];
+        let closed = PublicRules::default();
+        let watch = |text: &str| PublicRules { subscribe: rule(text), ..PublicRules::default() };
+        let publish = |text: &str| PublicRules { publish: rule(text), ..PublicRules::default() };
+        let both = |text: &str| PublicRules { both: rule(text), ..PublicRules::default() };
+        let table = [
+            (closed, "?jwt=TOKEN", "?jwt=TOKEN", "demo.hang/catalog.json?jwt=TOKEN"),
+            (both("**"), "", "", "demo.hang/catalog.json"),
+            (both("anon/**"), "anon", "anon", "anon/demo.hang/catalog.json"),
+            (watch("**"), "?jwt=TOKEN", "", "demo.hang/catalog.json"),
+            (watch("live/**"), "live?jwt=TOKEN", "live", "live/demo.hang/catalog.json"),
+            (publish("in/**"), "in", "in?jwt=TOKEN", "in/demo.hang/catalog.json?jwt=TOKEN"),
+            // Nothing that an example would be.
+            (both("rooms/*/chat"), "?jwt=TOKEN", "?jwt=TOKEN", "demo.hang/catalog.json?jwt=TOKEN"),
+            // What is open to both is the better one.
+            (
+                PublicRules { subscribe: rule("**"), ..both("a/**") },
+                "a",
+                "a",
+                "a/demo.hang/catalog.json",
+            ),
+        ];
+        for (rules, publish, watch, fetch) in table {
+            let page = render(&about_rules(rules.clone()), &Scheme::HTTP, Some("localhost:4443"));
+            let dial = |path: &str, way: &str| {
+                format!("http://localhost:4443/{path}&#39; \\\n      --broadcast demo.hang {way}")
+            };
+            let fetch = format!("curl 'http://localhost:4443/fetch/{fetch}'");
+            check(&page, &[&dial(publish, "import"), &dial(watch, "export"), &fetch]);
+            let asks = page.contains("/announced?jwt=TOKEN'");
+            assert_eq!(asks, watch.contains("TOKEN"), "{rules:?}");
+        }
     }
 
     #[test]
     fn nobody_writes_on_the_page() {
+        let evil = About {
+            example: Example { root: "<b>".to_owned(), ..Example::default() },
+            ..about(&[])
+        };
         for host in ["<script>", "a'b", "a b", "$(id)", ""] {
-            let page = render(&about(Some("<b>")), Some(host));
+            let page = render(&evil, &Scheme::HTTP, Some(host));
             check(&page, &["127.0.0.1:4443", "&lt;b&gt;"]);
             assert!(
                 !page.contains("<b>") && (host.is_empty() || !page.contains(&format!("//{host}")))

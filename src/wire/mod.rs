@@ -44,7 +44,7 @@ pub use setup::{SETUP_PARAMETERS_MAX, split_path_query};
 pub use subscribe::{MAX_AGE_MS_UNBOUNDED, Preferences, Subscribe, SubscribeResponse};
 pub use track::{TrackInfo, TrackRequest};
 pub use varint::{Reader, VARINT_MAX, split_message};
-pub use varint::{decode_varint, encode_varint, unzigzag, varint_len, zigzag};
+pub use varint::{decode_varint, encode_varint, unzigzag, varint_len, varint_len_by, zigzag};
 
 /// Bytes in the body of one control message.
 ///

@@ -134,6 +134,14 @@ impl Path {
     }
 }
 
+impl Reader<'_> {
+    /// A path, normalised. See [`Path::parse`].
+    pub fn path(&mut self) -> Result<Path, DecodeError> {
+        let start = self.offset();
+        Path::parse(self.string()?).map_err(|fault| DecodeError::new(fault, start))
+    }
+}
+
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

@@ -2,7 +2,6 @@
 
 use super::CONTROL_MESSAGE_BYTES_MAX;
 use super::error::{DecodeError, Fault};
-use super::path::Path;
 
 /// The largest value a varint holds.
 pub const VARINT_MAX: u64 = (1 << 62) - 1;
@@ -47,6 +46,12 @@ pub fn encode_varint(value: u64, out: &mut Vec<u8>) {
         4 => out.extend_from_slice(&(value as u32 | 2 << 30).to_be_bytes()),
         _ => out.extend_from_slice(&(value | 3 << 62).to_be_bytes()),
     }
+}
+
+/// The bytes of a varint that begins with this one.
+#[inline]
+pub fn varint_len_by(first: u8) -> usize {
+    1 << (first >> 6)
 }
 
 /// The bytes [`encode_varint`] appends for `value`.
@@ -191,12 +196,6 @@ impl<'a> Reader<'a> {
         let start = self.offset;
         std::str::from_utf8(self.bytes(length)?)
             .map_err(|error| DecodeError::new(Fault::InvalidUtf8, start + error.valid_up_to()))
-    }
-
-    /// A path, normalised. See [`Path::parse`].
-    pub fn path(&mut self) -> Result<Path, DecodeError> {
-        let start = self.offset;
-        Path::parse(self.string()?).map_err(|fault| DecodeError::new(fault, start))
     }
 
     /// A duration in milliseconds.

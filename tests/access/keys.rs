@@ -26,7 +26,7 @@ fn check(jwk: &str, words: &[&str]) {
 fn a_bad_file_says_what_is_wrong() {
     let k = crate::support::base64url(SECRET);
     check("", &["neither a JWK"]);
-    check("-----BEGIN PRIVATE KEY-----", &["neither a JWK", "shardcast token generate"]);
+    check("-----BEGIN PRIVATE KEY-----", &["PEM, and keys are JWK", "shardcast token generate"]);
     check(&base64url("[]"), &["neither a JWK"]);
     check("{", &["JSON object"]);
     check("{}", &["no `kty`"]);
@@ -147,6 +147,14 @@ fn tokens_find_their_key() {
     assert_eq!(label(&files, &unnamed), Ok("mine".to_owned()));
     assert_eq!(label(&files, &named("anything")), Ok("mine".to_owned()));
     assert_eq!(label(&files[..2], &unnamed), Err(Refusal::Signature));
+    // The name says more where it is not here, and where it is here and another key has it.
+    let (gone, of_file) = (KeyId::parse("gone").unwrap(), KeyId::parse("other").unwrap());
+    assert_eq!(label(&files[..2], &named("gone")), Err(Refusal::KeyAway(gone.clone())));
+    assert_eq!(label(&files[1..2], &named("gone")), Err(Refusal::KeyAway(gone.clone())));
+    assert_eq!(label(&files[..2], &named("other")), Err(Refusal::KeyOther(of_file)));
+    let beside = [file("keys/a.jwk", Place::Directory, &mine), files[0].clone()];
+    let refused = KeySet::new(&beside).unwrap().verify(&named("gone"), NOW).unwrap_err();
+    assert_eq!((refused.name(), refused), ("key_unknown", Refusal::KeyAway(gone)));
     let (token, key) = (Algorithm::HS256, Algorithm::ES256);
     assert_eq!(label(&files[1..2], &unnamed), Err(Refusal::AlgorithmMismatch { token, key }));
 
@@ -156,7 +164,8 @@ fn tokens_find_their_key() {
         file("keys/b.jwk", Place::Directory, &other),
     ];
     assert_eq!(label(&files, &named("a")), Ok("a".to_owned()));
-    assert_eq!(label(&files, &named("b")), Err(Refusal::Signature));
+    let refused = Refusal::KeyOther(KeyId::parse("b").unwrap());
+    assert_eq!(label(&files, &named("b")), Err(refused));
     assert_eq!(label(&files, &named("z")), unknown("z"));
     assert_eq!(label(&files, &named("A")), unknown("A"));
     assert_eq!(label(&files, &unnamed), Err(Refusal::KeyUnnamed));
@@ -180,6 +189,51 @@ fn tokens_find_their_key() {
     assert_eq!(load(&twice).unwrap_err(), "set.jwk: keys[0]: another key is named a too");
     let bad_name = [file("keys/my key.jwk", Place::Directory, &mine)];
     assert!(load(&bad_name).unwrap_err().starts_with("keys/my key.jwk: the name of the file"));
+}
+
+#[test]
+fn what_is_hardly_meant_is_remarked() {
+    let remarks = |files: &[KeyFile]| -> Vec<String> {
+        let set = KeySet::new(files).unwrap();
+        set.remarks().iter().map(|remark| remark.to_string()).collect()
+    };
+    let key = |name: &str, algorithm| {
+        SigningKey::generate(algorithm, Some(KeyId::parse(name).unwrap()), None).unwrap()
+    };
+    // In a directory the name of the file counts.
+    let public = key("b", Algorithm::ES256).public_json().unwrap();
+    let [one] = &remarks(&[file("/keys/a.jwk", Place::Directory, &public)])[..] else { panic!() };
+    assert!(one.starts_with("/keys/a.jwk: the key calls itself b (kid)"), "{one}");
+    assert!(
+        one.ends_with("tokens that name a; if tokens name b, rename the file to b.jwk"),
+        "{one}"
+    );
+    for (name, place) in [("b.jwk", Place::Directory), ("a.jwk", Place::File)] {
+        assert_eq!(remarks(&[file(name, place, &public)]), [""; 0]);
+    }
+    assert_eq!(remarks(&[file("a.jwk", Place::Directory, secret_jwk(""))]), [""; 0], "no kid");
+
+    for algorithm in [Algorithm::ES384, Algorithm::EdDSA, Algorithm::PS256] {
+        let private = key("k", algorithm).private_json();
+        for (place, command) in [
+            (
+                Place::File,
+                "run: shardcast token public --key x/k.jwk --out x/k.public.jwk, and give that to --auth-key",
+            ),
+            (
+                Place::Directory,
+                "run: cp x/k.jwk k.secret.jwk && shardcast token public --key x/k.jwk --out x/k.new && mv x/k.new x/k.jwk",
+            ),
+        ] {
+            let [one] = &remarks(&[file("x/k.jwk", place, &private)])[..] else { panic!() };
+            assert!(one.starts_with("x/k.jwk: a private key") && one.ends_with(command), "{one}");
+        }
+        // Once for a set, whatever is in it.
+        let set = format!("{{\"keys\":[{private},{}]}}", private.replace("\"k\"", "\"l\""));
+        assert_eq!(remarks(&[file("set.jwk", Place::File, set)]).len(), 1);
+    }
+    let shared = key("k", Algorithm::HS512).private_json();
+    assert_eq!(remarks(&[file("k.jwk", Place::File, shared)]), [""; 0]);
 }
 
 #[test]
@@ -210,6 +264,24 @@ fn an_admission_ends_with_its_key() {
         assert_eq!(check(&[by_name("a", &text)]), Ok(()));
     }
     assert_eq!(check(&[by_name("a", &jwk), by_name("c", &other)]), Ok(()));
+    // Or in a set, or by itself: its token finds it there.
+    let both = |first: &str| {
+        let (mine, other) =
+            (secret_jwk(&format!(r#","kid":"{first}""#)), secret_jwk(r#","kid":"z""#));
+        file("keys.jwk", Place::File, format!(r#"{{"keys":[{mine},{other}]}}"#))
+    };
+    let alone = file("a.jwk", Place::File, &jwk);
+    for begun in [&old, &set(&[both("a")]), &set(std::slice::from_ref(&alone))] {
+        let admission = begun.admit(&path(""), Some(&mine), NOW).unwrap();
+        for files in [[by_name("a", &jwk)], [both("a")], [alone.clone()]] {
+            assert_eq!(admission.check(&set(&files).keys, NOW), Ok(()), "{files:?}");
+        }
+        assert_eq!(admission.check(&set(&[both("b")]).keys, NOW), Err(Refusal::KeyGone));
+    }
+    // Without a name in its token it has to be by itself.
+    let unnamed = token_with(r#"{"alg":"HS256"}"#, r#"{"put":["x"]}"#);
+    let tried = set(std::slice::from_ref(&alone)).admit(&path(""), Some(&unnamed), NOW).unwrap();
+    assert_eq!(tried.check(&set(&[both("a")]).keys, NOW), Err(Refusal::KeyGone));
     // It ends where the key is gone, is another, has another name or may grant something else.
     for files in [
         vec![],
@@ -217,7 +289,6 @@ fn an_admission_ends_with_its_key() {
         vec![by_name("a", &other)],
         vec![by_name("b", &jwk)],
         vec![by_name("a", &secret_jwk(r#","scope":{"put":["x"]}"#))],
-        vec![file("a.jwk", Place::File, &jwk)],
     ] {
         assert_eq!(check(&files), Err(Refusal::KeyGone), "{files:?}");
     }

@@ -3,8 +3,9 @@
 use jsonwebtoken::EncodingKey;
 use shardcast::access::{
     Access, Algorithm, ClaimsFault, Form, Grant, JsonFault, KeyId, KeyIdFault, KeySet, Place,
-    Refusal, SigningKey, TOKEN_BYTES_MAX,
+    Refusal, SigningKey,
 };
+use shardcast::limits::TOKEN_BYTES_MAX;
 use shardcast::wire::Role;
 
 use crate::support::{NOW, base64url, file, one_key, path, secret_jwk, signed, token, token_with};

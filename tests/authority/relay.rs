@@ -8,6 +8,7 @@ use moq_auth::serve::{Keys, Policy};
 use moq_auth::{Event, Permissions};
 use moq_tokio::{Connection, connect};
 use shardcast::access::{Algorithm, Claims, Form, Grant, SigningKey};
+use shardcast::limits::WEB_CONNECTIONS_MAX;
 
 use crate::cards::{Authority, Card};
 use crate::judge::{Judge, PATIENCE, grants};
@@ -23,9 +24,16 @@ fn relay(judge: SocketAddr) -> (Process, SocketAddr) {
 fn relay_with(judge: SocketAddr, more: &[&str]) -> (Process, SocketAddr) {
     let url = format!("http://{judge}/");
     let args = ["--listen", "127.0.0.1:0", "--shards", "2", "--auth-url", &url];
-    let mut process = Process::spawn(shardcast(&[&args, more].concat()));
+    let at_once = ["--drain-timeout", "0s"];
+    let mut process = Process::spawn(shardcast(&[&args[..], &at_once, more].concat()));
     let at = process.listening(SOON);
     (process, at)
+}
+
+/// Where it answers operators.
+fn internal(relay: &mut Process) -> SocketAddr {
+    let line = relay.stderr_line("kind=internal", SOON);
+    line.split_once("addr=").unwrap().1.split(' ').next().unwrap().parse().unwrap()
 }
 
 fn stopped(relay: Process) -> Ended {
@@ -41,6 +49,7 @@ async fn dial(url: String) -> Result<Connection, String> {
 /// The same with a certificate.
 async fn dial_showing(card: Option<&Card>, url: String) -> Result<Connection, String> {
     let mut config = connect::Config::default();
+    config.websocket.enabled = Some(false);
     config.tls.insecure = Some(true);
     config.tls.cert = card.map(|card| card.cert.clone());
     config.tls.key = card.map(|card| card.key.clone());
@@ -60,10 +69,14 @@ async fn ended(connection: Connection) -> String {
 }
 
 fn http(relay: SocketAddr, target: &str) -> (u16, String) {
+    ask(relay, "GET", target)
+}
+
+fn ask(relay: SocketAddr, method: &str, target: &str) -> (u16, String) {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(relay).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {target} HTTP/1.0\r\nhost: {relay}\r\n\r\n").unwrap();
+    write!(stream, "{method} {target} HTTP/1.0\r\nhost: {relay}\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -203,6 +216,82 @@ async fn a_session_ends_when_the_server_says_so() {
     drop(relay);
 }
 
+/// At once, and of those who are meant; the operator knows them by the names that the server knows.
+#[tokio::test]
+async fn the_server_is_asked_again_when_the_operator_wants_that() {
+    let everything = r#"{"publish":["**"],"root":"elsewhere"}"#;
+    let judge = Judge::new(grants(everything));
+    let more = ["--internal-listen", "127.0.0.1:0"];
+    let (mut relay, at) = relay_with(judge.at_http().await, &more);
+    let internal = internal(&mut relay);
+    let operator = async |method: &'static str, target: String| {
+        let asked = tokio::task::spawn_blocking(move || ask(internal, method, &target));
+        let (status, body) = asked.await.unwrap();
+        (status, serde_json::from_str::<serde_json::Value>(&body).unwrap())
+    };
+    let mut sessions = Vec::new();
+    for (scheme, room) in [("moqt", "a"), ("https", "b"), ("moqt", "c")] {
+        let session = dial(format!("{scheme}://{at}/rooms/{room}?jwt=secret")).await.unwrap();
+        let path = format!("/rooms/{room}");
+        let id = judge.was_asked("of it", |request| request.path == path).await.id;
+        sessions.push((id, session));
+    }
+    let ids = |sessions: &[(String, Connection)]| {
+        let mut ids: Vec<String> = sessions.iter().map(|(id, _)| id.clone()).collect();
+        ids.sort();
+        ids
+    };
+    let listed = async |target: &str| {
+        let (status, list) = operator("GET", target.to_owned()).await;
+        assert_eq!(status, 200, "{list}");
+        assert!(!list.to_string().contains("secret"), "{list}");
+        let rows = list["sessions"].as_array().unwrap().iter();
+        let mut ids: Vec<String> = rows.map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    // Where they have dialled, and not where the server has put them.
+    assert_eq!(listed("/sessions?path=rooms/*").await, ids(&sessions));
+    let checks = || {
+        let asked = judge.asked().into_iter();
+        let checks = asked.filter(|request| request.event == Event::Revalidate);
+        checks.map(|request| request.id).collect::<Vec<_>>()
+    };
+    assert_eq!(checks(), [""; 0]);
+
+    // Nothing has changed.
+    let (status, told) = operator("POST", "/sessions/revalidate?transport=quic".to_owned()).await;
+    assert_eq!((status, told["ids"].as_array().unwrap().len()), (202, 3), "{told}");
+    // What is asked follows what is answered.
+    let before = 3;
+    judge.was_asked_more(before + 3).await;
+    let mut checked = checks();
+    checked.sort();
+    assert_eq!(checked, ids(&sessions));
+    assert_eq!(listed("/sessions").await, ids(&sessions));
+
+    // One is to go, and others are not asked about.
+    judge.says(|request| match request.event {
+        Event::End { .. } => (StatusCode::NO_CONTENT, String::new()),
+        _ => (StatusCode::FORBIDDEN, "banned".to_owned()),
+    });
+    let (gone, session) = sessions.remove(1);
+    let (status, told) = operator("POST", format!("/sessions/revalidate?id={gone}")).await;
+    assert_eq!((status, &told["ids"]), (202, &serde_json::json!([gone])));
+    let end = ended(session).await;
+    assert!(end.to_lowercase().contains("unauthorized"), "{end}");
+    assert_eq!(judge.was_told_of_end(&gone).await.0, "refused");
+    assert_eq!(checks().len(), 4);
+    assert_eq!(listed("/sessions").await, ids(&sessions));
+    let (_, figures) =
+        tokio::task::spawn_blocking(move || http(internal, "/metrics")).await.unwrap();
+    assert!(figures.contains("shardcast_refusals_total{reason=\"by_server\"} 1\n"), "{figures}");
+    let (status, told) = operator("POST", format!("/sessions/revalidate?id={gone}")).await;
+    assert_eq!((status, &told["ids"]), (200, &serde_json::json!([])));
+    let said = tokio::task::spawn_blocking(|| stopped(relay)).await.unwrap();
+    assert_eq!(said.code(), 0, "{said:?}");
+}
+
 #[tokio::test]
 async fn a_server_that_fails_keeps_nobody_from_trying_again() {
     let judge = Judge::new(|_| (StatusCode::INTERNAL_SERVER_ERROR, String::new()));
@@ -250,8 +339,10 @@ async fn it_hears_of_certificates() {
     };
     let judge = Judge::by(policy);
     let root = cards.root.to_str().unwrap();
-    let args = ["--listen-tls-root", root, "--auth-peer", "edge0"];
-    let (_relay, at) = relay_with(judge.at_http().await, &args);
+    let args =
+        ["--listen-tls-root", root, "--auth-peer", "edge0", "--internal-listen", "127.0.0.1:0"];
+    let (mut process, at) = relay_with(judge.at_http().await, &args);
+    let internal = internal(&mut process);
     for scheme in ["moqt", "https"] {
         let url = format!("{scheme}://{at}/room");
         let before = judge.asked().len();
@@ -274,5 +365,39 @@ async fn it_hears_of_certificates() {
         let asked = asked[before..].iter().filter(|asked| asked.event == Event::Connect);
         let tls = asked.map(|asked| asked.tls.clone()).collect::<Vec<_>>();
         assert_eq!(tls, [Some(known.facts()), None, Some(relays.facts())], "{scheme}");
+        // And so does the operator.
+        let list = tokio::task::spawn_blocking(move || {
+            http(internal, "/sessions?tls.name=user.example&tls.issuer=CN%3Dcluster").1
+        });
+        let list: serde_json::Value = serde_json::from_str(&list.await.unwrap()).unwrap();
+        let shown: Vec<moq_auth::Peer> = list["sessions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| serde_json::from_value(row["tls"].clone()).unwrap())
+            .collect();
+        assert!(!shown.is_empty() && shown.iter().all(|tls| *tls == known.facts()), "{list}");
     }
+}
+
+/// Requests that wait for an auth server leave room for others, who are told to come again or need no
+/// answer of its.
+#[test]
+fn a_server_that_does_not_answer_keeps_http_from_nobody() {
+    const CLIENTS: usize = 2 * WEB_CONNECTIONS_MAX;
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_relay, at) = relay(mute.local_addr().unwrap());
+    let waiting: Vec<_> = (0..CLIENTS)
+        .map(|n| {
+            use std::io::Write;
+            let mut stream = std::net::TcpStream::connect(at).unwrap();
+            write!(stream, "GET /fetch/a/b?n={n} HTTP/1.0\r\nhost: {at}\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(http(at, "/health"), (200, "ok\n".to_owned()));
+    let (status, words) = http(at, "/fetch/a/b");
+    assert_eq!(status, 503, "{words}");
+    assert!(words.contains("too many wait for the auth server"), "{words}");
+    drop(waiting);
 }

@@ -10,6 +10,7 @@ use rustls::{RootCertStore, ServerConfig};
 use shardcast::access::{Refusal, Target};
 use shardcast::authority::contract::{Facts, Moved, Transport};
 use shardcast::authority::{Asker, Authority, News, Ready, Roots};
+use shardcast::shard::message::ToShard;
 use shardcast::wire::Role;
 use tokio::sync::oneshot;
 
@@ -20,7 +21,7 @@ const GRANT: &str = r#"{"publish":["cam/**"],"subscribe":["**"],"root":"rooms/7"
 fn authority(url: &str, roots: RootCertStore) -> Authority {
     let local = "127.0.0.1:4443".parse().unwrap();
     let ready = Ready::new(url.parse().unwrap(), Roots::These(roots), local).unwrap();
-    ready.start(Vec::new()).unwrap()
+    ready.start::<ToShard>(Vec::new()).unwrap()
 }
 
 async fn ask(authority: &Authority) -> News {

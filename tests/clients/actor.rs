@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::io::{Read, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use bytes::Bytes;
 use moq_net::{Timescale, Timestamp};
@@ -23,9 +23,36 @@ const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/demo-venv/bin/python");
 const PYTHON_ACTOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/actor.py");
 
-/// The browser of all plays, with pages of one folder. It is never dropped: it ends when its standard
+/// Each browser of all plays, with pages of one folder. They are never dropped: they end when their standard
 /// input does, with us.
-static DRIVER: OnceCell<Driver> = OnceCell::const_new();
+static DRIVERS: [OnceCell<Driver>; 2] = [const { OnceCell::const_new() }; 2];
+
+/// The folder of a certificate with which pages come by HTTPS. Set before the first page, if at all.
+pub static CERTIFICATES: OnceLock<PathBuf> = OnceLock::new();
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Browser {
+    Chromium,
+    Firefox,
+}
+
+impl Browser {
+    const fn name(self) -> &'static str {
+        match self {
+            Browser::Chromium => "chromium",
+            Browser::Firefox => "firefox",
+        }
+    }
+
+    const fn needs(self) -> &'static [&'static str] {
+        match self {
+            Browser::Chromium => &["/usr/bin/chromium", "/usr/bin/certutil"],
+            Browser::Firefox => {
+                &["/usr/bin/firefox-esr", "/usr/bin/certutil", "/usr/bin/pulseaudio"]
+            }
+        }
+    }
+}
 
 /// Numbers for calls and pages.
 static NEXT: AtomicUsize = AtomicUsize::new(1);
@@ -46,23 +73,32 @@ enum Means {
 }
 
 impl Actor {
-    /// A page of its own in the browser.
+    /// A page of its own in Chromium.
     pub async fn page() -> Actor {
-        Actor::page_of("browser").await
+        Actor::page_in(Browser::Chromium, "browser").await
     }
 
-    /// The same of a folder, which all pages of one process have in common.
-    pub async fn page_of(folder: &str) -> Actor {
-        let driver = DRIVER.get_or_init(|| start_browser(folder)).await;
-        let name = format!("page{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    /// The same in a browser, of a folder, which all pages of one process have in common.
+    pub async fn page_in(browser: Browser, folder: &str) -> Actor {
+        let driver = DRIVERS[browser as usize].get_or_init(|| start_browser(browser, folder)).await;
+        let name = format!("{}{}", browser.name(), NEXT.fetch_add(1, Ordering::Relaxed));
         Actor { name, driver: Means::Shared(driver) }
     }
 
     /// The same in a window of its own; the query tells the page what it is.
-    pub async fn window_of(folder: &str, query: &str) -> Actor {
-        let window = Actor::page_of(folder).await;
+    pub async fn window_in(browser: Browser, folder: &str, query: &str) -> Actor {
+        let window = Actor::page_in(browser, folder).await;
         window.tell(format!("window ?{query}")).await;
         window
+    }
+
+    /// A Node process with the script of a folder's page.
+    pub async fn node(folder: &str) -> Actor {
+        let folder = clients(folder);
+        let mut command = Command::new("node");
+        command.args([format!("{CLIENTS}/browser/node.mjs"), folder]);
+        let driver = Driver::start("node", command).ready().await;
+        Actor { name: "node".to_owned(), driver: Means::Own(driver) }
     }
 
     /// A Python process.
@@ -176,6 +212,11 @@ impl Driver {
         Driver { program: Mutex::new(program), answers }
     }
 
+    async fn ready(self) -> Driver {
+        self.answers.find(0, "it to start", |line| line.starts_with("0 ok")).await;
+        self
+    }
+
     async fn ask(&self, actor: &str, call: impl Display) -> Result<String, String> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
         let call = call.to_string();
@@ -190,16 +231,23 @@ impl Driver {
     }
 }
 
-async fn start_browser(folder: &str) -> Driver {
-    let modules = ["browser", folder].map(|of| format!("{CLIENTS}/{of}/node_modules"));
-    for needed in ["/usr/bin/chromium", &modules[0], &modules[1]] {
+async fn start_browser(browser: Browser, folder: &str) -> Driver {
+    for needed in browser.needs() {
         assert!(Path::new(needed).exists(), "no {needed}; run scripts/setup.sh");
     }
     let mut command = Command::new("node");
-    command.args([format!("{CLIENTS}/browser/driver.mjs"), format!("{CLIENTS}/{folder}")]);
-    let driver = Driver::start("browser", command);
-    driver.answers.find(0, "the browser to start", |line| line.starts_with("0 ok")).await;
-    driver
+    command.args([format!("{CLIENTS}/browser/driver.mjs"), clients(folder)]);
+    command.arg(browser.name()).args(CERTIFICATES.get());
+    Driver::start(browser.name(), command).ready().await
+}
+
+/// The folder of a page whose clients are there, and what runs it.
+fn clients(folder: &str) -> String {
+    for of in ["browser", folder] {
+        let needed = format!("{CLIENTS}/{of}/node_modules");
+        assert!(Path::new(&needed).exists(), "no {needed}; run scripts/setup.sh");
+    }
+    format!("{CLIENTS}/{folder}")
 }
 
 /// What the relay's HTTP server tells of its certificate, in hexadecimal.

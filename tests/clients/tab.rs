@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::actor::Actor;
+use super::actor::{Actor, Browser};
 use crate::support::relay::Relay;
 
 /// Milliseconds since 1970.
@@ -40,6 +40,40 @@ impl Display for Moment {
     }
 }
 
+/// The browser in which people open a page, and how that comes to the relay.
+#[derive(Clone)]
+pub struct Way {
+    browser: Browser,
+    url: String,
+    /// As in a browser that has no WebTransport.
+    by_socket: bool,
+    /// What its publishers are told besides, unless a play says otherwise.
+    more: &'static str,
+}
+
+impl Way {
+    /// By WebTransport, in Chromium, by a page that asks over HTTP which certificate the relay has.
+    pub fn to(relay: &Relay) -> Way {
+        let url = relay.found_over_http().url();
+        Way { browser: Browser::Chromium, url, by_socket: false, more: "" }
+    }
+
+    /// By `wss`, in Chromium, to where the relay serves HTTPS.
+    pub fn by_secure_socket(relay: &Relay) -> Way {
+        let url = format!("https://{}", relay.address());
+        Way { browser: Browser::Chromium, url, by_socket: true, more: "" }
+    }
+
+    pub fn by_socket(self) -> Way {
+        Way { by_socket: true, ..self }
+    }
+
+    /// In Firefox, whose encoder of H.264 is two seconds behind its camera.
+    pub fn firefox(self) -> Way {
+        Way { browser: Browser::Firefox, more: "&codec=vp8", ..self }
+    }
+}
+
 /// A page in a window of its own.
 pub struct Tab {
     actor: Actor,
@@ -48,10 +82,10 @@ pub struct Tab {
 }
 
 impl Tab {
-    async fn open(relay: &Relay, role: &str, name: &str, more: &str) -> Tab {
-        let url = relay.found_over_http().url();
-        let query = format!("role={role}&url={url}&name={name}{more}");
-        let actor = Actor::window_of("player", &query).await;
+    async fn open(way: &Way, role: &str, name: &str, more: &str) -> Tab {
+        let socket = if way.by_socket { "&socket" } else { "" };
+        let query = format!("role={role}&url={}&name={name}{socket}{}{more}", way.url, way.more);
+        let actor = Actor::window_in(way.browser, "player", &query).await;
         let opened = Moment::parse(&actor.tell("origin()").await);
         Tab { actor, opened }
     }
@@ -89,8 +123,8 @@ impl Tab {
 pub struct Publisher(pub Tab);
 
 impl Publisher {
-    pub async fn open(relay: &Relay, name: &str, more: &str) -> Publisher {
-        Publisher(Tab::open(relay, "publisher", name, more).await)
+    pub async fn open(way: &Way, name: &str, more: &str) -> Publisher {
+        Publisher(Tab::open(way, "publisher", name, more).await)
     }
 
     /// When it had something to publish, and a session.
@@ -111,8 +145,8 @@ impl Publisher {
 pub struct Viewer(pub Tab);
 
 impl Viewer {
-    pub async fn open(relay: &Relay, name: &str) -> Viewer {
-        Viewer(Tab::open(relay, "player", name, "").await)
+    pub async fn open(way: &Way, name: &str) -> Viewer {
+        Viewer(Tab::open(way, "player", name, "").await)
     }
 
     /// When it painted the first picture that this publisher captured since then.

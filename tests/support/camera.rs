@@ -109,8 +109,12 @@ pub fn subscribe(version: Version, path: &str) -> Vec<u8> {
 
 /// A viewer who has heard of the broadcast: before that its shard may know of none.
 pub async fn viewing(relay: &Relay, path: &str) -> Raw {
+    viewing_at(relay.address(), path).await
+}
+
+pub async fn viewing_at(relay: SocketAddr, path: &str) -> Raw {
     let version = Version::Lite06;
-    let viewer = Raw::introduced(relay.address(), version).await;
+    let viewer = Raw::introduced(relay, version).await;
     let mut request = vec![BidiType::Announce as u8];
     AnnounceRequest { prefix: Path::root(), exclude_hop: 0 }.encode(version, &mut request);
     let id = viewer.open(Dir::Bi, &request, false).await;
@@ -139,10 +143,24 @@ impl Process {
     }
 
     pub fn rss(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, name: &str) -> u64 {
         let status = self.read("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a size");
         let kib = line.trim().trim_end_matches(" kB").parse::<u64>();
         kib.expect("a number of KiB") << 10
+    }
+
+    /// What it has for itself, without pages of files.
+    pub fn own(&self) -> u64 {
+        self.status("RssAnon:")
+    }
+
+    /// The most that it ever had for itself, without pages of files.
+    pub fn most_of_its_own(&self) -> u64 {
+        self.status("VmHWM:").saturating_sub(self.status("RssFile:"))
     }
 
     /// Processor time of all threads, in the program and in the kernel.

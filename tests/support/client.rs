@@ -100,7 +100,24 @@ impl Peer {
 
     /// Connects as a publisher of the given identity: two that share one publish the same content.
     pub async fn connect_as(relay: &Relay, version: &'static str, role: Role, hop: Hop) -> Self {
-        let mut config = config(relay, version);
+        let accepted = relay.accepting().await;
+        let mut peer = Self::begin(config(relay, version), &relay.url(), version, role, hop).await;
+        peer.shard = accepted.shard(protocol(version)).await;
+        peer
+    }
+
+    /// Connects to a relay of whatever make, of whose shards nothing is known.
+    pub async fn dial(url: &str, version: &'static str, role: Role) -> Self {
+        Self::begin(config_of(url, version), url, version, role, Hop::random()).await
+    }
+
+    async fn begin(
+        mut config: connect::Config,
+        url: &str,
+        version: &'static str,
+        role: Role,
+        hop: Hop,
+    ) -> Self {
         // A session that ends is a finding, not something to paper over by dialling again.
         config.once = Some(true);
 
@@ -127,16 +144,14 @@ impl Peer {
         let counters = stats::Registry::new(stats::Config::new());
         let client = client.with_stats(counters.tier(stats::Tier::default()).session(""));
 
-        let accepted = relay.accepting().await;
-        let url: url::Url = relay.url().parse().expect("relay url");
+        let url: url::Url = url.parse().expect("relay url");
         let connection = within("the session", client.connect(url).established())
             .await
             .unwrap_or_else(|error| panic!("{version} session: {error}"));
         let negotiated = connection.version().expect("a version was negotiated");
         assert_eq!(negotiated.to_string(), version, "negotiated version");
-        let shard = accepted.shard(protocol(version)).await;
 
-        Self { version, shard, publishes, views, announced, connection, client, counters }
+        Self { version, shard: 0, publishes, views, announced, connection, client, counters }
     }
 
     /// Dials as applications do, who dial again when a session ends, and says why it is given up for good.
@@ -176,12 +191,22 @@ impl Peer {
         shard: usize,
     ) -> Self {
         assert!(shard < relay.shards(), "shard {shard} does not exist");
+        // By socket the shard with the fewest sessions is next: those that came elsewhere stay for so long. By
+        // QUIC they leave, for one that is behind a NAT of its own has one address.
+        let is_socket = relay.url().starts_with("ws");
+        let mut elsewhere = Vec::new();
         for _ in 0..STEER_TRIES_MAX {
             let peer = Self::connect(relay, version, role).await;
             if peer.shard == shard {
+                for other in elsewhere {
+                    Self::leave(other).await;
+                }
                 return peer;
             }
-            peer.leave().await;
+            match is_socket {
+                true => elsewhere.push(peer),
+                false => peer.leave().await,
+            }
         }
         panic!("no connection reached shard {shard} in {STEER_TRIES_MAX} tries");
     }
@@ -224,6 +249,18 @@ impl Peer {
             let update = next.await.expect("announcements go on");
             let heard = (update.prefix.as_str(), update.kind.is_active());
             assert_eq!(heard, (path.as_str(), active), "{version} at {caller}");
+        }
+    }
+
+    /// Whatever other ways there are to it meanwhile, a path goes away.
+    pub async fn loses_in_the_end(&mut self, path: &str) {
+        loop {
+            let next = within(format!("{path:?} to go away"), self.announced.next()).await;
+            let update = next.expect("announcements go on");
+            assert_eq!(update.prefix.as_str(), path);
+            if !update.kind.is_active() {
+                return;
+            }
         }
     }
 
@@ -315,15 +352,22 @@ impl Peer {
 }
 
 fn config(relay: &Relay, version: &'static str) -> connect::Config {
-    let mut config = connect::Config::default();
-    // Who finds a hash takes no other certificate.
-    config.tls.insecure = Some(!relay.url().starts_with("http:"));
+    let mut config = config_of(&relay.url(), version);
     if let Some([cert, key]) = relay.identity() {
         (config.tls.cert, config.tls.key) = (Some(cert.clone()), Some(key.clone()));
     }
+    config
+}
+
+fn config_of(url: &str, version: &'static str) -> connect::Config {
+    let mut config = connect::Config::default();
+    // Who finds a hash takes no other certificate.
+    config.tls.insecure = Some(!url.starts_with("http:"));
     config.version = vec![version.parse().expect("a version the client knows")];
     // One address family: the relay listens on 127.0.0.1 only.
     config.bind = Some(([127, 0, 0, 1], 0).into());
+    // Only where a play wants it: a slow machine is no reason to go another way.
+    config.websocket.enabled = Some(url.starts_with("ws"));
     config
 }
 

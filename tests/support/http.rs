@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longer than any answer may take on a busy machine.
@@ -46,14 +46,21 @@ impl Answer {
 }
 
 /// A connection that has asked, and reads as the play likes.
-pub struct Exchange {
-    pub stream: TcpStream,
+pub struct Exchange<S = TcpStream> {
+    pub stream: S,
     received: Vec<u8>,
 }
 
 impl Exchange {
     pub async fn begin(address: SocketAddr, request: &str) -> Exchange {
-        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        Exchange::over(stream, request).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
+    /// On a connection that there is.
+    pub async fn over(mut stream: S, request: &str) -> Exchange<S> {
         stream.write_all(request.as_bytes()).await.expect("the request is taken");
         Exchange { stream, received: Vec::new() }
     }

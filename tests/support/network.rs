@@ -3,6 +3,7 @@
 
 #[allow(dead_code, reason = "few plays have bottlenecks")]
 mod bulk;
+pub mod tcp;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -73,7 +74,8 @@ impl Write for History {
     }
 }
 
-/// What happens to the datagrams of one client. Shares are per mille.
+/// What happens to the datagrams of one client, or to its bytes on TCP: what is lost is late there. Shares are
+/// per mille.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
     pub latency: Duration,
@@ -193,11 +195,12 @@ impl Network {
         }
     }
 
+    /// To the relay whose shards begin with `first`.
     pub fn upwards(
         &mut self,
         now: Instant,
         weather: &Weather,
-        client: SocketAddr,
+        (client, first): (SocketAddr, usize),
         data: Vec<u8>,
         ecn: Option<Ecn>,
     ) {
@@ -205,7 +208,7 @@ impl Network {
         if self.random.per_mille(self.strays) {
             shard = self.random.below(self.shards as u64) as usize;
         }
-        let flight = Flight { client, to: To::Shard(shard), data, ecn };
+        let flight = Flight { client, to: To::Shard(first + shard), data, ecn };
         let now = match weather.link.map(|link| &self.links[link]) {
             Some(laid) => match laid.back(now) {
                 Some(left) => left,

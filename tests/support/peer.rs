@@ -1,29 +1,41 @@
 //! A moq-lite peer that shares no code with the relay above the wire: it publishes, views, keeps
 //! what it was told, and complains about whatever no relay should ever say.
 //!
-//! It knows QUIC and messages but no clock and no network: the world gives it packets and the
-//! time, and takes packets from it. By WebTransport it is the same peer on streams that `web`
-//! prepares.
+//! It knows streams and messages but no clock and no network: the world gives it packets or bytes and the
+//! time, and takes such from it. What its streams are on is in `conn`: QUIC, or a WebSocket. By WebTransport
+//! it is the same peer on streams that `web` prepares.
 
+mod conn;
+mod quic;
 mod web;
+mod ws;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
-use quinn_proto as proto;
-use quinn_proto::{ConnectionId, ConnectionIdGenerator, Dir, VarInt};
+use quinn_proto::Dir;
+use shardcast::mux::Wire;
 use shardcast::net::Ecn;
 use shardcast::wire::*;
 
-use super::network::{Random, Weather};
+use super::network::Weather;
+use conn::{Conn, Event, Written};
+use quic::Quic;
 pub use web::Manner;
 use web::Web;
+use ws::Ws;
 
-/// The relay, as every peer knows it.
+/// The first relay, as every peer knows it.
 pub const RELAY: ([u8; 4], u16) = ([10, 0, 0, 1], 4433);
+
+/// Where a relay is.
+pub fn address_of(relay: usize) -> SocketAddr {
+    let ([a, b, c, d], port) = RELAY;
+    ([a, b, c, d + relay as u8], port).into()
+}
 
 /// Long enough that no group of a play ever is too old.
 pub const AGES: u64 = 3_600_000;
@@ -34,7 +46,10 @@ pub struct Spec {
     pub version: Version,
     /// By WebTransport instead of raw QUIC.
     pub web: Option<Manner>,
-    /// The shard that its first flight names.
+    /// In a WebSocket, on this draft of qmux.
+    pub ws: Option<Wire>,
+    /// The relay that it dials, and the shard that its first flight names, or that it is handed to.
+    pub relay: usize,
     pub shard: usize,
     pub weather: Weather,
     pub setup: Setup,
@@ -62,6 +77,8 @@ impl Spec {
         Spec {
             version,
             web: None,
+            relay: 0,
+            ws: None,
             shard,
             weather: Weather::FAIR,
             setup: Setup::default(),
@@ -84,6 +101,10 @@ impl Spec {
 
     pub fn web(self) -> Spec {
         Spec { web: Some(Manner::default()), ..self }
+    }
+
+    pub fn ws(self, wire: Wire) -> Spec {
+        Spec { ws: Some(wire), ..self }
     }
 
     /// Does not wait for the answer to its request.
@@ -189,6 +210,8 @@ pub struct Want {
 struct Upstream {
     id: u64,
     source: usize,
+    /// What was asked for, heeded or not.
+    asked: Preferences,
     wanted: Preferences,
     floor: u64,
     /// Too old when the relay subscribed or last changed its mind.
@@ -376,34 +399,13 @@ struct Output {
     fin: bool,
 }
 
-/// Connection ids of a client, which the relay never looks into.
-struct Cids(Random);
-
-impl ConnectionIdGenerator for Cids {
-    fn generate_cid(&mut self) -> ConnectionId {
-        let mut cid = [0; 8];
-        self.0.fill(&mut cid);
-        ConnectionId::new(&cid)
-    }
-
-    fn cid_len(&self) -> usize {
-        8
-    }
-
-    fn cid_lifetime(&self) -> Option<Duration> {
-        None
-    }
-}
-
 pub struct Peer {
     pub name: String,
     pub version: Version,
     pub spec: Spec,
     pub address: SocketAddr,
     pub state: State,
-    endpoint: proto::Endpoint,
-    handle: proto::ConnectionHandle,
-    conn: proto::Connection,
+    conn: Conn,
     /// Once a session is asked for by WebTransport.
     web: Option<Web>,
     /// The world has to give it a turn.
@@ -460,14 +462,6 @@ pub fn client_setup(versions: &[u64]) -> Vec<u8> {
     bytes
 }
 
-fn stream(id: u64) -> proto::StreamId {
-    VarInt::from_u64(id).expect("a stream id").into()
-}
-
-fn code(code: u64) -> VarInt {
-    VarInt::from_u64(code).expect("a code")
-}
-
 impl Peer {
     pub fn join(
         index: usize,
@@ -477,50 +471,17 @@ impl Peer {
         shards: usize,
         now: Instant,
     ) -> Peer {
-        let mut random = Random::new(seed);
-        let cid_seed = random.next();
-        let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[1; 32]);
-        let mut endpoint = proto::EndpointConfig::new(Arc::new(reset));
-        let mut rng_seed = [0; 32];
-        random.fill(&mut rng_seed);
-        endpoint.rng_seed(Some(rng_seed));
-        endpoint.cid_generator(move || Box::new(Cids(Random::new(cid_seed))));
-        let mut endpoint = proto::Endpoint::new(Arc::new(endpoint), None, true, None);
-
-        let crypto =
-            proto::crypto::rustls::QuicClientConfig::try_from(tls).expect("the suites of TLS 1.3");
-        let mut client = proto::ClientConfig::new(Arc::new(crypto));
-        let mut first = [0; 16];
-        random.fill(&mut first);
-        // The largest multiple below 256 keeps every shard reachable.
-        let (shard, shards) = (spec.shard as u64, shards as u64);
-        first[0] = (shard + shards * random.below((256 - shard).div_ceil(shards))) as u8;
-        client.initial_dst_cid_provider(Arc::new(move || ConnectionId::new(&first)));
-        client.token_store(Arc::new(proto::NoneTokenStore));
-        let mut transport = proto::TransportConfig::default();
-        transport
-            .max_idle_timeout(Some(VarInt::from_u32(30_000).into()))
-            // One carries SETTINGS.
-            .max_concurrent_uni_streams((spec.uni_streams + u32::from(spec.web.is_some())).into())
-            .max_concurrent_bidi_streams(spec.bidi_streams.into())
-            .stream_receive_window(spec.window.into())
-            .receive_window(spec.window.into())
-            .keep_alive_interval(Some(Duration::from_secs(3)))
-            .mtu_discovery_config(None);
-        if spec.is_swift {
-            let mut congestion = proto::congestion::CubicConfig::default();
-            congestion.initial_window(16 << 20);
-            transport.congestion_controller_factory(Arc::new(congestion));
-        }
-        client.transport_config(Arc::new(transport));
-        let (handle, conn) =
-            endpoint.connect(now, client, RELAY.into(), "relay.test").expect("a valid name");
+        let conn = match spec.ws {
+            None => Conn::Quic(Box::new(Quic::connect(&spec, tls, seed, shards, now))),
+            Some(wire) => Conn::Ws(Box::new(Ws::new(&spec, wire, seed, now))),
+        };
+        let over = match (spec.web, spec.ws) {
+            (Some(_), _) => ", web".to_owned(),
+            (None, Some(wire)) => format!(", {wire:?}"),
+            (None, None) => String::new(),
+        };
         Peer {
-            name: format!(
-                "peer {index} ({}{})",
-                spec.version,
-                if spec.web.is_some() { ", web" } else { "" }
-            ),
+            name: format!("peer {index} ({}{over})", spec.version),
             version: spec.version,
             address: match spec.house {
                 None => ([10, 1, (index >> 8) as u8, index as u8], 5000).into(),
@@ -530,8 +491,6 @@ impl Peer {
             },
             spec,
             state: State::Connecting,
-            endpoint,
-            handle,
             conn,
             web: None,
             is_dirty: true,
@@ -964,7 +923,7 @@ impl Peer {
     /// Lets the relay have so many unidirectional streams open.
     pub fn grant_uni(&mut self, count: u32) {
         self.is_dirty = true;
-        self.conn.set_max_concurrent_streams(Dir::Uni, count.into());
+        self.conn.grant_uni(count);
     }
 
     /// The subscriptions of the relay to a source, by their ids.
@@ -976,8 +935,7 @@ impl Peer {
     /// Sends one that the relay may make of what it will.
     pub fn raw_datagram(&mut self, bytes: &[u8]) {
         self.is_dirty = true;
-        // Whether there is room for it is of no interest.
-        let _ = self.conn.datagrams().send(Bytes::copy_from_slice(bytes), true);
+        self.conn.send_datagram(Bytes::copy_from_slice(bytes));
     }
 
     /// Sends a whole group of one frame to the relay. False if that has not subscribed to it.
@@ -1002,7 +960,9 @@ impl Peer {
 
     pub fn close(&mut self, now: Instant, with: u64) {
         self.is_dirty = true;
-        if !self.close_session(with) {
+        if let Some(ws) = self.conn.ws() {
+            ws.close(with);
+        } else if !self.close_session(with) {
             self.hang_up(now, with);
         }
         self.state = State::Over("closed".to_owned(), None);
@@ -1012,7 +972,10 @@ impl Peer {
     pub fn hang_up(&mut self, now: Instant, with: u64) {
         self.is_dirty = true;
         let with = if self.web.is_some() { SessionCode(with).to_http3() } else { with };
-        self.conn.close(now, code(with), Bytes::from_static(b"bye"));
+        match &mut self.conn {
+            Conn::Quic(quic) => quic.close(now, with),
+            Conn::Ws(ws) => ws.hang_up(),
+        }
         self.state = State::Over("closed".to_owned(), None);
     }
 
@@ -1031,17 +994,62 @@ impl Peer {
         self.is_dirty = true;
         self.datagrams_in += 1;
         self.bytes_in += data.len();
-        let mut answer = Vec::new();
-        let data = BytesMut::from(data);
-        let ecn = ecn.and_then(|ecn| proto::EcnCodepoint::from_bits(ecn.bits()));
-        let event = self.endpoint.handle(now, RELAY.into(), None, ecn, data, &mut answer);
-        if let Some(proto::DatagramEvent::ConnectionEvent(_, event)) = event {
-            self.conn.handle_event(event);
+        if let Conn::Quic(quic) = &mut self.conn {
+            quic.datagram(now, data, ecn);
+        }
+    }
+
+    /// The relay has answered its request for a WebSocket.
+    pub fn answered(&mut self, now: Instant, answer: Result<(), u16>) {
+        self.is_dirty = true;
+        match answer {
+            Ok(()) => self.conn.ws().expect("it asked for one").opened(now),
+            Err(status) => {
+                self.state = State::Over(format!("refused with {status}"), None);
+                self.lost_at = Some(now);
+            }
+        }
+    }
+
+    /// Bytes of its WebSocket have come.
+    pub fn bytes(&mut self, now: Instant, bytes: &[u8]) {
+        self.is_dirty = true;
+        self.bytes_in += bytes.len();
+        if let Some(ws) = self.conn.ws() {
+            ws.bytes(now, bytes);
+        }
+    }
+
+    /// None will come any more.
+    pub fn ended(&mut self) {
+        self.is_dirty = true;
+        if let Some(ws) = self.conn.ws() {
+            ws.ended();
+        }
+    }
+
+    /// The link takes so many bytes.
+    pub fn set_room(&mut self, room: usize) {
+        if let Some(ws) = self.conn.ws() {
+            ws.room = room;
+        }
+    }
+
+    /// It says nothing more in its WebSocket.
+    pub fn is_done(&mut self) -> bool {
+        self.conn.ws().is_some_and(|ws| ws.is_done())
+    }
+
+    /// Bytes beside all that a WebSocket has, if it is on one.
+    pub fn babble(&mut self, bytes: &[u8]) {
+        self.is_dirty = true;
+        if let Some(ws) = self.conn.ws() {
+            ws.babble(bytes);
         }
     }
 
     pub fn next_timer(&mut self) -> Option<Instant> {
-        if self.state == State::Killed { None } else { self.conn.poll_timeout() }
+        if self.state == State::Killed { None } else { self.conn.next_timer() }
     }
 
     /// Does everything there is to do, and hands over what is to be sent.
@@ -1051,16 +1059,11 @@ impl Peer {
         if self.state == State::Killed {
             return;
         }
-        if self.conn.poll_timeout().is_some_and(|at| at <= now) {
-            self.conn.handle_timeout(now);
+        if self.conn.next_timer().is_some_and(|at| at <= now) {
+            self.conn.timeout(now);
         }
         loop {
             let mut is_quiet = true;
-            while let Some(event) = self.conn.poll_endpoint_events() {
-                if let Some(event) = self.endpoint.handle_event(self.handle, event) {
-                    self.conn.handle_event(event);
-                }
-            }
             let mut readable = BTreeSet::new();
             while let Some(event) = self.conn.poll() {
                 is_quiet = false;
@@ -1073,57 +1076,44 @@ impl Peer {
             if self.is_up() {
                 self.serve();
             }
-            let mut buf = Vec::new();
-            while let Some(transmit) = self.conn.poll_transmit(now, 1, &mut buf) {
+            while let Some((data, ecn)) = self.conn.transmit(now) {
                 is_quiet = false;
-                buf.truncate(transmit.size);
-                self.bytes_out += transmit.size;
-                let ecn = transmit.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
-                send(std::mem::take(&mut buf), ecn);
+                self.bytes_out += data.len();
+                send(data, ecn);
             }
             if is_quiet {
                 break;
             }
         }
+        if let Some(ws) = self.conn.ws() {
+            let faults = std::mem::take(&mut ws.faults);
+            faults.into_iter().for_each(|what| self.fault(what));
+        }
     }
 
-    fn handle(&mut self, now: Instant, event: proto::Event, readable: &mut BTreeSet<u64>) {
+    fn handle(&mut self, now: Instant, event: Event, readable: &mut BTreeSet<u64>) {
         match event {
-            proto::Event::Connected => self.connected(),
-            proto::Event::ConnectionLost { reason } => {
-                let with = match &reason {
-                    proto::ConnectionError::ApplicationClosed(close) => {
-                        self.closed_with(close.error_code.into_inner())
-                    }
-                    _ => None,
-                };
+            Event::Connected => self.connected(),
+            Event::Lost(reason, with) => {
+                let with = with.and_then(|with| self.closed_with(with));
                 self.log.push(format!("lost: {reason}"));
                 if !matches!(self.state, State::Over(..)) {
-                    self.state = State::Over(reason.to_string(), with);
+                    self.state = State::Over(reason, with);
                     self.lost_at = Some(now);
                 }
             }
-            proto::Event::Stream(event) => match event {
-                proto::StreamEvent::Readable { id } => {
-                    readable.insert(VarInt::from(id).into_inner());
-                }
-                proto::StreamEvent::Writable { id } => self.flush(VarInt::from(id).into_inner()),
-                proto::StreamEvent::Finished { id } => {
-                    self.group_closed(VarInt::from(id).into_inner());
-                }
-                proto::StreamEvent::Stopped { id, error_code } => {
-                    let id = VarInt::from(id).into_inner();
-                    let with = self.meant(id, error_code.into_inner());
-                    self.stopped(id, with);
-                }
-                proto::StreamEvent::Opened { .. } | proto::StreamEvent::Available { .. } => {}
-            },
-            proto::Event::DatagramReceived => {
-                while let Some(datagram) = self.conn.datagrams().recv() {
+            Event::Readable(id) => drop(readable.insert(id)),
+            Event::Writable(id) => self.flush(id),
+            Event::Finished(id) => self.group_closed(id),
+            Event::Stopped(id, code) => {
+                let with = self.meant(id, code);
+                self.stopped(id, with);
+            }
+            Event::Datagrams => {
+                while let Some(datagram) = self.conn.recv_datagram() {
                     self.take_datagram(datagram);
                 }
             }
-            _ => {}
         }
     }
 
@@ -1165,7 +1155,8 @@ impl Peer {
             let bytes = self.spec.raw_setup.clone().unwrap_or_else(|| {
                 let mut bytes = vec![UniType::Setup as u8];
                 // A request has said the path.
-                let path = self.spec.setup.path.clone().filter(|_| self.web.is_none());
+                let has_asked = self.web.is_some() || self.spec.ws.is_some();
+                let path = self.spec.setup.path.clone().filter(|_| !has_asked);
                 Setup { path, ..self.spec.setup.clone() }.encode(&mut bytes);
                 bytes
             });
@@ -1179,8 +1170,7 @@ impl Peer {
 
     fn accept(&mut self, readable: &mut BTreeSet<u64>) {
         for (dir, purpose) in [(Dir::Uni, Use::UniNew), (Dir::Bi, Use::BidiNew)] {
-            while let Some(id) = self.conn.streams().accept(dir) {
-                let id = VarInt::from(id).into_inner();
+            while let Some(id) = self.conn.accept(dir) {
                 let purpose = if self.web.is_some() { Use::Head } else { purpose };
                 self.inputs.insert(id, Input { purpose, buf: BytesMut::new() });
                 readable.insert(id);
@@ -1215,17 +1205,7 @@ impl Peer {
 
     fn read(&mut self, id: u64) {
         let Some(mut input) = self.inputs.remove(&id) else { return };
-        let mut recv = self.conn.recv_stream(stream(id));
-        let Ok(mut chunks) = recv.read(true) else { return };
-        let end = loop {
-            match chunks.next(usize::MAX) {
-                Ok(Some(chunk)) => input.buf.extend_from_slice(&chunk.bytes),
-                Ok(None) => break Some(End::Finished),
-                Err(proto::ReadError::Blocked) => break None,
-                Err(proto::ReadError::Reset(code)) => break Some(End::Reset(code.into_inner())),
-            }
-        };
-        let _ = chunks.finalize();
+        let Some(end) = self.conn.read(id, &mut input.buf) else { return };
         let end = end.map(|end| match end {
             End::Finished => End::Finished,
             End::Reset(with) => End::Reset(self.meant(id, with)),
@@ -1266,20 +1246,19 @@ impl Peer {
 
     fn flush(&mut self, id: u64) {
         let Some(output) = self.outputs.get_mut(&id) else { return };
-        let mut send = self.conn.send_stream(stream(id));
         while let Some(chunk) = output.chunks.front_mut() {
-            match send.write(chunk) {
-                Ok(taken) if taken == chunk.len() => drop(output.chunks.pop_front()),
-                Ok(taken) => chunk.advance(taken),
-                Err(proto::WriteError::Blocked) => return,
-                Err(_) => {
+            match self.conn.write(id, chunk) {
+                Written::Taken(taken) if taken == chunk.len() => drop(output.chunks.pop_front()),
+                Written::Taken(taken) => chunk.advance(taken),
+                Written::Blocked => return,
+                Written::Gone => {
                     self.outputs.remove(&id);
                     return;
                 }
             }
         }
         if output.fin {
-            let _ = send.finish();
+            self.conn.finish(id);
             self.outputs.remove(&id);
         }
     }
@@ -1287,12 +1266,12 @@ impl Peer {
     fn reset(&mut self, id: u64, with: u64) {
         self.outputs.remove(&id);
         let with = self.sent(with);
-        let _ = self.conn.send_stream(stream(id)).reset(with);
+        self.conn.reset(id, with);
     }
 
     fn stop(&mut self, id: u64, with: u64) {
         let with = self.sent(with);
-        let _ = self.conn.recv_stream(stream(id)).stop(with);
+        self.conn.stop(id, with);
     }
 
     fn refuse(&mut self, id: u64, with: u64) {
@@ -1588,7 +1567,7 @@ impl Peer {
             return Err(format!("subscribe id {subscribe_id} used again"));
         }
         let mut source = self.source_of(&broadcast, &track);
-        let mut wanted = wanted;
+        let (asked, mut wanted) = (wanted, wanted);
         if let Some(last) = source.filter(|_| self.spec.is_player) {
             source = Some(self.player_source(last));
             let (group_start, group_end, frame_start, frame_end) = (None, None, 0, None);
@@ -1602,6 +1581,7 @@ impl Peer {
         let mut upstream = Upstream {
             id: subscribe_id,
             source,
+            asked,
             wanted,
             floor: 0,
             stale: BTreeSet::new(),
@@ -1638,7 +1618,7 @@ impl Peer {
             return Ok(Use::Ignored);
         }
         // What is live goes first.
-        let _ = self.conn.send_stream(stream(id)).set_priority(-1);
+        self.conn.yields(id);
         let reply = Reply { source, want, frames: frame_start as usize, timestamp: 0 };
         self.replies.insert(id, reply);
         Ok(Use::FetchAsked)
@@ -1670,6 +1650,13 @@ impl Peer {
             Ok(wanted) => {
                 self.log.push(format!("UPDATE {wanted:?}"));
                 self.told(Asked::Update(wanted));
+                if let Some(upstream) = self.upstreams.get_mut(&id) {
+                    let before = std::mem::replace(&mut upstream.asked, wanted);
+                    if let Some((group, frame)) = before.group_end.zip(before.frame_end) {
+                        let source = &mut self.sources[upstream.source];
+                        source.once_capped.insert((group, frame as usize + 1));
+                    }
+                }
                 let upstream = self.upstreams.get_mut(&id);
                 let is_player = self.spec.is_player;
                 let heeds = |source: usize| !is_player && !self.sources[source].heeds_no_update;
@@ -1679,9 +1666,6 @@ impl Peer {
                     let source = &mut self.sources[upstream.source];
                     let bounds = |w: &Preferences| (w.group_start, w.group_end, w.max_age_ms);
                     source.bounds_moved |= bounds(&before) != bounds(&wanted);
-                    if let Some((group, frame)) = before.group_end.zip(before.frame_end) {
-                        source.once_capped.insert((group, frame as usize + 1));
-                    }
                     upstream.position(self.version, source, had_start);
                 }
                 true
@@ -1742,9 +1726,7 @@ impl Peer {
                 if known.start.replace(group).is_some() {
                     faults.push("a second START".to_owned());
                 }
-                if known.track_end.is_some() {
-                    faults.push("START after END".to_owned());
-                }
+                // END may precede it: it is said as soon as it is known.
             }
             SubscribeResponse::End { group } => {
                 if known.track_end.replace(group).is_some() {

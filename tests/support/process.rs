@@ -1,7 +1,11 @@
 //! The real binary as a child process: its output collected, its end awaited with a limit.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -24,7 +28,7 @@ pub fn shardcast_under(wrapper: &[&str], args: &[&str]) -> Command {
     command
 }
 
-fn without_settings(command: &mut Command) {
+pub fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text == "RUST_LOG" || text.starts_with("MOQ_") || text.starts_with("SHARDCAST_") {
@@ -57,6 +61,22 @@ impl Process {
         let stdout = Output::collect(child.stdout.take().expect("piped"));
         let stderr = Output::collect(child.stderr.take().expect("piped"));
         Self { child, stdout, stderr }
+    }
+
+    /// As systemd starts a service: what it says is read from a socket, which `name` makes a variable of by
+    /// the socket's device and inode.
+    #[track_caller]
+    pub fn with_journal(mut command: Command, name: impl Fn(u64, u64) -> String) -> Self {
+        let (journal, stderr) = UnixStream::pair().expect("two sockets");
+        let stderr = OwnedFd::from(stderr);
+        let socket =
+            File::from(stderr.try_clone().expect("a socket")).metadata().expect("a socket");
+        command.env("JOURNAL_STREAM", name(socket.dev(), socket.ino()));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let stdout = Output::collect(child.stdout.take().expect("piped"));
+        Self { child, stdout, stderr: Output::collect(journal) }
     }
 
     /// Waits until the relay says that it listens.
@@ -120,6 +140,34 @@ impl Process {
         // SAFETY: the child is not yet reaped, so its id is still its own.
         let code = unsafe { libc::kill(self.id(), signal) };
         assert_eq!(code, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// Waits for its end, which need not be that of what it says: others may have its pipes.
+    #[track_caller]
+    pub fn left(&mut self, limit: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait for our own child") {
+                return status;
+            }
+            assert!(start.elapsed() < limit, "still runs after {limit:?}: {}", self.stderr.text());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until it, or who has its pipe, has said something so many times.
+    #[track_caller]
+    pub fn stderr_lines(&self, words: &str, times: usize, limit: Duration) {
+        let start = Instant::now();
+        while self.stderr.text().lines().filter(|line| line.contains(words)).count() < times {
+            assert!(start.elapsed() < limit, "no {words:?} in {limit:?}: {}", self.stderr.text());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
     }
 
     #[track_caller]

@@ -22,6 +22,9 @@ use super::client::within;
 /// Longer than the relay's own, which then decides.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long somebody waits who may be turned away.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// What the relay may open, and send ahead of being read.
 const STREAMS: u32 = 1000;
 const WINDOW_BYTES: u32 = 8 << 20;
@@ -187,14 +190,51 @@ impl Raw {
         Raw::connect_with(relay, version.alpn(), idle_timeout).await
     }
 
+    /// As `connect`, by who dials the relay by this name.
+    pub async fn connect_named(relay: SocketAddr, version: Version, name: &str) -> Raw {
+        Raw::connect_as(relay, version.alpn(), IDLE_TIMEOUT, name).await
+    }
+
     async fn connect_with(relay: SocketAddr, alpn: &str, idle_timeout: Duration) -> Raw {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        Raw::connect_as(relay, alpn, idle_timeout, "localhost").await
+    }
+
+    async fn connect_as(relay: SocketAddr, alpn: &str, idle_timeout: Duration, name: &str) -> Raw {
+        let raw = Raw::dial(Ipv4Addr::LOCALHOST, relay, alpn, idle_timeout, name).await;
+        raw.until("the handshake", |state| state.is_up.then_some(())).await;
+        raw
+    }
+
+    /// As `introduced`, from another address of this machine; nothing if the relay takes nobody in.
+    pub async fn try_from(from: Ipv4Addr, relay: SocketAddr, alpn: &str) -> Option<Raw> {
+        let raw = Raw::dial(from, relay, alpn, IDLE_TIMEOUT, "localhost").await;
+        let is_up = |state: &mut State| match (state.is_up, &state.lost) {
+            (_, Some(_)) => Some(false),
+            (is_up, None) => is_up.then_some(true),
+        };
+        let up = tokio::time::timeout(DIAL_TIMEOUT, raw.until("an answer", is_up)).await;
+        if !up.unwrap_or(false) {
+            return None;
+        }
+        if alpn != "h3" {
+            raw.open(Dir::Uni, &setup(&Setup::default()), true).await;
+        }
+        Some(raw)
+    }
+
+    async fn dial(
+        from: Ipv4Addr,
+        relay: SocketAddr,
+        alpn: &str,
+        idle_timeout: Duration,
+        name: &str,
+    ) -> Raw {
+        let socket = UdpSocket::bind((from, 0)).await.expect("a free port");
         socket.connect(relay).await.expect("loopback has a route");
         let address = socket.local_addr().expect("it is bound");
         let mut endpoint = client_endpoint();
         let config = client_config(client_tls(alpn), idle_timeout);
-        let (handle, conn) =
-            endpoint.connect(Instant::now(), config, relay, "localhost").expect("a name");
+        let (handle, conn) = endpoint.connect(Instant::now(), config, relay, name).expect("a name");
         let state = State {
             endpoint,
             handle,
@@ -210,9 +250,14 @@ impl Raw {
         let changed = watch::Sender::new(());
         let shared = Arc::new(Shared { state: state.into(), changed, kick: Notify::new() });
         let driver = tokio::spawn(drive(shared.clone(), socket));
-        let raw = Raw { address, shared, driver };
-        raw.until("the handshake", |state| state.is_up.then_some(())).await;
-        raw
+        Raw { address, shared, driver }
+    }
+
+    /// The certificate that the relay has shown.
+    pub fn certificate(&self) -> Vec<u8> {
+        let shown = self.state().conn.crypto_session().peer_identity();
+        let chain = shown.and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
+        chain.expect("the handshake is over")[0].to_vec()
     }
 
     /// Where the relay sees it.
@@ -298,10 +343,33 @@ impl Raw {
         self.until(what, look).await
     }
 
+    /// Whether such a stream of the relay has come by now.
+    pub fn has_accepted(&self, wanted: impl Fn(u64, &[u8]) -> bool) -> bool {
+        let state = self.state();
+        state.accepted.iter().any(|id| wanted(*id, &state.streams[id].received))
+    }
+
     /// How the connection ended.
     #[track_caller]
     pub fn lost(&self, what: &str) -> impl Future<Output = Lost> {
         self.until(format!("the session to be closed: {what}"), |state| state.lost.clone())
+    }
+
+    /// What the relay has asked so far, each on a stream of its own.
+    pub fn requests(&self) -> Vec<(u64, Vec<u8>)> {
+        let state = self.state();
+        let asked = state.accepted.iter().filter(|id| **id & 2 == 0);
+        asked.map(|id| (*id, state.streams[id].received.clone())).collect()
+    }
+
+    /// Whether flow control has taken all that was written to a stream.
+    pub fn has_sent(&self, id: u64) -> bool {
+        self.state().streams.get(&id).is_none_or(|stream| stream.unsent.is_empty())
+    }
+
+    /// From now on it neither hears nor says anything.
+    pub fn die(&self) {
+        self.driver.abort();
     }
 
     pub fn is_open(&self) -> bool {

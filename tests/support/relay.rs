@@ -107,15 +107,21 @@ impl Relay {
 
     /// One that has its certificate from files.
     pub async fn certified(cert: &Path, key: &Path) -> Relay {
-        Relay::certified_at(SocketAddr::from(([127, 0, 0, 1], 0)), cert, key).await
+        Relay::certified_at(SocketAddr::from(([127, 0, 0, 1], 0)), cert, key, Duration::ZERO).await
     }
 
-    /// The same at an address, where another one may have been before.
-    pub async fn certified_at(address: SocketAddr, cert: &Path, key: &Path) -> Relay {
+    /// The same at an address, where another one may have been before. It lets its sessions move for so long.
+    pub async fn certified_at(
+        address: SocketAddr,
+        cert: &Path,
+        key: &Path,
+        drain: Duration,
+    ) -> Relay {
+        let drain = format!("{}ms", drain.as_millis());
         let files = [cert, key].map(|file| file.to_str().expect("a path of ours"));
         let tls = ["--listen-tls-cert", files[0], "--listen-tls-key", files[1]];
         let address = address.to_string();
-        let more = [&["--listen", &address][..], &tls].concat();
+        let more = [&["--listen", &address, "--drain-timeout", &drain][..], &tls].concat();
         Relay::start_with(2, "**", &more).await
     }
 
@@ -123,6 +129,11 @@ impl Relay {
     async fn start_with(shards: usize, public: &str, more: &[&str]) -> Relay {
         let stage = Arc::new(STAGE.lock().await);
         Relay::launch(stage, shards, public, more, true, |_| {}).await
+    }
+
+    /// Another one beside it, with rules for everybody.
+    pub async fn beside(&self, shards: usize, more: &[&str]) -> Relay {
+        Relay::launch(self.running.stage.clone(), shards, "**", more, true, |_| {}).await
     }
 
     /// One that something is done to before it starts.
@@ -166,7 +177,7 @@ impl Relay {
                 false => &["--listen", "127.0.0.1:0"],
             })
             .args(["--shards", &shards.to_string()])
-            .args(match more.contains(&"--listen-tls-cert") {
+            .args(match more.contains(&"--listen-tls-cert") || more.contains(&"--acme-domain") {
                 true => &[][..],
                 false => &["--listen-tls-generate", "localhost"],
             })
@@ -175,6 +186,11 @@ impl Relay {
                 rules => vec!["--auth-public", rules],
             })
             .args(["--log-level", "info"])
+            // Most plays end when they have seen what they came for.
+            .args(match more.contains(&"--drain-timeout") {
+                true => &[][..],
+                false => &["--drain-timeout", "0s"],
+            })
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -244,8 +260,26 @@ impl Relay {
         Relay { scheme: "http", ..self.clone() }
     }
 
+    /// The same, by a client that knows no QUIC.
+    pub fn websocket(&self) -> Relay {
+        Relay { scheme: "ws", ..self.clone() }
+    }
+
+    /// The same over TLS, if it serves that.
+    pub fn secure_websocket(&self) -> Relay {
+        Relay { scheme: "wss", ..self.clone() }
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.dialled
+    }
+
+    /// Where HTTP is, as its log tells.
+    pub fn address_of_http(&self) -> SocketAddr {
+        let lines = self.log();
+        let mut said = lines.iter().filter(|line| field(line, "kind") == Some("http"));
+        let line = said.next().expect("it says so before all else");
+        field(line, "addr").and_then(|addr| addr.parse().ok()).expect("addr=IP:PORT")
     }
 
     pub fn url(&self) -> String {
@@ -265,7 +299,11 @@ impl Relay {
     pub async fn accepting(&self) -> Accepting<'_> {
         let door = DOOR.lock().await;
         let log = &self.running.log;
-        let transport = if self.scheme == "moqt" { "quic" } else { "webtransport" };
+        let transport = match self.scheme {
+            "moqt" => "quic",
+            "ws" | "wss" => "websocket",
+            _ => "webtransport",
+        };
         Accepting { log, from: log.lines().len(), transport, _door: door }
     }
 
@@ -319,16 +357,23 @@ impl Relay {
         Relay::launch(stage, shards, "**", &["--listen", &address], true, |_| {}).await
     }
 
+    /// Where it answers operators.
+    pub async fn internal(&self) -> SocketAddr {
+        let line = self.says("kind=internal").await;
+        let at = line.split_once("addr=").expect("an address").1;
+        at.split_whitespace().next().and_then(|at| at.parse().ok()).expect("an address")
+    }
+
     /// Waits until it has said something.
     pub async fn says(&self, words: &str) -> String {
         self.running.log.wait_from(0, words, |line| line.contains(words)).await
     }
 
-    /// Waits until so many lines have a word, and returns the last of them.
-    pub async fn says_times(&self, word: &str, times: usize) -> String {
-        self.sees(PATIENCE, || self.count(word) >= times).await;
-        let has_word = |line: &String| line.split_whitespace().any(|found| found == word);
-        self.log().into_iter().filter(has_word).nth(times - 1).expect("it was counted")
+    /// Waits until it has said something so many times, and returns the last of these lines.
+    pub async fn says_times(&self, words: &str, times: usize) -> String {
+        let said = || self.log().into_iter().filter(|line| line.contains(words)).nth(times - 1);
+        self.sees(PATIENCE, || said().is_some()).await;
+        said().expect("it was seen")
     }
 
     /// Waits until it has ended by itself.
@@ -340,11 +385,16 @@ impl Relay {
         Ended { status, took: begun.elapsed(), log: self.running.log.lines() }
     }
 
+    /// Asks it to leave.
+    pub fn terminate(&self) {
+        // SAFETY: kill takes no pointers, and the child is not reaped yet, so the id is its own.
+        unsafe { libc::kill(self.running.id, libc::SIGTERM) };
+    }
+
     /// Asks it to leave, and waits until it has.
     pub async fn stop(self) -> Ended {
         let asked = Instant::now();
-        // SAFETY: kill takes no pointers, and the child is not reaped yet, so the id is its own.
-        unsafe { libc::kill(self.running.id, libc::SIGTERM) };
+        self.terminate();
         if self.running.is_heard {
             // The process holds the only writing end, so the end of the log is its own.
             self.running.log.ended().await;

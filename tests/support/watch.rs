@@ -142,6 +142,7 @@ async fn session(
     part: impl FnOnce(Client) -> Client,
 ) -> Result<(Client, Connection), Failure> {
     let mut config = connect::Config::default();
+    config.websocket.enabled = Some(false);
     config.tls.insecure = Some(true);
     // A session that ends is a finding.
     config.once = Some(true);

@@ -1,11 +1,16 @@
-//! A whole relay in one thread on a virtual clock: N shards joined by real mail, a simulated
+//! A whole relay in one thread on a virtual clock, or several: N shards joined by real mail, a simulated
 //! network with faults, and peers of our own. The same seed plays the same history.
 //!
 //! A play says what peers do and lets time pass. Meanwhile the world compares every frame that a
 //! viewer gets with what the publisher made, and ends the play at the first difference.
 
+#[allow(dead_code, reason = "few plays have more than one relay")]
+pub mod links;
+mod sockets;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Wake, Waker};
@@ -20,36 +25,45 @@ use shardcast::access::Access;
 use shardcast::authority;
 use shardcast::limits::{
     ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
-    MISSING_GRACE_MAX, SESSIONS_PER_SOURCE_DEFAULT, SESSIONS_PER_TOKEN_DEFAULT, TAIL_WAIT_MAX,
+    MISSING_GRACE_MAX, MUX_IDLE_TIMEOUT, SESSIONS_PER_SOURCE_DEFAULT, SESSIONS_PER_TOKEN_DEFAULT,
+    TAIL_WAIT_MAX,
 };
+use shardcast::mailbox::{Outside, Parked, mesh};
+use shardcast::mux::Wire;
 use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, CongestionControl, Controllers, Keys};
 use shardcast::route::Takeover;
 use shardcast::secret::Secret;
-use shardcast::session::Policy;
-use shardcast::shard::clients::ClientBounds;
-use shardcast::shard::guest::{GuestId, Line, Parcels, Unread};
-use shardcast::shard::mailbox::{Outside, Parked, mesh};
+use shardcast::session::{Counts as SessionCounts, Policy};
+use shardcast::shard::guest::{Line, Parcels, Unread};
 use shardcast::shard::message::ToShard;
+use shardcast::shard::names::GuestId;
 use shardcast::shard::placement::home_of;
 use shardcast::shard::visits::Visits;
 use shardcast::shard::{CacheBounds, Counters, Held, Next, Setting, Shard};
+use shardcast::source::ClientBounds;
+use shardcast::tcp;
 use shardcast::track;
 use shardcast::track::group::GroupEnd;
 use shardcast::wall::Wall;
 use shardcast::wire::*;
+use sockets::Socket;
 use tokio::sync::Notify;
 
 use super::network::{History, Network, Port, Random, To, Weather};
 use super::peer::{
     AGES, Asked, End, Fetched, Frame, Group, Peer, Seen, Shown, Source, Spec, State, Subscription,
-    Want, covers,
+    Want, address_of, covers,
 };
+use links::{Links, Ways, hop_of};
 
-/// The relay's hop id.
+/// The hop id of the first relay.
 pub const HOP: u64 = 1000;
 
 /// Turns at one instant before a shard counts as running in circles.
 const TURNS_AT_ONCE_MAX: usize = 50_000;
+
+/// Where relays are, and nobody else.
+const RELAYS: &str = "10.0.0.0/16";
 
 /// A cache that no play fills.
 pub const CACHE_BYTES: u64 = 1 << 30;
@@ -64,9 +78,13 @@ pub const MEMORY_BYTES: u64 = 1 << 40;
 const DATAGRAM_BYTES_SURE: usize = 1000;
 
 /// A peer that falls silent is noticed after this. The relay's first unanswered keep-alive starts
-/// the idle timeout anew (RFC 9000 §10.1).
-pub const LOSS_NOTICED: Duration =
-    IDLE_TIMEOUT.saturating_add(KEEP_ALIVE).saturating_add(Duration::from_secs(1));
+/// the idle timeout anew (RFC 9000 §10.1), and no such thing is on TCP.
+pub const LOSS_NOTICED: Duration = {
+    let quic = IDLE_TIMEOUT.saturating_add(KEEP_ALIVE);
+    let longer =
+        if quic.as_millis() > MUX_IDLE_TIMEOUT.as_millis() { quic } else { MUX_IDLE_TIMEOUT };
+    longer.saturating_add(Duration::from_secs(1))
+};
 
 /// Every shard knows of what one has heard, whatever its mail has to wait for.
 const EVERYWHERE: Duration = Duration::from_secs(3);
@@ -83,6 +101,10 @@ pub fn ms(count: u64) -> Duration {
 pub struct Stage {
     pub seed: u64,
     pub shards: usize,
+    /// Each with so many shards.
+    pub relays: usize,
+    /// What relays speak with whoever offers it.
+    pub prefers: Option<Version>,
     /// Mail that fits between two shards.
     pub lanes: usize,
     /// Shares, per mille: datagrams given to a random shard; trains that find a full socket, or
@@ -94,12 +116,14 @@ pub struct Stage {
     pub cache: CacheBounds,
     /// What the peers of one shard may make it hold.
     pub memory: u64,
+    /// What routes may take on one shard.
+    pub routes: u64,
     /// Sessions that there may be from one address and with one token, and where addresses do not count.
     pub per_source: u32,
     pub per_token: u32,
     pub exempt: Option<IpNet>,
     pub congestion_control: CongestionControl,
-    /// Every peer is believed as a relay is.
+    /// Every peer is believed as a relay is; else those at the address of one.
     pub trusts_all: bool,
     pub takeover: Takeover,
 }
@@ -110,6 +134,8 @@ impl Stage {
         Stage {
             seed,
             shards,
+            relays: 1,
+            prefers: None,
             lanes: 1024,
             strays: 0,
             blocked: 0,
@@ -117,6 +143,7 @@ impl Stage {
             linger: LINGER_DEFAULT,
             cache,
             memory: MEMORY_BYTES,
+            routes: u64::MAX,
             per_source: SESSIONS_PER_SOURCE_DEFAULT,
             per_token: SESSIONS_PER_TOKEN_DEFAULT,
             exempt: None,
@@ -153,11 +180,17 @@ pub struct Get {
 }
 
 struct Core {
+    relay: usize,
     shard: Shard,
     port: Port,
     parked: Arc<Parked>,
     flag: Arc<Flag>,
     is_runnable: bool,
+    /// What its ring watches beside its UDP socket, whether it has anything there, and whether that is to be
+    /// looked at.
+    beside: RawFd,
+    has_sockets: bool,
+    looks: bool,
     wakes_at: Option<Instant>,
     /// The host gives it no time before.
     stalled_until: Instant,
@@ -176,15 +209,29 @@ impl Wake for Flag {
     }
 }
 
+/// What every relay is made with.
+struct Founding {
+    controllers: Controllers,
+    access: Arc<Access>,
+    authority: Option<authority::Handle>,
+}
+
 pub struct World {
     pub stage: Stage,
+    founding: Founding,
     started: Instant,
     pub now: Instant,
     pub random: Random,
     pub network: Network,
+    /// Relay after relay.
     cores: Vec<Core>,
+    links: Vec<Links>,
+    ways: Ways,
+    /// Of relays that were killed and are back.
+    lives: u8,
     pub peers: Vec<Peer>,
     addresses: BTreeMap<SocketAddr, usize>,
+    sockets: Vec<Socket>,
     pub history: History,
     /// Groups may be given up for their age in this play.
     pub groups_expire: bool,
@@ -255,7 +302,20 @@ const ED25519_PKCS8: [u8; 48] =
     *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20\
     one seed for every world here...";
 
-fn server_tls() -> Arc<rustls::ServerConfig> {
+fn server_tls(prefers: Option<Version>) -> Arc<rustls::ServerConfig> {
+    let config = server_tls_of_all();
+    match prefers {
+        Some(version) => {
+            let mut config = rustls::ServerConfig::clone(&config);
+            // The server's order decides.
+            config.alpn_protocols.insert(0, version.alpn().into());
+            Arc::new(config)
+        }
+        None => config,
+    }
+}
+
+fn server_tls_of_all() -> Arc<rustls::ServerConfig> {
     static CONFIG: OnceLock<Arc<rustls::ServerConfig>> = OnceLock::new();
     let make = || {
         let key = PrivateKeyDer::try_from(ED25519_PKCS8.to_vec()).expect("a PKCS #8 key");
@@ -338,6 +398,81 @@ impl rustls::client::danger::ServerCertVerifier for Trusting {
     }
 }
 
+impl Founding {
+    /// The shards of a relay, the ways into them, and what it says of its links. It has had so many lives.
+    fn relay(
+        &self,
+        stage: &Stage,
+        (relay, life): (usize, u8),
+        random: &mut Random,
+        (started, now): (Instant, Instant),
+    ) -> (Vec<Core>, Vec<Outside<ToShard>>, Links) {
+        let believed: &[&str] = if stage.trusts_all { &["0.0.0.0/0", "::/0"] } else { &[RELAYS] };
+        let relays = believed.iter().map(|net| net.parse().expect("a network")).collect();
+        let bounds = ClientBounds {
+            per_source: stage.per_source,
+            per_token: stage.per_token,
+            exempt: stage.exempt.into_iter().collect(),
+        };
+        let number = relay as u8;
+        let keys = Keys { cid: [1 + number; 32], reset: [2 + life; 32], token: [3; 32] };
+        let tls = server_tls(stage.prefers);
+        let quic = QuicConfig::with_controllers(tls, keys, self.controllers.clone())
+            .expect("a suitable TLS configuration");
+        let secret = Secret::new(&[4 + number; 32]);
+        let takeover = stage.takeover;
+        let policy = Arc::new(Policy { relays, takeover, ..Policy::open(hop_of(relay), secret) });
+        let posts = mesh::<ToShard>(stage.shards, stage.lanes);
+        let outsides: Vec<_> = posts.iter().map(|post| post.outside()).collect();
+        let cores = posts.into_iter().enumerate().map(|(shard, post)| {
+            let parked = post.waker();
+            let setting = Setting {
+                shard,
+                shards: stage.shards,
+                quic: quic.clone(),
+                policy: policy.clone(),
+                access: self.access.clone(),
+                authority: self.authority.clone(),
+                seed: stage.seed ^ (relay as u64) << 32 ^ u64::from(life) << 56,
+                started: now,
+                wall: Wall::new(now, EPOCH + (now - started)),
+                linger: stage.linger,
+                cache: stage.cache,
+                memory: stage.memory,
+                routes: stage.routes,
+                bounds: bounds.clone(),
+            };
+            let mut port = Port::new(random.next());
+            (port.blocked, port.refused) = (stage.blocked, stage.refused);
+            let mut shard = Shard::new(setting, post);
+            let beside = shard.open_pipes(tcp::Poll::new().expect("a descriptor"));
+            Core {
+                relay,
+                shard,
+                port,
+                parked,
+                flag: Arc::new(Flag::default()),
+                is_runnable: true,
+                beside,
+                has_sockets: false,
+                looks: false,
+                wakes_at: None,
+                stalled_until: now,
+                busy_turns: 0,
+                heaviest: Visits::default(),
+            }
+        });
+        let cores = cores.collect();
+        let (line, links) = Links::new();
+        // Where there is one relay nobody keeps links.
+        for shard in outsides.iter().filter(|_| stage.relays > 1) {
+            let told = shard.send(ToShard::Links(line.clone()));
+            assert!(told.is_ok(), "relay {relay}: the lane is empty");
+        }
+        (cores, outsides, links)
+    }
+}
+
 // ---- time ----
 
 impl World {
@@ -369,65 +504,30 @@ impl World {
     ) -> World {
         let mut random = Random::new(stage.seed);
         let started = Instant::now();
-        let keys = Keys { cid: [1; 32], reset: [2; 32], token: [3; 32] };
-        let quic = QuicConfig::with_controllers(server_tls(), keys, controllers)
-            .expect("a suitable TLS configuration");
-        let everywhere = ["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("a network"));
-        let relays = if stage.trusts_all { everywhere.to_vec() } else { Vec::new() };
-        let takeover = stage.takeover;
-        let policy = Policy { relays, takeover, ..Policy::open(HOP, Secret::new(&[4; 32])) };
-        let policy = Arc::new(policy);
-        let access = Arc::new(access);
-        let bounds = ClientBounds {
-            per_source: stage.per_source,
-            per_token: stage.per_token,
-            exempt: stage.exempt.into_iter().collect(),
-        };
         let mut network = Network::new(random.next(), stage.shards);
         network.strays = stage.strays;
-        let posts = mesh::<ToShard>(stage.shards, stage.lanes);
-        let outsides = posts.iter().map(|post| post.outside()).collect();
-        let cores = posts.into_iter().enumerate().map(|(shard, post)| {
-            let parked = post.waker();
-            let setting = Setting {
-                shard,
-                shards: stage.shards,
-                quic: quic.clone(),
-                policy: policy.clone(),
-                access: access.clone(),
-                authority: authority.clone(),
-                seed: stage.seed,
-                started,
-                wall: Wall::new(started, EPOCH),
-                linger: stage.linger,
-                cache: stage.cache,
-                memory: stage.memory,
-                bounds: bounds.clone(),
-            };
-            let mut port = Port::new(random.next());
-            (port.blocked, port.refused) = (stage.blocked, stage.refused);
-            Core {
-                shard: Shard::new(setting, post),
-                port,
-                parked,
-                flag: Arc::new(Flag::default()),
-                is_runnable: true,
-                wakes_at: None,
-                stalled_until: started,
-                busy_turns: 0,
-                heaviest: Visits::default(),
-            }
-        });
-        let cores = cores.collect();
+        let founding = Founding { controllers, access: Arc::new(access), authority };
+        let (mut cores, mut outsides, mut links) = (Vec::new(), Vec::new(), Vec::new());
+        for relay in 0..stage.relays {
+            let founded = founding.relay(&stage, (relay, 0), &mut random, (started, started));
+            cores.extend(founded.0);
+            outsides.extend(founded.1);
+            links.push(founded.2);
+        }
         World {
             stage,
+            founding,
             started,
             now: started,
             random,
             network,
             cores,
+            links,
+            ways: Ways::default(),
+            lives: 0,
             peers: Vec::new(),
             addresses: BTreeMap::new(),
+            sockets: Vec::new(),
             history: History::new(),
             groups_expire: false,
             groups_are_evicted: stage.cache.bytes < CACHE_BYTES
@@ -458,6 +558,7 @@ impl World {
         group: Option<u64>,
         unread: &Arc<Unread>,
     ) -> Guest {
+        // Of the first relay.
         let home = home_of(path, track, self.stage.shards);
         let cut = Arc::new(Notify::new());
         let (line, parcels) = Line::new(unread, cut.clone());
@@ -484,8 +585,16 @@ impl World {
     /// From now on this is who may do what.
     pub fn set_access(&mut self, access: Access) {
         let access = Arc::new(access);
-        for shard in 0..self.stage.shards {
+        for shard in 0..self.cores.len() {
             self.tell(shard, ToShard::Access(access.clone()));
+        }
+    }
+
+    /// Whether memory is short, on all shards.
+    pub fn set_short(&mut self, is_short: bool) {
+        for core in &mut self.cores {
+            core.shard.set_short(is_short);
+            core.is_runnable = true;
         }
     }
 
@@ -537,12 +646,13 @@ impl World {
     }
 
     fn next_event(&mut self) -> Option<Instant> {
+        let bytes = self.next_bytes();
         let timers = self.peers.iter_mut().filter_map(Peer::next_timer);
         let wakes = self.cores.iter().filter_map(|core| {
             let at = if core.is_runnable { Some(core.stalled_until) } else { core.wakes_at };
             at.map(|at| at.max(core.stalled_until))
         });
-        timers.chain(wakes).chain(self.network.next_arrival()).min()
+        timers.chain(wakes).chain(self.network.next_arrival()).chain(bytes).min()
     }
 
     /// Does everything that can be done without time passing.
@@ -579,6 +689,7 @@ impl World {
                 }
             }
         }
+        self.deliver_bytes();
     }
 
     fn turn_peers(&mut self) -> bool {
@@ -592,7 +703,14 @@ impl World {
             has_run = true;
             let (address, weather) = (peer.address, peer.spec.weather);
             let (network, now) = (&mut self.network, self.now);
-            peer.turn(now, |data, ecn| network.upwards(now, &weather, address, data, ecn));
+            let first = peer.spec.relay * self.stage.shards;
+            match peer.spec.ws {
+                None => peer.turn(now, |data, ecn| {
+                    network.upwards(now, &weather, (address, first), data, ecn);
+                }),
+                Some(_) => self.turn_socket(index),
+            }
+            let peer = &mut self.peers[index];
             let since = now - self.started;
             for line in peer.log.drain(..) {
                 self.history.note(since, format_args!("{} {line}", peer.name));
@@ -615,6 +733,8 @@ impl World {
             let is_woken = core.flag.0.swap(false, Ordering::Relaxed);
             let is_due = core.wakes_at.is_some_and(|at| at <= self.now);
             core.is_runnable |= is_woken || is_due;
+            core.is_runnable |=
+                std::mem::take(&mut core.looks) && sockets::is_readable(core.beside);
             if !core.is_runnable || core.stalled_until > self.now {
                 continue;
             }
@@ -636,14 +756,24 @@ impl World {
             // As the pump does: a shard sleeps only if no mail waits, and mail wakes it.
             core.is_runnable =
                 next == Next::More || !core.parked.park(&Waker::from(core.flag.clone()));
-            let since = self.now - self.started;
-            for (client, data, ecn) in core.port.sent.drain(..) {
+            let (since, relay) = (self.now - self.started, core.relay);
+            for (client, data, ecn) in std::mem::take(&mut core.port.sent) {
                 let length = data.len();
                 self.history.note(since, format_args!("shard {shard} > {client} {length}"));
+                if let Some(to) = self.relay_at(client) {
+                    if let Some(weather) = self.way(relay, to) {
+                        let place = (address_of(relay), self.core_of(to, 0));
+                        self.network.upwards(self.now, &weather, place, data, ecn);
+                    }
+                    continue;
+                }
                 if let Some(&peer) = self.addresses.get(&client) {
                     let weather = self.peers[peer].spec.weather;
                     self.network.downwards(self.now, &weather, client, &data, ecn);
                 }
+            }
+            if self.cores[shard].has_sockets {
+                self.drain_sockets(shard);
             }
         }
         has_run
@@ -667,6 +797,10 @@ impl World {
     /// The turn of a shard that looked at most.
     pub fn heaviest(&self, shard: usize) -> Visits {
         self.cores[shard].heaviest
+    }
+
+    pub fn session_counts(&self, shard: usize) -> &SessionCounts {
+        self.cores[shard].shard.session_counts()
     }
 
     pub fn counters(&self, shard: usize) -> Counters {
@@ -699,10 +833,13 @@ impl World {
         let index = self.peers.len();
         let alpn = if spec.web.is_some() { ALPN_HTTP3 } else { spec.version.alpn().as_bytes() };
         let tls = client_tls(alpn);
-        let seed = self.random.next();
+        let (seed, ws) = (self.random.next(), spec.ws);
         let peer = Peer::join(index, spec, tls, seed, self.stage.shards, self.now);
         self.addresses.insert(peer.address, index);
         self.peers.push(peer);
+        if let Some(wire) = ws {
+            self.dial_ws(index, wire);
+        }
         index
     }
 
@@ -800,6 +937,7 @@ impl World {
         self.note(peer, "is killed");
         self.unsettle(peer);
         self.peers[peer].state = State::Killed;
+        self.kill_socket(peer);
         self.peers[peer].lost_at = Some(self.now);
     }
 
@@ -1255,7 +1393,9 @@ impl World {
             if self.is_past(&sources, (at, source), known.asked_at) {
                 return Err("is of a run that is past".to_owned());
             }
-            if shift > 0 && known.asked_at > shown_at + EVERYWHERE {
+            // To a relay further away it may all be one run.
+            let is_alone = self.stage.relays == 1;
+            if shift > 0 && is_alone && known.asked_at > shown_at + EVERYWHERE {
                 return Err(format!("is shown {shift} higher to a newcomer"));
             }
             let used = |source: &Source| source.end.max(source.order.iter().max().map(|n| n + 1));
@@ -1378,8 +1518,10 @@ impl World {
                 let is_broken = ways.iter().any(|(_, way)| !way.broken.is_empty());
                 // Too old for the one who goes on, nothing that it has, or not asked for any more, it
                 // ends as the first one did.
+                // One that is reset at once shows nobody which it was.
                 let is_alone = self.groups_expire
                     || publisher.spec.is_player
+                    || matches!(group.end, Some(End::Reset(_)))
                     || !covers(&known.wanted, sequence);
                 let is_away =
                     is_alone && publisher.is_leaving() && code == StreamCode::GOING_AWAY.0;
@@ -1402,7 +1544,8 @@ impl World {
         let sources = self.sources(peer, &known.path, &known.track);
         let Some(&(first, _)) = sources.first() else { return };
         let has_another = sources.iter().any(|(publisher, _)| *publisher != first);
-        if !has_another || !self.are_one_broadcast(&sources) {
+        // Of several relays it is not known here which can reach which.
+        if !has_another || self.stage.relays > 1 || !self.are_one_broadcast(&sources) {
             return;
         }
         for &(at, source) in &sources {
@@ -1496,11 +1639,16 @@ impl World {
                 let is_away = publisher.is_leaving() && code == StreamCode::GOING_AWAY.0;
                 // A feed that cannot be paused ends with its last viewer, and what it was bringing.
                 let is_cut = publisher.version <= Version::Lite02 && code == StreamCode::CANCEL.0;
+                // Its publisher, asked anew after the end, had nothing new: what has left the cache is not asked for.
+                let is_concluded = self.groups_are_evicted
+                    && source.end.is_some()
+                    && code == StreamCode::NOT_FOUND.0;
                 // Not every shard knew of it.
                 let is_early = code == StreamCode::UNROUTABLE.0
                     && publisher.up_at.is_none_or(|at| known.asked_at < at + ms(3000));
                 let is_excused = is_theirs || is_lost || is_beyond || is_mute || is_brief;
-                if is_excused || is_away || is_cut || is_early || self.evicts(code) {
+                let is_over = is_concluded || self.evicts(code);
+                if is_excused || is_away || is_cut || is_early || is_over {
                     return Ok(());
                 }
                 Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))
@@ -1754,17 +1902,20 @@ impl World {
             core.stalled_until = self.now;
         }
         self.close_all(|peer| peer.sources.is_empty());
-        self.run(LOSS_NOTICED + self.stage.linger + self.stage.cache.duration + ms(5000));
+        // One relay after the other.
+        let linger = self.stage.linger * self.stage.relays as u32;
+        self.run(LOSS_NOTICED + linger + self.stage.cache.duration + ms(5000));
         for held in self.held() {
             let left = Held { connections: 0, clients: 0, granted_bytes: 0, routes: 0, ..held };
             assert_eq!(left, Held::default(), "tracks, fetches and groups that nobody needs");
         }
         self.close_all(|_| true);
+        self.unlink_all();
         self.run(LOSS_NOTICED + ms(5000));
-        let nothing = vec![Held::default(); self.stage.shards];
+        let nothing = vec![Held::default(); self.cores.len()];
         assert_eq!(self.held(), nothing, "connections, tracks and routes that nobody needs");
         if self.stage.strays == 0 {
-            for shard in 0..self.stage.shards {
+            for shard in 0..self.cores.len() {
                 assert_eq!(self.counters(shard).misrouted_datagrams_total, 0, "shard {shard}");
             }
         }
@@ -1812,7 +1963,7 @@ pub fn from_frame(group: u64, frame_start: u64) -> Want {
 fn loses_no_datagram(spec: &Spec) -> bool {
     let Weather { lost_up, lost_down, down_bytes_per_second, .. } = spec.weather;
     let is_fair = (lost_up, lost_down, down_bytes_per_second) == (0, 0, None);
-    is_fair && spec.version >= Version::Lite05
+    is_fair && spec.version >= Version::Lite05 && spec.ws != Some(Wire::Qmux00)
 }
 
 /// A track name whose home is the given shard.

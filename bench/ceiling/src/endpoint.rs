@@ -180,8 +180,9 @@ impl Endpoint {
             };
             conn.is_dirty = false;
             conn.settle(now);
-            let transmitted =
+            let turnout =
                 trains::transmit(&mut conn.proto, &mut conn.unsent, now, io, &mut self.pool);
+            let transmitted = turnout.transmitted;
             // A connection that is behind a full socket keeps its place.
             if transmitted != Transmitted::All {
                 conn.is_dirty = true;

@@ -25,10 +25,10 @@ use clap::Parser;
 use shardcast::config::IdentitySource;
 use shardcast::host;
 use shardcast::limits::TURN_INTERVAL_MIN;
+use shardcast::mailbox::{Post, mesh};
 use shardcast::net::{Socket, bind_group};
 use shardcast::quic::{Config, CongestionControl, Keys};
 use shardcast::rt::{self, Next, Parking};
-use shardcast::shard::mailbox::{Post, mesh};
 use shardcast::tls::Identity;
 use shardcast::wire::Version;
 
@@ -74,7 +74,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let addr = socket.local_address();
     let post = mesh(1, 1).pop().ok_or("no post")?;
     let outside = post.outside();
-    let thread = rt::spawn_on(cpu, "ceiling", move || serve(quic, post, socket))?;
+    let thread = rt::spawn_on(cpu, "ceiling", move || serve(quic, post, socket))?.wait()?;
     // In the words of the relay's log, for those who wait for it.
     writeln!(io::stderr(), "INFO shardcast_ceiling: listening addr={addr} kind=quic")?;
 

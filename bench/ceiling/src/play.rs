@@ -6,8 +6,8 @@ mod rig;
 use std::time::{Duration, Instant};
 
 use quinn_proto::{Dir, StreamId, VarInt};
+use shardcast::mailbox::{Outside, mesh};
 use shardcast::rt::Next;
-use shardcast::shard::mailbox::{Outside, mesh};
 use shardcast::wire::*;
 
 use crate::limits::QUEUED_BYTES_MAX;

@@ -518,8 +518,9 @@ fn transmit_one(
     if outlet.is_full {
         return Transmitted::Blocked;
     }
-    let transmitted =
+    let turnout =
         trains::transmit(&mut link.proto, &mut link.unsent, now, &mut outlet.socket, pool);
+    let transmitted = turnout.transmitted;
     outlet.is_full = transmitted == Transmitted::Blocked;
     transmitted
 }

@@ -1,11 +1,14 @@
 //! The built client against a relay in this process: what it says it measured is what was offered.
 
 use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard};
 
 use serde_json::Value;
 use shardcast::config::{Config, Request};
+use shardcast::estate::Inherited;
 use shardcast::relay::{self, Running};
 
 /// One relay at a time: each pins its thread to the first core.
@@ -21,12 +24,13 @@ impl Relay {
     fn start(public: &str) -> Relay {
         // A play that has failed has left nothing behind that another could stumble over.
         let stage = STAGE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let args = ["shardcast", "--listen", "127.0.0.1:0", "--auth-public", public];
-        let args = args.map(OsString::from);
+        let listen = ["--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"];
+        let args = [&["shardcast", "--auth-public", public], &listen[..]].concat();
+        let args = args.into_iter().map(OsString::from);
         let Ok(Request::Run(config)) = Config::parse(args, []) else {
             panic!("a relay takes these arguments")
         };
-        let running = relay::start(&config).unwrap();
+        let running = relay::start(&config, Inherited::default()).unwrap();
         let url = format!("moqt://{}", running.addr());
         Relay { running: Some(running), url, _stage: stage }
     }
@@ -44,6 +48,46 @@ impl Relay {
         assert!(output.status.success(), "{args:?}: {stderr}");
         let stdout = String::from_utf8(output.stdout).unwrap();
         stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// What the relay says of itself.
+struct Figures(String);
+
+impl Figures {
+    fn of(relay: &Relay) -> Figures {
+        let internal = relay.running.as_ref().and_then(|running| running.internal_addr());
+        let internal: SocketAddr = internal.expect("it listens there");
+        let mut http = TcpStream::connect(internal).unwrap();
+        write!(http, "GET /metrics HTTP/1.1\r\nHost: {internal}\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut text = String::new();
+        http.read_to_string(&mut text).unwrap();
+        Figures(text)
+    }
+
+    /// The value of the first row that begins so.
+    #[track_caller]
+    fn row(&self, begin: &str) -> f64 {
+        let row = self.0.lines().find(|line| line.starts_with(begin));
+        let row = row.unwrap_or_else(|| panic!("no {begin} in {}", self.0));
+        row.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// In microseconds, where the bucket of the only shard begins that so many in a hundred are up to.
+    fn percentile(&self, family: &str, percent: f64) -> f64 {
+        let rank = self.row(&format!("{family}_count")) * percent / 100.0;
+        let bucket = format!("{family}_bucket");
+        let mut begin = 0.0;
+        for row in self.0.lines().filter(|line| line.starts_with(&bucket)) {
+            let (labels, below) = row.rsplit_once(' ').unwrap();
+            if below.parse::<f64>().unwrap() >= rank {
+                break;
+            }
+            let end = labels.split("le=\"").nth(1).and_then(|end| end.split('"').next());
+            begin = end.and_then(|end| end.parse::<f64>().ok()).unwrap() * 1e6;
+        }
+        begin
     }
 }
 
@@ -92,6 +136,26 @@ fn a_chat_is_delivered_as_a_whole() {
         assert_eq!(total["connections"], 6);
         let seconds = lines[1..3].iter().map(|line| line["delivered"].as_u64().unwrap());
         assert_eq!(seconds.sum::<u64>(), 200);
+    }
+}
+
+/// What the relay says that it has sent, and how long it took over that.
+#[test]
+fn the_relay_has_counted_the_same() {
+    let relay = Relay::start("**");
+    let args = ["--warmup", "0ms", "--duration", "2s", "--viewers", "5", "chat"];
+    let lines = relay.measure(&args);
+    let total = lines.last().unwrap();
+    check_whole(total, 2 * 20 * 5);
+    let figures = Figures::of(&relay);
+    let frames = |role| figures.row(&format!("moq_relay_frames_total{{tier=\"\",role=\"{role}\""));
+    let delivered = total["delivered"].as_f64().unwrap();
+    assert_eq!((frames("publisher"), frames("subscriber")), (delivered, delivered / 5.0));
+    for (percent, key) in [(50.0, "p50"), (99.0, "p99")] {
+        let relay = figures.percentile("shardcast_added_seconds", percent);
+        let client = total["latency_us"][key].as_f64().unwrap();
+        println!("{key}: {relay} us and more, of {client} us");
+        assert!(0.0 < relay && relay <= client, "{key}: {relay} us of {client} us");
     }
 }
 

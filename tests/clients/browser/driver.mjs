@@ -1,33 +1,17 @@
-// Runs pages in a real browser, those of the folder that it is given. A line on standard input is a
-// number, the name of a page and a call of one of its functions, or what happens to its tab; the
-// answer is a line with the same number, `ok` or `error`, and what it came to. A page begins when it
-// is first named. The end of standard input ends everything.
+// Runs the page of a folder in a real browser: node driver.mjs FOLDER BROWSER [CERTIFICATES]. A line on
+// standard input names a page and a call of one of its functions, or what happens to its tab. A page begins when
+// it is first named. The end of standard input ends everything. Pages come by HTTPS if there is a folder with a
+// certificate (cert.pem, key.pem); the browser trusts the authority (ca.pem) that has issued it.
 
 import { createServer } from "node:http";
-import { readFile } from "node:fs/promises";
+import { createServer as createSecureServer } from "node:https";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { extname, join, normalize } from "node:path";
-import { createInterface } from "node:readline";
 import { build } from "esbuild";
-import { chromium } from "playwright-core";
+import { serve } from "./lines.mjs";
 
-const ROOT = process.argv[2];
-const EXECUTABLE = "/usr/bin/chromium";
-const ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    // A camera and a microphone of the browser's own, and loudspeakers, without a click.
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-    "--autoplay-policy=no-user-gesture-required",
-    // No page waits because another one is in front.
-    "--disable-renderer-backgrounding",
-    "--disable-backgrounding-occluded-windows",
-    "--disable-background-timer-throttling",
-];
+const [ROOT, BROWSER, CERTIFICATES] = process.argv.slice(2);
 // WebTransport and cameras need a secure context, which plain HTTP is on localhost only.
 const HOST = "localhost";
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript" };
@@ -49,7 +33,7 @@ async function bundled() {
 
 const read = (path) => (path === "/bundle.js" ? bundled() : readFile(join(ROOT, normalize(path))));
 
-const server = createServer(async (request, response) => {
+async function respond(request, response) {
     const { pathname } = new URL(request.url, `http://${HOST}`);
     try {
         const file = await read(pathname);
@@ -61,17 +45,22 @@ const server = createServer(async (request, response) => {
         response.statusCode = 404;
         response.end();
     }
-});
-await new Promise((listening) => server.listen(0, HOST, listening));
+}
 
-// With NETLOG=FILE in the environment the browser keeps its own log of what went over the network.
-const args = process.env.NETLOG ? [...ARGS, `--log-net-log=${process.env.NETLOG}`] : ARGS;
-const browser = await chromium.launch({ executablePath: EXECUTABLE, args });
-const context = await browser.newContext();
+const certificate = (name) => readFile(join(CERTIFICATES, name));
+const server = CERTIFICATES
+    ? createSecureServer({ cert: await certificate("cert.pem"), key: await certificate("key.pem") }, respond)
+    : createServer(respond);
+await new Promise((listening) => server.listen(0, HOST, listening));
+const PAGE = `http${CERTIFICATES ? "s" : ""}://${HOST}:${server.address().port}/page.html`;
+
+const home = await mkdtemp(join(tmpdir(), "shardcast-browser-"));
+const { launch } = await import(`./${BROWSER}.mjs`);
+const browser = await launch(home, CERTIFICATES && join(CERTIFICATES, "ca.pem"));
 const pages = new Map();
 
-async function open(name, context, query) {
-    const page = await context.newPage();
+async function open(name, opened, query) {
+    const page = await opened;
     page.errors = [];
     page.on("console", (message) => {
         console.error(`${name}: ${message.type()}: ${message.text()}`);
@@ -81,18 +70,12 @@ async function open(name, context, query) {
         console.error(`${name}: ${error.stack}`);
         page.errors.push(error.message);
     });
-    await page.goto(`http://${HOST}:${server.address().port}/page.html${query}`);
+    await page.goto(PAGE + query);
     await ready(page);
     return page;
 }
 
 const ready = (page) => page.waitForFunction(() => "stage" in window);
-
-// Windows that share a context are painted once a second, but for the one in front.
-async function openWindow(name, query) {
-    const window = await browser.newContext({ permissions: ["camera", "microphone"] });
-    return open(name, window, query);
-}
 
 // What happens to a tab, rather than in its page.
 const TAB = {
@@ -100,42 +83,24 @@ const TAB = {
         await page.reload();
         await ready(page);
     },
-    // The process behind the page ends, with no word from its script.
-    async crash(page) {
-        const crashed = page.waitForEvent("crash");
-        const devtools = await page.context().newCDPSession(page);
-        devtools.send("Page.crash").catch(() => {});
-        await crashed;
-    },
+    crash: (page) => browser.crash(page),
     // As a user closes it, with no word to the relay from its script.
     quit: (page) => page.close(),
     // What its console has shown in red so far.
     errors: (page) => page.errors.join("; ").replaceAll("\n", " "),
 };
 
-async function evaluate(name, call) {
+await serve(browser.version, async (name, call) => {
     const [verb, query] = call.split(" ", 2);
     if (verb === "window") {
-        pages.set(name, openWindow(name, query));
+        pages.set(name, open(name, browser.window(), query));
         await pages.get(name);
         return;
     }
-    if (!pages.has(name)) pages.set(name, open(name, context, ""));
+    if (!pages.has(name)) pages.set(name, open(name, browser.page(), ""));
     const page = await pages.get(name);
     return Object.hasOwn(TAB, verb) ? TAB[verb](page) : page.evaluate(`stage.${call}`);
-}
-
-async function answer(line) {
-    const [, number, name, call] = line.match(/^(\S+) (\S+) (.*)$/);
-    try {
-        const value = (await evaluate(name, call)) ?? "";
-        console.log(`${number} ok ${value}`);
-    } catch (error) {
-        console.log(`${number} error ${error.message.split("\n")[0]}`);
-    }
-}
-
-console.log(`0 ok ${browser.version()}`);
-for await (const line of createInterface({ input: process.stdin })) void answer(line);
+});
 await browser.close();
+await rm(home, { recursive: true, force: true });
 process.exit();

@@ -32,6 +32,14 @@ async function connect(url, sha256, protocol) {
     return `${connection.transport} ${connection.version}`;
 }
 
+// As in a browser that has no WebTransport.
+async function connectBySocket(url) {
+    delete globalThis.WebTransport;
+    connection = await Connection.connect(new URL(url), { websocket: { enabled: true } });
+    announced = connection.announced();
+    return `${connection.transport} ${connection.version}`;
+}
+
 // Resolves when the session is over, whoever ended it; rejects when the connection is lost.
 async function closed() {
     await connection.closed;
@@ -160,7 +168,7 @@ async function rawClosed() {
 }
 
 globalThis.stage = {
-    connect, closed, leave,
+    connect, connectBySocket, closed, leave,
     announce, retract, wanted, write, send, finish,
     hear, subscribe, info, unsubscribe, group, fetchGroup, receive,
     rawConnect, rawSend, rawClose, rawClosed,

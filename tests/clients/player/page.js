@@ -48,8 +48,13 @@ class Journal {
 }
 
 function prepare(element) {
-    // A fallback would hide what WebTransport could not do.
-    element.connection.websocket = { enabled: false };
+    if ("socket" in query) {
+        // As in a browser that has no WebTransport.
+        delete globalThis.WebTransport;
+    } else {
+        // A fallback would hide what WebTransport could not do.
+        element.connection.websocket = { enabled: false };
+    }
     element.setAttribute("url", query.url);
     element.setAttribute("name", query.name);
     document.body.append(element);

@@ -1,4 +1,4 @@
-// One client of a released version in a page, left to dial its relay again by itself: the functions
+// One client of a released version in a page or in Node, left to dial its relay again by itself: the functions
 // of `stage`.
 
 // A group of one frame, with the time at which it was written, twenty times a second.
@@ -7,6 +7,10 @@ const PACE_MS = 50;
 
 // By path: when the newest frame that was read had been written, and who waits for a newer one.
 const heard = new Map();
+
+// The numbers in all frames that were read of a path, and how many connections there were.
+const numbers = new Map();
+let connected = 0;
 const waiting = new Set();
 
 // Calls what is given with every connection that the client makes.
@@ -14,6 +18,7 @@ async function connections(version, url, use) {
     const net = await import(`net-${version}`);
     const reload = new net.Connection.Reload({ url: new URL(url), enabled: true });
     reload.established.watch((connection) => {
+        if (connection) connected += 1;
         if (connection) use(connection, net).catch((error) => console.log(error.stack));
     });
 }
@@ -61,7 +66,10 @@ async function read(connection, path) {
     for (;;) {
         const frame = await track.readFrame();
         if (!frame) return;
-        heard.set(path, Number(new TextDecoder().decode(frame.payload ?? frame)));
+        const number = Number(new TextDecoder().decode(frame.payload ?? frame));
+        heard.set(path, number);
+        if (!numbers.has(path)) numbers.set(path, []);
+        numbers.get(path).push(number);
         for (const look of waiting) look();
     }
 }
@@ -79,4 +87,19 @@ async function hears(path, since) {
     });
 }
 
-globalThis.stage = { publish, watch, hears };
+// As in a browser that has none.
+function forgetWebTransport() {
+    delete globalThis.WebTransport;
+}
+
+// By how many connections, the first and the last number of a path, and which are missing between them.
+async function misses(path) {
+    const read = numbers.get(path).sort((one, other) => one - other);
+    const missing = [];
+    read.forEach((number, at) => {
+        for (let next = read[at - 1] + 1; next < number; next += 1) missing.push(next);
+    });
+    return `${connected} ${read[0]} ${read.at(-1)} ${missing.join(",")}`;
+}
+
+globalThis.stage = { publish, watch, hears, misses, forgetWebTransport };

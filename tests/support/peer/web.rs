@@ -2,11 +2,11 @@
 //! name on streams and datagrams, its codes, and the capsule that ends it.
 
 use bytes::{Buf, Bytes, BytesMut};
-use quinn_proto::{Dir, VarInt};
+use quinn_proto::Dir;
 use shardcast::wire::*;
 
 use super::super::http3::{self, DATA, HEADERS, SETTINGS};
-use super::{Input, Peer, State, Use, code, stream};
+use super::{Input, Peer, State, Use};
 
 /// Codes of HTTP/3.
 const NO_ERROR: u64 = 0x100;
@@ -44,7 +44,7 @@ impl Peer {
         self.send(control, &http3::control(&[settings]), false);
         if manner.is_second {
             let given_up = self.open_plain(Dir::Bi).expect("credit for a request");
-            let _ = self.conn.send_stream(stream(given_up)).reset(code(REQUEST_CANCELLED));
+            self.conn.reset(given_up, REQUEST_CANCELLED);
         }
         let session = self.open_plain(Dir::Bi).expect("credit for a request");
         self.inputs.insert(session, Input { purpose: Use::Session, buf: BytesMut::new() });
@@ -57,9 +57,9 @@ impl Peer {
 
     /// A stream of no session.
     pub(super) fn open_plain(&mut self, dir: Dir) -> Option<u64> {
-        let id = self.conn.streams().open(dir)?;
+        let id = self.conn.open(dir)?;
         self.is_dirty = true;
-        Some(VarInt::from(id).into_inner())
+        Some(id)
     }
 
     /// Whether this end looks at streams of the relay.
@@ -78,12 +78,15 @@ impl Peer {
     }
 
     /// The code to send for a stream.
-    pub(super) fn sent(&self, with: u64) -> VarInt {
-        code(if self.web.is_some() { StreamCode(with).to_http3() } else { with })
+    pub(super) fn sent(&self, with: u64) -> u64 {
+        if self.web.is_some() { StreamCode(with).to_http3() } else { with }
     }
 
-    /// What a code of the relay means. On raw QUIC it may be mapped or not.
+    /// What a code of the relay means. On raw QUIC it may be mapped or not, and in a WebSocket it is not.
     pub(super) fn meant(&mut self, id: u64, with: u64) -> u64 {
+        if self.spec.ws.is_some() {
+            return with;
+        }
         let Some(web) = self.web.as_ref().filter(|web| !web.is_over) else {
             return StreamCode::from_raw_quic(with).0;
         };

@@ -10,9 +10,9 @@ use clap::Parser;
 use hdrhistogram::Histogram;
 use shardcast::host::allowed_cores;
 use shardcast::limits::{LANE_MESSAGES, MAIL_PER_TURN, TURN_INTERVAL_MIN};
+use shardcast::mailbox::{Post, mesh};
 use shardcast::net::bind_group;
 use shardcast::rt::{Next, Parking, pump, spawn_on};
-use shardcast::shard::mailbox::{Post, mesh};
 
 /// Measures mail between two busy shards, each on a core of its own.
 ///
@@ -86,7 +86,7 @@ fn measure(plan: Plan, cores: [usize; 2]) -> Result<Histogram<u64>, Box<dyn std:
         let main = move || async move {
             let _ = report.send(run(plan, me, post).map_err(|error| error.to_string()));
         };
-        shards.push(spawn_on(cores[me], "handover", main)?);
+        shards.push(spawn_on(cores[me], "handover", main)?.wait()?);
     }
     let mut delays = Histogram::new(3)?;
     for shard in shards {

@@ -10,10 +10,10 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::{Dir, StreamId};
 use rustc_hash::FxHashMap;
 use shardcast::limits::CONTROL_INPUT_BYTES_MAX;
+use shardcast::mailbox::Post;
 use shardcast::net::Datagrams;
 use shardcast::quic::Config;
 use shardcast::rt::Next;
-use shardcast::shard::mailbox::Post;
 use shardcast::wire::{
     DecodeError, GroupHeader, Path, SessionCode, Setup, StreamCode, SubscribeResponse, UniType,
     Version, encode_varint,

@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""Runs the compiled suites of the workspace, each as cargo would, some beside each other.
+
+Suites that mostly wait (for clients, timers, browsers) run one after the other in one lane. Beside them, on what
+is left of the processor and with one thread each, run those on a virtual clock or none: they compute, and whether
+that takes longer changes nothing. What measures time, fills memory or keeps every core busy runs alone, at the end.
+The output of each is printed whole when it is over. All run, also where one has failed.
+
+Example: scripts/suites.py              # all
+         scripts/suites.py sim web      # these
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A suite that is in neither list waits.
+COMPUTES = """
+    shardcast shardcast-load shardcast-ceiling shardcast-link shardcast-fuzz house link
+    admission announcements claims cluster evening floods hostile leases legacy limits
+    links memory mesh mux runs scale serve_loop settings sim token_tool webtransport wire wire_moq_net
+""".split()
+ALONE = """
+    access authority behind_links drills failures footprint initials load shortage startup steering systemd tcp_floods tokens upgrade
+""".split()
+
+
+@dataclass
+class Suite:
+    name: str
+    program: str
+    folder: str
+    log: str = ""
+    seconds: float = 0.0
+    is_good: bool = False
+
+    def run(self, threads: int | None) -> None:
+        env = dict(os.environ, CARGO_MANIFEST_DIR=self.folder)
+        # Who computes gives way to who waits.
+        nice = [] if threads is None else ["nice", "-n", "10"]
+        arguments = [] if threads is None else [f"--test-threads={threads}"]
+        begun = time.monotonic()
+        done = subprocess.run(
+            [*nice, self.program, *arguments],
+            cwd=self.folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        self.seconds = time.monotonic() - begun
+        self.log = done.stdout.decode(errors="replace")
+        self.is_good = done.returncode == 0
+
+
+@dataclass
+class Results:
+    suites: list[Suite] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, suite: Suite) -> None:
+        with self.lock:
+            self.suites.append(suite)
+            word = "ok" if suite.is_good else "FAILED"
+            print(f"suite {suite.name}: {word}, {suite.seconds:.0f} s\n{suite.log}", flush=True)
+
+
+def suites_in(messages: str) -> list[Suite]:
+    """What `cargo test --no-run --message-format=json` has built."""
+    suites = []
+    for line in messages.splitlines():
+        said = json.loads(line)
+        if said.get("reason") != "compiler-artifact" or not said["profile"]["test"]:
+            continue
+        if said.get("executable"):
+            folder = str(Path(said["manifest_path"]).parent)
+            suites.append(Suite(said["target"]["name"], said["executable"], folder))
+    return suites
+
+
+def lanes_of(suites: list[Suite]) -> tuple[list[Suite], list[Suite], list[Suite]]:
+    """Those that wait, those that compute, those that run alone."""
+    computes = [suite for suite in suites if suite.name in COMPUTES]
+    alone = [suite for suite in suites if suite.name in ALONE]
+    waits = [suite for suite in suites if suite not in computes and suite not in alone]
+    return waits, computes, alone
+
+
+def run_lane(suites: list[Suite], threads: int | None, results: Results) -> None:
+    for suite in suites:
+        suite.run(threads)
+        results.add(suite)
+
+
+def build() -> list[Suite]:
+    command = ["cargo", "test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]
+    built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if built.returncode != 0:
+        sys.exit(built.returncode)
+    return suites_in(built.stdout)
+
+
+def summary(results: Results) -> str:
+    counts = [0, 0, 0]
+    for suite in results.suites:
+        for found in re.finditer(
+            r"^test result: .*?(\d+) passed; (\d+) failed; (\d+) ignored", suite.log, re.M
+        ):
+            counts = [sum(pair) for pair in zip(counts, map(int, found.groups()))]
+    slowest = sorted(results.suites, key=lambda suite: -suite.seconds)[:3]
+    slow = ", ".join(f"{suite.name} {suite.seconds:.0f} s" for suite in slowest)
+    passed, failed, ignored = counts
+    return f"{passed} passed, {failed} failed, {ignored} ignored; longest: {slow}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("suites", nargs="*", help="by name; all where none is named")
+    wanted = parser.parse_args().suites
+    suites = build()
+    if unknown := set(wanted) - {suite.name for suite in suites}:
+        parser.error(f"no suite is called {', '.join(sorted(unknown))}")
+    suites = [suite for suite in suites if not wanted or suite.name in wanted]
+    waits, computes, alone = lanes_of(suites)
+    results = Results()
+    beside = threading.Thread(target=run_lane, args=(computes, 1, results))
+    beside.start()
+    run_lane(waits, None, results)
+    beside.join()
+    run_lane(alone, None, results)
+    failed = [suite.name for suite in results.suites if not suite.is_good]
+    if failed:
+        print(f"suites that failed: {', '.join(failed)}")
+    print(summary(results))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+//! The end of a relay that lets its sessions move elsewhere first: they are asked to, and have so long.
+
+use std::sync::mpsc;
+use std::time::Instant;
+
+use crate::limits::DRAIN_LOOK_INTERVAL;
+use crate::mailbox::Outside;
+use crate::shard::message::ToShard;
+
+pub struct Drain {
+    shards: Vec<Outside<ToShard>>,
+    /// Those whose lane was full.
+    untold: Vec<Outside<ToShard>>,
+    until: Instant,
+    /// Until then it is not over, even where nobody is left.
+    stays_until: Instant,
+    /// Sessions at the first look that all shards have answered, and at the last.
+    seen: Option<(usize, usize)>,
+}
+
+/// How it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    NotYet,
+    All {
+        left: usize,
+    },
+    /// Time is over for some.
+    Late {
+        left: usize,
+        forced: usize,
+    },
+}
+
+impl Drain {
+    /// Asks all sessions to move, and those that come from now on.
+    pub fn begin(shards: Vec<Outside<ToShard>>, until: Instant) -> Drain {
+        Drain { untold: shards.clone(), shards, until, stays_until: Instant::now(), seen: None }
+    }
+
+    /// So long at least.
+    pub fn stays_until(self, at: Instant) -> Drain {
+        Drain { until: self.until.max(at), stays_until: at, ..self }
+    }
+
+    /// The end is to come sooner.
+    pub fn hurry(&mut self, until: Instant) {
+        self.until = self.until.min(until);
+        self.stays_until = Instant::now();
+    }
+
+    /// It was for nothing: sessions stay, and nobody else is asked.
+    pub fn stop(self) {
+        for shard in &self.shards {
+            // One whose lane is full goes on asking those who come, who come again.
+            let _ = shard.send(ToShard::Stay);
+        }
+    }
+
+    /// Sessions that are still here.
+    pub fn open(&self) -> usize {
+        self.seen.map_or(0, |(_, open)| open)
+    }
+
+    /// When time is over for all.
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// To be called every `DRAIN_LOOK_INTERVAL`.
+    pub fn look(&mut self, now: Instant) -> Drained {
+        self.untold.retain(|shard| shard.send(ToShard::Drain).is_err());
+        if let Some(open) = self.count() {
+            let first = self.seen.map_or(open, |(first, _)| first);
+            self.seen = Some((first, open));
+        }
+        let (first, open) = self.seen.unwrap_or_default();
+        let left = first.saturating_sub(open);
+        match self.seen {
+            Some((_, 0)) if now >= self.stays_until => Drained::All { left },
+            _ if now >= self.until => Drained::Late { left, forced: open },
+            _ => Drained::NotYet,
+        }
+    }
+
+    /// None if a shard does not answer, or has not been told yet.
+    fn count(&self) -> Option<usize> {
+        if !self.untold.is_empty() {
+            return None;
+        }
+        let (line, answers) = mpsc::channel();
+        for shard in &self.shards {
+            shard.send(ToShard::Count { line: line.clone() }).ok()?;
+        }
+        let mut open = 0;
+        for _ in &self.shards {
+            open += answers.recv_timeout(DRAIN_LOOK_INTERVAL).ok()?;
+        }
+        Some(open)
+    }
+}
