@@ -242,6 +242,8 @@ async fn a_bad_file_changes_nothing() {
 async fn keys_change_while_clients_come() {
     const SWAPS: usize = 1000;
     const CLIENTS: usize = 100;
+    // Of the looks that the relay takes, a third or so find what was there at the one before.
+    const SEEN: usize = 5;
     let (stays, others) = (Issuer::new("stays"), [Issuer::new("other"), Issuer::new("other")]);
     let keys = Keys::new("rotated", &[("stays", &stays)]);
     let relay = Relay::guarded(2, &["--auth-key-dir", keys.path()]).await;
@@ -268,12 +270,10 @@ async fn keys_change_while_clients_come() {
         assert!(peer.connected());
         peer.leave().await;
     }
+    relay.says_times("other keys", SEEN).await;
     is_over.store(true, Ordering::Relaxed);
     let _keys = swapping.await.expect("it does not panic");
     let log = relay.log();
-    let swaps = log.iter().filter(|line| line.contains("other keys")).count();
-    println!("{swaps} swaps were seen");
-    assert!(swaps >= 5, "{swaps}");
     assert!(
         !log.iter().any(|line| line.contains("refused") || line.contains("cannot be used")),
         "{log:#?}"

@@ -211,13 +211,24 @@ fn versions(relay: SocketAddr) -> std::io::Result<bool> {
         ask.extend(id);
     }
     ask.resize(PROBE_BYTES, 0);
-    socket.send(&ask)?;
+    uninterrupted(|| socket.send(&ask))?;
     let mut answer = [0; PROBE_BYTES];
-    let len = socket.recv(&mut answer)?;
+    let len = uninterrupted(|| socket.recv(&mut answer))?;
     let mut expected = vec![0; 4];
     expected.push(CID_BYTES as u8);
     expected.extend(ours);
     Ok(answer[..len].get(1..).is_some_and(|rest| rest.starts_with(&expected)))
+}
+
+/// What comes of a call of the kernel's. One that has a time limit is not taken up again where this thread's own
+/// rings, of sockets that were looked at before, have had something to do meanwhile.
+fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// What a TCP port is for.
