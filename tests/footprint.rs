@@ -1,5 +1,5 @@
-//! What things cost in memory, for the table in README.md: each is made many times over, and the relay's own memory
-//! is looked at before and after. `scripts/footprint.sh` runs this against the relay as it is released; an ordinary
+//! What things cost, for the tables in README.md: each is made many times over, and the relay's own memory is looked
+//! at before and after, or its time. `scripts/footprint.sh` runs this against the relay as it is released; an ordinary
 //! test run leaves it out. The allocator gives back at once what is free, so that figures are of what is used.
 
 mod support {
@@ -62,28 +62,55 @@ async fn what_is_always_there() {
 async fn idle_connections() {
     const FIRST: usize = 200;
     const COUNT: usize = 400;
-    for name in ["QUIC", "WebTransport", "WebSocket"] {
+    for name in TRANSPORTS {
         let (relay, process) = relay(2).await;
-        let dialled = match name {
-            "QUIC" => relay.clone(),
-            "WebTransport" => relay.web(),
-            _ => relay.websocket(),
-        };
+        let dialled = by(name, &relay);
         // What the first ones need is there for all: code that is touched, caches of the allocator, handshakes.
-        let mut peers = Vec::new();
-        for _ in 0..FIRST {
-            peers.push(Peer::connect(&dialled, LITE_06, Role::Viewer).await);
-        }
+        let mut peers = viewers(&dialled, FIRST).await;
         sleep(PAUSE).await;
         let before = process.own();
-        for _ in 0..COUNT {
-            peers.push(Peer::connect(&dialled, LITE_06, Role::Viewer).await);
-        }
+        peers.extend(viewers(&dialled, COUNT).await);
         sleep(PAUSE).await;
         println!("figure: idle by {name}: {:.1} KiB", each(&process, before, COUNT) / 1024.0);
         drop((peers, dialled));
         relay.stop().await.expect_success();
     }
+}
+
+/// What idle connections take of the processor: they are kept alive, and timers look after them.
+#[ignore = "measures"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_of_idle_connections() {
+    const COUNT: usize = 1000;
+    const SPAN: Duration = Duration::from_secs(30);
+    for name in TRANSPORTS {
+        let (relay, process) = relay(1).await;
+        let dialled = by(name, &relay);
+        let peers = viewers(&dialled, COUNT).await;
+        sleep(10 * PAUSE).await;
+        let share = process.ticks_in(SPAN).await as f64 / SPAN.as_secs() as f64;
+        println!("figure: {COUNT} idle by {name}: {share:.1} % of a core");
+        drop((peers, dialled));
+        relay.stop().await.expect_success();
+    }
+}
+
+const TRANSPORTS: [&str; 3] = ["QUIC", "WebTransport", "WebSocket"];
+
+fn by(name: &str, relay: &Relay) -> Relay {
+    match name {
+        "QUIC" => relay.clone(),
+        "WebTransport" => relay.web(),
+        _ => relay.websocket(),
+    }
+}
+
+async fn viewers(dialled: &Relay, count: usize) -> Vec<Peer> {
+    let mut viewers = Vec::new();
+    for _ in 0..count {
+        viewers.push(Peer::connect(dialled, LITE_06, Role::Viewer).await);
+    }
+    viewers
 }
 
 /// Tracks with one viewer, with another one, and a group under way on each.

@@ -63,15 +63,28 @@ def asked(*command: str) -> str:
 
 
 def profdata() -> str:
-    """llvm-profdata: the toolchain's own, else the newest of the system's."""
+    """llvm-profdata: the toolchain's own, else the newest of the system's that reads what this compiler writes."""
     own = Path(asked("rustc", "--print", "target-libdir")).parent / "bin/llvm-profdata"
     versions = range(LLVM_MAX, LLVM_MIN - 1, -1)
-    for name in [str(own), *(f"llvm-profdata-{n}" for n in versions), "llvm-profdata"]:
-        path = shutil.which(name)
-        if path:
-            return path
-    raise Trouble("llvm-profdata is missing; run: rustup component add llvm-tools, or apt-get"
-                  f" install llvm-{LLVM_MIN}")
+    names = [str(own), *(f"llvm-profdata-{n}" for n in versions), "llvm-profdata"]
+    found = [path for path in map(shutil.which, names) if path]
+    # Found out now, and not after the first build.
+    with tempfile.TemporaryDirectory() as folder:
+        sample(Path(folder))
+        for tool in found:
+            if merged(tool, Path(folder)) is None:
+                return tool
+    tried = f" ({', '.join(found)} cannot)" if found else ""
+    raise Trouble(f"there is no llvm-profdata that reads profiles of {asked('rustc', '--version')}{tried};"
+                  f" run: rustup component add llvm-tools, or apt-get install llvm-{LLVM_MIN}")
+
+
+def sample(folder: Path) -> None:
+    """Leaves the profile of a program that does nothing."""
+    (folder / "main.rs").write_text("fn main() {}\n")
+    program = str(folder / "main")
+    asked("rustc", f"-Cprofile-generate={folder}", "-o", program, str(folder / "main.rs"))
+    asked(program)
 
 
 def build(folder: Path, target: str, flag: str) -> Path:
@@ -106,15 +119,20 @@ def train(binary: Path, chosen: argparse.Namespace, logs: Path) -> None:
 
 def merge(tool: str, raw: Path, profile: Path) -> None:
     # Written when a process ends by itself.
-    found = [str(path) for path in raw.glob("*.profraw")]
-    if not found:
+    if not any(raw.glob("*.profraw")):
         raise Trouble(f"the relay left no profile in {raw}")
+    fault = merged(tool, raw, profile)
+    if fault is not None:
+        raise Trouble(f"{tool} does not read the profile ({fault})")
+
+
+def merged(tool: str, raw: Path, profile: Path = Path(os.devnull)) -> str | None:
+    """What was wrong with it, if something was."""
+    found = [str(path) for path in raw.glob("*.profraw")]
     done = subprocess.run(
         [tool, "merge", "--sparse", "-o", str(profile), *found], capture_output=True, text=True,
         timeout=MERGE_SECONDS)
-    if done.returncode != 0:
-        raise Trouble(f"{tool} does not read the profile ({done.stderr.strip()}); run: rustup"
-                      " component add llvm-tools")
+    return None if done.returncode == 0 else done.stderr.strip()
 
 
 def main(words: list[str]) -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 import unittest
+from unittest import mock
 from collections import Counter
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -148,8 +149,22 @@ class Guided(unittest.TestCase):
     def test_a_profile_of_another_version(self):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "1.profraw").touch()
-            with self.assertRaisesRegex(tools.Trouble, "does not read the profile.*llvm-tools"):
+            with self.assertRaisesRegex(tools.Trouble, "does not read the profile"):
                 pgo.merge("false", Path(folder), Path(folder) / "merged")
+
+    def test_a_tool_that_reads_no_profile_is_not_taken(self):
+        with tempfile.TemporaryDirectory() as folder:
+            tool = Path(folder) / "llvm-profdata"
+            tool.write_text("#!/bin/sh\nexit 1\n")
+            tool.chmod(0o755)
+            with mock.patch.object(pgo, "asked", self.of_nothing(folder)):
+                with mock.patch.dict("os.environ", PATH=f"{folder}:/bin"):
+                    with self.assertRaisesRegex(tools.Trouble, f"{tool} cannot.*llvm-tools"):
+                        pgo.profdata()
+
+    @staticmethod
+    def of_nothing(folder):
+        return lambda *command: folder if "--print" in command else ""
 
 
 class Soaks(unittest.TestCase):
