@@ -180,6 +180,9 @@ pub const LINK_PROVEN_AFTER: Duration = Duration::from_secs(10);
 /// How long a link lives on that its peer leaves for another place: what it carries moves over meanwhile.
 pub const LINK_HANDOVER_MAX: Duration = Duration::from_secs(10);
 
+/// How long it lives on once there is another one in its place: announcements come there, and tracks go over.
+pub const LINK_MOVES_WITHIN: Duration = Duration::from_secs(3);
+
 /// A place that was this relay itself is dialled again after this: a name may lead elsewhere by then.
 pub const SELF_LOOKED_AT_AFTER: Duration = Duration::from_secs(300);
 

@@ -875,6 +875,45 @@ async fn who_stays_has_what_those_bring_who_have_moved() {
     moves.seen.borrow().is_whole(0);
 }
 
+/// A relay that has dialled this one follows it from process to process: its viewers have every group once, and
+/// nobody waits for the end of the older process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_goes_where_its_relay_goes() {
+    const UPGRADES: usize = 3;
+    let mut play = Play::begin("linked", "shards = 2").await;
+    let hub = format!("moqt://{}", play.address);
+    let edge = shardcast(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--auth-public",
+        "**",
+        "--shards",
+        "2",
+        "--cluster-connect",
+        &hub,
+        "--connect-tls-insecure",
+    ]);
+    let mut edge = Process::spawn(edge);
+    let url = format!("moqt://{}", edge.listening(LISTENS_WITHIN));
+    edge.stderr_line("cluster peer linked", LISTENS_WITHIN);
+    let publisher = Native::publishes(&hub, PATH, 1);
+    let viewer = Native::watches(&url);
+    viewer.sees_more(10).await;
+    let mut before = play.first.id();
+    for round in 0..UPGRADES {
+        let heir = play.upgrades();
+        is_gone_or_waited(&mut play.first, before).await;
+        before = heir;
+        viewer.sees_more(60).await;
+        edge.stderr_lines("cluster peer linked", round + 2, LISTENS_WITHIN);
+    }
+    let published = publisher.seen.borrow().last;
+    let mut seen = viewer.seen.subscribe();
+    let all = seen.wait_for(|seen| seen.last >= published);
+    within("the last group", all).await.expect("it is kept");
+    viewer.seen.borrow().is_whole(0);
+}
+
 /// A browser does not do as it is asked and stays where it is: it has every group all the same, by one connection,
 /// until its time is over. Then it dials again by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -933,9 +972,9 @@ struct Seen {
 }
 
 impl Seen {
-    /// Every group from the first on is whole, but for the last ones that may be on their way. A released client that
-    /// goes from one process to another asks the newer one from a group on that the older one is bringing: it may
-    /// have that and the next one from both, or a part from one and all of it from the other.
+    /// Every group from the first on came whole and once, but for the last ones that may be on their way. Of what has
+    /// begun to come and has no frame yet when it goes from one session to another, the released client hands out the
+    /// first copy and then the second: that is rare where a group begins with a frame of one packet.
     #[track_caller]
     fn is_whole(&self, moves: usize) {
         let first = *self.groups.keys().next().expect("some");
@@ -945,9 +984,8 @@ impl Seen {
         let twice: Vec<_> = self.groups.iter().filter(|(_, times)| **times > 1).collect();
         println!("groups {first} to {}", self.last);
         assert!(missing.is_empty(), "missing {missing:?}, twice {twice:?}");
-        let is_seldom =
-            twice.len() + self.cut <= 2 * moves && twice.iter().all(|(_, times)| **times == 2);
-        assert!(is_seldom, "twice {twice:?}, {} cut off in {moves} moves", self.cut);
+        let is_rare = twice.len() + self.cut <= moves / 5;
+        assert!(is_rare, "twice {twice:?}, {} cut off in {moves} moves", self.cut);
         assert_eq!(self.faults, 0);
     }
 }
@@ -995,7 +1033,7 @@ impl Native {
     }
 }
 
-/// Every frame says how many there were before it.
+/// Every frame says how many there were before it, and a group begins with its first.
 async fn publish(origin: origin::Producer, path: &str, frames: usize, seen: watch::Sender<Seen>) {
     let broadcast = origin.create_broadcast(path).expect("a broadcast");
     let info = track::Info::default().with_max_age(Duration::from_secs(60));
@@ -1003,12 +1041,15 @@ async fn publish(origin: origin::Producer, path: &str, frames: usize, seen: watc
     broadcast.announce(Default::default()).expect("announced");
     let mut ticks = tokio::time::interval(FRAME);
     loop {
+        ticks.tick().await;
         let mut group = track.append_group().expect("a group");
         let sequence = group.sequence;
-        for _ in 0..frames {
-            ticks.tick().await;
+        for frame in 0..frames {
+            if frame > 0 {
+                ticks.tick().await;
+            }
             let number = seen.borrow().count;
-            group.write_frame(Timestamp::now(), format!("{number:2000}")).expect("a frame");
+            group.write_frame(Timestamp::now(), format!("{number:1000}")).expect("a frame");
             seen.send_modify(|seen| (seen.count, seen.last) = (number + 1, sequence));
         }
         group.finish().expect("the end of a group");

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::{LinkId, News};
 use crate::config::{BadEntry, Entry, Place};
 use crate::limits::{
-    LINK_HANDOVER_MAX, LINK_PROVEN_AFTER, NAME_TTL_MAX, NAME_TTL_MIN, PEERS_MAX, REDIAL_AFTER,
+    LINK_HANDOVER_MAX, LINK_MOVES_WITHIN, LINK_PROVEN_AFTER, NAME_TTL_MAX, NAME_TTL_MIN, PEERS_MAX, REDIAL_AFTER,
     REDIAL_AFTER_MAX, SELF_LOOKED_AT_AFTER,
 };
 use crate::route::SessionRef;
@@ -107,10 +107,18 @@ struct Peer {
     failures: u32,
     dials: u64,
     last_error: Option<String>,
-    /// A link that its peer leaves, and when it is hung up in any case.
-    old: Option<(LinkId, Instant)>,
+    old: Option<Old>,
     /// It is forgotten when its link ends.
     is_unwanted: bool,
+}
+
+/// A link that its peer leaves, beside the one in its place.
+#[derive(Clone, Copy, Debug)]
+struct Old {
+    link: LinkId,
+    hop: u64,
+    /// When it is hung up in any case. None while it is not known whether anybody else is where it leads.
+    until: Option<Instant>,
 }
 
 /// A name that stands for many.
@@ -276,7 +284,7 @@ impl Desk {
         let Some(peer) = self.peers.remove(key) else { return };
         let Key { place, address } = key.clone();
         self.said.push_back(Said::Unwanted { place, address });
-        let old = peer.old.map(|(link, _)| link);
+        let old = peer.old.map(|old| old.link);
         for link in peer.state.link().into_iter().chain(old) {
             self.commands.push_back(Command::HangUp { link, shard: peer.shard });
         }
@@ -359,7 +367,8 @@ impl Desk {
             self.begin(now, &key);
         }
         for peer in self.peers.values_mut() {
-            if let Some((link, _)) = peer.old.take_if(|(_, until)| *until <= now) {
+            let is_over = |old: &mut Old| old.until.is_some_and(|until| until <= now);
+            if let Some(Old { link, .. }) = peer.old.take_if(is_over) {
                 self.commands.push_back(Command::HangUp { link, shard: peer.shard });
             }
         }
@@ -371,7 +380,7 @@ impl Desk {
         }
         let names = self.names.values().filter_map(|name| name.look_at);
         let peers = self.peers.values().filter_map(|peer| peer.state.waits_until());
-        let old = self.peers.values().filter_map(|peer| peer.old.map(|(_, until)| until));
+        let old = self.peers.values().filter_map(|peer| peer.old?.until);
         names.chain(peers).chain(old).min()
     }
 
@@ -427,6 +436,10 @@ impl Desk {
         if !peer.untried.is_empty() && !is_denied {
             return self.dial_next(now, key);
         }
+        if let Some(old) = peer.old.take_if(|old| old.until.is_none()) {
+            // Nobody else is there yet: it is dialled again when this one is over.
+            return peer.set(now, State::Up { link: old.link, hop: old.hop });
+        }
         let longest = if is_denied { REDIAL_AFTER_MAX } else { peer.longest_pause() };
         peer.failures += 1;
         // Whoever is not let in will not be a moment later: that is for the operator.
@@ -481,12 +494,15 @@ impl Desk {
             return self.give_way(now, &key, hop);
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
+        if let Some(old) = peer.old.take_if(|old| old.until.is_none() && old.hop == hop) {
+            // It is the one that leaves.
+            self.commands.push_back(Command::HangUp { link, shard: peer.shard });
+            return peer.set(now, State::Up { link: old.link, hop });
+        }
         peer.last_error = None;
         peer.untried.clear();
         peer.set(now, State::Up { link, hop });
-        if let Some((link, _)) = peer.old.take() {
-            self.commands.push_back(Command::HangUp { link, shard: peer.shard });
-        }
+        peer.moves_over(now);
         self.said.push_back(Said::Up { place: key.place, hop });
     }
 
@@ -525,6 +541,7 @@ impl Desk {
             // When that other one is over, what is configured counts.
             peer.redirect = None;
             peer.set(now, State::Yields { hop });
+            peer.moves_over(now);
             self.said.push_back(Said::Yields { place: key.place.clone(), hop });
         }
     }
@@ -544,19 +561,25 @@ impl Desk {
         let Some(key) = self.key_of(link) else { return };
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let place = key.place.clone();
-        if !matches!(peer.state, State::Up { .. }) {
-            return;
-        }
-        if to.is_empty() {
-            return self.said.push_back(Said::Leaves { place });
-        }
-        let entry = match peer.entry.redirected(to) {
-            Ok(entry) => entry,
-            Err(error) => return self.said.push_back(Said::NotRedirected { place, error }),
+        let State::Up { hop, .. } = peer.state else { return };
+        let until = if to.is_empty() {
+            self.said.push_back(Said::Leaves { place });
+            if peer.is_unwanted {
+                return;
+            }
+            None
+        } else {
+            let entry = match peer.entry.redirected(to) {
+                Ok(entry) => entry,
+                Err(error) => return self.said.push_back(Said::NotRedirected { place, error }),
+            };
+            self.said.push_back(Said::Redirected { place, to: entry.place.clone() });
+            peer.redirect = Some(entry);
+            Some(now + LINK_HANDOVER_MAX)
         };
-        self.said.push_back(Said::Redirected { place, to: entry.place.clone() });
-        peer.old = Some((link, now + LINK_HANDOVER_MAX));
-        peer.redirect = Some(entry);
+        if let Some(Old { link, .. }) = peer.old.replace(Old { link, hop, until }) {
+            self.commands.push_back(Command::HangUp { link, shard: peer.shard });
+        }
         peer.forgive(now);
         // Who sends us on from where we were sent might do so for ever.
         let pause = match peer.failures {
@@ -570,7 +593,7 @@ impl Desk {
 
     fn is_down(&mut self, now: Instant, link: LinkId, reason: &str, is_denied: bool) {
         if let Some(peer) =
-            self.peers.values_mut().find(|peer| peer.old.is_some_and(|(old, _)| old == link))
+            self.peers.values_mut().find(|peer| peer.old.is_some_and(|old| old.link == link))
         {
             peer.old = None;
             return;
@@ -666,6 +689,13 @@ impl Peer {
     fn forgive(&mut self, now: Instant) {
         if now.saturating_duration_since(self.since) >= LINK_PROVEN_AFTER {
             self.failures = 0;
+        }
+    }
+
+    /// There is another link: what the old one carries moves over.
+    fn moves_over(&mut self, now: Instant) {
+        if let Some(old) = &mut self.old {
+            old.until = Some(now + LINK_MOVES_WITHIN);
         }
     }
 
@@ -995,9 +1025,7 @@ mod tests {
         s.up(1, 1);
         let leaving = |link: u64, to: &str| News::Leaving { link: LinkId(link), to: to.to_owned() };
         // Nowhere else: it stays until the peer closes.
-        for (to, word) in
-            [("", "Leaves"), ("moqt://10.0.0.9:4443/eu", "Elsewhere"), ("xx", "NotUrl")]
-        {
+        for (to, word) in [("moqt://10.0.0.9:4443/eu", "Elsewhere"), ("xx", "NotUrl")] {
             s.hear(leaving(1, to));
             assert_eq!((s.does(), s.states()), (vec![], vec!["up"]));
             let said = format!("{:?}", std::iter::from_fn(|| s.desk.next_said()).last());
@@ -1006,6 +1034,9 @@ mod tests {
         s.hear(leaving(1, "moqt://10.0.0.1:5000/eu"));
         assert_eq!(s.does(), ["dial 2 10.0.0.1:5000"]);
         s.up(2, 2);
+        assert_eq!(s.does(), Vec::<String>::new());
+        s.now += LINK_MOVES_WITHIN;
+        s.desk.expire(s.now);
         assert_eq!(s.does(), ["hang up 1"]);
         s.down(1);
         // What is configured counts again when that is over.
@@ -1020,6 +1051,53 @@ mod tests {
         s.now += LINK_HANDOVER_MAX;
         s.desk.expire(s.now);
         assert_eq!(s.does(), ["hang up 3"]);
+    }
+
+    #[test]
+    fn a_peer_that_leaves_is_dialled_again_where_it_was() {
+        let mut s = Scene::new(&["moqt://10.0.0.1:4443"]);
+        assert_eq!(s.does(), ["dial 1 10.0.0.1:4443"]);
+        s.up(1, 1);
+        let leaving = |link: u64| News::Leaving { link: LinkId(link), to: String::new() };
+        // Another process has its place: what there is goes over to it.
+        s.hear(leaving(1));
+        assert_eq!(s.does(), ["dial 2 10.0.0.1:4443"]);
+        s.up(2, 2);
+        assert_eq!(s.does(), Vec::<String>::new());
+        assert_eq!(s.states()[0], "up");
+        // That one may be upgraded as well, before the first is gone.
+        s.now += LINK_MOVES_WITHIN / 2;
+        s.hear(leaving(2));
+        assert_eq!(s.does(), ["hang up 1"]);
+        s.wait();
+        assert_eq!(s.does(), ["dial 3 10.0.0.1:4443"]);
+        s.up(3, 3);
+        s.now += LINK_MOVES_WITHIN;
+        s.desk.expire(s.now);
+        assert_eq!(s.does(), ["hang up 2"]);
+        s.now += LINK_PROVEN_AFTER;
+        // It is still there itself, and serves until it is gone.
+        s.hear(leaving(3));
+        assert_eq!(s.does(), ["dial 4 10.0.0.1:4443"]);
+        s.up(4, 3);
+        assert_eq!((s.does(), s.states()[0]), (vec!["hang up 4".to_owned()], "up"));
+        s.down(4);
+        s.now += LINK_HANDOVER_MAX;
+        s.desk.expire(s.now);
+        assert_eq!((s.does(), s.states()[0]), (vec![], "up"));
+        s.down(3);
+        s.wait();
+        assert_eq!(s.does(), ["dial 5 10.0.0.1:4443"]);
+        s.up(5, 5);
+        s.now += LINK_PROVEN_AFTER;
+        // Nobody answers any more: the same.
+        s.hear(leaving(5));
+        assert_eq!(s.does(), ["dial 6 10.0.0.1:4443"]);
+        s.down(6);
+        assert_eq!((s.does(), s.states()[0]), (vec![], "up"));
+        s.down(5);
+        s.wait();
+        assert_eq!(s.does(), ["dial 7 10.0.0.1:4443"]);
     }
 
     #[test]
