@@ -9,6 +9,7 @@ mod announce_out;
 mod control;
 mod counts;
 mod datagrams;
+mod effect;
 mod entry;
 #[cfg(test)]
 mod fake;
@@ -26,6 +27,7 @@ pub mod streams;
 
 pub use announce_out::Round;
 pub use counts::{Class, Control, Counts, Traffic};
+pub use effect::Effect;
 pub use entry::{Call, Pass};
 pub use serve::Service;
 
@@ -46,11 +48,10 @@ use crate::limits::{
     ANNOUNCE_READ_BYTES, REQUEST_NAME_BYTES_MAX, SESSION_HOLDS_RETRY, SETUP_TIMEOUT,
 };
 use crate::origin::Origins;
-use crate::route::{Route, RouteId, SessionRef, Takeover, Trust};
+use crate::route::{RouteId, SessionRef, Takeover, Trust};
 use crate::secret::Secret;
 use crate::source::Source;
-use crate::track::fetch::{Ask, FetchId};
-use crate::track::{Feed, Fetched, PullRef};
+use crate::track::PullRef;
 use crate::wire::{
     AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, HOPS_MAX,
     Path, ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo,
@@ -73,99 +74,6 @@ const UNI_HEADER_BYTES: usize = 8 + 8 + GROUP_HEADER_BYTES_MAX;
 
 /// Reads of one control stream in one turn, each of at most one message's size.
 const READS_PER_TURN: usize = 16;
-
-/// What a session asks of the shard.
-#[derive(Debug)]
-pub enum Effect {
-    /// This side has closed the session; nothing more is to be done with it.
-    Failed {
-        reason: Cow<'static, str>,
-    },
-    /// The peer has said where it wants to be, and as what: [`Session::admit`] or [`Session::turn_away`]
-    /// answers.
-    Arrived {
-        target: Target,
-        role: Role,
-    },
-    /// Who the peer is and what it may do is known; requests are served from here on.
-    Ready,
-    /// A route is new or has changed.
-    RouteUp(Arc<Route>),
-    RouteDown {
-        path: Path,
-        id: RouteId,
-    },
-    /// All routes of an announce stream that has ended.
-    RoutesDown(Vec<(RouteId, Path)>),
-    /// The peer has announced a path that is too long to be told to others; for the first time.
-    PathTooLong {
-        is_first: bool,
-    },
-    /// The peer announces or asks for something outside of what it may; for the first time of its kind.
-    Denied {
-        path: Path,
-        refusal: Refusal,
-    },
-    /// The peer leaves: its routes are to be the last choice. It would have us go there, or dial the same
-    /// place again where it names none.
-    Leaving {
-        to: String,
-    },
-    /// It says so as it cannot be read.
-    BadGoaway,
-    /// The peer listens to announcements: show this session the directory.
-    Listening,
-    /// The peer asks what a track is like. `key` names the request in the answer.
-    InfoWanted {
-        key: StreamId,
-        broadcast: Path,
-        track: Arc<str>,
-    },
-    Subscribed {
-        key: StreamId,
-        broadcast: Path,
-        track: Arc<str>,
-    },
-    /// A subscription has other bounds.
-    SubscriptionUpdated {
-        key: StreamId,
-    },
-    /// The peer asks for one group.
-    FetchWanted {
-        key: StreamId,
-        broadcast: Path,
-        track: Arc<str>,
-        ask: Ask,
-    },
-    /// The peer has given up a question, a subscription or a fetch.
-    Left {
-        key: StreamId,
-    },
-    /// A subscription or a fetch can make progress: serve it again.
-    Unblocked {
-        key: StreamId,
-    },
-    /// News of a track that this session pulls from the peer.
-    Fed {
-        pull: PullRef,
-        feed: Feed,
-    },
-    /// News of a group that this session fetches from the peer.
-    FetchFed {
-        pull: PullRef,
-        fetch: FetchId,
-        news: Fetched,
-    },
-    /// A stream had more to read than one turn allows: call [`Session::readable`] again.
-    Unread {
-        stream: StreamId,
-    },
-    /// The same of a stream of requests or announcements that was not read because the shard is crowded:
-    /// when it is so no more.
-    Unheard {
-        stream: StreamId,
-    },
-}
 
 /// Unique numbers for routes, ascending with time so that the newest announcement can be told.
 #[derive(Debug)]
