@@ -20,6 +20,7 @@ mod goaway;
 mod legacy;
 mod order;
 mod outflow;
+mod policy;
 mod probe;
 mod pull;
 mod serve;
@@ -29,16 +30,15 @@ pub use announce_out::Round;
 pub use counts::{Class, Control, Counts, Traffic};
 pub use effect::Effect;
 pub use entry::{Call, Pass};
+pub use policy::{Names, Policy};
 pub use serve::Service;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
@@ -47,15 +47,12 @@ use crate::bucket::Bucket;
 use crate::limits::{
     ANNOUNCE_READ_BYTES, REQUEST_NAME_BYTES_MAX, SESSION_HOLDS_RETRY, SETUP_TIMEOUT,
 };
-use crate::origin::Origins;
-use crate::route::{RouteId, SessionRef, Takeover, Trust};
-use crate::secret::Secret;
-use crate::source::Source;
+use crate::route::{RouteId, SessionRef, Trust};
 use crate::track::PullRef;
 use crate::wire::{
-    AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, HOPS_MAX,
-    Path, ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo,
-    TrackRequest, UniType, Version, decode_varint, encode_varint, split_message,
+    AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
+    ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest,
+    UniType, Version, decode_varint, encode_varint, split_message,
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
@@ -108,54 +105,6 @@ pub struct Context<'a, S> {
     /// Messages, and groups on their way to the peer, that are looked at meanwhile.
     pub visits: u32,
     pub counts: &'a mut Counts,
-}
-
-/// What all sessions of a relay have in common.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// This relay's hop id.
-    pub hop: u64,
-    /// The longest chain that is taken, and as many hops as those have that are told it.
-    pub max_hops: usize,
-    /// The pages of browsers that may use the relay.
-    pub origins: Origins,
-    /// Where the other relays of the cluster are.
-    pub relays: Vec<IpNet>,
-    pub takeover: Takeover,
-    pub secret: Secret,
-}
-
-impl Policy {
-    /// No page is refused, and nobody is a relay.
-    pub fn open(hop: u64, secret: Secret) -> Policy {
-        Policy {
-            hop,
-            max_hops: HOPS_MAX,
-            origins: Origins::All,
-            relays: Vec::new(),
-            takeover: Takeover::Refused,
-            secret,
-        }
-    }
-
-    /// How far a peer at an address is believed.
-    pub fn trust(&self, ip: IpAddr) -> Trust {
-        let ip = ip.to_canonical();
-        match self.relays.iter().any(|network| network.contains(&ip)) {
-            true => Trust::Relay,
-            false => Trust::Stranger { at: self.secret.of_source(Source::of(ip)) },
-        }
-    }
-}
-
-/// Who the peer of a session is to us. The numbers are random and not zero.
-#[derive(Clone, Copy, Debug)]
-pub struct Names {
-    pub trust: Trust,
-    /// Who the peer is as long as it does not say; never on the wire.
-    pub identity: u64,
-    /// First hop given to broadcasts whose publisher has no name.
-    pub stamp: u64,
 }
 
 /// What one stream is for.
