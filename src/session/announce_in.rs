@@ -24,6 +24,26 @@ use crate::wire::{
     SessionCode, Version, encode_varint,
 };
 
+/// Unique numbers for routes, ascending with time so that the newest announcement can be told.
+#[derive(Debug)]
+pub struct RouteIds {
+    last: u64,
+    shard: u16,
+    started: Instant,
+}
+
+impl RouteIds {
+    pub fn new(shard: u16, started: Instant) -> RouteIds {
+        RouteIds { last: 0, shard, started }
+    }
+
+    fn next(&mut self, now: Instant) -> RouteId {
+        let micros = now.saturating_duration_since(self.started).as_micros() as u64;
+        self.last = micros.max(self.last + 1);
+        RouteId(self.last << 8 | u64::from(self.shard))
+    }
+}
+
 /// One Announce stream that we opened towards the peer.
 #[derive(Debug, Default)]
 pub(super) struct AnnounceSource {

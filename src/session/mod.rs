@@ -26,6 +26,7 @@ mod pull;
 mod serve;
 pub mod streams;
 
+pub use announce_in::RouteIds;
 pub use announce_out::Round;
 pub use counts::{Class, Control, Counts, Traffic};
 pub use effect::Effect;
@@ -47,7 +48,7 @@ use crate::bucket::Bucket;
 use crate::limits::{
     ANNOUNCE_READ_BYTES, REQUEST_NAME_BYTES_MAX, SESSION_HOLDS_RETRY, SETUP_TIMEOUT,
 };
-use crate::route::{RouteId, SessionRef, Trust};
+use crate::route::{SessionRef, Trust};
 use crate::track::PullRef;
 use crate::wire::{
     AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
@@ -71,26 +72,6 @@ const UNI_HEADER_BYTES: usize = 8 + 8 + GROUP_HEADER_BYTES_MAX;
 
 /// Reads of one control stream in one turn, each of at most one message's size.
 const READS_PER_TURN: usize = 16;
-
-/// Unique numbers for routes, ascending with time so that the newest announcement can be told.
-#[derive(Debug)]
-pub struct RouteIds {
-    last: u64,
-    shard: u16,
-    started: Instant,
-}
-
-impl RouteIds {
-    pub fn new(shard: u16, started: Instant) -> RouteIds {
-        RouteIds { last: 0, shard, started }
-    }
-
-    fn next(&mut self, now: Instant) -> RouteId {
-        let micros = now.saturating_duration_since(self.started).as_micros() as u64;
-        self.last = micros.max(self.last + 1);
-        RouteId(self.last << 8 | u64::from(self.shard))
-    }
-}
 
 /// What surrounds a session while it handles one event.
 pub struct Context<'a, S> {
