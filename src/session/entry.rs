@@ -2,12 +2,16 @@
 
 use std::time::Instant;
 
+use super::counts::Class;
 use super::streams::Streams;
-use super::{Context, Effect, Session};
+use super::{Context, Effect, Session, Step, Stream, Use};
 use crate::access::{Admission, BadTarget, Grant, Refusal, Target};
 use crate::limits::ENTRY_TIMEOUT;
 use crate::route::Trust;
-use crate::wire::{Path, Role, SessionCode, Setup, Version};
+use crate::wire::{
+    CONTROL_MESSAGE_BYTES_MAX, Path, ProbeLevel, Role, SessionCode, Setup, UniType, Version,
+    encode_varint, split_message,
+};
 
 /// What a session was let in with. By default with nothing.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +89,40 @@ impl Session {
     /// itself, or wants to be at the root.
     pub fn set_dialled(&mut self, target: Target) {
         self.dialled = target;
+    }
+
+    /// Sends our SETUP as soon as the peer grants a stream for it.
+    pub(super) fn send_setup<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        if !self.owes_setup {
+            return;
+        }
+        let Some(id) = cx.streams.open_uni() else { return };
+        self.owes_setup = false;
+        let mut bytes = Vec::new();
+        encode_varint(UniType::Setup as u64, &mut bytes);
+        let (hop, probe) = (self.policy.hop, ProbeLevel::Report);
+        let (path, cost) = self.call.as_ref().map_or((None, None), Call::says);
+        Setup { hop, probe, path, cost, role: Role::Both }.encode(&mut bytes);
+        self.send(Class::Session, id, &bytes, true, cx);
+    }
+
+    pub(super) fn take_setup<S: Streams>(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_, S>,
+    ) -> Step {
+        let setup = match split_message(&stream.buf, CONTROL_MESSAGE_BYTES_MAX) {
+            Ok(Some((body, _))) => Setup::decode(body),
+            Ok(None) => return Step::Wait,
+            Err(fault) => Err(fault),
+        };
+        stream.buf.clear();
+        stream.purpose = Use::Draining;
+        match setup {
+            Ok(setup) => self.introduced(setup, cx),
+            Err(_) => self.fail(SessionCode::PROTOCOL_VIOLATION, "malformed SETUP", cx),
+        }
+        Step::Wait
     }
 
     /// The peer has said who it is, and perhaps where it wants to be.

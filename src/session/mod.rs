@@ -52,8 +52,8 @@ use crate::route::{SessionRef, Trust};
 use crate::track::PullRef;
 use crate::wire::{
     AnnounceRequest, BidiType, CONTROL_MESSAGE_BYTES_MAX, Fetch, GROUP_HEADER_BYTES_MAX, Path,
-    ProbeLevel, Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest,
-    UniType, Version, decode_varint, encode_varint, split_message,
+    Protocol, Role, SessionCode, Setup, StreamCode, Subscribe, TrackInfo, TrackRequest, UniType,
+    Version, decode_varint, split_message,
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
@@ -377,21 +377,6 @@ impl Session {
         if self.setup_deadline.is_none() {
             self.introduced(Setup::default(), cx);
         }
-    }
-
-    /// Sends our SETUP as soon as the peer grants a stream for it.
-    fn send_setup<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
-        if !self.owes_setup {
-            return;
-        }
-        let Some(id) = cx.streams.open_uni() else { return };
-        self.owes_setup = false;
-        let mut bytes = Vec::new();
-        encode_varint(UniType::Setup as u64, &mut bytes);
-        let (hop, probe) = (self.policy.hop, ProbeLevel::Report);
-        let (path, cost) = self.call.as_ref().map_or((None, None), Call::says);
-        Setup { hop, probe, path, cost, role: Role::Both }.encode(&mut bytes);
-        self.send(Class::Session, id, &bytes, true, cx);
     }
 
     /// The next moment at which [`Session::timeout`] has something to do.
@@ -742,21 +727,6 @@ impl Session {
                 Step::Forget
             }
         }
-    }
-
-    fn take_setup<S: Streams>(&mut self, stream: &mut Stream, cx: &mut Context<'_, S>) -> Step {
-        let setup = match split_message(&stream.buf, CONTROL_MESSAGE_BYTES_MAX) {
-            Ok(Some((body, _))) => Setup::decode(body),
-            Ok(None) => return Step::Wait,
-            Err(fault) => Err(fault),
-        };
-        stream.buf.clear();
-        stream.purpose = Use::Draining;
-        match setup {
-            Ok(setup) => self.introduced(setup, cx),
-            Err(_) => self.fail(SessionCode::PROTOCOL_VIOLATION, "malformed SETUP", cx),
-        }
-        Step::Wait
     }
 
     /// The absolute path of a request, if this peer may watch it. Whoever may not is told the same whether
