@@ -17,6 +17,7 @@ mod fetch_in;
 mod fetch_out;
 mod fetch_turns;
 mod goaway;
+mod info_out;
 mod legacy;
 mod order;
 mod outflow;
@@ -51,7 +52,7 @@ use crate::route::{SessionRef, Trust};
 use crate::track::PullRef;
 use crate::wire::{
     CONTROL_MESSAGE_BYTES_MAX, GROUP_HEADER_BYTES_MAX, Path, Protocol, Role, SessionCode, Setup,
-    StreamCode, TrackInfo, TrackRequest, Version,
+    StreamCode, Version,
 };
 use announce_in::AnnounceSource;
 use announce_out::AnnounceFeed;
@@ -617,44 +618,6 @@ impl Session {
             Use::AnnounceSource(source) => self.source_ended(id, *source, &stream.buf, end, cx),
             Use::PullInfo { pull } => self.info_ended(id, pull, end, cx),
             Use::PullSubscription { pull } => self.responses_ended(pull, &stream.buf, end, cx),
-        }
-    }
-
-    fn info_requested<S: Streams>(
-        &mut self,
-        id: StreamId,
-        request: TrackRequest,
-        cx: &mut Context<'_, S>,
-    ) -> Result<Use, StreamCode> {
-        let broadcast = self.absolute(&request.broadcast, &request.track, cx)?;
-        let track = request.track.into();
-        cx.effects.push(Effect::InfoWanted { key: id, broadcast, track });
-        Ok(Use::InfoRequest)
-    }
-
-    /// Answers a TRACK request.
-    pub fn answer_info<S: Streams>(
-        &mut self,
-        key: StreamId,
-        answer: Result<TrackInfo, StreamCode>,
-        cx: &mut Context<'_, S>,
-    ) {
-        match self.inputs.get_mut(&key) {
-            Some(stream) if matches!(stream.purpose, Use::InfoRequest) => {
-                stream.purpose = Use::Draining;
-            }
-            _ => return,
-        }
-        match answer {
-            Ok(info) => {
-                let mut bytes = Vec::new();
-                info.encode(self.version, &mut bytes);
-                self.send(Class::TrackInfo, key, &bytes, true, cx);
-            }
-            Err(code) => {
-                self.forget_input(key);
-                self.refuse(key, code, cx);
-            }
         }
     }
 
