@@ -4,8 +4,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::counts::Class;
 use super::streams::{StreamId, Streams, WriteEnd};
-use super::{Context, Session, Stream, Use};
-use crate::limits::{CONTROL_BACKLOG_BYTES_MAX, CONTROL_INPUT_BYTES_MAX, SESSION_HOLDS_BYTES};
+use super::{Context, Effect, Session, Stream, Use};
+use crate::limits::{
+    CONTROL_BACKLOG_BYTES_MAX, CONTROL_INPUT_BYTES_MAX, SESSION_HOLDS_BYTES, SESSION_HOLDS_RETRY,
+};
 use crate::wire::{SessionCode, StreamCode};
 
 /// Send priority of everything that is not a group: above every group.
@@ -37,6 +39,35 @@ impl Session {
     /// What the peer has half said, and what it does not take.
     pub(super) fn control_takes(&self) -> u64 {
         (self.input_bytes + self.unsent_bytes) as u64
+    }
+
+    /// Whether what a stream brings is to be read now. If not, what has it read later is seen to.
+    pub(super) fn may_read<S: Streams>(
+        &mut self,
+        id: StreamId,
+        stream: &Stream,
+        cx: &mut Context<'_, S>,
+    ) -> bool {
+        match stream.purpose {
+            Use::EarlyGroup(_) => return false,
+            Use::PullSubscription { pull } if self.is_early(pull) => return false,
+            // What is announced counts by who the peer is.
+            Use::AnnounceSource(_) if !self.is_ready => {
+                self.leave_unheard(id);
+                return false;
+            }
+            Use::AnnounceSource(_) if !self.may_hear(id, cx) => return false,
+            Use::UniHeader => return true,
+            _ => {}
+        }
+        if !self.has_room_for(self.control_takes() + stream.buf.len() as u64, cx) {
+            self.hear_later(id, cx.now + SESSION_HOLDS_RETRY);
+            return false;
+        }
+        if cx.is_crowded {
+            cx.effects.push(Effect::Unheard { stream: id });
+        }
+        !cx.is_crowded
     }
 
     pub(super) fn keep_input<S: Streams>(

@@ -47,7 +47,7 @@ use slab::Slab;
 
 use crate::access::{Refusal, Target};
 use crate::bucket::Bucket;
-use crate::limits::{ANNOUNCE_READ_BYTES, SESSION_HOLDS_RETRY, SETUP_TIMEOUT};
+use crate::limits::{ANNOUNCE_READ_BYTES, SETUP_TIMEOUT};
 use crate::route::{SessionRef, Trust};
 use crate::track::PullRef;
 use crate::wire::{
@@ -490,35 +490,6 @@ impl Session {
         }
         self.keep_input(id, stream, cx);
         cx.effects.push(Effect::Unread { stream: id });
-    }
-
-    /// Whether what a stream brings is to be read now. If not, what has it read later is seen to.
-    fn may_read<S: Streams>(
-        &mut self,
-        id: StreamId,
-        stream: &Stream,
-        cx: &mut Context<'_, S>,
-    ) -> bool {
-        match stream.purpose {
-            Use::EarlyGroup(_) => return false,
-            Use::PullSubscription { pull } if self.is_early(pull) => return false,
-            // What is announced counts by who the peer is.
-            Use::AnnounceSource(_) if !self.is_ready => {
-                self.leave_unheard(id);
-                return false;
-            }
-            Use::AnnounceSource(_) if !self.may_hear(id, cx) => return false,
-            Use::UniHeader => return true,
-            _ => {}
-        }
-        if !self.has_room_for(self.control_takes() + stream.buf.len() as u64, cx) {
-            self.hear_later(id, cx.now + SESSION_HOLDS_RETRY);
-            return false;
-        }
-        if cx.is_crowded {
-            cx.effects.push(Effect::Unheard { stream: id });
-        }
-        !cx.is_crowded
     }
 
     /// Handles one message at the front of a stream's buffer.
