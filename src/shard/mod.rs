@@ -21,6 +21,7 @@ pub mod names;
 pub mod news;
 pub mod pipes;
 pub mod placement;
+mod random;
 mod readers;
 pub mod report;
 mod skips;
@@ -79,6 +80,7 @@ use message::{RouteNews, ToShard};
 use names::{Owner, TrackKey};
 use news::Untold;
 use pipes::Pipes;
+use random::SplitMix;
 use report::Began;
 use skips::{Backlog, Skips};
 use timing::Timing;
@@ -1362,45 +1364,6 @@ impl Shard {
         } else {
             self.timing.date(home, self.came, &mut self.post);
             self.post.send(home, ToShard::Pulled { pull, feed });
-        }
-    }
-}
-
-/// A small generator for identities, which need to be different rather than secret.
-struct SplitMix(u64);
-
-impl SplitMix {
-    /// Started from a mixed state: neighbouring states give the same numbers, one step apart.
-    fn new(seed: u64, shard: usize) -> SplitMix {
-        SplitMix(SplitMix(seed ^ (shard as u64) << 48).next())
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    /// A hop id: not zero, and small enough for peers that count in 53 bits.
-    fn hop(&mut self) -> u64 {
-        (self.next() >> 11).max(1)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::SplitMix;
-
-    #[test]
-    fn shards_never_share_an_identity() {
-        for seed in 0..64 {
-            let mut seen = std::collections::HashSet::new();
-            for shard in 0..4 {
-                let mut random = SplitMix::new(seed, shard);
-                assert!((0..64).all(|_| seen.insert(random.hop())), "seed {seed} shard {shard}");
-            }
         }
     }
 }
