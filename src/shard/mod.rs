@@ -13,6 +13,7 @@ mod drain;
 pub mod entry;
 mod feed;
 mod fetch;
+mod goodbye;
 pub mod guest;
 mod handover;
 pub mod links;
@@ -44,10 +45,9 @@ use crate::access::{self, Access, Refusal, Target};
 use crate::authority;
 use crate::limits::{
     ANNOUNCE_INTERVAL, ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN,
-    CLIENT_NEWS_PER_TURN, FADING_ROUTES_PER_TURN, LAST_WORDS_GRACE, LAST_WORDS_MAX, MAIL_PER_TURN,
-    NEWCOMER_MOVES_AFTER, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER,
-    ROUTE_NEWS_PER_TURN, ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET,
-    TURN_INTERVAL_QUIET_MAX,
+    CLIENT_NEWS_PER_TURN, FADING_ROUTES_PER_TURN, MAIL_PER_TURN, NEWCOMER_MOVES_AFTER,
+    OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER, ROUTE_NEWS_PER_TURN,
+    ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
 use crate::log::{self, Quota};
 use crate::mailbox::{Flush, Post};
@@ -74,6 +74,7 @@ use clients::{Client, Clients};
 use conns::{Conns, Transport};
 use drain::Drain;
 use entry::{Entry, Lease};
+use goodbye::LastWords;
 use guest::{Announced, Guests};
 use links::Links;
 use listeners::Listeners;
@@ -165,16 +166,6 @@ enum RouteChange {
     Leaves,
     FallsSilent,
     Answers,
-}
-
-/// What a shard that ends has still to say.
-#[derive(Clone, Copy)]
-struct LastWords {
-    /// When it is over, whoever is still there.
-    ends_at: Instant,
-    /// Connections with words left, and when that last was another number.
-    left: usize,
-    moved_at: Instant,
 }
 
 pub struct Shard {
@@ -383,38 +374,6 @@ impl Shard {
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
-    /// Closes every connection, and is done when the last words have left or there was time enough for
-    /// them.
-    fn say_goodbye(
-        &mut self,
-        now: Instant,
-        mut goodbye: LastWords,
-        io: &mut impl Datagrams,
-    ) -> Next {
-        let reason = self.drain.goodbye();
-        if goodbye.left == 0 {
-            // Before anything that was to be sent otherwise.
-            self.conns.quic.close_next(now, reason);
-            let Conns { quic, pipes } = &mut self.conns;
-            pipes.close_all(now, reason, quic.budget());
-        }
-        loop {
-            match self.conns.quic.transmit(now, io) {
-                Transmitted::More => {}
-                Transmitted::Blocked => break,
-                Transmitted::All if self.conns.quic.close_next(now, reason) => {}
-                Transmitted::All => return Next::Stop,
-            }
-        }
-        let left = self.conns.quic.unsent();
-        if left != goodbye.left {
-            (goodbye.left, goodbye.moved_at) = (left, now);
-        }
-        self.goodbye = Some(goodbye);
-        let ends_at = goodbye.ends_at.min(goodbye.moved_at + LAST_WORDS_GRACE);
-        if now < ends_at { Next::Until(now + RETRY_AFTER) } else { Next::Stop }
-    }
-
     /// How long the next turn may wait for company.
     pub fn pace(&self, now: Instant) -> Duration {
         let is_quiet = self.heard_at.is_none_or(|at| at + QUIET_AFTER <= now);
@@ -551,10 +510,7 @@ impl Shard {
                 let is_here = |(slot, _): &(usize, _)| !self.links.is_heir(*slot);
                 let _ = line.send(sessions.filter(is_here).count());
             }
-            ToShard::Stop => {
-                let ends_at = now + LAST_WORDS_MAX;
-                self.goodbye.get_or_insert(LastWords { ends_at, left: 0, moved_at: now });
-            }
+            ToShard::Stop => self.begin_goodbye(now),
         }
     }
 
