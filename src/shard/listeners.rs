@@ -2,6 +2,11 @@
 //! something: one after the other, some in each turn.
 
 use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::Shard;
+use crate::limits::{ANNOUNCE_INTERVAL, ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN};
+use crate::session::Round;
 
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
@@ -54,6 +59,46 @@ impl Listeners {
     /// How many there is something to tell.
     pub fn behind(&self) -> usize {
         self.behind.len()
+    }
+}
+
+impl Shard {
+    /// Whether listeners have not been told that there is something new.
+    pub(super) fn has_news(&self) -> bool {
+        self.announced != self.directory.journal().end()
+    }
+
+    /// Moves tracks and tells listeners, as the routes that have changed have it, so many in a turn.
+    pub(super) fn announce(&mut self, now: Instant) {
+        self.move_tracks(now);
+        let before = self.directory.journal().end();
+        self.directory.release(now);
+        self.visits.routes += (self.directory.journal().end() - before) as u32;
+        if self.has_news() && self.announce_at <= now {
+            self.announced = self.directory.journal().end();
+            self.announce_at = now + ANNOUNCE_INTERVAL;
+            self.listeners.note_all();
+        }
+        let mut visits = 0;
+        for _ in 0..self.listeners.behind() {
+            let room = (ANNOUNCE_VISITS_PER_TURN - visits).min(ANNOUNCE_VISITS_PER_LISTENER);
+            let Some(slot) = (room > 0).then(|| self.listeners.next()).flatten() else { break };
+            let round = self.announce_to(now, slot, room);
+            // Also one that has nothing to hear was looked at.
+            visits += round.visits.max(1);
+            if round.has_more {
+                self.listeners.note(slot);
+            }
+        }
+        self.visits.paths += visits as u32;
+    }
+
+    fn announce_to(&mut self, now: Instant, slot: usize, room: usize) -> Round {
+        let directory = std::mem::take(&mut self.directory);
+        let mut round = Round { visits: 0, has_more: false };
+        self.with_session(now, slot, |session, cx| round = session.announce(&directory, room, cx));
+        self.directory = directory;
+        round
     }
 }
 

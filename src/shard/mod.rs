@@ -44,7 +44,6 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use crate::access::{self, Access, Refusal, Target};
 use crate::authority;
 use crate::limits::{
-    ANNOUNCE_INTERVAL, ANNOUNCE_VISITS_PER_LISTENER, ANNOUNCE_VISITS_PER_TURN,
     CLIENT_NEWS_PER_TURN, FADING_ROUTES_PER_TURN, MAIL_PER_TURN, NEWCOMER_MOVES_AFTER,
     OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER, ROUTE_NEWS_PER_TURN,
     ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
@@ -58,9 +57,7 @@ use crate::quic::trains::Transmitted;
 use crate::quic::{Arrival, Cause, Config as QuicConfig, Endpoint, Event};
 use crate::route::{Directory, Gone, RouteId, SessionRef, Takeover};
 use crate::session::streams::{StreamId, Streams};
-use crate::session::{
-    Context, Counts as SessionCounts, Effect, Names, Policy, Round, RouteIds, Session,
-};
+use crate::session::{Context, Counts as SessionCounts, Effect, Names, Policy, RouteIds, Session};
 use crate::source::ClientBounds;
 use crate::tcp;
 use crate::tls::faults;
@@ -1109,44 +1106,6 @@ impl Shard {
     /// Whether what waits for other shards is to become less before peers ask for more.
     fn is_crowded(&self) -> bool {
         self.post.held() > OUTBOX_REQUESTS_MAX
-    }
-
-    /// Whether listeners have not been told that there is something new.
-    fn has_news(&self) -> bool {
-        self.announced != self.directory.journal().end()
-    }
-
-    /// Moves tracks and tells listeners, as the routes that have changed have it, so many in a turn.
-    fn announce(&mut self, now: Instant) {
-        self.move_tracks(now);
-        let before = self.directory.journal().end();
-        self.directory.release(now);
-        self.visits.routes += (self.directory.journal().end() - before) as u32;
-        if self.has_news() && self.announce_at <= now {
-            self.announced = self.directory.journal().end();
-            self.announce_at = now + ANNOUNCE_INTERVAL;
-            self.listeners.note_all();
-        }
-        let mut visits = 0;
-        for _ in 0..self.listeners.behind() {
-            let room = (ANNOUNCE_VISITS_PER_TURN - visits).min(ANNOUNCE_VISITS_PER_LISTENER);
-            let Some(slot) = (room > 0).then(|| self.listeners.next()).flatten() else { break };
-            let round = self.announce_to(now, slot, room);
-            // Also one that has nothing to hear was looked at.
-            visits += round.visits.max(1);
-            if round.has_more {
-                self.listeners.note(slot);
-            }
-        }
-        self.visits.paths += visits as u32;
-    }
-
-    fn announce_to(&mut self, now: Instant, slot: usize, room: usize) -> Round {
-        let directory = std::mem::take(&mut self.directory);
-        let mut round = Round { visits: 0, has_more: false };
-        self.with_session(now, slot, |session, cx| round = session.announce(&directory, room, cx));
-        self.directory = directory;
-        round
     }
 
     /// A home's command for a session of this shard.
