@@ -44,9 +44,9 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use crate::access::{self, Access, Refusal, Target};
 use crate::authority;
 use crate::limits::{
-    CLIENT_NEWS_PER_TURN, FADING_ROUTES_PER_TURN, MAIL_PER_TURN, NEWCOMER_MOVES_AFTER,
-    OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER, ROUTE_NEWS_PER_TURN,
-    ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
+    FADING_ROUTES_PER_TURN, MAIL_PER_TURN, NEWCOMER_MOVES_AFTER, OUTBOX_FETCH_MAX, OUTBOX_LIVE_MAX,
+    OUTBOX_REQUESTS_MAX, QUIET_AFTER, ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN,
+    TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
 use crate::log::{self, Quota};
 use crate::mailbox::{Flush, Post};
@@ -379,11 +379,6 @@ impl Shard {
         }
         let quiet = TURN_INTERVAL_QUIET.saturating_mul(self.conns.live() as u32);
         quiet.clamp(TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET_MAX)
-    }
-
-    /// News of routes that wait for a neighbour that does not keep up.
-    pub fn untold(&self) -> usize {
-        self.untold.iter().map(Untold::len).sum()
     }
 
     fn take_mail(&mut self, now: Instant) -> bool {
@@ -1080,27 +1075,6 @@ impl Shard {
         }
         self.note_heir(now, &path, before);
         self.changed_paths.insert(path);
-    }
-
-    /// Puts news of routes on their way, before this turn's mail: no home asks a session again that is
-    /// gone. True if some wait.
-    fn tell_neighbours(&mut self) -> bool {
-        for (shard, untold) in self.untold.iter_mut().enumerate() {
-            if !untold.is_empty() {
-                self.post
-                    .send_first(shard, ROUTE_NEWS_PER_TURN, || untold.take().map(ToShard::Route));
-            }
-        }
-        let mut has_more = self.untold.iter().any(|untold| !untold.is_empty());
-        for shard in 0..self.shards {
-            if self.clients.has_untold(shard) {
-                let mut next = || self.clients.take_untold(shard);
-                let next = || next().map(|(client, by)| ToShard::Counted { client, by });
-                self.post.send_first(shard, CLIENT_NEWS_PER_TURN, next);
-                has_more |= self.clients.has_untold(shard);
-            }
-        }
-        has_more
     }
 
     /// Whether what waits for other shards is to become less before peers ask for more.

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::message::RouteNews;
+use super::Shard;
+use super::message::{RouteNews, ToShard};
+use crate::limits::{CLIENT_NEWS_PER_TURN, ROUTE_NEWS_PER_TURN};
 use crate::route::RouteId;
 
 #[derive(Debug, Default)]
@@ -46,6 +48,34 @@ impl Untold {
 
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+}
+
+impl Shard {
+    /// Puts news of routes on their way, before this turn's mail: no home asks a session again that is
+    /// gone. True if some wait.
+    pub(super) fn tell_neighbours(&mut self) -> bool {
+        for (shard, untold) in self.untold.iter_mut().enumerate() {
+            if !untold.is_empty() {
+                self.post
+                    .send_first(shard, ROUTE_NEWS_PER_TURN, || untold.take().map(ToShard::Route));
+            }
+        }
+        let mut has_more = self.untold.iter().any(|untold| !untold.is_empty());
+        for shard in 0..self.shards {
+            if self.clients.has_untold(shard) {
+                let mut next = || self.clients.take_untold(shard);
+                let next = || next().map(|(client, by)| ToShard::Counted { client, by });
+                self.post.send_first(shard, CLIENT_NEWS_PER_TURN, next);
+                has_more |= self.clients.has_untold(shard);
+            }
+        }
+        has_more
+    }
+
+    /// News of routes that wait for a neighbour that does not keep up.
+    pub fn untold(&self) -> usize {
+        self.untold.iter().map(Untold::len).sum()
     }
 }
 
