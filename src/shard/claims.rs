@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::message::ToShard;
-use super::{Peer, RouteChange, Shard};
+use super::routes::RouteChange;
+use super::{Peer, Shard};
 use crate::limits::{CLAIM_GRACE_MAX, CLAIM_GRACE_MIN, CLAIM_LOOK};
 use crate::route::{Route, SessionRef, Takeover};
 use crate::session::Effect;

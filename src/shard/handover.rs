@@ -4,44 +4,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Shard;
 use super::names::TrackKey;
+use super::routes::RouteChange;
 use super::tracks::Place;
-use super::{Fading, Fate, RouteChange, Shard};
 use crate::limits::{MOVE_VISITS_PER_TURN, STRAY_TRACK_GRACE};
-use crate::route::{Route, RouteId};
+use crate::route::Route;
 use crate::track::serve::PullCommand;
-use crate::wire::{Cost, Path, StreamCode};
+use crate::wire::{Path, StreamCode};
 
 impl Shard {
     /// A peer of this shard leaves.
     pub(super) fn peer_leaves(&mut self, now: Instant, slot: usize) {
         self.change_routes(now, slot, RouteChange::Leaves);
-    }
-
-    /// Something has become of a peer of this shard that changes all its routes.
-    pub(super) fn change_routes(&mut self, now: Instant, slot: usize, change: RouteChange) {
-        let fate = Fate::Changes(change);
-        let Some(peer) = &self.peers[slot] else { return };
-        let routes = peer.routes.iter();
-        let fading = |(id, path): (&RouteId, &Path)| Fading { id: *id, path: path.clone(), fate };
-        let routes: Vec<Fading> = routes.map(fading).collect();
-        self.fade(now, routes.into_iter());
-    }
-
-    /// A route as it is to be from now on, if it is still there.
-    pub(super) fn faded(
-        &self,
-        id: RouteId,
-        path: &Path,
-        change: RouteChange,
-    ) -> Option<Arc<Route>> {
-        let entry = self.directory.at(path).find(|entry| entry.route.id == id)?;
-        let route = (*entry.route).clone();
-        Some(Arc::new(match change {
-            RouteChange::Leaves => Route { cost: Cost::MAX, ..route },
-            RouteChange::FallsSilent => Route { is_silent: true, ..route },
-            RouteChange::Answers => Route { is_silent: false, ..route },
-        }))
     }
 
     /// Moves the tracks at home here that others are to go on with, of broadcasts at paths of which

@@ -27,6 +27,7 @@ mod pulls;
 mod random;
 mod readers;
 pub mod report;
+mod routes;
 mod skips;
 mod timing;
 mod tracks;
@@ -45,9 +46,8 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use crate::access::{self, Access, Refusal, Target};
 use crate::authority;
 use crate::limits::{
-    FADING_ROUTES_PER_TURN, MAIL_PER_TURN, NEWCOMER_MOVES_AFTER, OUTBOX_LIVE_MAX,
-    OUTBOX_REQUESTS_MAX, QUIET_AFTER, ROUTES_PER_ADDRESS_MAX, TURN_INTERVAL_MIN,
-    TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
+    MAIL_PER_TURN, NEWCOMER_MOVES_AFTER, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER,
+    TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
 };
 use crate::log::{self, Quota};
 use crate::mailbox::{Flush, Post};
@@ -56,7 +56,7 @@ use crate::observe::Tick;
 use crate::prefetch::prefetch;
 use crate::quic::trains::Transmitted;
 use crate::quic::{Arrival, Cause, Config as QuicConfig, Endpoint, Event};
-use crate::route::{Directory, Gone, RouteId, SessionRef, Takeover};
+use crate::route::{Directory, Gone, RouteId, SessionRef};
 use crate::session::streams::{StreamId, Streams};
 use crate::session::{Context, Counts as SessionCounts, Effect, Names, Policy, RouteIds, Session};
 use crate::source::ClientBounds;
@@ -74,12 +74,13 @@ use goodbye::LastWords;
 use guest::{Announced, Guests};
 use links::Links;
 use listeners::Listeners;
-use message::{RouteNews, ToShard};
+use message::ToShard;
 use names::TrackKey;
 use news::Untold;
 use pipes::Pipes;
 use random::SplitMix;
 use report::Began;
+use routes::{Fading, Fate};
 use skips::{Backlog, Skips};
 use timing::Timing;
 use tracks::{Purpose, Track, Tracks, Who};
@@ -141,27 +142,6 @@ struct Peer {
     began: Began,
     /// That it passes on what others publish, and is not believed, was said.
     is_hearsay_said: bool,
-}
-
-/// A route of which nobody knows yet what has become of its peer.
-struct Fading {
-    id: RouteId,
-    path: Path,
-    fate: Fate,
-}
-
-#[derive(Clone, Copy)]
-enum Fate {
-    Over(Gone),
-    Changes(RouteChange),
-}
-
-/// What becomes of a route that is still there.
-#[derive(Clone, Copy)]
-enum RouteChange {
-    Leaves,
-    FallsSilent,
-    Answers,
 }
 
 pub struct Shard {
@@ -787,8 +767,7 @@ impl Shard {
         self.end_lease(now, slot, &peer, reason);
         peer.source.into_iter().chain(peer.token).for_each(|client| self.clients.end(client));
         // Routes first, so that no home asks this session again.
-        let routes = peer.routes.into_iter();
-        self.fade(now, routes.map(|(id, path)| Fading { id, path, fate: Fate::Over(Gone::Lost) }));
+        self.fade(now, peer.routes, Fate::Over(Gone::Lost));
         if let Some(conn) = self.conns.get(slot).filter(|_| peer.doubt.is_some()) {
             let generation = conn.generation();
             self.tell_of_doubted(slot, generation);
@@ -801,28 +780,6 @@ impl Shard {
         for (key, track) in peer.attached {
             if let Some(track) = self.tracks.slot(track) {
                 self.leave(now, track, slot, key);
-            }
-        }
-    }
-
-    /// Many routes of one peer are over, or leave: some now, and the others in the next turns.
-    fn fade(&mut self, now: Instant, routes: impl Iterator<Item = Fading>) {
-        let waits = !self.fading.is_empty();
-        self.fading.extend(routes);
-        if !waits {
-            self.tell_of_fading(now);
-        }
-    }
-
-    fn tell_of_fading(&mut self, now: Instant) {
-        let some = self.fading.len().min(FADING_ROUTES_PER_TURN);
-        for Fading { id, path, fate } in self.fading.drain(..some).collect::<Vec<_>>() {
-            let news = match fate {
-                Fate::Over(gone) => Some(RouteNews::Down { path, id, gone }),
-                Fate::Changes(change) => self.faded(id, &path, change).map(RouteNews::Up),
-            };
-            if let Some(news) = news {
-                self.route_changed(now, news);
             }
         }
     }
@@ -899,50 +856,9 @@ impl Shard {
                 self.note_relay(slot);
                 self.say_accepted(now, slot);
             }
-            Effect::RouteUp(route) => {
-                self.believe(now, slot);
-                if !self.directory.has(&route) && !self.directory.has_room(&route) {
-                    return self.refuse_route(now, slot);
-                }
-                if let Some(peer) = &mut self.peers[slot] {
-                    peer.routes.insert(route.id, route.path.clone());
-                }
-                tracing::debug!(shard = self.me, conn = slot, path = %route.path, "announced");
-                if route.is_hearsay() {
-                    self.say_hearsay(now, slot);
-                }
-                let holder = self.directory.at(&route.path).next().map(|entry| &entry.route);
-                let has_it = holder.is_none_or(|holder| {
-                    holder.session == route.session || holder.origin == route.origin
-                });
-                if self.policy.takeover == Takeover::Refused && !has_it && self.may_say(now, slot) {
-                    tracing::info!(
-                        shard = self.me,
-                        conn = slot,
-                        path = %route.path,
-                        "waits: somebody else has announced the path before"
-                    );
-                }
-                self.route_changed(now, RouteNews::Up(route));
-            }
-            Effect::RouteDown { path, id } => {
-                self.believe(now, slot);
-                if let Some(peer) = &mut self.peers[slot] {
-                    peer.routes.remove(&id);
-                }
-                tracing::debug!(shard = self.me, conn = slot, path = %path, "unannounced");
-                self.route_changed(now, RouteNews::Down { path, id, gone: Gone::Withdrawn });
-            }
-            Effect::RoutesDown(routes) => {
-                self.believe(now, slot);
-                tracing::debug!(shard = self.me, conn = slot, routes = routes.len(), "unannounced");
-                if let Some(peer) = &mut self.peers[slot] {
-                    routes.iter().for_each(|(id, _)| drop(peer.routes.remove(id)));
-                }
-                let fate = Fate::Over(Gone::Withdrawn);
-                let routes = routes.into_iter();
-                self.fade(now, routes.map(|(id, path)| Fading { id, path, fate }));
-            }
+            Effect::RouteUp(route) => self.route_up(now, slot, route),
+            Effect::RouteDown { path, id } => self.route_down(now, slot, path, id),
+            Effect::RoutesDown(routes) => self.routes_down(now, slot, routes),
             Effect::Leaving { to } => {
                 self.link_leaves(slot, to);
                 self.believe(now, slot);
@@ -1022,20 +938,6 @@ impl Shard {
         }
     }
 
-    /// A peer announces more than there is room for.
-    fn refuse_route(&mut self, now: Instant, slot: usize) {
-        let refused = self.counters.refused_routes_total;
-        self.counters.refused_routes_total += 1;
-        // One line for many.
-        if refused.is_multiple_of(ROUTES_PER_ADDRESS_MAX as u64) && self.may_say(now, slot) {
-            tracing::warn!(
-                shard = self.me,
-                conn = slot,
-                "there are too many announcements, of all or from this address: more lead nowhere"
-            );
-        }
-    }
-
     fn attached(&self, slot: usize, key: StreamId) -> Option<usize> {
         let track = *self.peers[slot].as_ref()?.attached.get(&key)?;
         self.tracks.slot(track)
@@ -1045,35 +947,6 @@ impl Shard {
         if let Some(peer) = &mut self.peers[slot] {
             peer.attached.remove(&key);
         }
-    }
-
-    /// A route of a session here is new, has changed or is gone: every shard is to know.
-    fn route_changed(&mut self, now: Instant, news: RouteNews) {
-        let is_new = matches!(&news, RouteNews::Up(route) if !self.directory.has(route));
-        for shard in (0..self.shards).filter(|shard| *shard != self.me) {
-            self.untold[shard].note(news.clone(), is_new);
-        }
-        self.note_route(now, news);
-    }
-
-    fn note_route(&mut self, now: Instant, news: RouteNews) {
-        self.visits.routes += 1;
-        let path = match &news {
-            RouteNews::Up(route) => route.path.clone(),
-            RouteNews::Down { path, .. } => path.clone(),
-        };
-        let before = self.directory.at(&path).next().map(|entry| entry.route.session);
-        match news {
-            RouteNews::Up(route) => {
-                if !self.directory.has(&route) {
-                    self.note_claim(now, &route);
-                }
-                self.directory.insert(route, now);
-            }
-            RouteNews::Down { path, id, gone } => self.directory.remove(&path, id, gone, now),
-        }
-        self.note_heir(now, &path, before);
-        self.changed_paths.insert(path);
     }
 
     /// Whether what waits for other shards is to become less before peers ask for more.

@@ -1,0 +1,166 @@
+//! Routes of the sessions here come, change and go: the directory is told, and every other shard.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Shard;
+use super::message::RouteNews;
+use crate::limits::{FADING_ROUTES_PER_TURN, ROUTES_PER_ADDRESS_MAX};
+use crate::route::{Gone, Route, RouteId, Takeover};
+use crate::wire::{Cost, Path};
+
+/// A route of which nobody knows yet what has become of its peer.
+pub(super) struct Fading {
+    id: RouteId,
+    path: Path,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Fate {
+    Over(Gone),
+    Changes(RouteChange),
+}
+
+/// What becomes of a route that is still there.
+#[derive(Clone, Copy)]
+pub(super) enum RouteChange {
+    Leaves,
+    FallsSilent,
+    Answers,
+}
+
+impl Shard {
+    /// A session here has announced a path, or says something else of it.
+    pub(super) fn route_up(&mut self, now: Instant, slot: usize, route: Arc<Route>) {
+        self.believe(now, slot);
+        if !self.directory.has(&route) && !self.directory.has_room(&route) {
+            return self.refuse_route(now, slot);
+        }
+        if let Some(peer) = &mut self.peers[slot] {
+            peer.routes.insert(route.id, route.path.clone());
+        }
+        tracing::debug!(shard = self.me, conn = slot, path = %route.path, "announced");
+        if route.is_hearsay() {
+            self.say_hearsay(now, slot);
+        }
+        let holder = self.directory.at(&route.path).next().map(|entry| &entry.route);
+        let has_it = holder
+            .is_none_or(|holder| holder.session == route.session || holder.origin == route.origin);
+        if self.policy.takeover == Takeover::Refused && !has_it && self.may_say(now, slot) {
+            tracing::info!(
+                shard = self.me,
+                conn = slot,
+                path = %route.path,
+                "waits: somebody else has announced the path before"
+            );
+        }
+        self.route_changed(now, RouteNews::Up(route));
+    }
+
+    /// A peer announces more than there is room for.
+    fn refuse_route(&mut self, now: Instant, slot: usize) {
+        let refused = self.counters.refused_routes_total;
+        self.counters.refused_routes_total += 1;
+        // One line for many.
+        if refused.is_multiple_of(ROUTES_PER_ADDRESS_MAX as u64) && self.may_say(now, slot) {
+            tracing::warn!(
+                shard = self.me,
+                conn = slot,
+                "there are too many announcements, of all or from this address: more lead nowhere"
+            );
+        }
+    }
+
+    pub(super) fn route_down(&mut self, now: Instant, slot: usize, path: Path, id: RouteId) {
+        self.believe(now, slot);
+        if let Some(peer) = &mut self.peers[slot] {
+            peer.routes.remove(&id);
+        }
+        tracing::debug!(shard = self.me, conn = slot, path = %path, "unannounced");
+        self.route_changed(now, RouteNews::Down { path, id, gone: Gone::Withdrawn });
+    }
+
+    pub(super) fn routes_down(&mut self, now: Instant, slot: usize, routes: Vec<(RouteId, Path)>) {
+        self.believe(now, slot);
+        tracing::debug!(shard = self.me, conn = slot, routes = routes.len(), "unannounced");
+        if let Some(peer) = &mut self.peers[slot] {
+            routes.iter().for_each(|(id, _)| drop(peer.routes.remove(id)));
+        }
+        self.fade(now, routes, Fate::Over(Gone::Withdrawn));
+    }
+
+    /// Many routes of one peer are over, or leave: some now, and the others in the next turns.
+    pub(super) fn fade(
+        &mut self,
+        now: Instant,
+        routes: impl IntoIterator<Item = (RouteId, Path)>,
+        fate: Fate,
+    ) {
+        let waits = !self.fading.is_empty();
+        self.fading.extend(routes.into_iter().map(|(id, path)| Fading { id, path, fate }));
+        if !waits {
+            self.tell_of_fading(now);
+        }
+    }
+
+    /// Something has become of a peer of this shard that changes all its routes.
+    pub(super) fn change_routes(&mut self, now: Instant, slot: usize, change: RouteChange) {
+        let Some(peer) = &self.peers[slot] else { return };
+        let routes: Vec<_> = peer.routes.iter().map(|(id, path)| (*id, path.clone())).collect();
+        self.fade(now, routes, Fate::Changes(change));
+    }
+
+    pub(super) fn tell_of_fading(&mut self, now: Instant) {
+        let some = self.fading.len().min(FADING_ROUTES_PER_TURN);
+        for Fading { id, path, fate } in self.fading.drain(..some).collect::<Vec<_>>() {
+            let news = match fate {
+                Fate::Over(gone) => Some(RouteNews::Down { path, id, gone }),
+                Fate::Changes(change) => self.faded(id, &path, change).map(RouteNews::Up),
+            };
+            if let Some(news) = news {
+                self.route_changed(now, news);
+            }
+        }
+    }
+
+    /// A route as it is to be from now on, if it is still there.
+    fn faded(&self, id: RouteId, path: &Path, change: RouteChange) -> Option<Arc<Route>> {
+        let entry = self.directory.at(path).find(|entry| entry.route.id == id)?;
+        let route = (*entry.route).clone();
+        Some(Arc::new(match change {
+            RouteChange::Leaves => Route { cost: Cost::MAX, ..route },
+            RouteChange::FallsSilent => Route { is_silent: true, ..route },
+            RouteChange::Answers => Route { is_silent: false, ..route },
+        }))
+    }
+
+    /// A route of a session here is new, has changed or is gone: every shard is to know.
+    fn route_changed(&mut self, now: Instant, news: RouteNews) {
+        let is_new = matches!(&news, RouteNews::Up(route) if !self.directory.has(route));
+        for shard in (0..self.shards).filter(|shard| *shard != self.me) {
+            self.untold[shard].note(news.clone(), is_new);
+        }
+        self.note_route(now, news);
+    }
+
+    pub(super) fn note_route(&mut self, now: Instant, news: RouteNews) {
+        self.visits.routes += 1;
+        let path = match &news {
+            RouteNews::Up(route) => route.path.clone(),
+            RouteNews::Down { path, .. } => path.clone(),
+        };
+        let before = self.directory.at(&path).next().map(|entry| entry.route.session);
+        match news {
+            RouteNews::Up(route) => {
+                if !self.directory.has(&route) {
+                    self.note_claim(now, &route);
+                }
+                self.directory.insert(route, now);
+            }
+            RouteNews::Down { path, id, gone } => self.directory.remove(&path, id, gone, now),
+        }
+        self.note_heir(now, &path, before);
+        self.changed_paths.insert(path);
+    }
+}
