@@ -4,6 +4,7 @@
 //! connection once and posts mail. It reads no clock, spawns nothing and awaits nothing, so a
 //! test can run many shards in one thread on a virtual clock.
 
+mod attach;
 mod cache;
 mod claims;
 pub mod clients;
@@ -82,7 +83,7 @@ use report::Began;
 use routes::Fading;
 use skips::{Backlog, Skips};
 use timing::Timing;
-use tracks::{Purpose, Track, Tracks, Who};
+use tracks::{Purpose, Tracks, Who};
 use visits::Visits;
 
 pub use crate::rt::Next;
@@ -762,20 +763,7 @@ impl Shard {
             Effect::Subscribed { key, broadcast, track } => {
                 self.attach(now, slot, key, (broadcast, track), Purpose::Feed);
             }
-            Effect::SubscriptionUpdated { key } => {
-                let Some(track) = self.attached(slot, key) else { return };
-                if let Some(peer) = &mut self.peers[slot] {
-                    let Track { content, readers, .. } = &mut self.tracks.slab[track];
-                    peer.session.place(key, content);
-                    let demand = peer.session.demand(key, content);
-                    readers.subscribe((slot, key), demand);
-                }
-                let name = self.tracks.name(track);
-                self.steer(now, track);
-                if self.tracks.slot(name).is_some() {
-                    self.serve_soon(now, track, slot, key);
-                }
-            }
+            Effect::SubscriptionUpdated { key } => self.subscription_updated(now, slot, key),
             Effect::Left { key } => {
                 let Some(track) = self.attached(slot, key) else { return };
                 self.detach(slot, key);
@@ -795,17 +783,6 @@ impl Shard {
             Effect::Unheard { stream } => {
                 self.unheard.push((slot, generation, stream));
             }
-        }
-    }
-
-    fn attached(&self, slot: usize, key: StreamId) -> Option<usize> {
-        let track = *self.peers[slot].as_ref()?.attached.get(&key)?;
-        self.tracks.slot(track)
-    }
-
-    fn detach(&mut self, slot: usize, key: StreamId) {
-        if let Some(peer) = &mut self.peers[slot] {
-            peer.attached.remove(&key);
         }
     }
 
