@@ -28,6 +28,7 @@ mod pulls;
 mod random;
 mod readers;
 pub mod report;
+mod rounds;
 mod routes;
 mod sessions;
 mod skips;
