@@ -14,14 +14,14 @@ use super::skips::Backlog;
 use super::timing::Timing;
 use super::tracks::{Change, Mirror, Place, Purpose, patience};
 use super::{Counters, Shard};
-use crate::limits::{REVIVAL_ANSWER_GRACE, REVIVAL_GRACE, STRAY_TRACK_GRACE, TAIL_GRACE};
+use crate::limits::{REVIVAL_GRACE, STRAY_TRACK_GRACE};
 use crate::mailbox::Post;
 use crate::observe::Tick;
 use crate::route::{Route, SessionRef};
-use crate::track::content::{Applied, Outcome};
+use crate::track::content::Applied;
 use crate::track::serve::{Act, Need, PullCommand};
 use crate::track::{Feed, PullRef, TrackRef};
-use crate::wire::{BidiType, StreamCode};
+use crate::wire::StreamCode;
 
 impl Shard {
     /// A mirror says what its readers need.
@@ -146,70 +146,6 @@ impl Shard {
                 }
             }
         }
-    }
-
-    /// The publisher of a track that had ended is asked anew, and is given some time.
-    fn expect_revival(&mut self, now: Instant, slot: usize) {
-        let track = &mut self.tracks.slab[slot];
-        if let (Some(before), Place::Home { serve, .. }) = (&mut track.before, &track.place)
-            && serve.is_open()
-        {
-            let is_asked = BidiType::Track.supported(track.route.version);
-            let grace = if is_asked { REVIVAL_ANSWER_GRACE } else { REVIVAL_GRACE };
-            before.until.get_or_insert(now + grace);
-        }
-    }
-
-    /// Where nothing new comes of a track that had ended, what is held of it is all there is. False
-    /// if nothing is.
-    fn fall_back(&mut self, now: Instant, slot: usize) -> bool {
-        let name = self.tracks.name(slot);
-        let Some(before) = &mut self.tracks.slab[slot].before else { return false };
-        let track = before.track;
-        before.until = Some(now + TAIL_GRACE);
-        let old = self.tracks.slot(track).map(|old| &self.tracks.slab[old].content);
-        let feeds: Vec<Feed> = match old {
-            // Some of it may still come.
-            Some(content) if content.outcome.is_none() => return true,
-            Some(content) if content.outcome == Some(Outcome::Ended) => {
-                content.replay().chain(content.facts()).collect()
-            }
-            _ => Vec::new(),
-        };
-        self.tracks.slab[slot].before = None;
-        if feeds.is_empty() {
-            return false;
-        }
-        tracing::debug!(shard = self.me, track = ?self.tracks.slab[slot].key, "nothing new");
-        // What of it is held was given to those who fetch.
-        self.fail_fetches(now, slot, StreamCode::NOT_FOUND);
-        let release = match self.tracks.slot(name).map(|slot| &mut self.tracks.slab[slot].place) {
-            Some(Place::Home { serve, .. }) => serve.conclude(),
-            _ => None,
-        };
-        if let Some((session, command)) = release {
-            self.command(now, session, command);
-        }
-        for feed in feeds {
-            if let Some(slot) = self.tracks.slot(name) {
-                self.feed(now, slot, feed);
-            }
-        }
-        // There is one copy more of it now, which all who come find.
-        if let Some(old) = self.tracks.slot(track)
-            && !self.tracks.slab[old].is_used()
-        {
-            self.drop_track(now, old);
-        }
-        true
-    }
-
-    /// Something new has come of a track that had ended. Gives what was said of its end before.
-    fn note_revived(&mut self, slot: usize) -> Option<Feed> {
-        let track = &mut self.tracks.slab[slot];
-        let before = track.before.take()?;
-        track.content.forget_fetched();
-        before.end.map(Feed::Final)
     }
 
     /// Notes whether anybody uses a track. At home what is open upstream is kept for the linger

@@ -28,6 +28,7 @@ mod pulls;
 mod random;
 mod readers;
 pub mod report;
+mod revival;
 mod rounds;
 mod routes;
 mod sessions;
