@@ -32,6 +32,7 @@ mod revival;
 mod rounds;
 mod routes;
 mod sessions;
+mod setting;
 mod skips;
 mod timing;
 mod tracks;
@@ -57,11 +58,10 @@ use crate::net::{Datagrams, Received, steer};
 use crate::observe::Tick;
 use crate::prefetch::prefetch;
 use crate::quic::trains::Transmitted;
-use crate::quic::{Arrival, Cause, Config as QuicConfig, Endpoint, Event};
+use crate::quic::{Arrival, Cause, Endpoint, Event};
 use crate::route::{Directory, RouteId};
 use crate::session::streams::StreamId;
 use crate::session::{Context, Counts as SessionCounts, Effect, Policy, RouteIds, Session};
-use crate::source::ClientBounds;
 use crate::tcp;
 use crate::tls::faults;
 use crate::track::{PullRef, TrackRef};
@@ -90,41 +90,10 @@ use visits::Visits;
 
 pub use crate::rt::Next;
 pub use counters::{Counters, Held};
+pub use setting::{CacheBounds, Setting};
 
 /// How soon a full lane or a full socket is tried again.
 const RETRY_AFTER: Duration = Duration::from_micros(200);
-
-/// What a shard is told at its birth.
-pub struct Setting {
-    pub shard: usize,
-    pub shards: usize,
-    pub quic: QuicConfig,
-    pub policy: Arc<Policy>,
-    pub access: Arc<Access>,
-    /// Whoever is asked instead, if somebody is.
-    pub authority: Option<authority::Handle>,
-    /// Of everything random in this shard, so that a simulation replays; the same for all shards.
-    pub seed: u64,
-    /// When the relay started, and the time of day then.
-    pub started: Instant,
-    pub wall: Wall,
-    /// How long an upstream subscription that nobody needs is kept; zero closes it at once.
-    pub linger: Duration,
-    pub cache: CacheBounds,
-    /// Bytes that its peers may make it hold, by what they are granted.
-    pub memory: u64,
-    /// Bytes that announced routes may take.
-    pub routes: u64,
-    pub bounds: ClientBounds,
-}
-
-/// What one shard may keep of groups.
-#[derive(Clone, Copy, Debug)]
-pub struct CacheBounds {
-    pub bytes: u64,
-    /// How long a group is kept that nobody asks for.
-    pub duration: Duration,
-}
 
 /// One connection's session, and what the shard holds for it.
 struct Peer {
