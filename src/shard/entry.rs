@@ -19,6 +19,8 @@ use crate::h3::request::{Request, Status};
 use crate::limits::{LOGGED_TEXT_BYTES_MAX, SESSION_BYTES, SESSIONS_CHECKED_PER_TURN};
 use crate::log;
 use crate::mux::Wire;
+use crate::net::Received;
+use crate::quic::Arrival;
 use crate::route::SessionRef;
 use crate::session::{Call, Pass};
 use crate::source::Source;
@@ -74,6 +76,32 @@ pub(super) struct Lease {
 }
 
 impl Shard {
+    /// A datagram, which may be the first of a client: if there is room for it, it comes in.
+    pub(super) fn arrived(&mut self, now: Instant, datagram: Received) {
+        let remote = datagram.remote;
+        match self.conns.quic.receive(now, datagram, |ip| self.clients.room_at(ip)) {
+            Arrival::New(handle) => self.make_room(conns::of_quic(handle)),
+            Arrival::Refused => {
+                self.counters.refused_clients_total += 1;
+                self.refuse_for_memory(now, remote);
+            }
+            Arrival::TooMany => {
+                let refusal = Refusal::AddressFull;
+                self.counters.limited_clients_total += 1;
+                self.counters.full_addresses_total += 1;
+                self.session_counts.refusals.note(refusal.name());
+                if self.may_say_of(now, Some(remote.ip())) {
+                    // As all are said, of a client that has not said where it wants to be.
+                    let (path, reason) = ("", refusal.to_string());
+                    let transport = QUIC;
+                    tracing::info!(shard = self.me, %remote, transport, path, reason, "refused");
+                }
+            }
+            Arrival::Dropped => self.counters.dropped_initials_total += 1,
+            Arrival::Nothing => {}
+        }
+    }
+
     /// What the time of day is. Where it is another than was to be expected somebody has set the clock, and
     /// sessions end when it says so.
     pub fn set_wall(&mut self, now: Instant, unix: Duration) {

@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::access::{self, Access, Refusal};
+use crate::access::{self, Access};
 use crate::authority;
 use crate::limits::{
     MAIL_PER_TURN, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER, TURN_INTERVAL_MIN,
@@ -54,11 +54,11 @@ use crate::limits::{
 };
 use crate::log::Quota;
 use crate::mailbox::{Flush, Post};
-use crate::net::{Datagrams, Received, steer};
+use crate::net::{Datagrams, steer};
 use crate::observe::Tick;
 use crate::prefetch::prefetch;
 use crate::quic::trains::Transmitted;
-use crate::quic::{Arrival, Cause, Endpoint, Event};
+use crate::quic::{Cause, Endpoint, Event};
 use crate::route::{Directory, RouteId};
 use crate::session::streams::StreamId;
 use crate::session::{Context, Counts as SessionCounts, Effect, Policy, RouteIds, Session};
@@ -475,31 +475,6 @@ impl Shard {
         }
         self.conns.quic.deliver(now);
         more | self.conns.pipes.receive(now)
-    }
-
-    fn arrived(&mut self, now: Instant, datagram: Received) {
-        let remote = datagram.remote;
-        match self.conns.quic.receive(now, datagram, |ip| self.clients.room_at(ip)) {
-            Arrival::New(handle) => self.make_room(conns::of_quic(handle)),
-            Arrival::Refused => {
-                self.counters.refused_clients_total += 1;
-                self.refuse_for_memory(now, remote);
-            }
-            Arrival::TooMany => {
-                let refusal = Refusal::AddressFull;
-                self.counters.limited_clients_total += 1;
-                self.counters.full_addresses_total += 1;
-                self.session_counts.refusals.note(refusal.name());
-                if self.may_say_of(now, Some(remote.ip())) {
-                    // As all are said, of a client that has not said where it wants to be.
-                    let (path, reason) = ("", refusal.to_string());
-                    let transport = entry::QUIC;
-                    tracing::info!(shard = self.me, %remote, transport, path, reason, "refused");
-                }
-            }
-            Arrival::Dropped => self.counters.dropped_initials_total += 1,
-            Arrival::Nothing => {}
-        }
     }
 
     fn make_room(&mut self, slot: usize) {
