@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::access::{self, Access};
+use crate::access::Access;
 use crate::authority;
 use crate::limits::{
     MAIL_PER_TURN, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER, TURN_INTERVAL_MIN,
@@ -58,12 +58,11 @@ use crate::net::{Datagrams, steer};
 use crate::observe::Tick;
 use crate::prefetch::prefetch;
 use crate::quic::trains::Transmitted;
-use crate::quic::{Cause, Endpoint, Event};
+use crate::quic::{Endpoint, Event};
 use crate::route::{Directory, RouteId};
 use crate::session::streams::StreamId;
 use crate::session::{Context, Counts as SessionCounts, Effect, Policy, RouteIds, Session};
 use crate::tcp;
-use crate::tls::faults;
 use crate::track::{PullRef, TrackRef};
 use crate::wall::Wall;
 use crate::wire::Path;
@@ -572,22 +571,7 @@ impl Shard {
             Event::Datagram(datagram) => {
                 self.with_session(now, slot, |session, cx| session.datagram(datagram, cx));
             }
-            Event::Lost { reason, cause } => {
-                // The peer may have said again what was secret of what it was told.
-                let reason = access::said(&reason);
-                if self.links.has_dialled(slot) {
-                    let reason = match cause {
-                        Cause::Tls => faults::of_server(&reason),
-                        _ => reason,
-                    };
-                    self.link_lost(slot, &reason, cause);
-                    return self.lost(now, slot, &reason);
-                }
-                if cause == Cause::Tls && self.peers[slot].is_none() {
-                    return self.say_refused(now, slot, "", &faults::of_client(&reason));
-                }
-                self.lost(now, slot, &reason);
-            }
+            Event::Lost { reason, cause } => self.connection_lost(now, slot, &reason, cause),
         }
     }
 

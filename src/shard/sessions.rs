@@ -10,13 +10,14 @@ use super::entry::Entry;
 use super::report::Began;
 use super::routes::Fate;
 use super::{Peer, Shard};
-use crate::access::{Refusal, Target};
+use crate::access::{self, Refusal, Target};
 use crate::limits::NEWCOMER_MOVES_AFTER;
 use crate::log;
 use crate::quic::Cause;
 use crate::route::{Gone, SessionRef};
 use crate::session::streams::Streams;
 use crate::session::{Names, Session};
+use crate::tls::faults;
 use crate::track::Feed;
 use crate::wire::{Protocol, SessionCode, StreamCode};
 
@@ -112,6 +113,30 @@ impl Shard {
             }
             session.start(cx);
         });
+    }
+
+    /// The connection is gone, with or without a session.
+    pub(super) fn connection_lost(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        reason: &str,
+        cause: Cause,
+    ) {
+        // The peer may have said again what was secret of what it was told.
+        let reason = access::said(reason);
+        if self.links.has_dialled(slot) {
+            let reason = match cause {
+                Cause::Tls => faults::of_server(&reason),
+                _ => reason,
+            };
+            self.link_lost(slot, &reason, cause);
+            return self.lost(now, slot, &reason);
+        }
+        if cause == Cause::Tls && self.peers[slot].is_none() {
+            return self.say_refused(now, slot, "", &faults::of_client(&reason));
+        }
+        self.lost(now, slot, &reason);
     }
 
     /// The connection is gone, and everything that it published or watched with it.
