@@ -14,9 +14,19 @@ use crate::track::serve::PullCommand;
 use crate::wire::{Path, StreamCode};
 
 impl Shard {
-    /// A peer of this shard leaves.
-    pub(super) fn peer_leaves(&mut self, now: Instant, slot: usize) {
+    /// A peer of this shard leaves, and would have us go elsewhere too.
+    pub(super) fn peer_leaves(&mut self, now: Instant, slot: usize, to: String) {
+        self.link_leaves(slot, to);
+        self.believe(now, slot);
+        tracing::debug!(shard = self.me, conn = slot, "going away");
         self.change_routes(now, slot, RouteChange::Leaves);
+    }
+
+    pub(super) fn say_bad_goaway(&mut self, now: Instant, slot: usize) {
+        if self.may_say(now, slot) {
+            let shard = self.me;
+            tracing::warn!(shard, conn = slot, "a GOAWAY that cannot be read is not followed");
+        }
     }
 
     /// Moves the tracks at home here that others are to go on with, of broadcasts at paths of which

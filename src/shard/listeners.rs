@@ -63,6 +63,15 @@ impl Listeners {
 }
 
 impl Shard {
+    /// A peer listens to announcements, or may have stopped.
+    pub(super) fn note_listener(&mut self, slot: usize) {
+        let listens = self.peers[slot].as_ref().is_some_and(|peer| peer.session.listens());
+        match listens {
+            true => self.listeners.note(slot),
+            false => self.listeners.forget(slot),
+        }
+    }
+
     /// Whether listeners have not been told that there is something new.
     pub(super) fn has_news(&self) -> bool {
         self.announced != self.directory.journal().end()

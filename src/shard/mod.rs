@@ -650,39 +650,10 @@ impl Shard {
             Effect::RouteUp(route) => self.route_up(now, slot, route),
             Effect::RouteDown { path, id } => self.route_down(now, slot, path, id),
             Effect::RoutesDown(routes) => self.routes_down(now, slot, routes),
-            Effect::Leaving { to } => {
-                self.link_leaves(slot, to);
-                self.believe(now, slot);
-                tracing::debug!(shard = self.me, conn = slot, "going away");
-                self.peer_leaves(now, slot);
-            }
-            Effect::BadGoaway => {
-                if self.may_say(now, slot) {
-                    let shard = self.me;
-                    tracing::warn!(
-                        shard,
-                        conn = slot,
-                        "a GOAWAY that cannot be read is not followed"
-                    );
-                }
-            }
-            Effect::Listening => {
-                let listens = self.peers[slot].as_ref().is_some_and(|peer| peer.session.listens());
-                match listens {
-                    true => self.listeners.note(slot),
-                    false => self.listeners.forget(slot),
-                }
-            }
-            Effect::PathTooLong { is_first } => {
-                self.counters.long_paths_total += 1;
-                if is_first {
-                    tracing::debug!(
-                        shard = self.me,
-                        conn = slot,
-                        "announces paths that are too long"
-                    );
-                }
-            }
+            Effect::Leaving { to } => self.peer_leaves(now, slot, to),
+            Effect::BadGoaway => self.say_bad_goaway(now, slot),
+            Effect::Listening => self.note_listener(slot),
+            Effect::PathTooLong { is_first } => self.note_long_path(slot, is_first),
             Effect::Denied { path, refusal } => {
                 self.session_counts.refusals.note(refusal.name());
                 self.say_refused(now, slot, path.as_str(), &refusal.to_string());

@@ -58,6 +58,14 @@ impl Shard {
         self.route_changed(now, RouteNews::Up(route));
     }
 
+    /// A peer announces a path that is too long.
+    pub(super) fn note_long_path(&mut self, slot: usize, is_first: bool) {
+        self.counters.long_paths_total += 1;
+        if is_first {
+            tracing::debug!(shard = self.me, conn = slot, "announces paths that are too long");
+        }
+    }
+
     /// A peer announces more than there is room for.
     fn refuse_route(&mut self, now: Instant, slot: usize) {
         let refused = self.counters.refused_routes_total;
