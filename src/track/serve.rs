@@ -5,6 +5,8 @@
 //! A plain state machine: demand, fetches and news of the feed go in, commands to the publisher's
 //! session come out.
 
+mod command;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +14,8 @@ use std::time::{Duration, Instant};
 use smallvec::{SmallVec, smallvec};
 
 use super::content::Content;
-use super::demand::{Demand, Position, Reach};
-use super::fetch::{Ask, Asker, FetchId, Fetches, Stage};
+use super::demand::{Demand, Position};
+use super::fetch::{Ask, FetchId, Fetches, Stage};
 use super::group::{Likeness, Piece};
 use super::seen::Seen;
 use super::splice::Splice;
@@ -21,94 +23,7 @@ use super::{Feed, PullRef, TrackRef};
 use crate::limits::{MISSING_GRACE_MAX, MISSING_GRACE_MIN, RESUME_GRACE};
 use crate::route::{Route, RouteId, SessionRef};
 use crate::wire::{BidiType, Path, Preferences, StreamCode, Version};
-
-/// What the home wants of the session that pulls a track.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PullCommand {
-    /// What is this track like? The first of all commands.
-    Ask {
-        pull: PullRef,
-        broadcast: Path,
-        track: Arc<str>,
-        /// The one that this copy's timestamps have, where that is settled: those of another
-        /// publisher are converted.
-        timescale: Option<u64>,
-    },
-    /// Subscribe already: what this is to bring waits for the first [`PullCommand::Want`] or
-    /// [`PullCommand::Pause`].
-    Wish {
-        pull: PullRef,
-        wanted: Preferences,
-    },
-    /// Subscribe, or change the subscription that is open or was paused.
-    Want {
-        pull: PullRef,
-        wanted: Preferences,
-    },
-    /// Nobody is interested for now: preferences that keep the stream open and quiet.
-    Pause {
-        pull: PullRef,
-        wanted: Preferences,
-    },
-    Fetch {
-        pull: PullRef,
-        fetch: FetchId,
-        ask: Ask,
-    },
-    /// Somebody else waits for that too, if it has not come.
-    JoinFetch {
-        pull: PullRef,
-        fetch: FetchId,
-        asker: Asker,
-    },
-    /// Nobody waits for that any more.
-    Abandon {
-        pull: PullRef,
-        fetch: FetchId,
-    },
-    /// Close whatever is open for this track and forget it.
-    Release {
-        pull: PullRef,
-    },
-}
-
-/// What all readers of a track need together, fetches aside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Need {
-    /// Somebody waits to learn what the track is like.
-    pub info: bool,
-    /// Somebody subscribes, if only to an empty range.
-    pub feed: bool,
-    pub demand: Option<Demand>,
-}
-
-impl Need {
-    /// How far back those who subscribe reach, if anybody does.
-    pub fn reach(&self) -> Option<Reach> {
-        self.feed.then(|| self.demand.map_or(Reach::NEWEST, |demand| demand.reach))
-    }
-
-    pub fn merge(self, other: Need) -> Need {
-        Need {
-            info: self.info || other.info,
-            feed: self.feed || other.feed,
-            demand: Demand::merged(self.demand.into_iter().chain(other.demand)),
-        }
-    }
-}
-
-#[derive(Debug, PartialEq)]
-pub enum Act {
-    Command(SessionRef, PullCommand),
-    /// The feed is over for this reason; a later one may begin anywhere.
-    CloseFeed(StreamCode),
-    /// Nobody completes this group.
-    CutOff(u64, StreamCode),
-    /// This fetch has come to nothing.
-    FailFetch(FetchId, StreamCode),
-    /// Nobody can serve this track.
-    Fail(StreamCode),
-}
+pub use command::{Act, Need, PullCommand};
 
 #[derive(Debug, PartialEq)]
 enum Upstream {
@@ -778,6 +693,7 @@ fn quiet(max_age_ms: u64, content: &Content) -> Preferences {
 mod tests {
     use super::*;
     use crate::route::{RouteId, Trust};
+    use crate::track::fetch::Asker;
     use crate::track::group::{FrameMark, GroupEnd, Marks, Opening};
     use crate::wire::{Cost, Hops, TrackInfo};
     use bytes::Bytes;
