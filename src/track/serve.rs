@@ -6,6 +6,7 @@
 //! session come out.
 
 mod command;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::limits::{MISSING_GRACE_MAX, MISSING_GRACE_MIN, RESUME_GRACE};
 use crate::route::{Route, RouteId, SessionRef};
 use crate::wire::{BidiType, Path, Preferences, StreamCode, Version};
 pub use command::{Act, Need, PullCommand};
+use trial::Trial;
 
 #[derive(Debug, PartialEq)]
 enum Upstream {
@@ -61,48 +63,6 @@ struct Resume {
     /// another run, which is still far from there.
     lift_at: Option<Instant>,
     is_lifted: bool,
-}
-
-/// A subscription that was opened anew on a track of which groups are known: does it go on with
-/// those, or does its publisher number its groups anew?
-#[derive(Debug)]
-struct Trial {
-    /// One past the highest group known.
-    known_end: u64,
-    /// Groups from here on were asked for, known or not.
-    asked_from: u64,
-    /// The newest group that is known, which a publisher that goes on may begin with.
-    newest: Option<u64>,
-    /// Readers are in the middle of the run that is known, and so a publisher that brings the same
-    /// groups goes on with it. With nobody there it is as well to begin with whatever comes.
-    is_read: bool,
-    /// What has come belongs to the run that is known, as far as that can be told.
-    is_proven: bool,
-    /// Where the feed starts. Readers are told when it is known of which run.
-    start: Option<u64>,
-}
-
-impl Trial {
-    /// Whether the run that is known cannot have this end.
-    fn ends_below(&self, end: u64) -> bool {
-        !self.is_proven && end < self.known_end
-    }
-
-    /// Whether a group that comes begins another run, by what it has in common with the one that is
-    /// held under its number.
-    fn is_another(&self, sequence: u64, likeness: Likeness) -> bool {
-        if sequence >= self.known_end {
-            return false;
-        }
-        if sequence >= self.asked_from || self.is_proven {
-            return likeness == Likeness::Differs;
-        }
-        match likeness {
-            Likeness::Same => !self.is_read && self.newest != Some(sequence),
-            Likeness::Unclear => !self.is_read,
-            Likeness::Differs | Likeness::Unknown => true,
-        }
-    }
 }
 
 #[derive(Debug)]
