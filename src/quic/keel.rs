@@ -18,7 +18,11 @@
 //! All of it follows from when packets were sent and acknowledged, and from their sizes. Times are in
 //! seconds since the connection began, sizes in bytes.
 
+mod spans;
+
 use std::time::Instant;
+
+use spans::{BASE_SPAN, Base, Quickest, Rates};
 
 /// Windows, in packets: the first, the least, and what is left beside what the path holds, so that
 /// acknowledgements that come together do not leave it idle.
@@ -28,10 +32,8 @@ const PACKETS_SLACK: f64 = 4.0;
 /// The most: what a connection may have unacknowledged, twice.
 const WINDOW_MAX: f64 = (2 << 20) as f64;
 
-/// The shortest round trip is looked for in this span of such length and in the last one. All
-/// connections begin them together. If it was so much longer than in the last one where the window was
+/// If the shortest round trip of this span was so much longer than that of the last one where the window was
 /// what held us up, that may be a queue: we make sure.
-const BASE_SPAN: f64 = 5.0;
 const BASE_RISE: f64 = 0.003;
 
 /// A packet has waited if it took longer than the shortest round trip by this share of it, within these.
@@ -94,8 +96,7 @@ const KNOCK_AFTER_MIN: f64 = 0.100;
 const KNOCK_EVERY: f64 = 0.050;
 const KNOCK_UNTIL: f64 = 2.0;
 
-/// The highest rate is looked for in this and the last span of such length, over this long at least.
-const RATE_SPAN: f64 = 5.0;
+/// A rate is looked at over this long at least.
 const RATE_ROUND_MIN: f64 = 0.050;
 
 /// How long a full link is known to carry what it did then: longer than until it is next looked at.
@@ -206,83 +207,6 @@ impl Round {
     }
 }
 
-/// The smallest of this span and the last.
-#[derive(Clone, Copy, Debug)]
-struct Base {
-    last: f64,
-    this: f64,
-    ends: f64,
-}
-
-impl Base {
-    /// A span that begins now and ends when those of all others do.
-    fn begin(now: f64, last: f64, this: f64) -> Base {
-        Base { last, this, ends: ((now / BASE_SPAN).floor() + 1.0) * BASE_SPAN }
-    }
-
-    fn is_over(&self, now: f64) -> bool {
-        now >= self.ends
-    }
-
-    fn turn(&mut self, now: f64) {
-        *self = Base::begin(now, self.this, f64::INFINITY);
-    }
-
-    fn get(&self) -> f64 {
-        self.last.min(self.this)
-    }
-}
-
-/// The largest of this span and the last, in bytes per second.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rates {
-    last: f64,
-    this: f64,
-    since: f64,
-}
-
-impl Rates {
-    fn begin(since: f64) -> Rates {
-        Rates { last: 0.0, this: 0.0, since }
-    }
-
-    fn note(&mut self, now: f64, rate: f64) {
-        if now - self.since > RATE_SPAN {
-            *self = Rates { last: self.this, this: 0.0, since: now };
-        }
-        self.this = self.this.max(rate);
-    }
-
-    fn get(&self) -> f64 {
-        self.last.max(self.this)
-    }
-}
-
-/// The shortest round trip of this span and the last, and what was sent at once up to there.
-#[derive(Clone, Copy, Debug)]
-struct Quickest {
-    last: (f64, f64),
-    this: (f64, f64),
-    since: f64,
-}
-
-const NEVER: (f64, f64) = (f64::INFINITY, 0.0);
-
-impl Quickest {
-    fn note(&mut self, now: f64, rtt: f64, bytes: f64) {
-        if now - self.since > RATE_SPAN {
-            *self = Quickest { last: self.this, this: NEVER, since: now };
-        }
-        if rtt < self.this.0 {
-            self.this = (rtt, bytes);
-        }
-    }
-
-    fn get(&self) -> (f64, f64) {
-        if self.last.0 < self.this.0 { self.last } else { self.this }
-    }
-}
-
 impl Keel {
     /// All connections of a relay have one `epoch`, which is not later than `now`.
     pub fn new(epoch: Instant, now: Instant, packet_bytes: u16) -> Keel {
@@ -311,7 +235,7 @@ impl Keel {
             carried: Rates::default(),
             bursts: None,
             burst_bytes: 0.0,
-            quickest: Quickest { last: NEVER, this: NEVER, since },
+            quickest: Quickest::begin(since),
             batch_bytes: 0.0,
             batch_sent: now,
             sent_bytes: 0.0,
