@@ -184,18 +184,7 @@ pub fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Start
     aws_lc_rs::rand::fill(&mut random).expect("the system has entropy at start-up");
     let (hop, seed) =
         (u128::from_le_bytes(random) as u64, (u128::from_le_bytes(random) >> 64) as u64);
-    let policy = Arc::new(Policy {
-        hop: match config.cluster.id.unwrap_or((hop >> 11).max(1)) {
-            // Routes that have come by the process before this one are not our own.
-            hop if inherited.hop == Some(hop) => (hop ^ HOP_OF_HEIR).max(1),
-            hop => hop,
-        },
-        max_hops: config.cluster.max_hops,
-        origins: config.origins.clone(),
-        relays: config.relays.clone(),
-        takeover: config.takeover,
-        secret: Secret::new(&secrets.hops),
-    });
+    let policy = Arc::new(policy(config, &inherited, &secrets, hop));
     let Bound { rows, http, https } = bind(config, cores.len(), &mut inherited)?;
     let sockets = rows.serve(secrets.generation)?;
     if !inherited.is_shared {
@@ -206,11 +195,7 @@ pub fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Start
         inherited.map_or_else(|| web::listen(address, "--internal-listen"), Ok)
     });
     let internal = internal.transpose()?;
-    let named = [(estate::HTTP, &http), (estate::HTTPS, &https), (estate::INTERNAL, &internal)];
-    let named = named.into_iter().filter_map(|(name, listener)| Some((name, listener.as_ref()?)));
-    let copy =
-        |(name, listener): (&str, &TcpListener)| Ok((name.to_owned(), listener.try_clone()?));
-    let listeners = named.map(copy).collect::<std::io::Result<_>>().map_err(StartError::Web)?;
+    let listeners = copies(&http, &https, &internal).map_err(StartError::Web)?;
     let addr = sockets[0].local_address();
     let mut findings = report.findings;
     findings.extend(doctor::socket(&sockets[0]));
@@ -238,34 +223,23 @@ pub fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Start
     let started = Instant::now();
     let gauge = Arc::new(Gauge::new(shares.max, host::meter().ok(), started));
     let wall = Wall::new(started, unix_time());
-    let posts = mailbox::mesh(cores.len(), mailbox::lane_capacity(cores.len()));
-    let mut starting = Vec::new();
-    for (shard, (post, socket)) in posts.into_iter().zip(sockets).enumerate() {
-        let outside = post.outside();
-        let setting = Setting {
-            shard,
-            shards: cores.len(),
-            quic: quic.clone(),
-            policy: policy.clone(),
-            access: access.clone(),
-            authority: authority.as_ref().map(authority::Ready::handle),
-            seed,
-            started,
-            wall,
-            linger: config.linger,
-            cache: CacheBounds { bytes: shares.cache, duration: config.cache.duration },
-            memory: shares.peers,
-            routes: shares.routes,
-            bounds: config.bounds.clone(),
-        };
-        let gauge = gauge.clone();
-        let thread = rt::spawn_on(cores[shard], &format!("{SHARD_THREAD}{shard}"), move || {
-            run(setting, post, socket, gauge)
-        })?;
-        starting.push((thread, outside));
-    }
-    let stand = starting.into_iter().map(|(thread, outside)| Ok((thread.wait()?, outside)));
-    let shards = stand.collect::<Result<Vec<_>, rt::StartError>>()?;
+    let setting = |shard| Setting {
+        shard,
+        shards: cores.len(),
+        quic: quic.clone(),
+        policy: policy.clone(),
+        access: access.clone(),
+        authority: authority.as_ref().map(authority::Ready::handle),
+        seed,
+        started,
+        wall,
+        linger: config.linger,
+        cache: CacheBounds { bytes: shares.cache, duration: config.cache.duration },
+        memory: shares.peers,
+        routes: shares.routes,
+        bounds: config.bounds.clone(),
+    };
+    let shards = start_shards(&cores, sockets, &gauge, setting)?;
     let about = web::About {
         addr,
         certificates: certificates.clone(),
@@ -353,6 +327,55 @@ pub fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Start
         internal,
         estate,
     })
+}
+
+/// What all sessions have in common. A hop id that was drawn counts where the operator has named none.
+fn policy(config: &Config, inherited: &Inherited, secrets: &Secrets, drawn: u64) -> Policy {
+    Policy {
+        hop: match config.cluster.id.unwrap_or((drawn >> 11).max(1)) {
+            // Routes that have come by the process before this one are not our own.
+            hop if inherited.hop == Some(hop) => (hop ^ HOP_OF_HEIR).max(1),
+            hop => hop,
+        },
+        max_hops: config.cluster.max_hops,
+        origins: config.origins.clone(),
+        relays: config.relays.clone(),
+        takeover: config.takeover,
+        secret: Secret::new(&secrets.hops),
+    }
+}
+
+/// The listeners that there are once more, by the names under which the next process knows them.
+fn copies(
+    http: &Option<TcpListener>,
+    https: &Option<TcpListener>,
+    internal: &Option<TcpListener>,
+) -> std::io::Result<Vec<(String, TcpListener)>> {
+    let named = [(estate::HTTP, http), (estate::HTTPS, https), (estate::INTERNAL, internal)];
+    let named = named.into_iter().filter_map(|(name, listener)| Some((name, listener.as_ref()?)));
+    let copy =
+        |(name, listener): (&str, &TcpListener)| Ok((name.to_owned(), listener.try_clone()?));
+    named.map(copy).collect()
+}
+
+/// Starts a shard on each core, with its mailbox and its socket, and waits until all of them stand.
+fn start_shards(
+    cores: &[usize],
+    sockets: Vec<Socket>,
+    gauge: &Arc<Gauge>,
+    setting: impl Fn(usize) -> Setting,
+) -> Result<Vec<(ShardThread, Outside<ToShard>)>, rt::StartError> {
+    let posts = mailbox::mesh(cores.len(), mailbox::lane_capacity(cores.len()));
+    let mut starting = Vec::new();
+    for (shard, (post, socket)) in posts.into_iter().zip(sockets).enumerate() {
+        let outside = post.outside();
+        let (setting, gauge) = (setting(shard), gauge.clone());
+        let thread = rt::spawn_on(cores[shard], &format!("{SHARD_THREAD}{shard}"), move || {
+            run(setting, post, socket, gauge)
+        })?;
+        starting.push((thread, outside));
+    }
+    starting.into_iter().map(|(thread, outside)| Ok((thread.wait()?, outside))).collect()
 }
 
 /// The keys of tokens, and what looks for others, if tokens are taken at all.
