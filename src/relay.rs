@@ -1,5 +1,7 @@
 //! Start-up: host, certificate, sockets, shards; and the end.
 
+mod bind;
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,7 +12,7 @@ use crate::access::{Access, KeyError, KeySet};
 use crate::acme::{self, Acme};
 use crate::authority::{self, Authority, Roots};
 use crate::cluster::{self, Cluster};
-use crate::config::{AcmeConfig, Config, IdentitySource, WebListen};
+use crate::config::{AcmeConfig, Config, IdentitySource};
 use crate::control::{self, Internal, Subject};
 use crate::doctor;
 use crate::drain::Drain;
@@ -19,13 +21,10 @@ use crate::gauge::{Gauge, Keeper};
 use crate::host::finding::{Finding, Grade};
 use crate::host::{self, HostError};
 use crate::keyring::{self, Keyring};
-use crate::limits::{
-    FAULT_LINE_INTERVAL, LAST_WORDS_MAX, PORT_WAIT, PORT_WAIT_MAX, SAME_PORT_TRIES_MAX,
-    UPGRADE_PROVEN_AFTER,
-};
+use crate::limits::{FAULT_LINE_INTERVAL, LAST_WORDS_MAX, UPGRADE_PROVEN_AFTER};
 use crate::log;
 use crate::mailbox::{self, Outside, Post};
-use crate::net::{BindError, Fault, Rows, Socket};
+use crate::net::{BindError, Fault, Socket};
 use crate::quic::{ALPN_HTTP3, Config as QuicConfig};
 use crate::reload::{Ask, Files, Reload};
 use crate::rt::{self, Next, Parking, ShardThread};
@@ -35,13 +34,13 @@ use crate::shard::message::ToShard;
 use crate::shard::{CacheBounds, Setting, Shard};
 use crate::shares::{ShareError, Shares};
 use crate::state::{self, Secrets, StateError};
-use crate::store;
 use crate::tcp;
 use crate::tls::{self, Certificates, Identity, TlsError};
 use crate::wall::Wall;
 use crate::watch::Watch;
 use crate::web::{self, Web};
 use crate::wire::Protocol;
+use bind::{Bound, bind, copies};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -345,19 +344,6 @@ fn policy(config: &Config, inherited: &Inherited, secrets: &Secrets, drawn: u64)
     }
 }
 
-/// The listeners that there are once more, by the names under which the next process knows them.
-fn copies(
-    http: &Option<TcpListener>,
-    https: &Option<TcpListener>,
-    internal: &Option<TcpListener>,
-) -> std::io::Result<Vec<(String, TcpListener)>> {
-    let named = [(estate::HTTP, http), (estate::HTTPS, https), (estate::INTERNAL, internal)];
-    let named = named.into_iter().filter_map(|(name, listener)| Some((name, listener.as_ref()?)));
-    let copy =
-        |(name, listener): (&str, &TcpListener)| Ok((name.to_owned(), listener.try_clone()?));
-    named.map(copy).collect()
-}
-
 /// Starts a shard on each core, with its mailbox and its socket, and waits until all of them stand.
 fn start_shards(
     cores: &[usize],
@@ -390,74 +376,6 @@ fn keyring(config: &Config) -> Result<(Option<Keyring>, KeySet), KeyError> {
 
 fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// What is bound, or was by a process before this one.
-struct Bound {
-    rows: Rows,
-    http: Option<TcpListener>,
-    https: Option<TcpListener>,
-}
-
-/// The sockets of all shards and the listeners for HTTP and HTTPS. Where UDP and TCP are to have the same port
-/// and the kernel chooses it, one that is free for UDP may be taken for TCP.
-fn bind(config: &Config, shards: usize, inherited: &mut Inherited) -> Result<Bound, StartError> {
-    if let Some(rows) = inherited.rows.take() {
-        let (address, wanted) = (rows.address(), config.listen);
-        let is_there = address.ip() == wanted.ip() && [0, address.port()].contains(&wanted.port());
-        if is_there && rows.shards() == shards {
-            let [http, https] = listen(config, address, inherited)?;
-            return Ok(Bound { rows, http, https });
-        }
-        if inherited.is_shared {
-            let before = (address, rows.shards());
-            return Err(StartError::Moved { before, after: (wanted, shards) });
-        }
-        // Who keeps them has to let go of them too.
-        store::forget_sockets(2 * rows.shards());
-    }
-    let mut tries = 1;
-    let begun = Instant::now();
-    loop {
-        let rows = match Rows::bind(config.listen, shards) {
-            // By a relay that has just ended, as it may be.
-            Err(BindError::PortTaken(_)) if begun.elapsed() < PORT_WAIT_MAX => {
-                std::thread::sleep(PORT_WAIT);
-                continue;
-            }
-            rows => rows?,
-        };
-        let is_same = [config.web.http, config.web.https].contains(&Some(WebListen::Same));
-        let is_chosen = is_same && config.listen.port() == 0;
-        match listen(config, rows.address(), inherited) {
-            Err(web::ListenError::PortTaken { .. }) if is_chosen && tries < SAME_PORT_TRIES_MAX => {
-                tries += 1;
-            }
-            both => {
-                let [http, https] = both?;
-                return Ok(Bound { rows, http, https });
-            }
-        }
-    }
-}
-
-/// The listeners for HTTP and HTTPS.
-fn listen(
-    config: &Config,
-    quic: SocketAddr,
-    inherited: &mut Inherited,
-) -> Result<[Option<TcpListener>; 2], web::ListenError> {
-    let mut listen = |listen: Option<WebListen>, name, flag| {
-        let address = match listen {
-            None => return Ok(None),
-            Some(WebListen::Same) => quic,
-            Some(WebListen::At(address)) => address,
-        };
-        let inherited = inherited.listener(name, address);
-        inherited.map_or_else(|| web::listen(address, flag), Ok).map(Some)
-    };
-    let http = listen(config.web.http, estate::HTTP, "--web-http-listen")?;
-    Ok([http, listen(config.web.https, estate::HTTPS, "--web-https-listen")?])
 }
 
 async fn run(setting: Setting, post: Post<ToShard>, mut socket: Socket, gauge: Arc<Gauge>) {
