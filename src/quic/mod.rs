@@ -3,7 +3,7 @@
 //! WebTransport puts between a connection and its session. The only folder that names quinn-proto.
 
 mod budget;
-pub mod cid;
+mod cid;
 mod congestion;
 mod conn;
 mod counts;

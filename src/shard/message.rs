@@ -156,7 +156,7 @@ impl From<Order> for ToShard {
 
 impl ToShard {
     /// Whether somebody only looks at this shard, who is not to keep it awake.
-    pub fn is_a_look(&self) -> bool {
+    pub(super) fn is_a_look(&self) -> bool {
         use ToShard::{Count, Load, Report, Sessions, Tracks, Turn};
         matches!(
             self,

@@ -7,7 +7,7 @@
 mod attach;
 mod cache;
 mod claims;
-pub mod clients;
+mod clients;
 mod conns;
 mod counters;
 mod drain;

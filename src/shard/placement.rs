@@ -12,7 +12,7 @@ pub fn home_of(path: &str, track: &str, shards: usize) -> usize {
     ((hash ^ hash >> 32) % shards as u64) as usize
 }
 
-pub fn hash_of(path: &str, track: &str) -> u64 {
+pub(super) fn hash_of(path: &str, track: &str) -> u64 {
     // 0xff is in no UTF-8 text, so no two pairs run into the same bytes.
     let bytes = path.bytes().chain([0xff]).chain(track.bytes());
     bytes.fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME))

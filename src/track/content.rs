@@ -361,7 +361,7 @@ impl Content {
     }
 
     /// What a group that begins with this piece has in common with the one that is held.
-    pub fn likeness(&self, piece: &Piece, are_timed: bool) -> Likeness {
+    pub(super) fn likeness(&self, piece: &Piece, are_timed: bool) -> Likeness {
         let held = self.live.of_sequence(piece.sequence);
         held.map_or(Likeness::Unknown, |(_, group)| group.likeness(piece, are_timed))
     }

@@ -67,7 +67,7 @@ impl Opening {
 
 /// What a group that comes has in common with the one that is held under its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Likeness {
+pub(super) enum Likeness {
     /// None is held.
     Unknown,
     /// One of them has shown too little.
@@ -91,7 +91,7 @@ pub struct Available {
 
 /// How much of an unfinished group is here: what another publisher's copy has to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seam {
+pub(super) struct Seam {
     /// Index of the first frame that has not begun, counted from the group's frame 0.
     pub next: u64,
     /// The last frame that has.
@@ -101,7 +101,7 @@ pub struct Seam {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastFrame {
+pub(super) struct LastFrame {
     pub timestamp: u64,
     /// Its payload bytes: in all, and those that are here.
     pub size: u64,
@@ -283,7 +283,7 @@ impl Group {
 
     /// What a group that begins with this piece has in common with this one: their first frames,
     /// as far as both have come.
-    pub fn likeness(&self, piece: &Piece, are_timed: bool) -> Likeness {
+    pub(super) fn likeness(&self, piece: &Piece, are_timed: bool) -> Likeness {
         let differs = |differs| if differs { Likeness::Differs } else { Likeness::Same };
         self.differs(piece, are_timed).map_or(Likeness::Unclear, differs)
     }
@@ -322,7 +322,7 @@ impl Group {
     }
 
     /// Where another copy of this group has to go on.
-    pub fn seam(&self) -> Seam {
+    pub(super) fn seam(&self) -> Seam {
         let last = self.marks.last().and_then(|mark| {
             let header = u64::from(mark.start) + u64::from(mark.delta_len);
             let mut bytes = Vec::new();

@@ -10,7 +10,7 @@ pub mod group;
 pub mod scan;
 pub mod seen;
 pub mod serve;
-pub mod splice;
+mod splice;
 
 use bytes::Bytes;
 
