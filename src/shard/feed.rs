@@ -1,5 +1,5 @@
-//! Tracks at work: readers come and go, their demand is steered upstream, news of the feed goes
-//! to mirrors and readers, and what nobody needs is let go.
+//! Tracks at work: demand is steered upstream, news of the feed goes to mirrors and readers, and
+//! what nobody needs is let go.
 
 use std::iter;
 use std::sync::Arc;
