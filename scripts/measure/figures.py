@@ -9,10 +9,9 @@ from .load import Run
 
 @dataclass(frozen=True)
 class Figure:
-    key: str
     title: str
     digits: int
-    # From the last line of a run; None where it does not apply.
+    # From what a run has said; None where it does not apply.
     of: Callable[[dict], float | None]
     higher_is_better: bool = False
 
@@ -53,19 +52,19 @@ def copy_cost(total: dict) -> float | None:
     return None if total.get("fetched_groups") else relay(total, "cpu_us_per_copy")
 
 
-PER_COPY = Figure("per_copy", "CPU per delivered frame, µs", 1, copy_cost)
+PER_COPY = Figure("CPU per delivered frame, µs", 1, copy_cost)
 PER_ANNOUNCEMENT = Figure(
-    "per_announcement", "CPU per delivered announcement, µs", 1,
+    "CPU per delivered announcement, µs", 1,
     lambda t: relay(t, "cpu_us_per_announcement"))
-PER_FETCH = Figure("per_fetch", "CPU per fetched group, µs", 1, fetch_cost)
-SHARE = Figure("share", "CPU of a core, %", 2, unpaid_share)
-P99 = Figure("p99", "Latency p99, ms", 2, lambda t: latency(t, "p99"))
+PER_FETCH = Figure("CPU per fetched group, µs", 1, fetch_cost)
+SHARE = Figure("CPU of a core, %", 2, unpaid_share)
+P99 = Figure("Latency p99, ms", 2, lambda t: latency(t, "p99"))
 FETCH_P99 = Figure(
-    "fetch_p99", "Latency of fetches p99, ms", 2, lambda t: latency(t, "p99", "fetch_latency_us"))
+    "Latency of fetches p99, ms", 2, lambda t: latency(t, "p99", "fetch_latency_us"))
 MEMORY = Figure(
-    "memory", "Memory per connection, KiB", 1, lambda t: relay(t, "rss_kib_per_connection"))
+    "Memory per connection, KiB", 1, lambda t: relay(t, "rss_kib_per_connection"))
 VIEWERS = Figure(
-    "viewers", "Most viewers", 0,
+    "Most viewers", 0,
     lambda t: t.get("viewers") if t.get("type") == "max" else None, higher_is_better=True)
 
 COSTS = (PER_COPY, PER_ANNOUNCEMENT, PER_FETCH, SHARE)
@@ -110,15 +109,15 @@ class Spread:
         return Spread(median(values), min(values), max(values), len(values))
 
 
+def measured(runs: Iterable, of: Callable) -> dict[int, float]:
+    """What each round measured, of runs that are of one kind; rounds that failed are not in it."""
+    found = {run.round: of(run) for run in runs if not run.failure}
+    return {round_: value for round_, value in found.items() if value is not None}
+
+
 def by_round(runs: list[Run], figure: Figure, shape: str, mode: str) -> dict[int, float]:
-    """What each round measured; rounds that failed are not in it."""
-    found = {}
-    for run in runs:
-        if run.shape == shape and run.mode == mode and not run.failure:
-            value = figure.of(run.total)
-            if value is not None:
-                found[run.round] = value
-    return found
+    mine = [run for run in runs if (run.shape, run.mode) == (shape, mode)]
+    return measured(mine, lambda run: figure.of(run.total))
 
 
 def spread(runs: list[Run], figure: Figure, shape: str, mode: str) -> Spread | None:

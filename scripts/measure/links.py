@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Callable, Iterator
 
-from . import compare, plots_data, relay, report, terminal, tools
-from .figures import Spread
+from . import client, compare, figures, plots_data, relay, report, terminal, tools
+from .figures import Figure, Spread
 from .relay import Mode
 from .tools import Trouble, say
 
@@ -142,12 +142,8 @@ class Programs:
 
 def programs() -> Programs:
     (link,) = tools.build("shardcast-link")
-    watch = tools.given("WATCH_BIN")
-    if watch is None:
-        # Not for release: two clients and one track need no speed, and would take minutes.
-        tools.run(["cargo", "build", "--example", "watch"], "the build of the clients")
-        watch = tools.TARGET / "debug/examples/watch"
-    return Programs(link, watch)
+    # Not for release: two clients and one track need no speed, and would take minutes.
+    return Programs(link, tools.example("watch", "WATCH_BIN", "debug"))
 
 
 def modes(names: list[str], cert: Path, key: Path) -> list[Mode]:
@@ -155,7 +151,7 @@ def modes(names: list[str], cert: Path, key: Path) -> list[Mode]:
         more = ["--quic-congestion-control", name]
         return Mode(name, tools.build("shardcast")[0], relay.shardcast(1, cert, key, more))
 
-    peer = ("--listen-tls-cert", str(cert), "--listen-tls-key", str(key), "--auth-public", "**")
+    peer = relay.open_to_all(cert, key)
     return [Mode(name, tools.peer(), peer) if name == "peer" else ours(name) for name in names]
 
 
@@ -193,23 +189,10 @@ def one(
                 words = [f"--{end}=moqt://{address}" for end, address in ends.items()]
                 command = [has.watch, *words, "--track", link.track, "--duration", chosen.duration,
                            "--warmup", WARMUP_SECONDS]
-                done = subprocess.run(
-                    relay.pinned("1", command), capture_output=True, text=True,
-                    timeout=chosen.duration + SPARE_SECONDS, env=relay.environment())
-        if done.returncode == 0:
-            run.seen = json.loads(done.stdout)
-        else:
-            run.failure = relay.last_words(done.stderr)
+                run.seen, run.failure = client.told("1", command, chosen.duration + SPARE_SECONDS)
     except (relay.NotStarted, subprocess.TimeoutExpired) as error:
         run.failure = str(error)
     return run
-
-
-@dataclass(frozen=True)
-class Figure:
-    title: str
-    digits: int
-    of: Callable[[dict], float | None]
 
 
 def share(name: str) -> Callable[[dict], float]:
@@ -225,8 +208,7 @@ CELL = (SOON, IN_TIME, P50, P99)
 
 def by_round(runs: list[Run], figure: Figure, side: str, link: str, mode: str) -> dict[int, float]:
     mine = [run for run in runs if (run.side, run.link, run.mode) == (side, link, mode)]
-    found = {run.round: figure.of(run.seen) for run in mine if not run.failure}
-    return {round_: value for round_, value in found.items() if value is not None}
+    return figures.measured(mine, lambda run: figure.of(run.seen))
 
 
 def cell(runs: list[Run], side: str, link: str, mode: str) -> str:

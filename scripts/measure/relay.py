@@ -63,10 +63,15 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return cert, key
 
 
+def open_to_all(cert: Path, key: Path) -> tuple[str, ...]:
+    """What both relays take alike."""
+    return ("--listen-tls-cert", str(cert), "--listen-tls-key", str(key), "--auth-public", "**")
+
+
 def shardcast(shards: int, cert: Path, key: Path, more: list[str]) -> tuple[str, ...]:
     return (
-        "--shards", str(shards), "--listen-tls-cert", str(cert), "--listen-tls-key", str(key),
-        "--auth-public", "**", "--web-http-listen", "off", "--drain-timeout", "0s", *more,
+        "--shards", str(shards), *open_to_all(cert, key), "--web-http-listen", "off",
+        "--drain-timeout", "0s", *more,
     )
 
 
@@ -77,8 +82,7 @@ def ours(binary: Path, folder: Path, shards: int, cores: str, more: list[str]) -
 
 def modes(names: list[str], cert: Path, key: Path, core: str, two_cores: str) -> list[Mode]:
     """The named modes, with their programs built."""
-    tls = ("--listen-tls-cert", str(cert), "--listen-tls-key", str(key))
-    peer = (*tls, "--auth-public", "**")
+    peer = open_to_all(cert, key)
     workers = (*peer, "--runtime-workers", "1")
 
     def own(name: str, binary: Path, shards: int, cores: str) -> Mode:

@@ -1,19 +1,15 @@
 """sockets.sh: viewers by WebSocket, of our relay and of moq-relay in turns."""
 
 import argparse
-import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
 
-from . import compare, relay, report, terminal, tools
-from .figures import Spread
-from .load import seconds
+from . import client, compare, figures, relay, report, terminal, tools
+from .figures import Figure, Spread
+from .load import Run, seconds
 from .relay import Mode
 from .tools import Trouble, say
 
@@ -83,24 +79,6 @@ def arguments(words: list[str]) -> argparse.Namespace:
     return chosen
 
 
-@dataclass
-class Run:
-    """What bench/sockets said; empty when it failed."""
-
-    shape: str
-    mode: str
-    round: int
-    failure: str = ""
-    said: dict = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Figure:
-    title: str
-    digits: int
-    of: Callable[[dict], float | None]
-
-
 COST = Figure("relay, µs per frame", 1, lambda said: said["relay_us_per_frame"])
 P50 = Figure("age p50, ms", 1, lambda said: said["age_ms"]["p50"])
 P99 = Figure("age p99, ms", 1, lambda said: said["age_ms"]["p99"])
@@ -117,12 +95,12 @@ PAIRED = {"chat": (COST, P50, P99), "video": (COST, P50, P99), "link": (P50, P99
 
 
 def modes(names: list[str], cert: Path, key: Path, core: str) -> list[Mode]:
-    tls = ("--listen-tls-cert", str(cert), "--listen-tls-key", str(key), "--auth-public", "**")
-    peer = (*tls, "--web-http-listen", "127.0.0.1:0")
+    both = relay.open_to_all(cert, key)
+    peer = (*both, "--web-http-listen", "127.0.0.1:0")
     uring = (*peer, "--runtime-workers", "1", "--runtime-io-uring")
     known = {
         "ours": lambda: Mode("ours", tools.build("shardcast")[0],
-                             (*tls, "--shards", "1", "--drain-timeout", "0s"), core),
+                             (*both, "--shards", "1", "--drain-timeout", "0s"), core),
         "peer": lambda: Mode("peer", tools.peer(), peer, core, is_first=False),
         "peer-uring": lambda: Mode("peer-uring", tools.peer(), uring, core),
     }
@@ -130,15 +108,6 @@ def modes(names: list[str], cert: Path, key: Path, core: str) -> list[Mode]:
         if name not in known:
             raise Trouble(f"no mode {name}; there are {', '.join(known)}")
     return [known[name]() for name in names]
-
-
-def client() -> Path:
-    given = tools.given("SOCKETS_BIN")
-    if given is None:
-        tools.run(["cargo", "build", "--release", "--example", "sockets"],
-                  "the build of the clients")
-        given = tools.TARGET / "release/examples/sockets"
-    return given
 
 
 def one(program: Path, shape: str, mode: Mode, round_: int, chosen: argparse.Namespace,
@@ -160,22 +129,11 @@ def one(program: Path, shape: str, mode: Mode, round_: int, chosen: argparse.Nam
                        "--viewers", viewers, "--duration", round(duration),
                        "--warmup", round(chosen.warmup), "--relay-pid", at.pid,
                        *(["--link", chosen.link] if is_link else [])]
-            done = subprocess.run(
-                relay.pinned(chosen.load_core, command), capture_output=True, text=True,
-                timeout=duration + chosen.warmup + SPARE_SECONDS, env=relay.environment())
-        if done.returncode == 0:
-            run.said = json.loads(done.stdout)
-        else:
-            run.failure = relay.last_words(done.stderr)
-    except (relay.NotStarted, subprocess.TimeoutExpired) as error:
+            run.total, run.failure = client.told(
+                chosen.load_core, command, duration + chosen.warmup + SPARE_SECONDS)
+    except relay.NotStarted as error:
         run.failure = str(error)
     return run
-
-
-def by_round(runs: list[Run], figure: Figure, shape: str, mode: str) -> dict[int, float]:
-    mine = [run for run in runs if (run.shape, run.mode) == (shape, mode) and not run.failure]
-    found = {run.round: figure.of(run.said) for run in mine}
-    return {round_: value for round_, value in found.items() if value is not None}
 
 
 def shape_table(runs: list[Run], shape: str) -> str:
@@ -183,13 +141,11 @@ def shape_table(runs: list[Run], shape: str) -> str:
     rivals = [name for name in names if name != "ours" and "ours" in names]
     rows = []
     for figure in FIGURES[shape]:
-        values = {name: by_round(runs, figure, shape, name) for name in names}
+        values = {name: figures.by_round(runs, figure, shape, name) for name in names}
         spreads = [Spread.of(values[name].values()) for name in names]
-        ratios = []
-        for rival in rivals:
-            rounds = values["ours"].keys() & values[rival].keys()
-            of = [values["ours"][n] / values[rival][n] for n in sorted(rounds)]
-            ratios.append(Spread.of(of) if figure in PAIRED[shape] else None)
+        paired = figure in PAIRED[shape]
+        ratios = [figures.ratio(values["ours"], values[rival]) if paired else None
+                  for rival in rivals]
         rows.append([
             figure.title,
             *(s and report.spread_text(s, figure.digits) or report.NOTHING for s in spreads),
@@ -200,9 +156,9 @@ def shape_table(runs: list[Run], shape: str) -> str:
 def told_briefly(run: Run) -> str:
     if run.failure:
         return f"failed: {run.failure}"
-    figures = FIGURES[run.shape]
-    told = [f"{figure.title} {report.number(figure.of(run.said), figure.digits)}" for figure in figures]
-    if run.said["client_cores"] > CLIENT_BUSY:
+    told = [f"{figure.title} {report.number(figure.of(run.total), figure.digits)}"
+            for figure in FIGURES[run.shape]]
+    if run.total["client_cores"] > CLIENT_BUSY:
         told.append("the client is busy: fewer --viewers")
     return "; ".join(told)
 
@@ -214,7 +170,7 @@ def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder)
         able = modes(chosen.modes.split(","), *relay.certificate(raw), chosen.relay_core)
-        program = client()
+        program = tools.example("sockets", "SOCKETS_BIN", "release")
         turns = [
             (shape, mode, round_)
             for shape in chosen.shapes

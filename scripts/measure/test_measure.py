@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from measure import compare, figures, goals, links, load, loadtest, pgo, profiler, relay, reliability, report, samples, soak, sockets, tools
+from measure import client, compare, figures, goals, links, load, loadtest, pgo, profiler, relay, reliability, report, samples, soak, sockets, tools
 from measure.figures import P99, PER_COPY, VIEWERS, Spread
 from measure.load import Run, Shape
 
@@ -102,10 +102,10 @@ class Links(unittest.TestCase):
 
 class Sockets(unittest.TestCase):
     @staticmethod
-    def run_of(mode: str, round_: int, cost: float) -> sockets.Run:
+    def run_of(mode: str, round_: int, cost: float) -> Run:
         said = {"frames": 200, "came": 100, "relay_us_per_frame": cost, "client_cores": 0.8,
                 "age_ms": {"p50": 2.0, "p99": 8.0, "max": 9.0}}
-        return sockets.Run("chat", mode, round_, said=said)
+        return Run("chat", mode, round_, total=said)
 
     def test_arguments(self):
         chosen = sockets.arguments(["link", "--link-duration", "10s"])
@@ -119,7 +119,7 @@ class Sockets(unittest.TestCase):
         runs = [self.run_of(*run) for run in (
             ("ours", 1, 10.0), ("peer", 1, 40.0), ("peer", 2, 100.0), ("ours", 2, 50.0),
             ("ours", 3, 30.0))]
-        runs.append(sockets.Run("chat", "peer", 3, "it fell over"))
+        runs.append(Run("chat", "peer", 3, "it fell over"))
         rows = sockets.shape_table(runs, "chat").splitlines()
         cost = next(row for row in rows if "per frame" in row)
         for text in ("30.0 (10.0–50.0)", "70.0 (40.0–100.0)", "0.38 (0.25–0.50)"):
@@ -227,6 +227,17 @@ class Outcomes(unittest.TestCase):
     def test_runs_are_kept_as_lines(self):
         run = Run("chat", "ours", 2, "", total(50))
         self.assertEqual(Run.from_json(run.to_json()), run)
+
+
+class Clients(unittest.TestCase):
+    def test_what_it_said_or_why_not(self):
+        core = str(min(os.sched_getaffinity(0)))
+        self.assertEqual(client.told(core, ["echo", '{"came": 3}'], 10), ({"came": 3}, ""))
+        refused = ["sh", "-c", "echo '{}'; echo refused >&2; exit 1"]
+        self.assertEqual(client.told(core, refused, 10), ({}, "refused"))
+        said, failure = client.told(core, ["sleep", 10], 0.1)
+        self.assertEqual(said, {})
+        self.assertIn("timed out", failure)
 
 
 class Relays(unittest.TestCase):

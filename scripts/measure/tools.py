@@ -81,6 +81,16 @@ def build(*packages: str) -> list[Path]:
     return [given(OURS[package]) or TARGET / "release" / package for package in packages]
 
 
+def example(name: str, variable: str, kind: str) -> Path:
+    """The clients of an example, built for `debug` or `release` where the environment names none."""
+    path = given(variable)
+    if path is None:
+        run(["cargo", "build", *{"debug": [], "release": ["--release"]}[kind], "--example", name],
+            "the build of the clients")
+        path = TARGET / kind / "examples" / name
+    return path
+
+
 def guided() -> Path:
     """The relay that pgo.sh has built."""
     path = given("SHARDCAST_PGO_BIN") or PGO / "shardcast"
