@@ -1,7 +1,6 @@
 """compare.sh: relays measured in turns, so that what the machine does meanwhile hits all alike."""
 
 import argparse
-import json
 import os
 import platform
 import shlex
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from . import figures, goals, load, plots_data, relay, report, terminal, tools
+from . import figures, goals, kept, load, plots_data, relay, report, terminal, tools
 from .load import Run, Shape, Span
 from .relay import Mode
 from .tools import Trouble, say
@@ -83,10 +82,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
                         help="of A and B (default: 1)")
     parser.add_argument("--targets", action="store_true",
                         help="measure every figure that has a goal, and judge")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: target/compare/<date>")
-    parser.add_argument("--from", dest="earlier", type=Path, metavar="DIR",
-                        help="measure nothing, and make the tables of what is kept there")
-    parser.add_argument("--no-plots", action="store_true", help="no SVG, and no matplotlib")
+    kept.arguments(parser, "compare")
     chosen = parser.parse_args(words)
     if min(chosen.rounds, chosen.max_rounds, chosen.shards) < 1:
         parser.error("--rounds, --max-rounds and --shards begin at 1")
@@ -256,12 +252,12 @@ def measure(chosen: argparse.Namespace, plan: list[Turn], out: Path) -> list[Run
     started = time.monotonic()
     runs: list[Run] = []
     try:
-        with (out / "runs.jsonl").open("w") as kept:
+        with (out / "runs.jsonl").open("w") as lines:
             for n, (turn, mode, round_) in enumerate(todo, 1):
                 run = one(client, turn, mode, round_, span, chosen.load_core, raw)
                 runs.append(run)
-                kept.write(run.to_json() + "\n")
-                kept.flush()
+                lines.write(kept.line(run))
+                lines.flush()
                 pace = (time.monotonic() - started) / sum(expected[:n])
                 left = pace * sum(expected[n:])
                 say(f"[{n:>{len(str(len(todo)))}}/{len(todo)}] round {round_} {run.shape}"
@@ -276,36 +272,21 @@ def conclude(chosen: argparse.Namespace, runs: list[Run], known: list[str], out:
     text = report.markdown(runs, known, comparisons)
     if chosen.targets:
         text = f"{text}\n## Goals\n\n{goals.judgement(runs)}\n"
-    (out / "report.md").write_text(text)
-    print(text)
-    if not chosen.no_plots:
-        plots_data.draw("bars", plots_data.bars(runs), out / "chart.svg")
-    say(f"kept in {out}")
-
-
-def earlier(folder: Path) -> tuple[list[Run], list[str]]:
-    if not (folder / "runs.jsonl").exists():
-        raise Trouble(f"{folder} holds no comparison")
-    lines = (folder / "runs.jsonl").read_text().splitlines()
-    return [Run.from_json(line) for line in lines], json.loads((folder / "facts.json").read_text())
+    kept.conclude(chosen, text, plots_data.bars(runs), out)
 
 
 def main(words: list[str]) -> None:
     chosen = arguments(words)
     if chosen.earlier:
-        runs, known = earlier(chosen.earlier)
-        conclude(chosen, runs, known, chosen.earlier)
+        lines, known = kept.earlier(chosen.earlier)
+        conclude(chosen, [Run(**line) for line in lines], known, chosen.earlier)
         return
     cores = {int(chosen.relay_core), int(chosen.load_core)}
     if not cores <= os.sched_getaffinity(0):
         mine = ", ".join(str(core) for core in sorted(os.sched_getaffinity(0)))
         raise Trouble(f"only cores {mine} may be used; see --relay-core and --load-core")
     tools.need("taskset", "util-linux")
-    if not chosen.no_plots:
-        tools.chart_python()
-    out = chosen.out or tools.ROOT / f"target/compare/{datetime.now():%Y-%m-%d-%H%M%S}"
-    if (out / "raw").exists():
-        raise Trouble(f"{out} holds a comparison already")
+    out = kept.folder(chosen, "compare")
     with tempfile.TemporaryDirectory() as folder:
         cert, key = relay.certificate(Path(folder))
         if chosen.ab:
@@ -316,9 +297,8 @@ def main(words: list[str]) -> None:
                 names.append("ours-2shards")
             modes = relay.modes(names, cert, key, chosen.relay_core, relay_cores(chosen, 2))
         plan = turns(chosen, modes)
-        out.mkdir(parents=True, exist_ok=True)
         known = facts(chosen, modes, plan, words)
-        (out / "facts.json").write_text(json.dumps(known))
+        kept.begin(out, known)
         for warning in noise():
             say(warning)
         runs = measure(chosen, plan, out)

@@ -1,7 +1,6 @@
 """links.sh: what a viewer sees over a bad link, through our relay and through moq-relay."""
 
 import argparse
-import json
 import re
 import shlex
 import subprocess
@@ -14,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Callable, Iterator
 
-from . import client, compare, figures, plots_data, relay, report, terminal, tools
+from . import client, compare, figures, kept, plots_data, relay, report, terminal, tools
 from .figures import Figure, Spread
 from .relay import Mode
 from .tools import Trouble, say
@@ -110,10 +109,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
                         help="of the first round; the others have the next ones (default: 1)")
     parser.add_argument("--at-once", action="store_true",
                         help="the relays of a row beside each other, and not in turns")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: target/links/<date>")
-    parser.add_argument("--from", dest="earlier", type=Path, metavar="DIR",
-                        help="measure nothing, and make the tables of what is kept there")
-    parser.add_argument("--no-plots", action="store_true", help="no SVG, and no matplotlib")
+    kept.arguments(parser, "links")
     chosen = parser.parse_args(words)
     if min(chosen.rounds, chosen.duration) < 1:
         parser.error("--rounds and --duration begin at 1")
@@ -271,10 +267,7 @@ def panels(runs: list[Run]) -> list[dict]:
                        for link in links]
                 for mode in names
             }
-            found.append({
-                "title": f"{SIDES[side]}: {figure.title}", "shapes": links,
-                "modes": {mode: [s and s.__dict__ for s in of] for mode, of in spreads.items()},
-            })
+            found.append(plots_data.panel(f"{SIDES[side]}: {figure.title}", links, spreads))
     return found
 
 
@@ -300,17 +293,17 @@ def measure(chosen: argparse.Namespace, able: list[Mode], has: Programs, out: Pa
     say(f"{len(turns)} turns, about {terminal.minutes(each * len(turns))}; kept in {out}")
     runs: list[Run] = []
     try:
-        with (out / "runs.jsonl").open("w") as kept:
+        with (out / "runs.jsonl").open("w") as lines:
             for n, (round_, side, link, group) in enumerate(turns, 1):
                 with ThreadPoolExecutor(len(group)) as pool:
                     done = list(pool.map(
                         lambda mode: one(has, side, link, mode, round_, chosen, raw), group))
                 for run in done:
                     runs.append(run)
-                    kept.write(json.dumps(run.__dict__) + "\n")
+                    lines.write(kept.line(run))
                     say(f"[{n}/{len(turns)}] round {round_}, {side}, {link.name}, {run.mode}:"
                         f" {told_briefly(run)}")
-                kept.flush()
+                lines.flush()
     except KeyboardInterrupt:
         say("interrupted; the tables hold what was measured until then")
     return runs
@@ -329,35 +322,22 @@ def facts(chosen: argparse.Namespace, words: list[str]) -> list[str]:
 
 
 def conclude(chosen: argparse.Namespace, runs: list[Run], known: list[str], out: Path) -> None:
-    text = markdown(runs, known)
-    (out / "report.md").write_text(text)
-    print(text)
-    if not chosen.no_plots:
-        plots_data.draw("bars", panels(runs), out / "chart.svg")
-    say(f"kept in {out}")
+    kept.conclude(chosen, markdown(runs, known), panels(runs), out)
 
 
 def main(words: list[str]) -> None:
     chosen = arguments(words)
     if chosen.earlier:
-        if not (chosen.earlier / "runs.jsonl").exists():
-            raise Trouble(f"{chosen.earlier} holds no runs")
-        lines = (chosen.earlier / "runs.jsonl").read_text().splitlines()
-        known = json.loads((chosen.earlier / "facts.json").read_text())
-        conclude(chosen, [Run(**json.loads(line)) for line in lines], known, chosen.earlier)
+        lines, known = kept.earlier(chosen.earlier)
+        conclude(chosen, [Run(**line) for line in lines], known, chosen.earlier)
         return
     tools.need("taskset", "util-linux")
-    if not chosen.no_plots:
-        tools.chart_python()
-    out = chosen.out or tools.ROOT / f"target/links/{datetime.now():%Y-%m-%d-%H%M%S}"
-    if (out / "raw").exists():
-        raise Trouble(f"{out} holds runs already")
+    out = kept.folder(chosen, "links")
     with tempfile.TemporaryDirectory() as folder:
         able = modes(chosen.modes, *relay.certificate(Path(folder)))
         has = programs()
-        out.mkdir(parents=True, exist_ok=True)
         known = facts(chosen, words)
-        (out / "facts.json").write_text(json.dumps(known))
+        kept.begin(out, known)
         runs = measure(chosen, able, has, out)
     if runs:
         conclude(chosen, runs, known, out)

@@ -89,13 +89,6 @@ class Run:
     failure: str = ""
     total: dict = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        return json.dumps(self.__dict__, separators=(",", ":"))
-
-    @staticmethod
-    def from_json(line: str) -> "Run":
-        return Run(**json.loads(line))
-
 
 def command(
     binary: Path, shape: Shape, at: relay.Relay, span: Span, core: str, out: Path, live: bool

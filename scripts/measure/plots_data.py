@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from . import figures
-from .figures import P99, PER_COPY, VIEWERS
+from .figures import P99, PER_COPY, VIEWERS, Spread
 from .load import Run
 from .report import unique
 from .tools import Trouble, chart_python
@@ -25,12 +25,14 @@ def bars(runs: list[Run]) -> list[dict]:
                 mode: [figures.spread(runs, figure, shape, mode) for shape in shapes]
                 for mode in modes
             }
-            panels.append({
-                "title": figure.title, "shapes": shapes,
-                "modes": {mode: [s and s.__dict__ for s in found]
-                          for mode, found in spreads.items()},
-            })
+            panels.append(panel(figure.title, shapes, spreads))
     return panels
+
+
+def panel(title: str, shapes: list[str], spreads: dict[str, list[Spread | None]]) -> dict:
+    """Bars of one figure: of each shape what each mode has, if it has any."""
+    modes = {mode: [s and s.__dict__ for s in found] for mode, found in spreads.items()}
+    return {"title": title, "shapes": shapes, "modes": modes}
 
 
 # Of one second's line of the load client.

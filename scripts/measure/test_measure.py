@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from measure import client, compare, figures, goals, links, load, loadtest, pgo, profiler, relay, reliability, report, samples, soak, sockets, tools
+from measure import client, compare, figures, goals, kept, links, load, loadtest, pgo, profiler, relay, reliability, report, samples, soak, sockets, tools
 from measure.figures import P99, PER_COPY, VIEWERS, Spread
 from measure.load import Run, Shape
 
@@ -226,7 +226,12 @@ class Outcomes(unittest.TestCase):
 
     def test_runs_are_kept_as_lines(self):
         run = Run("chat", "ours", 2, "", total(50))
-        self.assertEqual(Run.from_json(run.to_json()), run)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "of"
+            kept.begin(out, ["a fact"])
+            (out / "runs.jsonl").write_text(kept.line(run))
+            lines, facts = kept.earlier(out)
+        self.assertEqual(([Run(**line) for line in lines], facts), ([run], ["a fact"]))
 
 
 class Clients(unittest.TestCase):
