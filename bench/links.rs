@@ -9,17 +9,8 @@
 //! within a second; the others, and those that never come, are late. The queue is the bottleneck's, as
 //! the viewers' datagrams find it. A figure beyond its target is marked.
 
-#[path = "../tests/support"]
-mod support {
-    #[allow(dead_code, reason = "a part of what all plays share")]
-    pub mod http3;
-    #[allow(dead_code, reason = "a part of what all plays share")]
-    pub mod network;
-    #[allow(dead_code, reason = "a part of what all plays share")]
-    pub mod peer;
-    #[allow(dead_code, reason = "a part of what all plays share")]
-    pub mod world;
-}
+#[path = "../tests/support/simulated.rs"]
+mod support;
 
 use std::any::Any;
 use std::sync::Arc;

@@ -5,15 +5,11 @@
 
 mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod http3;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod network;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod peer;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod tokens;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod world;
+    #[path = "simulated.rs"]
+    mod simulated;
+
+    pub use simulated::*;
 }
 
 use std::time::Duration;

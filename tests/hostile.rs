@@ -7,15 +7,11 @@
 mod support {
     #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod hostile;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod http3;
     pub mod memory;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod network;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod peer;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod world;
+    #[path = "simulated.rs"]
+    mod simulated;
+
+    pub use simulated::*;
 }
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

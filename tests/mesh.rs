@@ -2,15 +2,11 @@
 //! wherever there is a way to it, and nowhere else, whatever becomes of links, relays and publishers.
 
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod http3;
     pub mod mesh;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod network;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod peer;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod world;
+    #[path = "simulated.rs"]
+    mod simulated;
+
+    pub use simulated::*;
 }
 
 use std::time::Duration;

@@ -3,15 +3,11 @@
 //! `scripts/scale.py` has them too, and this is what holds them to what is so.
 
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod http3;
     pub mod memory;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod network;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod peer;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod world;
+    #[path = "simulated.rs"]
+    mod simulated;
+
+    pub use simulated::*;
 }
 
 use std::time::Duration;
