@@ -2,10 +2,9 @@
 //! on both ends: the bounds are what a machine that is busy with something else still keeps, and what
 //! control by loss does not.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod watch;
 }
 

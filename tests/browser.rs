@@ -1,18 +1,15 @@
 //! Pages in a real browser judge the relay: every play is acted by `@moq/net` over the browser's
 //! own WebTransport, alone or together with clients in Rust and Python.
 
+#[allow(dead_code, reason = "each test needs a part of what all share")]
 mod clients {
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod actor;
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod program;
 }
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod tokens;
 }
 

@@ -1,10 +1,9 @@
 //! Certificates of every kind that the relay takes, as released clients see them that verify: by a
 //! chain that leads to a root they trust, over both transports.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

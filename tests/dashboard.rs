@@ -1,10 +1,9 @@
 //! The dashboard that is in the package, held against a scrape of the real binary: it asks for nothing that
 //! there is not.
 
+#[allow(dead_code, reason = "this needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "this needs a part of what all plays share")]
     pub mod http;
-    #[allow(dead_code, reason = "this needs a part of what all plays share")]
     pub mod relay;
 }
 

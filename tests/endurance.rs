@@ -2,16 +2,12 @@
 //! never read or never get anything, a full cache, a flood. `scripts/reliability.sh` runs them against the
 //! relay as it is released; an ordinary test run leaves them out.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod camera;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod forger;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod raw;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

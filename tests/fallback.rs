@@ -1,16 +1,14 @@
 //! What comes by WebSocket: `@moq/net` in Chromium without WebTransport, in Firefox and in Node, beside pages that
 //! come by WebTransport and peers in Rust that come by QUIC. And Firefox as it comes by WebTransport.
 
+#[allow(dead_code, reason = "each test needs a part of what all share")]
 mod clients {
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod actor;
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod program;
 }
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

@@ -2,16 +2,12 @@
 //! at before and after, or its time. `scripts/footprint.sh` runs this against the relay as it is released; an ordinary
 //! test run leaves it out. The allocator gives back at once what is free, so that figures are of what is used.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod camera;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod pusher;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod raw;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

@@ -1,16 +1,14 @@
 //! Released clients that are no part of this build judge the relay: moq-clock, which knows nothing
 //! newer than lite-04, Python, and whatever speaks HTTP.
 
+#[allow(dead_code, reason = "each test needs a part of what all share")]
 mod clients {
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod actor;
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod program;
 }
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

@@ -3,14 +3,11 @@
 //! comes after them gets in. A relay without memory for more, or with as many of one
 //! address as may be, refuses those who come, and one that ends tells everybody.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod forger;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod http3;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod network;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod peer;
 }
 

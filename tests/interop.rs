@@ -2,10 +2,9 @@
 //! against the built binary. Whatever differs between what a publisher said and what a viewer
 //! heard is the relay's doing.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

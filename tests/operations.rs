@@ -1,16 +1,12 @@
 //! What operators ask of a relay that runs: the real binary, released clients, and figures as a Prometheus
 //! client library reads them.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod held;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod http;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod tokens;
 }
 

@@ -1,12 +1,10 @@
 //! Certificates of clients with the real binary and released clients: relays come in by theirs and hear of
 //! what is hidden, others are as if they had none, and what is not good does not come in at all.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod cards;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

@@ -2,18 +2,15 @@
 //! pause, mute and return; by WebTransport, and by WebSocket as in browsers that have nothing else. Cameras and
 //! microphones are the browsers' own, and everything else is as npm has it.
 
+#[allow(dead_code, reason = "each test needs a part of what all share")]
 mod clients {
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod actor;
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod program;
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod tab;
 }
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

@@ -1,14 +1,11 @@
 //! Certificates that change while the relay runs: whoever comes is shown the new one, nobody is refused
 //! meanwhile, who is there stays, and what is bad changes nothing.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod http;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod raw;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

@@ -1,16 +1,14 @@
 //! A relay that ends and is back at its address: released clients dial it again by themselves, each
 //! of them as a publisher and as a viewer, however it ended.
 
+#[allow(dead_code, reason = "each test needs a part of what all share")]
 mod clients {
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod actor;
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod program;
 }
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

@@ -1,18 +1,15 @@
 //! Browsers that trust the authority of the relay's certificate, and pages that come by HTTPS, from which only
 //! `wss` is allowed: the released elements publish and watch.
 
+#[allow(dead_code, reason = "each test needs a part of what all share")]
 mod clients {
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod actor;
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod program;
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod tab;
 }
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

@@ -2,26 +2,17 @@
 //! notice nothing, and afterwards whoever comes is let in. Where this machine lets us make a cgroup the relay is
 //! in one with that limit, and is told nothing of it.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod cage;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod camera;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod flow;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod forger;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod http;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod pusher;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod raw;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod show;
 }
 

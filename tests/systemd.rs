@@ -1,10 +1,9 @@
 //! What systemd makes of the relay: what it is told, read from a socket as its own, and the unit, by its own
 //! tools.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod held;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod process;
 }
 

@@ -1,18 +1,13 @@
 //! Tokens and keys with the real binary, files and released clients: right refusals, which are final or
 //! are not, and sessions that end when they should.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod flow;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod http;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod show;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod tokens;
 }
 

@@ -1,28 +1,20 @@
 //! One process takes over from another: real ones, whose program is replaced, fails, hangs and dies at every
 //! step, with clients that stay where they are.
 
+#[allow(dead_code, reason = "each test needs a part of what all share")]
 mod clients {
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod actor;
-    #[allow(dead_code, reason = "each test needs a part of what all share")]
     pub mod program;
 }
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod camera;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod http;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod init;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod manager;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod process;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod raw;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 

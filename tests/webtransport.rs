@@ -2,14 +2,11 @@
 //! may, how sessions are negotiated and how they end. `interop.rs` and the browser's own plays
 //! judge what is carried in them.
 
+#[allow(dead_code, reason = "each play needs a part of what all plays share")]
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod client;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod http3;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod raw;
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
     pub mod relay;
 }
 
