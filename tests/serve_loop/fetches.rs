@@ -351,10 +351,7 @@ fn what_is_past_the_end_or_was_never_announced_is_refused_at_once() {
 fn a_track_that_has_ended_is_still_fetched() {
     everywhere(|version, place| {
         let mut s = scene(version, place);
-        s.groups(0..6);
-        let ann = s.viewer(Lite06, 0);
-        let sub = s.subscribe(ann, range(5, None));
-        s.w.run(SOON);
+        let (ann, sub) = s.at_the_last();
         s.pace(1);
         let bob = s.viewer(Lite05, 1);
         let get = s.fetch(bob, whole(1));

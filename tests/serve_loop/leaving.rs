@@ -72,15 +72,7 @@ fn another_way_takes_over_from_one_that_leaves_in_mid_group() {
             let what = format!("{first} then {second}, {comes_later}, {place:?}");
             let mut s = scene(first, place);
             let early = (!comes_later).then(|| s.second_way(second, place.publisher + 1));
-            let viewers = [0, 1, 2, 3].map(|nth| s.viewer(VERSIONS[nth], nth));
-            let subs = viewers.map(|viewer| s.subscribe(viewer, live()));
-            s.w.run(SOON);
-            s.w.all_settled();
-            s.groups(0..1);
-            s.w.open_group(s.cam, 1);
-            s.w.frame(s.cam, 1, 2000);
-            s.w.frame(s.cam, 1, 10);
-            s.w.run(SOON);
+            let (viewers, subs) = s.in_mid_group();
             s.w.asked(s.cam.peer);
             s.goes_away(s.cam.peer);
             let spare = early.unwrap_or_else(|| s.second_way(second, place.publisher + 1));

@@ -127,6 +127,29 @@ impl Scene {
         sub
     }
 
+    /// A viewer of each version, on the track in the middle of group 1, whom everybody knows.
+    fn in_mid_group(&mut self) -> ([usize; 4], [Sub; 4]) {
+        let viewers = [0, 1, 2, 3].map(|nth| self.viewer(VERSIONS[nth], nth));
+        let subs = viewers.map(|viewer| self.subscribe(viewer, live()));
+        self.w.run(SOON);
+        self.w.all_settled();
+        self.groups(0..1);
+        self.w.open_group(self.cam, 1);
+        self.w.frame(self.cam, 1, 2000);
+        self.w.frame(self.cam, 1, 10);
+        self.w.run(SOON);
+        (viewers, subs)
+    }
+
+    /// A viewer that has come for the last of six groups alone, and so the relay for no other.
+    fn at_the_last(&mut self) -> (usize, Sub) {
+        self.groups(0..6);
+        let peer = self.viewer(Lite06, 0);
+        let sub = self.subscribe(peer, range(5, None));
+        self.w.run(SOON);
+        (peer, sub)
+    }
+
     /// Groups of a few small frames.
     fn groups(&mut self, sequences: std::ops::Range<u64>) {
         sequences.for_each(|sequence| self.w.group(self.cam, sequence, &[10, 0, 2000, 7]));

@@ -9,6 +9,15 @@ fn of_old(play: impl Fn(Scene)) {
     }
 }
 
+/// One watches these groups, and another one fetches a group that is not among them.
+fn awaited(s: &mut Scene, groups: &[u64], group: u64) -> (Sub, Get) {
+    let sub = s.watch(Lite06, 0);
+    groups.iter().for_each(|sequence| s.groups(*sequence..sequence + 1));
+    s.w.run(SOON);
+    let bob = s.viewer(Lite05, 1);
+    (sub, s.fetch(bob, whole(group)))
+}
+
 #[test]
 fn a_fetch_without_a_feed_finds_nothing_where_nobody_can_be_asked() {
     of_old(|mut s| {
@@ -83,11 +92,7 @@ fn a_fetch_finds_nothing_once_the_feed_cannot_bring_the_group() {
 #[test]
 fn a_fetch_that_is_held_does_not_hold_a_feed_that_nobody_watches() {
     of_old(|mut s| {
-        let sub = s.watch(Lite06, 0);
-        s.groups(0..2);
-        s.w.run(SOON);
-        let bob = s.viewer(Lite05, 1);
-        let get = s.fetch(bob, whole(7));
+        let (sub, get) = awaited(&mut s, &[0, 1], 7);
         s.w.run(SOON);
         assert_eq!(s.w.outcome(get), (0, None));
         s.w.leave(sub);
@@ -102,12 +107,7 @@ fn a_fetch_that_is_held_does_not_hold_a_feed_that_nobody_watches() {
 #[test]
 fn a_fetch_whose_grace_runs_ends_with_the_feed() {
     of_old(|mut s| {
-        let sub = s.watch(Lite06, 0);
-        s.groups(0..2);
-        s.groups(4..5);
-        s.w.run(SOON);
-        let bob = s.viewer(Lite05, 1);
-        let get = s.fetch(bob, whole(3));
+        let (sub, get) = awaited(&mut s, &[0, 1, 4], 3);
         s.w.run(ms(1000));
         assert_eq!(s.w.outcome(get), (0, None), "{:?}", s.place);
         s.w.leave(sub);
@@ -127,12 +127,7 @@ fn a_fetch_whose_grace_runs_moves_to_another_way() {
         let mut s = scene(Lite04, place);
         let spare = s.second_way(Lite05, place.publisher + 1);
         s.w.source(spare).never_answers = Some(BidiType::Track);
-        let sub = s.watch(Lite06, 0);
-        s.groups(0..2);
-        s.groups(4..5);
-        s.w.run(SOON);
-        let bob = s.viewer(Lite05, 1);
-        let get = s.fetch(bob, whole(3));
+        let (sub, get) = awaited(&mut s, &[0, 1, 4], 3);
         s.w.run(ms(1000));
         s.fail(s.cam, Failure::Reset);
         // The other one has said nothing yet when the grace is over.
@@ -148,11 +143,7 @@ fn a_fetch_whose_grace_runs_moves_to_another_way() {
 #[test]
 fn a_fetch_that_is_held_fails_with_its_publisher() {
     of_old(|mut s| {
-        let sub = s.watch(Lite06, 0);
-        s.groups(0..2);
-        s.w.run(SOON);
-        let bob = s.viewer(Lite05, 1);
-        let get = s.fetch(bob, whole(2));
+        let (sub, get) = awaited(&mut s, &[0, 1], 2);
         s.w.run(SOON);
         s.w.close(s.cam.peer);
         s.w.run(SOON);
@@ -183,10 +174,7 @@ fn old_publishers_are_paused_and_resumed_too() {
 fn a_track_that_has_ended_is_fetched_from_long_after() {
     everywhere(|version, place| {
         let mut s = scene(version, place);
-        s.groups(0..6);
-        let ann = s.viewer(Lite06, 0);
-        let sub = s.subscribe(ann, range(5, None));
-        s.w.run(SOON);
+        let (ann, sub) = s.at_the_last();
         s.w.finish(s.cam, 6);
         s.w.run(SOON);
         assert_eq!((s.w.got(sub), s.w.sub(sub).end), (vec![5], DONE), "{place:?}");

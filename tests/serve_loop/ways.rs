@@ -45,15 +45,7 @@ fn another_way_to_the_same_broadcast_takes_over_in_mid_group() {
             let what = format!("{first} then {second}, {how:?}, {place:?}");
             let mut s = scene(first, place);
             let spare = s.second_way(second, place.publisher + 1);
-            let viewers = [0, 1, 2, 3].map(|nth| s.viewer(VERSIONS[nth], nth));
-            let subs = viewers.map(|viewer| s.subscribe(viewer, live()));
-            s.w.run(SOON);
-            s.w.all_settled();
-            s.groups(0..1);
-            s.w.open_group(s.cam, 1);
-            s.w.frame(s.cam, 1, 2000);
-            s.w.frame(s.cam, 1, 10);
-            s.w.run(SOON);
+            let (viewers, subs) = s.in_mid_group();
             let gets = [viewers[2], viewers[3]].map(|viewer| s.fetch(viewer, whole(1)));
             s.w.run(SOON);
             assert_eq!(s.w.asked(s.cam.peer), [s.asks(), s.subscribes(live())], "{what}");
