@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use bytes::Bytes;
-use shardcast::limits::GROUPS_LOOKED_AT_MAX;
+use shardcast::limits::{GROUPS_LOOKED_AT_MAX, TRACK_MAX_AGE_MS_MAX};
 use shardcast::track::Feed;
 use shardcast::track::content::{Content, Run};
 use shardcast::track::cursor::{Cursor, Pick};
@@ -268,7 +268,8 @@ impl Lists {
             started: false,
         };
         lists.revisit(content);
-        let oldest = lists.due.first().and_then(|due| content.group(*due));
+        let mut due = lists.due.iter().filter_map(|due| content.group(*due));
+        let oldest = due.find(|group| !group.is_evicted);
         let oldest = oldest.filter(|_| content.feed_start.is_some());
         lists.joined_at = lists.floor.max(oldest.map_or(0, |group| group.sequence));
         lists
@@ -365,7 +366,7 @@ impl Lists {
 
     fn revisit(&mut self, content: &Content) {
         let fresh = match self.version {
-            Version::Lite06 => content.first_within(self.wanted.max_age_ms),
+            Version::Lite06 => first_within(content, self.wanted.max_age_ms),
             _ => 0,
         };
         let is_due = |arrival: &u64| {
@@ -401,6 +402,22 @@ fn in_sequence(content: &Content) -> Vec<u64> {
     held.collect()
 }
 
+/// The first group of which the next that has begun is young enough.
+fn first_within(content: &Content, max_age_ms: u64) -> u64 {
+    let held = in_sequence(content);
+    let groups = held.iter().filter_map(|arrival| content.group(*arrival));
+    let groups: Vec<&Group> = groups.collect();
+    let newest = groups.last().map_or(0, |group| group.newest_timestamp());
+    let kept_ms = content.info.map_or(u64::MAX, |info| info.max_age_ms).min(TRACK_MAX_AGE_MS_MAX);
+    let is_old = |at: usize| {
+        let begins = groups[at + 1..].iter().find_map(|group| group.first_timestamp());
+        // A tick is a millisecond.
+        begins.is_some_and(|at| newest.saturating_sub(at) >= max_age_ms.min(kept_ms))
+    };
+    let first = (0..groups.len()).find(|at| !is_old(*at));
+    first.map_or(0, |at| groups[at].sequence)
+}
+
 /// Tracks that are watched, some of it at random.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut random = Random::new(7);
@@ -431,4 +448,117 @@ fn steps(random: &mut Random) -> Vec<Step> {
         steps.push(Step { kind: kind as u8, which, bytes });
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bounds about where groups come now.
+    fn bounds_near(random: &mut Random, newest: u64) -> Preferences {
+        let ages = [0, 500, 1500, 5000, 60_000];
+        let near = |random: &mut Random| {
+            (newest + random.below(6) as u64).saturating_sub(random.below(20) as u64)
+        };
+        let group_start = random.chance(50).then(|| near(random));
+        let group_end = random.chance(50).then(|| near(random));
+        let frame_start = match group_start {
+            Some(_) if random.chance(33) => random.below(3) as u64,
+            _ => 0,
+        };
+        let frame_end = group_end.filter(|_| random.chance(33));
+        let max_age_ms = ages[random.below(5)];
+        Preferences { priority: 0, max_age_ms, group_start, group_end, frame_start, frame_end }
+    }
+
+    /// A group begins, grows or ends, or comes again; feeds and runs follow each other.
+    fn change(content: &mut Content, random: &mut Random) {
+        let end = content.arrived_end();
+        let sequence = end.saturating_sub(random.below(8) as u64) + random.below(3) as u64;
+        let ends = match random.below(8) {
+            0 => None,
+            1 => Some(GroupEnd::Aborted(StreamCode::CANCEL)),
+            _ => Some(GroupEnd::Finished),
+        };
+        let (bytes, marks) = (Bytes::new(), Marks::new());
+        let feed = match random.below(40) {
+            0 => Feed::NewRun(StreamCode::CANCEL),
+            1 => Feed::Closed(StreamCode::CANCEL),
+            2..6 => Feed::Start(sequence.saturating_sub(random.below(4) as u64)),
+            6..10 => Feed::Piece(Piece { opens: None, bytes, marks, ..piece(sequence, 0, ends) }),
+            10..12 => {
+                let held = in_sequence(content);
+                if !held.is_empty() {
+                    content.evict(held[random.below(held.len())], random.chance(50));
+                }
+                return;
+            }
+            12..14 => Feed::Piece(Piece { bytes, marks, ..piece(sequence, 0, ends) }),
+            14..16 => Feed::Piece(piece(sequence, random.below(3) as u64, ends)),
+            _ => Feed::Piece(piece(sequence, 0, ends)),
+        };
+        content.apply(feed, Instant::now());
+    }
+
+    /// Groups whose numbers rise for as long as it goes on, where an input has a few of them.
+    #[test]
+    fn a_cursor_does_what_lists_of_groups_would() {
+        let mut picks = 0;
+        for seed in 1..=500 {
+            let random = &mut Random::new(seed);
+            let mut content = Content::default();
+            let info = TrackInfo { priority: 0, max_age_ms: 10_000, timescale: 1000 };
+            content.apply(Feed::Info(info), Instant::now());
+            content.apply(Feed::Start(0), Instant::now());
+            let mut viewers: Vec<(Cursor, Lists)> = Vec::new();
+            for step in 0..200 {
+                for _ in 0..random.below(6) {
+                    change(&mut content, random);
+                }
+                if viewers.len() < 4 || random.chance(12) {
+                    let versions = [Version::Lite04, Version::Lite05, Version::Lite06];
+                    let version = versions[random.below(3)];
+                    let bounds = bounds_near(random, content.arrived_end());
+                    let cursor = Cursor::join(&content, version, bounds);
+                    viewers.push((cursor, Lists::join(&content, version, bounds)));
+                }
+                if viewers.len() > 6 {
+                    viewers.remove(random.below(6));
+                }
+                for (cursor, lists) in &mut viewers {
+                    if random.chance(17) {
+                        let bounds = bounds_near(random, content.arrived_end() + lists.shift);
+                        cursor.update(&content, bounds);
+                        lists.update(&content, bounds);
+                    }
+                    let most = if random.chance(33) { random.below(4) } else { usize::MAX };
+                    for taken in 0.. {
+                        let is_drained = taken < most && content.feed_start.is_some();
+                        if taken == most {
+                            break;
+                        }
+                        let pick = cursor.pick(&content);
+                        assert!(!cursor.take_interruption());
+                        assert_eq!(pick, lists.pick(&content), "seed {seed} step {step}");
+                        let Some(pick) = pick else {
+                            let are_parked =
+                                (cursor.is_parked(&content), lists.is_parked(&content));
+                            assert!(
+                                !is_drained || are_parked.0 == are_parked.1,
+                                "seed {seed} step {step}: {are_parked:?}"
+                            );
+                            break;
+                        };
+                        picks += 1;
+                        let starts = (
+                            cursor.start(&content, pick.number),
+                            lists.start(&content, pick.number),
+                        );
+                        assert_eq!(starts.0, starts.1, "seed {seed} step {step}");
+                    }
+                }
+            }
+        }
+        assert!(picks > 100_000, "{picks}");
+    }
 }
