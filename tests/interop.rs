@@ -185,6 +185,25 @@ async fn datagrams_between_released_clients() {
     relay.stop().await.expect_success();
 }
 
+/// A publisher that has announced these tracks, and viewers who were there before and have heard of it.
+async fn acquainted<const VIEWERS: usize>(
+    relay: &Relay,
+    (publisher, viewer): (&'static str, &'static str),
+    tracks: &[&str],
+) -> (Peer, Channel, [Peer; VIEWERS]) {
+    let publisher = Peer::connect(relay, publisher, Role::Publisher).await;
+    let mut viewers = Vec::new();
+    for _ in 0..VIEWERS {
+        viewers.push(Peer::connect(relay, viewer, Role::Viewer).await);
+    }
+    let channel = publisher.announce(PATH, tracks);
+    for viewer in &mut viewers {
+        viewer.sees(PATH).await;
+    }
+    let viewers = viewers.try_into().ok().expect("as many as were connected");
+    (publisher, channel, viewers)
+}
+
 async fn subscribe_plainly(viewer: &Peer) -> moq_net::track::Subscriber {
     viewer.shelf(PATH, TRACK).await.expect("a track").subscribe_plainly().await
 }
@@ -396,10 +415,8 @@ async fn unsubscribe_and_return() {
     for version in VERSIONS {
         let before = script(2, &SIZES_SMALL);
         let after = Script::new(SEED, 2, 2, &SIZES_SMALL);
-        let publisher = Peer::connect(&relay, version, Role::Publisher).await;
-        let mut viewer = Peer::connect(&relay, version, Role::Viewer).await;
-        let mut channel = publisher.announce(PATH, &[TRACK]);
-        viewer.sees(PATH).await;
+        let (publisher, mut channel, [mut viewer]) =
+            acquainted(&relay, (version, version), &[TRACK]).await;
 
         let mut view = viewer.subscribe(PATH, TRACK).await.expect("subscription");
         channel.wanted(TRACK).await;
@@ -456,10 +473,8 @@ async fn late_joiner_starts_at_the_newest_group() {
     let script = script(4, &SIZES);
     let newest = Script::new(SEED, 3, 1, &SIZES);
     for version in VERSIONS {
-        let publisher = Peer::connect(&relay, LITE_06, Role::Publisher).await;
-        let mut early = Peer::connect(&relay, version, Role::Viewer).await;
-        let mut channel = publisher.announce(PATH, &[TRACK]);
-        early.sees(PATH).await;
+        let (publisher, mut channel, [mut early]) =
+            acquainted(&relay, (LITE_06, version), &[TRACK]).await;
         let mut view = early.subscribe(PATH, TRACK).await.expect("subscription");
         channel.wanted(TRACK).await;
         channel.publish(TRACK, &script);
@@ -485,10 +500,8 @@ async fn absent_track_is_refused() {
     for publisher_version in VERSIONS {
         for viewer_version in VERSIONS {
             let who = format!("{publisher_version} to {viewer_version}");
-            let publisher = Peer::connect(&relay, publisher_version, Role::Publisher).await;
-            let mut viewer = Peer::connect(&relay, viewer_version, Role::Viewer).await;
-            let mut channel = publisher.announce(PATH, &[TRACK]);
-            viewer.sees(PATH).await;
+            let (publisher, mut channel, [mut viewer]) =
+                acquainted(&relay, (publisher_version, viewer_version), &[TRACK]).await;
 
             let reason = viewer.refused(PATH, "absent").await;
             assert!(
@@ -511,10 +524,8 @@ async fn absent_track_is_refused() {
 async fn unserved_path_is_refused() {
     let relay = Relay::start(2).await;
     for version in VERSIONS {
-        let publisher = Peer::connect(&relay, LITE_06, Role::Publisher).await;
-        let mut viewer = Peer::connect(&relay, version, Role::Viewer).await;
-        let _channel = publisher.announce(PATH, &[TRACK]);
-        viewer.sees(PATH).await;
+        let (publisher, _channel, [mut viewer]) =
+            acquainted(&relay, (LITE_06, version), &[TRACK]).await;
         // The client asks the relay, since an announced route covers the path.
         let below = format!("{PATH}/nothing-here");
         let reason = viewer.refused(&below, TRACK).await;
@@ -565,10 +576,8 @@ async fn end_right_behind_the_last_group() {
     let relay = Relay::start(2).await;
     let script = script(4, &SIZES);
     for version in [LITE_05, LITE_06] {
-        let publisher = Peer::connect(&relay, version, Role::Publisher).await;
-        let mut viewer = Peer::connect(&relay, version, Role::Viewer).await;
-        let mut channel = publisher.announce(PATH, &[TRACK]);
-        viewer.sees(PATH).await;
+        let (publisher, mut channel, [mut viewer]) =
+            acquainted(&relay, (version, version), &[TRACK]).await;
         let mut view = viewer.subscribe(PATH, TRACK).await.expect("subscription");
         channel.wanted(TRACK).await;
         channel.publish(TRACK, &script);
@@ -587,10 +596,8 @@ async fn aborted_group_is_not_complete() {
     let relay = Relay::start(2).await;
     let script = script(2, &SIZES_SMALL);
     for version in VERSIONS {
-        let publisher = Peer::connect(&relay, version, Role::Publisher).await;
-        let mut viewer = Peer::connect(&relay, version, Role::Viewer).await;
-        let mut channel = publisher.announce(PATH, &[TRACK]);
-        viewer.sees(PATH).await;
+        let (publisher, mut channel, [mut viewer]) =
+            acquainted(&relay, (version, version), &[TRACK]).await;
         let mut view = viewer.subscribe(PATH, TRACK).await.expect("subscription");
         channel.wanted(TRACK).await;
 
@@ -997,12 +1004,8 @@ async fn fetch_of_a_group_that_grows() {
     let script = script(3, &SIZES);
     for (publisher_version, viewer_version) in FETCHING_PAIRS {
         let who = format!("{publisher_version} to {viewer_version}");
-        let publisher = Peer::connect(&relay, publisher_version, Role::Publisher).await;
-        let mut viewer = Peer::connect(&relay, viewer_version, Role::Viewer).await;
-        let mut late = Peer::connect(&relay, viewer_version, Role::Viewer).await;
-        let mut channel = publisher.announce(PATH, &[TRACK, OTHER]);
-        viewer.sees(PATH).await;
-        late.sees(PATH).await;
+        let (publisher, mut channel, [mut viewer, mut late]) =
+            acquainted(&relay, (publisher_version, viewer_version), &[TRACK, OTHER]).await;
 
         let mut view = viewer.subscribe(PATH, TRACK).await.expect("subscription");
         channel.asked_to("a subscription", TRACK, |wish| wish.is_some()).await;
@@ -1120,11 +1123,9 @@ async fn a_fetch_loses_its_publisher() {
     let elsewhere = script(2, &SIZES_SMALL);
     for (publisher_version, viewer_version) in FETCHING_PAIRS {
         let who = format!("{publisher_version} to {viewer_version}");
-        let publisher = Peer::connect(&relay, publisher_version, Role::Publisher).await;
-        let mut viewer = Peer::connect(&relay, viewer_version, Role::Viewer).await;
-        let mut channel = publisher.announce(PATH, &[TRACK]);
+        let (publisher, mut channel, [mut viewer]) =
+            acquainted(&relay, (publisher_version, viewer_version), &[TRACK]).await;
         let archive = channel.archive(TRACK);
-        viewer.sees(PATH).await;
         let shelf = viewer.shelf(PATH, TRACK).await.expect("broadcast");
 
         let opened = tokio::spawn({
@@ -1158,12 +1159,8 @@ async fn fetch_from_a_publisher_without_fetch() {
     for publisher_version in [LITE_01, LITE_02, LITE_03, LITE_04] {
         for viewer_version in FETCHING {
             let who = format!("{publisher_version} to {viewer_version}");
-            let publisher = Peer::connect(&relay, publisher_version, Role::Publisher).await;
-            let mut viewer = Peer::connect(&relay, viewer_version, Role::Viewer).await;
-            let mut late = Peer::connect(&relay, viewer_version, Role::Viewer).await;
-            let mut channel = publisher.announce(PATH, &[TRACK]);
-            viewer.sees(PATH).await;
-            late.sees(PATH).await;
+            let (publisher, mut channel, [mut viewer, mut late]) =
+                acquainted(&relay, (publisher_version, viewer_version), &[TRACK]).await;
             let shelf = late.shelf(PATH, TRACK).await.expect("broadcast");
             expect_not_found(&who, &shelf.refused(0).await);
 
@@ -1193,12 +1190,8 @@ async fn viewer_returns_within_the_linger() {
     const PRIORITY: u8 = 9;
     let relay = Relay::start(2).await;
     for version in PAUSING {
-        let publisher = Peer::connect(&relay, version, Role::Publisher).await;
-        let mut viewer = Peer::connect(&relay, version, Role::Viewer).await;
-        let mut other = Peer::connect(&relay, version, Role::Viewer).await;
-        let mut channel = publisher.announce(PATH, &[TRACK]);
-        viewer.sees(PATH).await;
-        other.sees(PATH).await;
+        let (publisher, mut channel, [mut viewer, mut other]) =
+            acquainted(&relay, (version, version), &[TRACK]).await;
         let wanted = Subscription::default().with_priority(PRIORITY).with_max_age(MAX_AGE);
         let is_wanted = |wish: Option<&Subscription>| {
             wish.is_some_and(|wish| wish.priority == PRIORITY && wish.end.is_none())
@@ -1244,10 +1237,8 @@ async fn hear_until(view: &mut View, who: &str, sequence: u64) {
 async fn viewer_returns_after_the_linger() {
     let relay = Relay::lingering(2, LINGER_SHORT).await;
     for version in VERSIONS {
-        let publisher = Peer::connect(&relay, version, Role::Publisher).await;
-        let mut viewer = Peer::connect(&relay, version, Role::Viewer).await;
-        let mut channel = publisher.announce(PATH, &[TRACK]);
-        viewer.sees(PATH).await;
+        let (publisher, mut channel, [mut viewer]) =
+            acquainted(&relay, (version, version), &[TRACK]).await;
         for round in 0..2 {
             let mut view = viewer.subscribe(PATH, TRACK).await.expect("subscription");
             channel.asked_to("a subscription", TRACK, |wish| wish.is_some()).await;
@@ -1269,10 +1260,8 @@ async fn viewer_returns_after_the_linger() {
 async fn viewer_returns_where_nothing_lingers() {
     let relay = Relay::lingering(2, Duration::ZERO).await;
     for version in VERSIONS {
-        let publisher = Peer::connect(&relay, version, Role::Publisher).await;
-        let mut viewer = Peer::connect(&relay, version, Role::Viewer).await;
-        let mut channel = publisher.announce(PATH, &[TRACK]);
-        viewer.sees(PATH).await;
+        let (publisher, mut channel, [mut viewer]) =
+            acquainted(&relay, (version, version), &[TRACK]).await;
         for round in 0..2 {
             let mut view = viewer.subscribe(PATH, TRACK).await.expect("subscription");
             channel.asked_to("a subscription", TRACK, |wish| wish.is_some()).await;
