@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 
 from . import load, relay, terminal, tools
-from .load import Span
 from .relay import Mode, Relay
-from .tools import Trouble, say
+from .tools import Trouble
 
 DESCRIPTION = """\
 Fifty tracks of ten groups per second with two viewers, for two hours, on a relay of its own with two
