@@ -215,6 +215,34 @@ fn the_same_seed_is_the_same_history() {
     assert_eq!(play(), play());
 }
 
+/// A publisher is back before anybody knows that it was gone, and numbers its groups anew. Who is in the middle of
+/// the track is shown numbers that go on, and so is a relay: to those who come later beyond it all of that is one
+/// run. At the publisher's own relay they are shown the new one alone.
+#[test]
+fn a_run_that_follows_another_is_one_with_it_beyond_the_next_relay() {
+    for shards in 1..4 {
+        let mut mesh = Mesh::new(Shape::Line, stage(3, shards, shards as u64));
+        let show = mesh.publish("live/cam", 0, 70);
+        mesh.calm();
+        mesh.plays();
+        mesh.stop(show, true);
+        mesh.start(show);
+        mesh.plays();
+        let newcomer = |mesh: &mut Mesh, relay| {
+            let viewer = mesh.w.join(Spec { relay, ..Spec::new(Lite06, 0) });
+            mesh.w.subscribe(viewer, "live/cam", "video", live())
+        };
+        let late = [0, 2].map(|relay| newcomer(&mut mesh, relay));
+        mesh.w.run(CONVERGED);
+        assert_eq!(late.map(|sub| mesh.w.got_sorted(sub)), [vec![0, 1, 2], vec![0, 1, 2, 3, 4, 5]]);
+        for relay in 0..3 {
+            let watches = mesh.subs[&(relay, "live/cam".to_owned())];
+            assert_eq!(mesh.w.got_sorted(watches), [0, 1, 2, 3, 4, 5], "relay {relay}");
+        }
+        mesh.w.end();
+    }
+}
+
 // ---- ways around ----
 
 /// The viewer's relay has the publisher's on one side and a third one on the other.

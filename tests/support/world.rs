@@ -1166,13 +1166,22 @@ impl World {
             for index in 0..self.peers[peer].subscriptions.len() {
                 let film = self.film_for(peer, index);
                 let are_players = film.is_some_and(|film| self.is_of_player(film));
+                let is_unshifted = !are_players && self.is_unshifted(peer, index);
                 let known = &mut self.peers[peer].subscriptions[index];
                 known.settled = film;
-                if let Some(film) = film.filter(|_| !are_players) {
+                if let Some(film) = film.filter(|_| is_unshifted) {
                     known.runs.entry(film).or_insert(Shown { shift: 0, first: u64::MAX, end: 0 });
                 }
             }
         }
+    }
+
+    /// Whether the next run that a viewer is shown has its publisher's numbers: nothing was before, neither here
+    /// nor, for a relay further away, on the way.
+    fn is_unshifted(&self, peer: usize, index: usize) -> bool {
+        let known = &self.peers[peer].subscriptions[index];
+        let is_first = self.stage.relays == 1 && known.runs.is_empty();
+        is_first || are_one_film(&self.sources(peer, &known.path, &known.track))
     }
 
     fn is_of_player(&self, film: u64) -> bool {
@@ -1342,8 +1351,12 @@ impl World {
         // Most likely it is of the present run.
         for &(at, source) in sources.iter().rev() {
             let numbers = match known.runs.get(&source.film) {
-                Some(shown) => [sequence.checked_sub(shown.shift), None],
                 None if are_one_film(&sources) => [Some(sequence), None],
+                Some(shown) if are_one_film(&sources) || self.tells_runs(peer, at) => {
+                    [sequence.checked_sub(shown.shift), None]
+                }
+                // Another way to it may have it under other numbers.
+                Some(shown) => [sequence.checked_sub(shown.shift), source.number_of(&seen.frames)],
                 None => [Some(sequence), source.number_of(&seen.frames)],
             };
             for its in numbers.into_iter().flatten().filter(|its| *its <= sequence) {
@@ -1374,8 +1387,14 @@ impl World {
         let known = &self.peers[peer].subscriptions[index];
         let shift = number - its;
         let mut shown = Shown { shift, first: number, end: number + 1 };
-        if let Some(Shown { first, end, .. }) = known.runs.get(&film) {
-            (shown.first, shown.end) = (shown.first.min(*first), shown.end.max(*end));
+        match known.runs.get(&film) {
+            Some(before) if before.shift == shift => {
+                (shown.first, shown.end) =
+                    (shown.first.min(before.first), shown.end.max(before.end));
+            }
+            // From before it was shown under higher numbers.
+            Some(before) if before.shift > shift => return Ok(()),
+            _ => {}
         }
         for (other, before) in known.runs.iter().filter(|(other, _)| **other != film) {
             let (lower, upper) =
@@ -1390,18 +1409,17 @@ impl World {
             let sources = self.sources(peer, &known.path, &known.track);
             let of = |film: u64| sources.iter().find(|(_, source)| source.film == film);
             let &(at, source) = of(film).ok_or("nobody publishes this")?;
-            if self.is_past(&sources, (at, source), known.asked_at) {
+            if self.is_past(peer, &sources, (at, source), known.asked_at) {
                 return Err("is of a run that is past".to_owned());
             }
-            // To a relay further away it may all be one run.
-            let is_alone = self.stage.relays == 1;
-            if shift > 0 && is_alone && known.asked_at > shown_at + EVERYWHERE {
+            if shift > 0 && self.tells_runs(peer, at) && known.asked_at > shown_at + EVERYWHERE {
                 return Err(format!("is shown {shift} higher to a newcomer"));
             }
             let used = |source: &Source| source.end.max(source.order.iter().max().map(|n| n + 1));
             let others = sources.iter().filter(|(_, other)| other.film != film);
             let used: u64 = others.filter_map(|(_, other)| used(other)).sum();
-            if shift > used {
+            // Relays further away may each have it anew when they go another way.
+            if shift > used && self.tells_runs(peer, at) {
                 return Err(format!("is shown {shift} higher, and {used} numbers were used"));
             }
             for (other, shown) in &known.runs {
@@ -1412,7 +1430,11 @@ impl World {
                 }
             }
         }
-        self.peers[peer].subscriptions[index].runs.insert(film, shown);
+        let known = &mut self.peers[peer].subscriptions[index];
+        if known.runs.insert(film, shown).is_some_and(|before| before.shift != shift) {
+            // Which of its groups came under which numbers is not kept.
+            known.owed.retain(|(owed, _)| *owed != film);
+        }
         Ok(())
     }
 
@@ -1434,9 +1456,15 @@ impl World {
         (runs.sum(), went_on.count())
     }
 
-    /// Whether everybody knew by then that the publisher has begun another run.
+    /// Whether a viewer's relay knows one run of a publisher from the next. To one further away it may all be one.
+    fn tells_runs(&self, peer: usize, publisher: usize) -> bool {
+        self.peers[peer].spec.relay == self.peers[publisher].spec.relay
+    }
+
+    /// Whether everybody at a viewer's relay knew by then that the publisher has begun another run.
     fn is_past(
         &self,
+        peer: usize,
         sources: &[(usize, &Source)],
         (at, source): (usize, &Source),
         then: Instant,
@@ -1448,7 +1476,8 @@ impl World {
             was_begun && other.film != source.film && other.subscribed_at > source.subscribed_at
         };
         let mut next = sources.iter().filter(is_next);
-        self.are_one_broadcast(sources) && next.any(|(_, other)| is_known(&other.film))
+        let may_be = self.tells_runs(peer, at) && self.are_one_broadcast(sources);
+        may_be && next.any(|(_, other)| is_known(&other.film))
     }
 
     /// Whether whoever publishes this has it from the same origin.
@@ -1472,6 +1501,7 @@ impl World {
         publisher: usize,
         source: &Source,
     ) -> Result<(), String> {
+        let tells_runs = self.tells_runs(peer, publisher);
         let (viewer, publisher) = (&self.peers[peer], &self.peers[publisher]);
         let seen = &known.groups[&sequence];
         let group = source.groups.get(&its).ok_or("no such group was published")?;
@@ -1516,6 +1546,8 @@ impl World {
                 // By whoever went on with it, too.
                 let ways = self.sources(peer, &known.path, &known.track);
                 let is_broken = ways.iter().any(|(_, way)| !way.broken.is_empty());
+                // One that another way has under other numbers begins once more.
+                let is_renumbered = !tells_runs && !are_one_film(&ways);
                 // Too old for the one who goes on, nothing that it has, or not asked for any more, it
                 // ends as the first one did.
                 // One that is reset at once shows nobody which it was.
@@ -1529,7 +1561,8 @@ impl World {
                 let is_capped = source.capped.contains(&its)
                     || source.once_capped.contains(&(its, group.frames.len()));
                 let is_capped = is_capped && code == StreamCode::TOO_FAR_BEHIND.0;
-                let is_excused = is_theirs || is_lost || is_broken || is_old || is_late;
+                let is_excused =
+                    is_theirs || is_lost || is_broken || is_old || is_late || is_renumbered;
                 if is_excused || is_away || is_capped || self.evicts(code) {
                     return Ok(());
                 }
@@ -1585,7 +1618,7 @@ impl World {
             return Ok(());
         }
         let present =
-            |&&source: &&(usize, &Source)| !self.is_past(&sources, source, known.asked_at);
+            |&&source: &&(usize, &Source)| !self.is_past(peer, &sources, source, known.asked_at);
         let compare =
             |&(at, source): &(usize, &Source)| self.compare_fetched(peer, known, at, source);
         one_holds(sources.iter().filter(present).map(compare))
