@@ -183,11 +183,11 @@ fn random_play(shape: Shape, relays: usize, shards: usize, seed: u64) -> (u64, u
             let pause = mesh.random.pick(&[0, 50, 300, 1000, 4000]);
             mesh.live(ms(pause));
         }
-        mesh.calm();
+        mesh.calm_within(GONE_AROUND);
         mesh.plays();
     }
     mesh.heal();
-    mesh.calm();
+    mesh.calm_within(GONE_AROUND);
     mesh.plays();
     assert_eq!(mesh.reflected(), 0);
     mesh.w.end()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use shardcast::cluster::{LinkId, News};
-use shardcast::limits::STRAY_TRACK_GRACE;
+use shardcast::limits::{STRAY_TRACK_GRACE, WORSE_WAY_HOLD};
 use shardcast::route::SessionRef;
 use shardcast::session::Call;
 use shardcast::wire::*;
@@ -16,6 +16,9 @@ use super::world::*;
 
 /// What has changed is known everywhere after this, as soon as those know it whom it is about.
 pub const CONVERGED: Duration = Duration::from_secs(1);
+
+/// The same where a way has ended and a worse one is left: that is not told at once.
+pub const GONE_AROUND: Duration = WORSE_WAY_HOLD.saturating_add(CONVERGED);
 
 /// And stays so, whatever was held back for a while.
 const STAYS: Duration = Duration::from_millis(2500);
@@ -485,10 +488,15 @@ impl Mesh {
     /// time for that, and stays so.
     #[track_caller]
     pub fn calm(&mut self) {
+        self.calm_within(CONVERGED);
+    }
+
+    #[track_caller]
+    pub fn calm_within(&mut self, time: Duration) {
         let begun = self.w.now;
         loop {
             self.step();
-            let is_late = self.w.now >= self.changed_at + CONVERGED;
+            let is_late = self.w.now >= self.changed_at + time;
             let is_known = self.w.now >= self.changed_at;
             let agree = is_known && self.disagreement().is_none();
             if self.are_links_settled() && (is_late || agree) {
