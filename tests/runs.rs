@@ -371,6 +371,35 @@ fn viewers_of_a_run_go_on_with_the_next_one() {
     }
 }
 
+/// A process is started again while a group of the one before is on its way, whose number its own first group has
+/// too. No viewer gets a group that is made of both.
+#[test]
+fn a_group_is_never_made_of_two_runs() {
+    for frames in [1, 2] {
+        everywhere(|mut s| {
+            let stay = s.watch(0);
+            s.w.run(SOON);
+            s.w.open_group(s.cam, 0);
+            (0..frames).for_each(|_| s.w.frame(s.cam, 0, 700));
+            s.w.run(SOON);
+            let spec = Spec::new(s.publisher, s.place.1).hop(HOP);
+            let track = s.track.clone();
+            let next = s.w.publisher_like(spec, PATH, &track);
+            s.w.group(next, 0, &[700, 700, 700]);
+            s.w.run(SOON);
+            s.w.close(s.cam.peer);
+            s.w.run(RESUME_GRACE + SOON);
+            s.groups(next, 1..3);
+            s.w.run(SOON);
+            if s.publisher >= Lite04 {
+                let got = s.got_of(stay, next);
+                assert!(got.ends_with(&[1, 2]), "{}, {frames}: {got:?}", s.context());
+            }
+            s.w.end();
+        });
+    }
+}
+
 // ---- names that are taken over ----
 
 /// The line of a publisher is dead, and nobody has noticed: it is back in a new session, or another

@@ -114,6 +114,11 @@ impl Seam {
         let is_cut = self.last.is_some_and(|last| last.held < last.size);
         self.next - u64::from(is_cut)
     }
+
+    /// Index of the last frame that has begun: a copy that begins there shows whether it is one of this group.
+    pub fn frame_in_common(&self) -> u64 {
+        self.next - u64::from(self.last.is_some())
+    }
 }
 
 /// Which encoding a viewer receives.

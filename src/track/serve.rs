@@ -59,6 +59,8 @@ struct Resume {
     /// want begins at `from`.
     start: Option<Position>,
     from: Position,
+    /// The frame from which that group is asked for: the last one that is held shows whose it is.
+    frame_in_common: u64,
     /// How the first publisher failed: for groups that nobody completes.
     code: StreamCode,
     /// When a publisher that has brought nothing is asked where it is instead: it may have begun
@@ -373,6 +375,7 @@ impl ServeLoop {
                     self.splices.insert(group.sequence, Splice::new(group.seam()));
                 }
                 let lowest = content.unfinished().min_by_key(|group| group.sequence);
+                let frame_in_common = lowest.map_or(0, |group| group.seam().frame_in_common());
                 let from = match lowest {
                     Some(group) => Some((group.sequence, group.seam().frame())),
                     // Viewers may want to begin later than the first publisher got.
@@ -385,6 +388,7 @@ impl ServeLoop {
                 self.resume = from.map(|from| Resume {
                     start: demand.start,
                     from,
+                    frame_in_common,
                     code,
                     lift_at: None,
                     is_lifted: false,
@@ -558,7 +562,8 @@ impl ServeLoop {
         if let Some(resume) = self.resume.as_ref().filter(|r| r.start == demand.start) {
             let (group, frame) = resume.from;
             wanted.group_start = Some(group);
-            wanted.frame_start = if version >= Version::Lite06 { frame } else { 0 };
+            let frame_start = resume.frame_in_common;
+            wanted.frame_start = if version >= Version::Lite06 { frame_start } else { 0 };
             let end = wanted.group_end.map(|group| (group, wanted.frame_end.unwrap_or(u64::MAX)));
             if end.is_some_and(|end| end < (group, frame)) {
                 return None;

@@ -167,8 +167,8 @@ mod tests {
                     add(&mut broken, piece);
                 }
                 let seam = broken.seam();
-                // From the start, or from the first frame that is not held as a whole.
-                for first in [0, seam.frame() as usize] {
+                // From the start, from the last frame that is held, or from the first one that is not as a whole.
+                for first in [0, seam.frame_in_common() as usize, seam.frame() as usize] {
                     let mut group = Group::new(7, Opening::at(0), Instant::now());
                     broken.replay().for_each(|piece| add(&mut group, piece));
                     let mut splice = Splice::new(seam);

@@ -79,7 +79,7 @@ fn another_way_takes_over_from_one_that_leaves_in_mid_group() {
             assert_eq!(s.w.asked(s.cam.peer), [Asked::Unsubscribe], "{what}");
             // What the first one is like was learned from it, or assumed.
             let max_age_ms = if first == Lite04 { TRACK_MAX_AGE_MS_DEFAULT } else { AGES };
-            let wanted = Preferences { frame_start: 2, max_age_ms, ..range(1, None) };
+            let wanted = Preferences { frame_start: 1, max_age_ms, ..range(1, None) };
             let expect = [s.asks(), s.subscribes(as_read_by(second, wanted))];
             assert_eq!(s.w.asked(spare.peer), expect, "{what}");
             s.w.frame(s.cam, 1, 3000);

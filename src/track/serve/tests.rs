@@ -280,10 +280,15 @@ fn another_publisher_goes_on_where_one_stopped() {
         play.news(Feed::Start(2));
         play.group(2, WHOLE);
         play.group(3, None);
+        let mark = FrameMark { start: 2, delta_len: 1, timestamp: 0 };
+        let second =
+            Piece { opens: None, marks: Marks::from_slice(&[mark]), ..piece(3, 0, None) };
+        play.news(Feed::Piece(second));
         play.group(4, None);
         play.lost(LINK_LOST, "");
         play.check("1 ask");
         play.know();
+        // From a frame that is here, if it can be asked for.
         play.check(&format!("1 want 1 {start}"));
         assert_eq!(play.news(Feed::Start(4)), 1, "group 3 is given up, and START is no news");
         assert!(play.content.get_group(3, 0).is_none());
@@ -451,7 +456,7 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
     play.lost(LINK_LOST, "");
     play.check("1 ask");
     play.know();
-    play.check("1 want 1 Some((100, 1))");
+    play.check("1 want 1 Some((100, 0))");
     assert_eq!(play.told(Feed::Piece(piece(101, 5, WHOLE))), "run, start, piece");
 }
 
