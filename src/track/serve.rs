@@ -232,7 +232,7 @@ impl ServeLoop {
                 trial.start = Some(start);
                 return SmallVec::new();
             }
-            self.go_on();
+            self.go_on(start);
         }
         if self.resume.is_none() {
             return smallvec![Feed::Start(start)];
@@ -246,12 +246,15 @@ impl ServeLoop {
         told
     }
 
-    /// The run that is known goes on.
-    fn go_on(&mut self) {
+    /// The run that is known goes on, with this group. A publisher that is behind may still come to another run before
+    /// it has caught up, and is not asked to go on until it has.
+    fn go_on(&mut self, sequence: u64) {
         if let Some(trial) = &mut self.trial {
             trial.is_proven = true;
         }
-        if let Some(resume) = &mut self.resume {
+        if let Some(resume) = &mut self.resume
+            && sequence.saturating_add(1) >= resume.from.0
+        {
             (resume.lift_at, resume.is_lifted) = (None, false);
         }
     }
@@ -267,7 +270,7 @@ impl ServeLoop {
         let Some(trial) = &mut self.trial else { return SmallVec::new() };
         let start = trial.start.take();
         if !trial.is_another(sequence, likeness) {
-            self.go_on();
+            self.go_on(sequence);
             return start.map_or_else(SmallVec::new, |start| self.start(start, content));
         }
         let start = start.map_or(sequence, |start| start.min(sequence));
@@ -524,16 +527,17 @@ impl ServeLoop {
         }
     }
 
-    /// A publisher that was asked to go on has brought nothing so far: where is it? Readers who
-    /// named a start do not want to know, until they name none any more: whoever is asked for all that it
-    /// has may begin with what was here and is gone, which looks like another run.
+    /// A publisher that was asked to go on has brought nothing so far: where is it? Readers who named a start that
+    /// nothing has reached do not want to know. Where they name none any more it is asked too: whoever is asked for
+    /// all that it has may begin with what was here and is gone, which looks like another run.
     fn lift_due(&mut self, now: Instant, demand: Option<Demand>, content: &Content) {
         let Some(resume) = &mut self.resume else { return };
         let is_due = resume.lift_at.take_if(|at| *at <= now).is_some();
-        let names_none = demand.is_some_and(|demand| demand.start.is_none());
+        let Some(Demand { start, .. }) = demand else { return };
+        let is_reached = start.is_none_or(|(group, _)| group < content.arrived_end());
         let is_unproven = self.trial.as_ref().is_none_or(|trial| !trial.is_proven);
-        let lets_go = resume.start.is_some() && is_unproven && content.arrived_end() > 0;
-        if !names_none || !(is_due || lets_go) {
+        let lets_go = start.is_none() && resume.start.is_some() && is_unproven;
+        if !(is_due && is_reached || lets_go && content.arrived_end() > 0) {
             return;
         }
         (resume.lift_at, resume.is_lifted) = (None, true);
@@ -557,7 +561,12 @@ impl ServeLoop {
         let mut wanted = demand.upstream(max_age_ms, version);
         if self.is_lifted() {
             // Its newest group tells.
-            return Some(Preferences { max_age_ms: 0, ..wanted });
+            return Some(Preferences {
+                max_age_ms: 0,
+                group_start: None,
+                frame_start: 0,
+                ..wanted
+            });
         }
         if let Some(resume) = self.resume.as_ref().filter(|r| r.start == demand.start) {
             let (group, frame) = resume.from;

@@ -412,6 +412,16 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
     play.told(Feed::Piece(piece(102, 0, WHOLE)));
     play.max_age_ms = 100;
     play.check("1 want 1 Some((103, 0))");
+    // One that is behind is asked to go on when it has caught up, and may come to another run before.
+    for (timestamp, expect) in [(0, ""), (77, "run, start, piece")] {
+        let mut play = resumed();
+        play.now = play.serve.deadline(&play.fetches).unwrap();
+        play.max_age_ms = 0;
+        play.check("1 want 1 None");
+        assert_eq!(play.told(Feed::Piece(piece(100, 0, WHOLE))), "");
+        play.check("");
+        assert_eq!(play.told(Feed::Piece(piece(101, timestamp, WHOLE))), expect);
+    }
     // Nor is it asked for all that it has by readers who named a start and name none any more.
     let named = |play: &mut Play, start| {
         let demand = Demand { priority: 1, max_age_ms: 500, start, ..Demand::NEWEST };
@@ -429,12 +439,9 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
         if is_known {
             play.know();
             play.check("1 want 1 Some((103, 0))");
-            play.now = play.serve.deadline(&play.fetches).unwrap();
-            play.check("");
-            assert_eq!(play.serve.deadline(&play.fetches), None);
-            named(&mut play, None);
-        } else {
-            named(&mut play, None);
+        }
+        named(&mut play, None);
+        if !is_known {
             play.know();
         }
         play.max_age_ms = 0;
@@ -443,6 +450,25 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
         play.max_age_ms = 100;
         play.check("1 want 1 None");
         assert_eq!(play.told(Feed::Piece(piece(50, 0, WHOLE))), "piece");
+    }
+    // Nor do those who named a start, and are beyond it, wait until it has counted as far; others do.
+    for (start, expect) in [(50, "1 want 1 None"), (200, "")] {
+        let mut play = Play::new(&[Lite06, Lite06]);
+        named(&mut play, Some((50, 0)));
+        play.check("0 ask");
+        play.know();
+        play.check("0 want 1 Some((50, 0))");
+        (100..103).for_each(|sequence| play.group(sequence, WHOLE));
+        named(&mut play, Some((start, 0)));
+        play.check(if start == 50 { "" } else { "0 want 1 Some((200, 0))" });
+        play.lost(LINK_LOST, "");
+        play.check("1 ask");
+        play.know();
+        play.check(&format!("1 want 1 Some(({}, 0))", start.max(103)));
+        play.now = play.serve.deadline(&play.fetches).unwrap();
+        play.max_age_ms = 0;
+        play.check(expect);
+        assert_eq!(play.serve.deadline(&play.fetches), None);
     }
     // One that goes on is not asked.
     let mut play = resumed();
