@@ -289,6 +289,39 @@ fn a_link_that_is_cut_in_mid_group_is_gone_around_within_the_group() {
     }
 }
 
+/// Relays that have gone around to each other would else wait for each other for ever. One that brings something is
+/// kept.
+#[test]
+fn a_track_that_nothing_comes_of_goes_the_better_way_as_soon_as_there_is_one() {
+    for (shards, flows) in (1..4).flat_map(|shards| [false, true].map(|flows| (shards, flows))) {
+        let mut mesh = Mesh::new(Shape::Ring, stage(3, shards, shards as u64));
+        let edge = mesh.edge_between(1, 0);
+        mesh.set_way(edge, Way::HungUp);
+        let show = mesh.publish("live/cam", 0, 70);
+        mesh.calm();
+        let track = mesh.shows[show].track.expect("it is there");
+        let sub = mesh.w.subscribe(mesh.nodes[1].viewer, "live/cam", "video", live());
+        mesh.w.run(CONVERGED);
+        if flows {
+            mesh.w.group(track, 0, &[900]);
+            mesh.w.run(CONVERGED);
+        }
+        let around = |mesh: &Mesh| {
+            sum(mesh, 2, |counts| counts.sent.subscriptions_opened)
+                - sum(mesh, 2, |counts| counts.sent.subscriptions_closed)
+        };
+        assert_eq!(around(&mesh), 1);
+        mesh.set_way(edge, Way::Whole);
+        mesh.calm();
+        assert_eq!(around(&mesh), u64::from(flows), "{shards} shards");
+        mesh.w.group(track, 1, &[900]);
+        mesh.w.run(CONVERGED);
+        let expect: &[u64] = if flows { &[0, 1] } else { &[1] };
+        assert_eq!(mesh.w.got_sorted(sub), expect);
+        mesh.w.end();
+    }
+}
+
 /// Before it is gone its viewers elsewhere have moved, and miss nothing.
 #[test]
 fn a_relay_that_leaves_is_gone_around_before_it_is_gone() {

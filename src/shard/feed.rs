@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use smallvec::smallvec;
 
+use super::handover::way_to;
 use super::message::ToShard;
 use super::names::{Owner, TrackKey};
-use super::placement::hash_of;
 use super::skips::Backlog;
 use super::timing::Timing;
 use super::tracks::{Change, Mirror, Place, Purpose, patience};
@@ -101,21 +101,12 @@ impl Shard {
                 Vec::new()
             }
             Place::Home { serve, .. } => {
-                let TrackKey { broadcast, name, origin, avoid } = &*track.key;
-                let (directory, first) = (&self.directory, &track.route);
-                let me = self.me as u16;
+                let (key, directory, first) = (&*track.key, &self.directory, &track.route);
+                let (me, named) = (self.me, (&key.broadcast, &key.name));
                 let (content, fetches) = (&track.content, &mut track.fetches);
-                serve.steer(now, &need, content, fetches, (broadcast, name), |tried| {
+                serve.steer(now, &need, content, fetches, named, |tried| {
                     let first = Some(first).filter(|route| !tried.contains(&route.id));
-                    directory
-                        .resolve_origin(
-                            broadcast,
-                            *origin,
-                            *avoid,
-                            tried,
-                            (me, hash_of(broadcast.as_str(), name)),
-                        )
-                        .or(first)
+                    way_to(directory, me, key, tried).or(first)
                 })
             }
         };

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use super::Shard;
 use super::names::TrackKey;
+use super::placement::hash_of;
 use super::routes::RouteChange;
 use super::tracks::Place;
 use crate::limits::{MOVE_VISITS_PER_TURN, STRAY_TRACK_GRACE};
-use crate::route::Route;
+use crate::route::{Directory, Route, RouteId};
 use crate::track::serve::PullCommand;
 use crate::wire::{Path, StreamCode};
 
@@ -45,7 +46,7 @@ impl Shard {
             let names: Vec<_> = covered.iter().map(|(_, slot)| self.tracks.name(*slot)).collect();
             for track in names {
                 if let Some(slot) = self.tracks.slot(track)
-                    && (self.is_to_move(slot) || self.is_replaced(slot))
+                    && (self.is_to_move(slot) || self.is_replaced(slot) || self.waits_aside(slot))
                 {
                     self.move_track(now, slot);
                 } else if let Some(slot) = self.tracks.slot(track) {
@@ -86,6 +87,21 @@ impl Shard {
     /// meanwhile, it may even have it from here.
     fn has_lost_its_way(&self, route: &Route) -> bool {
         route.is_passed_on() && !self.directory.is_way(route)
+    }
+
+    /// Whether nothing has come of a track from the relay that was asked for it, and another way is better by now.
+    /// Relays that have gone around to each other meanwhile would wait for each other for ever: the ways that they
+    /// announce lead to the publisher, and this one is none of those.
+    fn waits_aside(&self, slot: usize) -> bool {
+        let track = &self.tracks.slab[slot];
+        let Place::Home { serve, .. } = &track.place else { return false };
+        let is_aside = |route: &&Arc<Route>| route.is_passed_on() && serve.awaits_news();
+        let Some(route) = serve.route().filter(is_aside) else { return false };
+        if track.fetches.has_open() || track.need().demand.is_none() {
+            return false;
+        }
+        let best = way_to(&self.directory, self.me, &track.key, &serve.failed());
+        best.is_some_and(|best| best.id != route.id)
     }
 
     /// A track of which the way has ended, and there is no other, has a while to come to its end.
@@ -132,4 +148,16 @@ impl Shard {
             self.publisher_failed(now, slot, StreamCode::GOING_AWAY);
         }
     }
+}
+
+/// The way that a track at home on a shard is asked for by, without those that were tried.
+pub(super) fn way_to<'a>(
+    directory: &'a Directory,
+    me: usize,
+    key: &TrackKey,
+    tried: &[RouteId],
+) -> Option<&'a Arc<Route>> {
+    let TrackKey { broadcast, name, origin, avoid } = key;
+    let number = hash_of(broadcast.as_str(), name);
+    directory.resolve_origin(broadcast, *origin, *avoid, tried, (me as u16, number))
 }

@@ -76,6 +76,8 @@ pub struct ServeLoop {
     attempt: u32,
     /// The publisher was asked for groups before it was known what the track is like.
     has_wished: bool,
+    /// It has brought something that was not here.
+    has_brought: bool,
     upstream: Upstream,
     /// The route that is asked, or was asked last.
     route: Option<Arc<Route>>,
@@ -107,6 +109,7 @@ impl ServeLoop {
             track,
             attempt: 0,
             has_wished: false,
+            has_brought: false,
             upstream: Upstream::None,
             route: None,
             tried: Vec::new(),
@@ -145,6 +148,13 @@ impl ServeLoop {
     /// Whether a subscription is.
     pub fn is_subscribed(&self) -> bool {
         matches!(self.upstream, Upstream::Active(_) | Upstream::Paused)
+    }
+
+    /// Whether the publisher was asked for what follows, and has brought nothing so far.
+    pub fn awaits_news(&self) -> bool {
+        let is_asked =
+            matches!(self.upstream, Upstream::Asked | Upstream::Known | Upstream::Active(_));
+        is_asked && !self.has_brought
     }
 
     /// Whether a subscription brings every group from this one on, so that the newest group that it
@@ -196,7 +206,9 @@ impl ServeLoop {
             Feed::Piece(piece) => {
                 self.forgive();
                 if piece.opens.is_none() {
-                    return self.splice(piece);
+                    let told = self.splice(piece);
+                    self.has_brought |= !told.is_empty();
+                    return told;
                 }
                 let likeness = match self.trial {
                     Some(_) => content.likeness(&piece, self.are_timed),
@@ -205,11 +217,13 @@ impl ServeLoop {
                 let mut told = self.try_group(piece.sequence, likeness, content);
                 self.hurry_below(piece.sequence, now + grace(content));
                 told.extend(self.splice(piece));
+                self.has_brought |= told.iter().any(|feed| matches!(feed, Feed::Piece(_)));
                 return told;
             }
             Feed::Datagram(datagram) => {
                 let mut told = self.try_group(datagram.sequence, Likeness::Unclear, content);
                 self.seen.insert(datagram.sequence);
+                self.has_brought = true;
                 told.push(Feed::Datagram(datagram));
                 return told;
             }
@@ -441,7 +455,7 @@ impl ServeLoop {
             };
             self.attempt += 1;
             self.upstream = Upstream::Asked;
-            self.has_wished = false;
+            (self.has_wished, self.has_brought) = (false, false);
             self.route = Some(route.clone());
             let (broadcast, track) = (broadcast.clone(), name.clone());
             let timescale = content.info.map(|info| info.timescale);
