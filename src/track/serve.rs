@@ -45,7 +45,7 @@ enum Upstream {
     Ending,
     /// The publisher has finished the track. Its groups can still be fetched.
     Finished,
-    /// The track has ended, and its publisher gives no more of it.
+    /// The track has ended, and its publisher gives no more of it. It is asked for nothing but single groups.
     Concluded,
 }
 
@@ -434,12 +434,14 @@ impl ServeLoop {
             return Vec::new();
         }
         let mut acts = self.give_up_due(now);
-        if self.upstream == Upstream::Concluded {
-            let unsent = fetches.unsent().map(|(id, _)| id);
-            acts.extend(unsent.map(|id| Act::FailFetch(id, StreamCode::NOT_FOUND)));
-            return acts;
-        }
         let is_ended = content.outcome.is_some();
+        if self.upstream == Upstream::Concluded {
+            if !is_ended || fetches.is_empty() {
+                return acts;
+            }
+            // What is not here any more.
+            self.upstream = Upstream::None;
+        }
         let demand = need.demand.filter(|_| !is_ended);
         let is_wanted = need.info || demand.is_some() || !fetches.is_empty();
         if self.upstream == Upstream::None {
@@ -642,7 +644,7 @@ impl ServeLoop {
         self.seen = Seen::default();
     }
 
-    /// What is known of the track is all there is, and nobody is asked for more of it.
+    /// What is known of the track is all there is: nobody is asked what follows.
     pub fn conclude(&mut self) -> Option<(SessionRef, PullCommand)> {
         let release = self.release();
         self.upstream = Upstream::Concluded;

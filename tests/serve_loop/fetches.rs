@@ -321,6 +321,38 @@ fn a_refused_fetch_fails_with_the_code_of_the_publisher() {
     });
 }
 
+/// A publisher that was asked anew, its track having ended, has brought nothing: it is still asked for a group that has
+/// left the cache since.
+#[test]
+fn a_group_of_a_track_that_is_over_is_asked_for_when_it_has_left_the_cache() {
+    everywhere(|version, place| {
+        let cache = CacheBounds { bytes: CACHE_BYTES, duration: ms(10_000) };
+        let mut s = scene_on(Stage { cache, ..Stage::new(1, place.shards) }, version, place);
+        s.w.groups_are_evicted = true;
+        let sub = s.watch(Lite06, 0);
+        s.groups(0..3);
+        s.w.finish(s.cam, 3);
+        s.w.run(SOON);
+        s.ends(&[sub], DONE);
+        s.w.source(s.cam).never_answers = Some(BidiType::Subscribe);
+        let again = s.subscribe(sub.peer, range(2, None));
+        s.w.run(REVIVAL_GRACE + SOON);
+        s.ends(&[again], DONE);
+        s.w.asked(s.cam.peer);
+        // What is asked for stays, and its track.
+        for _ in 0..3 {
+            let get = s.fetch(sub.peer, whole(2));
+            s.check(&[]);
+            assert_eq!(s.w.outcome(get), (4, DONE));
+            s.w.run(ms(4000));
+        }
+        let get = s.fetch(sub.peer, whole(0));
+        s.check(&[s.asks(), s.fetches(whole(0))]);
+        assert_eq!(s.w.outcome(get), (4, DONE), "{place:?}");
+        s.w.end();
+    });
+}
+
 #[test]
 fn what_is_past_the_end_or_was_never_announced_is_refused_at_once() {
     everywhere(|version, place| {

@@ -541,6 +541,25 @@ fn what_nobody_completes_is_closed_when_interest_ends() {
 }
 
 #[test]
+fn after_all_has_come_single_groups_are_asked_for() {
+    let mut play = Play::active(&[Lite05], 1);
+    play.group(3, WHOLE);
+    assert!(play.serve.conclude().is_some());
+    play.check("");
+    play.news(Feed::Final(4));
+    play.content.apply(Feed::Ended, play.now);
+    play.check("");
+    play.ask(2);
+    play.check("0 ask");
+    play.know();
+    play.check("0 fetch 2");
+    play.ask(4);
+    play.check(&format!("fail fetch {}", StreamCode::NOT_FOUND));
+    play.lost(StreamCode::NOT_FOUND, "");
+    play.check(&format!("fail {}", StreamCode::NOT_FOUND));
+}
+
+#[test]
 fn fetches_that_have_not_begun_move_to_the_next_publisher() {
     let mut play = Play::new(&[Lite05, Lite06]);
     let begun = play.ask(1);
