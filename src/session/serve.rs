@@ -73,7 +73,7 @@ impl Served {
     }
 
     fn place(&mut self, version: Version, content: &Content) {
-        let reach = self.demand(version, content).map_or(Reach::NEWEST, |demand| demand.reach);
+        let reach = Reach::of_demand(self.demand(version, content));
         if !content.covers(reach) {
             return;
         }
@@ -197,12 +197,14 @@ impl Session {
     }
 
     /// Finds the place of a subscription that is new or has new bounds, as of now, if what it
-    /// reaches back to is here. One that has its place keeps it.
-    pub fn place(&mut self, key: StreamId, content: &Content) {
+    /// reaches back to is here. One that has its place keeps it. False if it has none then.
+    pub fn place(&mut self, key: StreamId, content: &Content) -> bool {
         let version = self.version;
-        if let Some(served) = self.served.get_mut(&key).filter(|served| served.is_unplaced) {
+        let Some(served) = self.served.get_mut(&key) else { return true };
+        if served.is_unplaced {
             served.place(version, content);
         }
+        !served.is_unplaced
     }
 
     /// What a subscription wants of its track as that is numbered now.

@@ -27,8 +27,9 @@ impl Shard {
         if purpose == Purpose::Feed
             && let Some(peer) = &mut self.peers[conn]
         {
-            track.readers.subscribe((conn, key), peer.session.demand(key, &track.content));
-            peer.session.place(key, &track.content);
+            let is_placed = peer.session.place(key, &track.content);
+            let demand = peer.session.demand(key, &track.content);
+            track.readers.subscribe((conn, key), demand, is_placed);
         } else {
             track.readers.ask((conn, key));
         }
@@ -90,9 +91,9 @@ impl Shard {
         let Some(slot) = self.attached(conn, key) else { return };
         if let Some(peer) = &mut self.peers[conn] {
             let Track { content, readers, .. } = &mut self.tracks.slab[slot];
-            peer.session.place(key, content);
+            let is_placed = peer.session.place(key, content);
             let demand = peer.session.demand(key, content);
-            readers.subscribe((conn, key), demand);
+            readers.subscribe((conn, key), demand, is_placed);
         }
         let name = self.tracks.name(slot);
         self.steer(now, slot);

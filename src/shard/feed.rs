@@ -12,7 +12,7 @@ use super::message::ToShard;
 use super::names::{Owner, TrackKey};
 use super::skips::Backlog;
 use super::timing::Timing;
-use super::tracks::{Change, Mirror, Place, Purpose, patience};
+use super::tracks::{Change, Mirror, Place, Purpose, Track, patience};
 use super::{Counters, Shard};
 use crate::limits::{REVIVAL_GRACE, STRAY_TRACK_GRACE};
 use crate::mailbox::Post;
@@ -329,9 +329,10 @@ impl Shard {
         if is_new_run {
             let subscribers: Vec<_> = track.readers.subscribers().collect();
             for (conn, key) in subscribers {
-                if let Some(peer) = &self.peers[conn] {
+                if let Some(peer) = &mut self.peers[conn] {
+                    let is_placed = peer.session.place(key, &track.content);
                     let demand = peer.session.demand(key, &track.content);
-                    track.readers.subscribe((conn, key), demand);
+                    track.readers.subscribe((conn, key), demand, is_placed);
                 }
             }
         }
@@ -383,11 +384,11 @@ impl Shard {
     /// Those who waited for what a mirror has now find their places before it hears more, be it in this
     /// very turn: what comes after is new to them.
     fn place_waiting(&mut self, slot: usize) {
-        let track = &self.tracks.slab[slot];
-        for (conn, key) in track.readers.subscribers() {
+        let Track { content, readers, .. } = &mut self.tracks.slab[slot];
+        for (conn, key) in readers.take_covered(|reach| content.covers(reach)) {
             self.visits.readers += 1;
             if let Some(peer) = &mut self.peers[conn] {
-                peer.session.place(key, &track.content);
+                peer.session.place(key, content);
             }
         }
     }

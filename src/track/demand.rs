@@ -43,6 +43,11 @@ impl Reach {
         Reach { start: preferences.group_start.unwrap_or(u64::MAX), max_age_ms: None }
     }
 
+    /// Of somebody who wants this, or nothing at all.
+    pub fn of_demand(demand: Option<Demand>) -> Reach {
+        demand.map_or(Reach::NEWEST, |demand| demand.reach)
+    }
+
     pub fn merge(self, other: Reach) -> Reach {
         Reach {
             start: self.start.min(other.start),
@@ -88,7 +93,9 @@ impl Demand {
             Some((group, frame)) => Some((lower(group)?, frame)),
             None => None,
         };
-        let reach = Reach { start: self.reach.start.saturating_sub(shift), ..self.reach };
+        let lowest = Some(self.reach.start).filter(|start| *start < u64::MAX);
+        let start_reached = lowest.map_or(u64::MAX, |start| start.saturating_sub(shift));
+        let reach = Reach { start: start_reached, ..self.reach };
         Some(Demand { start, end, reach, ..self })
     }
 
