@@ -14,6 +14,7 @@ use std::time::Duration;
 use shardcast::cluster::LinkId;
 use shardcast::route::Takeover;
 use shardcast::session::Call;
+use shardcast::shard::CacheBounds;
 use shardcast::shard::message::ToShard;
 use shardcast::wire::Version::Lite06;
 use shardcast::wire::*;
@@ -220,14 +221,19 @@ fn the_same_seed_is_the_same_history() {
 /// run. At the publisher's own relay they are shown the new one alone.
 #[test]
 fn a_run_that_follows_another_is_one_with_it_beyond_the_next_relay() {
+    let cache = CacheBounds { bytes: CACHE_BYTES, duration: ms(120_000) };
     for shards in 1..4 {
-        let mut mesh = Mesh::new(Shape::Line, stage(3, shards, shards as u64));
+        let stage = Stage { cache, ..stage(3, shards, shards as u64) };
+        let mut mesh = Mesh::new(Shape::Line, stage);
         let show = mesh.publish("live/cam", 0, 70);
         mesh.calm();
         mesh.plays();
         mesh.stop(show, true);
         mesh.start(show);
+        // All have gone over to it when its first group comes.
+        mesh.w.run(ms(20_000));
         mesh.plays();
+        mesh.w.run(ms(5000));
         let newcomer = |mesh: &mut Mesh, relay| {
             let viewer = mesh.w.join(Spec { relay, ..Spec::new(Lite06, 0) });
             mesh.w.subscribe(viewer, "live/cam", "video", live())
