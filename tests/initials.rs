@@ -3,7 +3,7 @@
 //! comes after them gets in. A relay without memory for more, or with as many of one
 //! address as may be, refuses those who come, and one that ends tells everybody.
 
-#[allow(dead_code, reason = "each play needs a part of what all plays share")]
+#[allow(dead_code, unused_imports, reason = "each play needs a part of what all plays share")]
 mod support {
     pub mod forger;
     pub mod http3;
