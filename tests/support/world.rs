@@ -4,6 +4,7 @@
 //! A play says what peers do and lets time pass. Meanwhile the world compares every frame that a
 //! viewer gets with what the publisher made, and ends the play at the first difference.
 
+mod keys;
 #[allow(dead_code, reason = "few plays have more than one relay")]
 pub mod links;
 mod sockets;
@@ -11,8 +12,8 @@ mod sockets;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -20,9 +21,7 @@ use bytes::Bytes;
 use futures_lite::future::{block_on, poll_once};
 use ipnet::IpNet;
 use quinn_proto::Dir;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use shardcast::access::Access;
-use shardcast::authority;
 use shardcast::limits::{
     ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
     MISSING_GRACE_MAX, MUX_IDLE_TIMEOUT, SESSIONS_PER_SOURCE_DEFAULT, SESSIONS_PER_TOKEN_DEFAULT,
@@ -41,12 +40,10 @@ use shardcast::shard::placement::home_of;
 use shardcast::shard::visits::Visits;
 use shardcast::shard::{CacheBounds, Counters, Held, Next, Setting, Shard};
 use shardcast::source::ClientBounds;
-use shardcast::tcp;
-use shardcast::track;
 use shardcast::track::group::GroupEnd;
 use shardcast::wall::Wall;
 use shardcast::wire::*;
-use sockets::Socket;
+use shardcast::{authority, tcp, track};
 use tokio::sync::Notify;
 
 use super::network::{History, Network, Port, Random, To, Weather};
@@ -54,7 +51,9 @@ use super::peer::{
     AGES, Asked, End, Fetched, Frame, Group, Peer, Seen, Shown, Source, Spec, State, Subscription,
     Want, address_of, covers,
 };
+use keys::{client_tls, server_tls};
 use links::{Links, Ways, hop_of};
+use sockets::Socket;
 
 /// The hop id of the first relay.
 pub const HOP: u64 = 1000;
@@ -292,109 +291,6 @@ impl Guest {
             }
         }
         (self.frames, self.end)
-    }
-}
-
-// ---- keys, the same in every run ----
-
-/// An Ed25519 key: its signatures are all of one length, unlike ECDSA's.
-const ED25519_PKCS8: [u8; 48] =
-    *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20\
-    one seed for every world here...";
-
-fn server_tls(prefers: Option<Version>) -> Arc<rustls::ServerConfig> {
-    let config = server_tls_of_all();
-    match prefers {
-        Some(version) => {
-            let mut config = rustls::ServerConfig::clone(&config);
-            // The server's order decides.
-            config.alpn_protocols.insert(0, version.alpn().into());
-            Arc::new(config)
-        }
-        None => config,
-    }
-}
-
-fn server_tls_of_all() -> Arc<rustls::ServerConfig> {
-    static CONFIG: OnceLock<Arc<rustls::ServerConfig>> = OnceLock::new();
-    let make = || {
-        let key = PrivateKeyDer::try_from(ED25519_PKCS8.to_vec()).expect("a PKCS #8 key");
-        let pair = rcgen::KeyPair::try_from(&key).expect("an Ed25519 key");
-        let mut params =
-            rcgen::CertificateParams::new(vec!["relay.test".to_owned()]).expect("a valid name");
-        params.serial_number = Some(vec![1].into());
-        let certificate = params.self_signed(&pair).expect("a signature");
-        let mut config = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .expect("a matching key");
-        config.alpn_protocols = Protocol::ALL.map(|protocol| protocol.name().into()).to_vec();
-        config.alpn_protocols.push(ALPN_HTTP3.to_vec());
-        config.send_tls13_tickets = 0;
-        Arc::new(config)
-    };
-    CONFIG.get_or_init(make).clone()
-}
-
-fn client_tls(alpn: &[u8]) -> Arc<rustls::ClientConfig> {
-    let mut config = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Trusting))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![alpn.to_vec()];
-    config.resumption = rustls::client::Resumption::disabled();
-    Arc::new(config)
-}
-
-/// One suite and one group, so that no message depends on a choice.
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    use rustls::crypto::aws_lc_rs;
-    let mut provider = aws_lc_rs::default_provider();
-    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
-    provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
-    Arc::new(provider)
-}
-
-/// The worlds here are about streams, not about certificates.
-#[derive(Debug)]
-struct Trusting;
-
-impl rustls::client::danger::ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        self.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        vec![rustls::SignatureScheme::ED25519]
     }
 }
 
