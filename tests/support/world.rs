@@ -4,6 +4,7 @@
 //! A play says what peers do and lets time pass. Meanwhile the world compares every frame that a
 //! viewer gets with what the publisher made, and ends the play at the first difference.
 
+mod founding;
 mod guests;
 mod keys;
 #[allow(dead_code, reason = "few plays have more than one relay")]
@@ -12,45 +13,42 @@ mod sockets;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Wake, Waker};
+use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipnet::IpNet;
 use quinn_proto::Dir;
 use shardcast::access::Access;
+use shardcast::authority;
 use shardcast::limits::{
     ANSWER_TIMEOUT, CACHE_DURATION_DEFAULT, IDLE_TIMEOUT, KEEP_ALIVE, LINGER_DEFAULT,
     MISSING_GRACE_MAX, MUX_IDLE_TIMEOUT, SESSIONS_PER_SOURCE_DEFAULT, SESSIONS_PER_TOKEN_DEFAULT,
     TAIL_WAIT_MAX,
 };
-use shardcast::mailbox::{Outside, Parked, mesh};
+use shardcast::mailbox::Outside;
 use shardcast::mux::Wire;
-use shardcast::quic::{ALPN_HTTP3, Config as QuicConfig, CongestionControl, Controllers, Keys};
+use shardcast::quic::{ALPN_HTTP3, CongestionControl, Controllers};
 use shardcast::route::Takeover;
-use shardcast::secret::Secret;
-use shardcast::session::{Counts as SessionCounts, Policy};
+use shardcast::session::Counts as SessionCounts;
 use shardcast::shard::guest::Unread;
 use shardcast::shard::message::ToShard;
 use shardcast::shard::placement::home_of;
 use shardcast::shard::visits::Visits;
-use shardcast::shard::{CacheBounds, Counters, Held, Next, Setting, Shard};
-use shardcast::source::ClientBounds;
-use shardcast::wall::Wall;
+use shardcast::shard::{CacheBounds, Counters, Held, Next};
 use shardcast::wire::*;
-use shardcast::{authority, tcp};
 
-use super::network::{History, Network, Port, Random, To, Weather};
+use super::network::{History, Network, Random, To, Weather};
 use super::peer::{
     AGES, Asked, End, Fetched, Frame, Group, Peer, Seen, Shown, Source, Spec, State, Subscription,
     Want, address_of, covers,
 };
+use founding::{Core, Founding};
 pub use guests::Guest;
-use keys::{client_tls, server_tls};
-use links::{Links, Ways, hop_of};
+use keys::client_tls;
+use links::{Links, Ways};
 use sockets::Socket;
 
 /// The hop id of the first relay.
@@ -58,9 +56,6 @@ pub const HOP: u64 = 1000;
 
 /// Turns at one instant before a shard counts as running in circles.
 const TURNS_AT_ONCE_MAX: usize = 50_000;
-
-/// Where relays are, and nobody else.
-const RELAYS: &str = "10.0.0.0/16";
 
 /// A cache that no play fills.
 pub const CACHE_BYTES: u64 = 1 << 30;
@@ -176,43 +171,6 @@ pub struct Get {
     pub index: usize,
 }
 
-struct Core {
-    relay: usize,
-    shard: Shard,
-    port: Port,
-    parked: Arc<Parked>,
-    flag: Arc<Flag>,
-    is_runnable: bool,
-    /// What its ring watches beside its UDP socket, whether it has anything there, and whether that is to be
-    /// looked at.
-    beside: RawFd,
-    has_sockets: bool,
-    looks: bool,
-    wakes_at: Option<Instant>,
-    /// The host gives it no time before.
-    stalled_until: Instant,
-    /// Turns after which it wanted another one at once.
-    busy_turns: u64,
-    /// The turn that looked at most.
-    heaviest: Visits,
-}
-
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// What every relay is made with.
-struct Founding {
-    controllers: Controllers,
-    access: Arc<Access>,
-    authority: Option<authority::Handle>,
-}
-
 pub struct World {
     pub stage: Stage,
     founding: Founding,
@@ -249,81 +207,6 @@ pub struct World {
     outsides: Vec<Outside<ToShard>>,
     unread: Arc<Unread>,
     guests: u64,
-}
-
-impl Founding {
-    /// The shards of a relay, the ways into them, and what it says of its links. It has had so many lives.
-    fn relay(
-        &self,
-        stage: &Stage,
-        (relay, life): (usize, u8),
-        random: &mut Random,
-        (started, now): (Instant, Instant),
-    ) -> (Vec<Core>, Vec<Outside<ToShard>>, Links) {
-        let believed: &[&str] = if stage.trusts_all { &["0.0.0.0/0", "::/0"] } else { &[RELAYS] };
-        let relays = believed.iter().map(|net| net.parse().expect("a network")).collect();
-        let bounds = ClientBounds {
-            per_source: stage.per_source,
-            per_token: stage.per_token,
-            exempt: stage.exempt.into_iter().collect(),
-        };
-        let number = relay as u8;
-        let keys = Keys { cid: [1 + number; 32], reset: [2 + life; 32], token: [3; 32] };
-        let tls = server_tls(stage.prefers);
-        let quic = QuicConfig::with_controllers(tls, keys, self.controllers.clone())
-            .expect("a suitable TLS configuration");
-        let secret = Secret::new(&[4 + number; 32]);
-        let takeover = stage.takeover;
-        let policy = Arc::new(Policy { relays, takeover, ..Policy::open(hop_of(relay), secret) });
-        let posts = mesh::<ToShard>(stage.shards, stage.lanes);
-        let outsides: Vec<_> = posts.iter().map(|post| post.outside()).collect();
-        let cores = posts.into_iter().enumerate().map(|(shard, post)| {
-            let parked = post.waker();
-            let setting = Setting {
-                shard,
-                shards: stage.shards,
-                quic: quic.clone(),
-                policy: policy.clone(),
-                access: self.access.clone(),
-                authority: self.authority.clone(),
-                seed: stage.seed ^ (relay as u64) << 32 ^ u64::from(life) << 56,
-                started: now,
-                wall: Wall::new(now, EPOCH + (now - started)),
-                linger: stage.linger,
-                cache: stage.cache,
-                memory: stage.memory,
-                routes: stage.routes,
-                bounds: bounds.clone(),
-            };
-            let mut port = Port::new(random.next());
-            (port.blocked, port.refused) = (stage.blocked, stage.refused);
-            let mut shard = Shard::new(setting, post);
-            let beside = shard.open_pipes(tcp::Poll::new().expect("a descriptor"));
-            Core {
-                relay,
-                shard,
-                port,
-                parked,
-                flag: Arc::new(Flag::default()),
-                is_runnable: true,
-                beside,
-                has_sockets: false,
-                looks: false,
-                wakes_at: None,
-                stalled_until: now,
-                busy_turns: 0,
-                heaviest: Visits::default(),
-            }
-        });
-        let cores = cores.collect();
-        let (line, links) = Links::new();
-        // Where there is one relay nobody keeps links.
-        for shard in outsides.iter().filter(|_| stage.relays > 1) {
-            let told = shard.send(ToShard::Links(line.clone()));
-            assert!(told.is_ok(), "relay {relay}: the lane is empty");
-        }
-        (cores, outsides, links)
-    }
 }
 
 // ---- time ----
