@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use shardcast::cluster::Dial;
-use shardcast::cluster::{Line, LinkId, Mail, News};
+use shardcast::cluster::{Dial, Line, LinkId, Mail, News};
 use shardcast::quic::{Callee, Controllers, Outgoing};
 use shardcast::session::Call;
 use shardcast::shard::message::ToShard;
@@ -14,7 +13,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::super::network::Weather;
 use super::super::peer::address_of;
-use super::{HOP, World, client_tls};
+use super::keys::client_tls;
+use super::{HOP, World};
 
 pub fn hop_of(relay: usize) -> u64 {
     HOP + relay as u64
