@@ -3,7 +3,8 @@
 use shardcast::wire::*;
 
 use super::super::peer::{End, Fetched, Frame, Group, Seen, Source, Subscription, covers};
-use super::{World, are_one_film, ms};
+use super::runs::are_one_film;
+use super::{World, ms};
 
 /// A frame of no fewer bytes is of one group alone.
 pub const FRAME_BYTES_TELLING: usize = 8;

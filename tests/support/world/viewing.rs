@@ -7,7 +7,8 @@ use shardcast::limits::TAIL_WAIT_MAX;
 use shardcast::wire::*;
 
 use super::super::peer::{AGES, End, Fetched, Peer, Shown, Subscription, Want};
-use super::{EVERYWHERE, LOSS_NOTICED, World, are_one_film};
+use super::runs::are_one_film;
+use super::{EVERYWHERE, LOSS_NOTICED, World};
 
 /// A subscription of a viewer.
 #[derive(Clone, Copy, Debug)]
