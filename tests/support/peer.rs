@@ -8,6 +8,7 @@
 mod announcements;
 mod conn;
 mod quic;
+mod raw;
 mod serving;
 mod source;
 mod spec;
@@ -29,6 +30,7 @@ pub use announcements::Listen;
 use announcements::{AnnounceServed, Claim};
 use conn::{Conn, Event, Written};
 use quic::Quic;
+pub use raw::Raw;
 pub use serving::Asked;
 use serving::{Reply, Upstream};
 pub use source::{Frame, Group, Source, covers};
@@ -64,14 +66,6 @@ pub enum State {
     Killed,
     /// Why, as the transport says it; the code if the relay closed the session.
     Over(String, Option<u64>),
-}
-
-/// A stream that a play writes by hand.
-#[derive(Debug, Default)]
-pub struct Raw {
-    pub received: Vec<u8>,
-    pub end: Option<End>,
-    pub stopped: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -264,64 +258,6 @@ impl Peer {
         self.left_at.is_some()
     }
 
-    /// None without stream credit.
-    pub fn try_raw(&mut self, dir: Dir, bytes: &[u8], fin: bool) -> Option<u64> {
-        let id = self.try_open(dir)?;
-        self.write_first(id, dir, bytes, fin);
-        Some(id)
-    }
-
-    /// The same on a stream of the connection itself, where WebTransport has a session on it.
-    pub fn try_plain(&mut self, dir: Dir, bytes: &[u8], fin: bool) -> Option<u64> {
-        let id = self.open_plain(dir)?;
-        self.write_first(id, dir, bytes, fin);
-        Some(id)
-    }
-
-    fn write_first(&mut self, id: u64, dir: Dir, bytes: &[u8], fin: bool) {
-        if dir == Dir::Bi {
-            self.inputs.insert(id, Input { purpose: Use::Raw, buf: BytesMut::new() });
-        }
-        self.raws.insert(id, Raw::default());
-        self.send(id, bytes, fin);
-    }
-
-    pub fn raw(&mut self, dir: Dir, bytes: &[u8], fin: bool) -> u64 {
-        let id = self.open(dir, Use::Raw);
-        self.raws.insert(id, Raw::default());
-        self.send(id, bytes, fin);
-        id
-    }
-
-    pub fn write_raw(&mut self, id: u64, bytes: &[u8], fin: bool) {
-        self.send(id, bytes, fin);
-    }
-
-    pub fn reset_raw(&mut self, id: u64, with: u64) {
-        self.is_dirty = true;
-        self.reset(id, with);
-    }
-
-    /// Has no effect on a stream that is its own alone.
-    pub fn stop_raw(&mut self, id: u64, with: u64) {
-        if id & 2 == 0 {
-            self.is_dirty = true;
-            self.stop(id, with);
-        }
-    }
-
-    /// Lets the relay have so many unidirectional streams open.
-    pub fn grant_uni(&mut self, count: u32) {
-        self.is_dirty = true;
-        self.conn.grant_uni(count);
-    }
-
-    /// Sends one that the relay may make of what it will.
-    pub fn raw_datagram(&mut self, bytes: &[u8]) {
-        self.is_dirty = true;
-        self.conn.send_datagram(Bytes::copy_from_slice(bytes));
-    }
-
     pub fn close(&mut self, now: Instant, with: u64) {
         self.is_dirty = true;
         if let Some(ws) = self.conn.ws() {
@@ -396,14 +332,6 @@ impl Peer {
     /// It says nothing more in its WebSocket.
     pub fn is_done(&mut self) -> bool {
         self.conn.ws().is_some_and(|ws| ws.is_done())
-    }
-
-    /// Bytes beside all that a WebSocket has, if it is on one.
-    pub fn babble(&mut self, bytes: &[u8]) {
-        self.is_dirty = true;
-        if let Some(ws) = self.conn.ws() {
-            ws.babble(bytes);
-        }
     }
 
     pub fn next_timer(&mut self) -> Option<Instant> {
