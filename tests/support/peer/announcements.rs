@@ -6,7 +6,8 @@ use bytes::{Buf, BytesMut};
 use quinn_proto::Dir;
 use shardcast::wire::*;
 
-use super::{End, Peer, Use};
+use super::streams::Use;
+use super::{End, Peer};
 
 #[derive(Debug)]
 pub(super) struct AnnounceServed {

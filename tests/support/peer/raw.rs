@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use quinn_proto::Dir;
 
-use super::{End, Input, Peer, Use};
+use super::streams::Use;
+use super::{End, Input, Peer};
 
 /// A stream that a play writes by hand.
 #[derive(Debug, Default)]

@@ -7,7 +7,8 @@ use quinn_proto::Dir;
 use shardcast::wire::*;
 
 use super::source::{Frame, Source, covers};
-use super::{End, Peer, Use, Want};
+use super::streams::Use;
+use super::{End, Peer, Want};
 
 /// What the relay asked of a publisher.
 #[derive(Clone, PartialEq, Eq, Debug)]

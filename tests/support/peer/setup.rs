@@ -8,7 +8,8 @@ use shardcast::wire::*;
 
 use super::conn::Conn;
 use super::raw::Raw;
-use super::{Input, Peer, State, Use};
+use super::streams::Use;
+use super::{Input, Peer, State};
 
 impl Peer {
     /// Asks the relay to move elsewhere, once, where the wire has a word for it.

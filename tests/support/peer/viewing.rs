@@ -8,7 +8,8 @@ use quinn_proto::Dir;
 use shardcast::wire::*;
 
 use super::source::{Frame, covers};
-use super::{End, Peer, Use};
+use super::streams::Use;
+use super::{End, Peer};
 
 /// What FETCH asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,8 @@ use quinn_proto::Dir;
 use shardcast::wire::*;
 
 use super::super::http3::{self, DATA, HEADERS, SETTINGS};
-use super::{Input, Peer, State, Use};
+use super::streams::Use;
+use super::{Input, Peer, State};
 
 /// Codes of HTTP/3.
 const NO_ERROR: u64 = 0x100;
