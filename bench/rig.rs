@@ -1,6 +1,9 @@
 //! A server and its clients in one thread, without sockets and on a made-up clock, for programs that
 //! drive turns by hand. Knows streams and bytes, no message.
 
+#[path = "../tests/support/trusting.rs"]
+mod trusting;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,10 +12,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use quinn_proto as proto;
 use quinn_proto::{Dir, StreamId, VarInt};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::SignatureScheme;
 use shardcast::net::{Datagrams, Received, Sent, Train};
 use shardcast::rt::Next;
+
+use trusting::trusting;
 
 const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 4433);
 
@@ -317,7 +321,7 @@ fn client_config(alpn: &str) -> proto::ClientConfig {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
+        .with_custom_certificate_verifier(trusting(&[SignatureScheme::ECDSA_NISTP256_SHA256]))
         .with_no_client_auth();
     tls.alpn_protocols = vec![alpn.into()];
     let crypto = proto::crypto::rustls::QuicClientConfig::try_from(tls).expect("its suites");
@@ -330,43 +334,4 @@ fn client_config(alpn: &str) -> proto::ClientConfig {
     let mut config = proto::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport));
     config
-}
-
-/// Who the server is does not matter here.
-#[derive(Debug)]
-struct AnyCertificate;
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        vec![rustls::SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
 }

@@ -1,10 +1,16 @@
 //! Keys and TLS of relays and peers, the same in every run.
 
+#[path = "../trusting.rs"]
+mod trusting;
+
 use std::sync::{Arc, OnceLock};
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::SignatureScheme;
+use rustls::pki_types::PrivateKeyDer;
 use shardcast::quic::ALPN_HTTP3;
 use shardcast::wire::*;
+
+use trusting::trusting;
 
 /// An Ed25519 key: its signatures are all of one length, unlike ECDSA's.
 const ED25519_PKCS8: [u8; 48] =
@@ -52,7 +58,7 @@ pub(super) fn client_tls(alpn: &[u8]) -> Arc<rustls::ClientConfig> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Trusting))
+        .with_custom_certificate_verifier(trusting(&[SignatureScheme::ED25519]))
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
@@ -66,43 +72,4 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
     provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
     Arc::new(provider)
-}
-
-/// The worlds here are about streams, not about certificates.
-#[derive(Debug)]
-struct Trusting;
-
-impl rustls::client::danger::ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        self.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        vec![rustls::SignatureScheme::ED25519]
-    }
 }
