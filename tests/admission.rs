@@ -4,10 +4,10 @@
 //! `SIM_SEEDS=2000` has more spies, `SIM_SEED=17` one of them.
 
 mod support {
-    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
-    pub mod tokens;
     #[path = "simulated.rs"]
     mod simulated;
+    #[allow(dead_code, reason = "each play needs a part of what all plays share")]
+    pub mod tokens;
 
     pub use simulated::*;
 }
