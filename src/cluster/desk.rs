@@ -10,8 +10,8 @@ use rustc_hash::FxHashMap;
 use super::{LinkId, News};
 use crate::config::{BadEntry, Entry, Place};
 use crate::limits::{
-    LINK_HANDOVER_MAX, LINK_MOVES_WITHIN, LINK_PROVEN_AFTER, NAME_TTL_MAX, NAME_TTL_MIN, PEERS_MAX, REDIAL_AFTER,
-    REDIAL_AFTER_MAX, SELF_LOOKED_AT_AFTER,
+    LINK_HANDOVER_MAX, LINK_MOVES_WITHIN, LINK_PROVEN_AFTER, NAME_TTL_MAX, NAME_TTL_MIN, PEERS_MAX,
+    REDIAL_AFTER, REDIAL_AFTER_MAX, SELF_LOOKED_AT_AFTER,
 };
 use crate::route::SessionRef;
 

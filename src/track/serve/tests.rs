@@ -281,8 +281,7 @@ fn another_publisher_goes_on_where_one_stopped() {
         play.group(2, WHOLE);
         play.group(3, None);
         let mark = FrameMark { start: 2, delta_len: 1, timestamp: 0 };
-        let second =
-            Piece { opens: None, marks: Marks::from_slice(&[mark]), ..piece(3, 0, None) };
+        let second = Piece { opens: None, marks: Marks::from_slice(&[mark]), ..piece(3, 0, None) };
         play.news(Feed::Piece(second));
         play.group(4, None);
         play.lost(LINK_LOST, "");

@@ -19,7 +19,7 @@ impl World {
             return Ok(());
         }
         let present =
-            |&&source: &&(usize, &Source)| !self.is_past(&sources, source, known.asked_at);
+            |&&source: &&(usize, &Source)| !self.is_past(peer, &sources, source, known.asked_at);
         let compare =
             |&(at, source): &(usize, &Source)| self.compare_fetched(peer, known, at, source);
         one_holds(sources.iter().filter(present).map(compare))
@@ -73,16 +73,11 @@ impl World {
                 let is_away = publisher.is_leaving() && code == StreamCode::GOING_AWAY.0;
                 // A feed that cannot be paused ends with its last viewer, and what it was bringing.
                 let is_cut = publisher.version <= Version::Lite02 && code == StreamCode::CANCEL.0;
-                // Its publisher, asked anew after the end, had nothing new: what has left the cache is not asked for.
-                let is_concluded = self.groups_are_evicted
-                    && source.end.is_some()
-                    && code == StreamCode::NOT_FOUND.0;
                 // Not every shard knew of it.
                 let is_early = code == StreamCode::UNROUTABLE.0
                     && publisher.up_at.is_none_or(|at| known.asked_at < at + ms(3000));
                 let is_excused = is_theirs || is_lost || is_beyond || is_mute || is_brief;
-                let is_over = is_concluded || self.evicts(code);
-                if is_excused || is_away || is_cut || is_early || is_over {
+                if is_excused || is_away || is_cut || is_early || self.evicts(code) {
                     return Ok(());
                 }
                 Err(format!("reset {code:#x}, but the publisher says {:?}", group.end))

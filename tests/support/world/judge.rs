@@ -115,8 +115,12 @@ impl World {
         // Most likely it is of the present run.
         for &(at, source) in sources.iter().rev() {
             let numbers = match known.runs.get(&source.film) {
-                Some(shown) => [sequence.checked_sub(shown.shift), None],
                 None if are_one_film(&sources) => [Some(sequence), None],
+                Some(shown) if are_one_film(&sources) || self.tells_runs(peer, at) => {
+                    [sequence.checked_sub(shown.shift), None]
+                }
+                // Another way to it may have it under other numbers.
+                Some(shown) => [sequence.checked_sub(shown.shift), source.number_of(&seen.frames)],
                 None => [Some(sequence), source.number_of(&seen.frames)],
             };
             for its in numbers.into_iter().flatten().filter(|its| *its <= sequence) {
@@ -142,6 +146,7 @@ impl World {
         publisher: usize,
         source: &Source,
     ) -> Result<(), String> {
+        let tells_runs = self.tells_runs(peer, publisher);
         let (viewer, publisher) = (&self.peers[peer], &self.peers[publisher]);
         let seen = &known.groups[&sequence];
         let group = source.groups.get(&its).ok_or("no such group was published")?;
@@ -186,6 +191,8 @@ impl World {
                 // By whoever went on with it, too.
                 let ways = self.sources(peer, &known.path, &known.track);
                 let is_broken = ways.iter().any(|(_, way)| !way.broken.is_empty());
+                // One that another way has under other numbers begins once more.
+                let is_renumbered = !tells_runs && !are_one_film(&ways);
                 // Too old for the one who goes on, nothing that it has, or not asked for any more, it
                 // ends as the first one did.
                 // One that is reset at once shows nobody which it was.
@@ -199,7 +206,8 @@ impl World {
                 let is_capped = source.capped.contains(&its)
                     || source.once_capped.contains(&(its, group.frames.len()));
                 let is_capped = is_capped && code == StreamCode::TOO_FAR_BEHIND.0;
-                let is_excused = is_theirs || is_lost || is_broken || is_old || is_late;
+                let is_excused =
+                    is_theirs || is_lost || is_broken || is_old || is_late || is_renumbered;
                 if is_excused || is_away || is_capped || self.evicts(code) {
                     return Ok(());
                 }

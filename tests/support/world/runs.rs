@@ -19,8 +19,14 @@ impl World {
         let known = &self.peers[peer].subscriptions[index];
         let shift = number - its;
         let mut shown = Shown { shift, first: number, end: number + 1 };
-        if let Some(Shown { first, end, .. }) = known.runs.get(&film) {
-            (shown.first, shown.end) = (shown.first.min(*first), shown.end.max(*end));
+        match known.runs.get(&film) {
+            Some(before) if before.shift == shift => {
+                (shown.first, shown.end) =
+                    (shown.first.min(before.first), shown.end.max(before.end));
+            }
+            // From before it was shown under higher numbers.
+            Some(before) if before.shift > shift => return Ok(()),
+            _ => {}
         }
         for (other, before) in known.runs.iter().filter(|(other, _)| **other != film) {
             let (lower, upper) =
@@ -35,18 +41,17 @@ impl World {
             let sources = self.sources(peer, &known.path, &known.track);
             let of = |film: u64| sources.iter().find(|(_, source)| source.film == film);
             let &(at, source) = of(film).ok_or("nobody publishes this")?;
-            if self.is_past(&sources, (at, source), known.asked_at) {
+            if self.is_past(peer, &sources, (at, source), known.asked_at) {
                 return Err("is of a run that is past".to_owned());
             }
-            // To a relay further away it may all be one run.
-            let is_alone = self.stage.relays == 1;
-            if shift > 0 && is_alone && known.asked_at > shown_at + EVERYWHERE {
+            if shift > 0 && self.tells_runs(peer, at) && known.asked_at > shown_at + EVERYWHERE {
                 return Err(format!("is shown {shift} higher to a newcomer"));
             }
             let used = |source: &Source| source.end.max(source.order.iter().max().map(|n| n + 1));
             let others = sources.iter().filter(|(_, other)| other.film != film);
             let used: u64 = others.filter_map(|(_, other)| used(other)).sum();
-            if shift > used {
+            // Relays further away may each have it anew when they go another way.
+            if shift > used && self.tells_runs(peer, at) {
                 return Err(format!("is shown {shift} higher, and {used} numbers were used"));
             }
             for (other, shown) in &known.runs {
@@ -57,7 +62,11 @@ impl World {
                 }
             }
         }
-        self.peers[peer].subscriptions[index].runs.insert(film, shown);
+        let known = &mut self.peers[peer].subscriptions[index];
+        if known.runs.insert(film, shown).is_some_and(|before| before.shift != shift) {
+            // Which of its groups came under which numbers is not kept.
+            known.owed.retain(|(owed, _)| *owed != film);
+        }
         Ok(())
     }
 
@@ -79,9 +88,15 @@ impl World {
         (runs.sum(), went_on.count())
     }
 
-    /// Whether everybody knew by then that the publisher has begun another run.
+    /// Whether a viewer's relay knows one run of a publisher from the next. To one further away it may all be one.
+    pub(super) fn tells_runs(&self, peer: usize, publisher: usize) -> bool {
+        self.peers[peer].spec.relay == self.peers[publisher].spec.relay
+    }
+
+    /// Whether everybody at a viewer's relay knew by then that the publisher has begun another run.
     pub(super) fn is_past(
         &self,
+        peer: usize,
         sources: &[(usize, &Source)],
         (at, source): (usize, &Source),
         then: Instant,
@@ -93,7 +108,8 @@ impl World {
             was_begun && other.film != source.film && other.subscribed_at > source.subscribed_at
         };
         let mut next = sources.iter().filter(is_next);
-        self.are_one_broadcast(sources) && next.any(|(_, other)| is_known(&other.film))
+        let may_be = self.tells_runs(peer, at) && self.are_one_broadcast(sources);
+        may_be && next.any(|(_, other)| is_known(&other.film))
     }
 
     /// Whether whoever publishes this has it from the same origin.

@@ -74,13 +74,22 @@ impl World {
             for index in 0..self.peers[peer].subscriptions.len() {
                 let film = self.film_for(peer, index);
                 let are_players = film.is_some_and(|film| self.is_of_player(film));
+                let is_unshifted = !are_players && self.is_unshifted(peer, index);
                 let known = &mut self.peers[peer].subscriptions[index];
                 known.settled = film;
-                if let Some(film) = film.filter(|_| !are_players) {
+                if let Some(film) = film.filter(|_| is_unshifted) {
                     known.runs.entry(film).or_insert(Shown { shift: 0, first: u64::MAX, end: 0 });
                 }
             }
         }
+    }
+
+    /// Whether the next run that a viewer is shown has its publisher's numbers: nothing was before, neither here
+    /// nor, for a relay further away, on the way.
+    fn is_unshifted(&self, peer: usize, index: usize) -> bool {
+        let known = &self.peers[peer].subscriptions[index];
+        let is_first = self.stage.relays == 1 && known.runs.is_empty();
+        is_first || are_one_film(&self.sources(peer, &known.path, &known.track))
     }
 
     fn is_of_player(&self, film: u64) -> bool {
