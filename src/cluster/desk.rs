@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use super::said::Said;
 use super::{LinkId, News};
-use crate::config::{BadEntry, Entry, Place};
+use crate::config::{Entry, Place};
 use crate::limits::{
     LINK_HANDOVER_MAX, LINK_MOVES_WITHIN, LINK_PROVEN_AFTER, NAME_TTL_MAX, NAME_TTL_MIN, PEERS_MAX,
     REDIAL_AFTER, REDIAL_AFTER_MAX, SELF_LOOKED_AT_AFTER,
@@ -152,58 +153,6 @@ pub struct Desk {
     next_link: u64,
     random: u64,
     is_leaving: bool,
-}
-
-/// What is worth a line in the log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Said {
-    Dialing {
-        place: Place,
-        address: SocketAddr,
-    },
-    Up {
-        place: Place,
-        hop: u64,
-    },
-    Failed {
-        place: Place,
-        error: String,
-        retry_in: Duration,
-        is_denied: bool,
-    },
-    Itself {
-        place: Place,
-    },
-    /// Another relay has our hop id, as far as that can be known.
-    SameHop {
-        place: Place,
-        hop: u64,
-    },
-    Yields {
-        place: Place,
-        hop: u64,
-    },
-    Leaves {
-        place: Place,
-    },
-    /// It is named or listed no more.
-    Unwanted {
-        place: Place,
-        address: Option<SocketAddr>,
-    },
-    Redirected {
-        place: Place,
-        to: Place,
-    },
-    /// It would have us go where we do not.
-    NotRedirected {
-        place: Place,
-        error: BadEntry,
-    },
-    NotFound {
-        place: Place,
-        error: String,
-    },
 }
 
 impl Desk {

@@ -9,6 +9,7 @@
 pub mod desk;
 mod find;
 mod list;
+mod said;
 mod thread;
 
 use tokio::sync::{mpsc, oneshot};

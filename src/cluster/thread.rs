@@ -14,9 +14,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::desk::{Command, Desk, Own, Row, SAME_HOP, Said};
+use super::desk::{Command, Desk, Own, Row, SAME_HOP};
 use super::find::Finder;
 use super::list::{List, Looked};
+use super::said::Said;
 use super::{Dial, Line, Mail, News, Order};
 use crate::access;
 use crate::config::{ClusterConfig, ConnectTls, Entry};
