@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What things cost in memory: the table of README.md, measured on the relay as it is released. Takes some minutes.
+# What things cost in memory, and idle connections in time: the table of README.md, measured on the relay as it is
+# released. Takes some minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,7 +8,8 @@ usage() {
     cat <<'TEXT'
 usage: scripts/footprint.sh
 
-Builds the relay as it is released and measures what things cost in memory: a line for each.
+Builds the relay as it is released and measures what things cost in memory, and idle connections in time: a line
+for each.
 
 Example: scripts/footprint.sh
 TEXT
