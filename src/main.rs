@@ -221,6 +221,8 @@ fn run(
                     }
                     Some(drain) => {
                         let open = drain.open();
+                        // Before it is said: whoever has read that may signal once more.
+                        signals::end_in_time();
                         tracing::warn!(open, "second shutdown signal; exiting immediately");
                         return end(running);
                     }

@@ -579,7 +579,7 @@ async fn goaway_and_return_both_ways() {
     ours.says("cluster peer linked").await;
     plays(&ours.url(), &[&url], "live/cam").await;
     theirs.terminate();
-    // It is dialled again when it has gone, and not before.
+    // It is dialled at once, which leads to the one that leaves, and once more when that has gone.
     ours.says("cluster peer leaves").await;
     ours.says("cluster peer error; will retry").await;
     drop(theirs);

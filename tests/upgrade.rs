@@ -907,37 +907,47 @@ async fn a_link_goes_where_its_relay_goes() {
 }
 
 /// A browser does not do as it is asked and stays where it is: it has every group all the same, by one connection,
-/// until its time is over. Then it dials again by itself.
+/// until its time is over. Then it dials again by itself. `UPGRADES=10` has that so many times, in a row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_browser_misses_nothing_until_its_time_is_over() {
     const FRAMES: usize = 30;
+    const CROWD: usize = 8;
+    let upgrades = std::env::var("UPGRADES").map_or(1, |said| said.parse().expect("a number"));
     let timeout = Duration::from_secs(14);
     let mut play = Play::begin("browser", "shards = 2\nupgrade_timeout = '14s'").await;
-    let publisher = Native::publishes(&format!("moqt://{}", play.address), PATH, FRAMES);
+    let url = format!("moqt://{}", play.address);
+    let publisher = Native::publishes(&url, PATH, FRAMES);
+    let _crowd: Vec<Native> = (0..CROWD).map(|_| Native::watches(&url)).collect();
     let page = Actor::page_in(Browser::Chromium, "restart").await;
     page.tell(format!("watch('0.3.4','http://{}/')", play.address)).await;
     page.tell(format!("hears('{PATH}',0)")).await;
-    let begun = Instant::now();
-    play.upgrades();
-    // Meanwhile the publisher goes to the new process, and leaves the old one.
-    tokio::time::sleep_until((begun + timeout - Duration::from_secs(1)).into()).await;
-    assert!(lives(play.first.id()));
-    let misses = page.tell(format!("misses('{PATH}')")).await;
-    println!("{misses}");
-    let mut said = misses.split(' ');
-    assert_eq!(said.next(), Some("1"), "one connection");
-    let [first, last] =
-        [said.next(), said.next()].map(|number| number.expect("one").parse::<u64>());
-    let (first, last) = (first.expect("a number"), last.expect("a number"));
-    assert!(last - first > 60 * 10, "{misses}");
-    // This client leaves a group for a newer one whose begin comes with its last frame, upgrade or not.
-    let missing = said.next().expect("those").split(',').filter(|number| !number.is_empty());
-    let missing: Vec<u64> = missing.map(|number| number.parse().expect("a number")).collect();
-    let is_last = |number: &u64| number % FRAMES as u64 == FRAMES as u64 - 1;
-    assert!(missing.iter().all(is_last), "{missing:?}");
-    assert!(play.first.left(LISTENS_WITHIN).success());
-    let ended = publisher.seen.borrow().count;
-    page.tell(format!("hears('{PATH}',{})", ended + 60)).await;
+    let mut before = play.first.id();
+    for round in 0..upgrades {
+        page.tell(format!("forgets('{PATH}')")).await;
+        let begun = Instant::now();
+        let heir = play.upgrades();
+        // Meanwhile the publisher goes to the new process, and leaves the old one.
+        tokio::time::sleep_until((begun + timeout - Duration::from_secs(1)).into()).await;
+        assert!(lives(before));
+        let misses = page.tell(format!("misses('{PATH}')")).await;
+        println!("upgrade {round}: {misses}");
+        let mut said = misses.split(' ');
+        assert_eq!(said.next(), Some((round + 1).to_string().as_str()), "one connection each time");
+        let [first, last] =
+            [said.next(), said.next()].map(|number| number.expect("one").parse::<u64>());
+        let (first, last) = (first.expect("a number"), last.expect("a number"));
+        assert!(last - first > 60 * 10, "{misses}");
+        // This client leaves a group for a newer one whose begin comes with its last frame, upgrade or not.
+        let missing = said.next().expect("those").split(',').filter(|number| !number.is_empty());
+        let missing: Vec<u64> =
+            missing.map(|number| number.parse().expect("a number")).collect();
+        let is_last = |number: &u64| number % FRAMES as u64 == FRAMES as u64 - 1;
+        assert!(missing.iter().all(is_last), "{missing:?}");
+        is_gone_or_waited(&mut play.first, before).await;
+        before = heir;
+        let ended = publisher.seen.borrow().count;
+        page.tell(format!("hears('{PATH}',{})", ended + 60)).await;
+    }
 }
 
 async fn is_gone_or_waited(first: &mut Process, process: libc::pid_t) {

@@ -16,7 +16,9 @@ const waiting = new Set();
 // Calls what is given with every connection that the client makes.
 async function connections(version, url, use) {
     const net = await import(`net-${version}`);
-    const reload = new net.Connection.Reload({ url: new URL(url), enabled: true });
+    // The oldest of the clients closes both where they come up in the same moment.
+    const websocket = { enabled: !globalThis.WebTransport };
+    const reload = new net.Connection.Reload({ url: new URL(url), enabled: true, websocket });
     reload.established.watch((connection) => {
         if (connection) connected += 1;
         if (connection) use(connection, net).catch((error) => console.log(error.stack));
@@ -92,6 +94,11 @@ function forgetWebTransport() {
     delete globalThis.WebTransport;
 }
 
+// What has come of a path so far is not asked for.
+async function forgets(path) {
+    numbers.delete(path);
+}
+
 // By how many connections, the first and the last number of a path, and which are missing between them.
 async function misses(path) {
     const read = numbers.get(path).sort((one, other) => one - other);
@@ -102,4 +109,4 @@ async function misses(path) {
     return `${connected} ${read[0]} ${read.at(-1)} ${missing.join(",")}`;
 }
 
-globalThis.stage = { publish, watch, hears, misses, forgetWebTransport };
+globalThis.stage = { publish, watch, hears, forgets, misses, forgetWebTransport };
