@@ -16,8 +16,9 @@ const waiting = new Set();
 // Calls what is given with every connection that the client makes.
 async function connections(version, url, use) {
     const net = await import(`net-${version}`);
-    // The oldest of the clients closes both where they come up in the same moment.
-    const websocket = { enabled: !globalThis.WebTransport };
+    // The oldest of the clients closes both where they come up in the same moment. In Firefox none takes the other.
+    const isFirefox = globalThis.navigator?.userAgent?.includes("Firefox");
+    const websocket = { enabled: isFirefox || !globalThis.WebTransport };
     const reload = new net.Connection.Reload({ url: new URL(url), enabled: true, websocket });
     reload.established.watch((connection) => {
         if (connection) connected += 1;
