@@ -939,8 +939,7 @@ async fn a_browser_misses_nothing_until_its_time_is_over() {
         assert!(last - first > 60 * 10, "{misses}");
         // This client leaves a group for a newer one whose begin comes with its last frame, upgrade or not.
         let missing = said.next().expect("those").split(',').filter(|number| !number.is_empty());
-        let missing: Vec<u64> =
-            missing.map(|number| number.parse().expect("a number")).collect();
+        let missing: Vec<u64> = missing.map(|number| number.parse().expect("a number")).collect();
         let is_last = |number: &u64| number % FRAMES as u64 == FRAMES as u64 - 1;
         assert!(missing.iter().all(is_last), "{missing:?}");
         is_gone_or_waited(&mut play.first, before).await;
