@@ -26,7 +26,7 @@ use super::pebble::Pebble;
 pub enum Heard {
     /// When this certificate is to be replaced.
     Asked(String),
-    /// An order, and which certificate it is to replace.
+    /// An order that was taken, and which certificate it is to replace.
     Ordered(Option<String>),
 }
 
@@ -102,7 +102,8 @@ impl Desk {
         };
         match path.as_str() {
             "/dir" => change("renewalInfo", format!("{}/renewal", self.own).into()),
-            "/order-plz" => {
+            // Pebble refuses one nonce in twenty, and what is refused is asked again.
+            "/order-plz" if head.status.is_success() => {
                 if let Some(replaces) = &replaces {
                     change("replaces", replaces.as_str().into());
                 }
