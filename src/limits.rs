@@ -114,6 +114,10 @@ pub const RESUME_GRACE: Duration = Duration::from_secs(1);
 /// what expires or is evicted meanwhile; each costs a stream's state.
 pub const OPEN_GROUPS_MAX: usize = 256;
 
+/// Of those that the peer takes no more of, so many are looked at whether they are too old by now, each time
+/// that something of their track is served: who does not read has [`OPEN_GROUPS_MAX`] of them.
+pub const STUCK_GROUPS_PER_GO: usize = 16;
+
 /// The same for all subscriptions of one peer together; each may have one in any case.
 pub const OPEN_GROUPS_PER_PEER_MAX: usize = 4096;
 

@@ -11,7 +11,7 @@ use super::order::{Order, RANKS};
 use super::outflow::{Flow, Outflow};
 use super::streams::{StreamId, Streams};
 use super::{Context, Effect, Session, Step, Use};
-use crate::limits::{ACK_DELAY, OPEN_GROUPS_MAX, OPEN_GROUPS_PER_PEER_MAX};
+use crate::limits::{ACK_DELAY, OPEN_GROUPS_MAX, OPEN_GROUPS_PER_PEER_MAX, STUCK_GROUPS_PER_GO};
 use crate::track::content::{Content, Outcome, Run};
 use crate::track::cursor::{Cursor, Pick};
 use crate::track::demand::{Demand, Reach};
@@ -45,6 +45,8 @@ pub(super) struct Served {
     is_reordered: bool,
     /// It is among those that wait for streams.
     is_starved: bool,
+    /// Which of those that are stuck is looked at next.
+    next_stuck: usize,
 }
 
 /// One group on its way to the peer.
@@ -129,6 +131,7 @@ impl Session {
                 is_waiting: false,
                 is_reordered: false,
                 is_starved: false,
+                next_stuck: 0,
             },
         );
         let track = request.track.into();
@@ -298,13 +301,25 @@ impl Session {
         if std::mem::take(&mut served.is_reordered) {
             rank(served, content, cx);
         }
-        // Most urgent first, so that a window that has opened a little serves those.
+        // What has come whole is served first, however the track has ended.
+        let has_ended = is_past || content.outcome.is_some();
         let mut open = std::mem::take(&mut served.open);
-        cx.visits += open.len() as u32;
+        let mut stuck = 0;
+        let looked_at = served.next_stuck..served.next_stuck + STUCK_GROUPS_PER_GO;
+        // Most urgent first, so that a window that has opened a little serves those.
         open.retain_mut(|group| {
+            if group.is_stuck(served.is_starved) {
+                let is_next = looked_at.contains(&stuck);
+                stuck += 1;
+                if !is_next && !has_ended && !content.has_evicted(group.flow.arrival) {
+                    return true;
+                }
+            }
+            cx.visits += 1;
             let progress = self.advance(key, group, served.wanted.max_age_ms, content, cx);
             matches!(progress, Progress::Open)
         });
+        served.next_stuck = if looked_at.end < stuck { looked_at.end } else { 0 };
         served.open = open;
         if served.asked.is_some() && served.open.iter().any(|group| group.stream.is_some()) {
             let spans = [served.asked.take(), self.joins_since.take()];
@@ -320,8 +335,6 @@ impl Session {
             served.is_starved = true;
             self.queue_starved(key);
         }
-        // What has come whole is served first, however the track has ended.
-        let has_ended = is_past || content.outcome.is_some();
         served.is_waiting = has_ended || served.open.len() >= most;
         if is_interrupted || (is_full && served.open.len() < most) {
             // There is more to look at, or room for those that waited.
@@ -542,6 +555,12 @@ impl GroupOut {
         let form = Form::of(version);
         let flow = Outflow::new(form, arrival, frame_start, frame_end, head.into());
         GroupOut { sequence, run, number, flow, stream: None, finished: None, priority: 0 }
+    }
+
+    /// Nothing can be done for it but to give it up, until the peer acknowledges, or takes more.
+    fn is_stuck(&self, is_starved: bool) -> bool {
+        let waits_for_stream = self.stream.is_none() && is_starved;
+        waits_for_stream || self.flow.is_blocked || self.finished.is_some()
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Content {
     /// The arrival number of the next group, of either kind.
     next_arrival: u64,
     held_bytes: u64,
+    /// Groups of which only word is left why they were let go of.
+    evicted: usize,
     /// Groups that were looked at for viewers since this was last asked.
     looked_at: Cell<u64>,
     /// Sequences of groups that left for their age while they grew, since this was last asked.
@@ -585,12 +587,20 @@ impl Content {
             return Evicted::Gone;
         }
         self.change(arrival, Group::evict);
+        self.evicted += 1;
         Evicted::Marked
+    }
+
+    /// Whether of this group only word is left why it was let go of.
+    pub fn has_evicted(&self, arrival: u64) -> bool {
+        self.evicted > 0 && self.group(arrival).is_some_and(|group| group.is_evicted)
     }
 
     fn remove(&mut self, arrival: u64) {
         let group = self.live.remove(arrival).or_else(|| self.fetched.remove(arrival));
-        self.held_bytes -= group.map_or(0, |group| group.held_bytes());
+        let Some(group) = group else { return };
+        self.held_bytes -= group.held_bytes();
+        self.evicted -= usize::from(group.is_evicted);
     }
 }
 
