@@ -27,18 +27,19 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// From opening a page that watches, or from what makes a picture possible, to the picture.
-const PROMPTLY: Duration = ms(1000);
+/// From opening a page that watches, or from what makes a picture possible, to the picture. It is printed, and
+/// takes half a second to one; most of it is the browser's, which takes twice as long on a busy machine.
+const PROMPTLY: Duration = ms(2500);
 /// From the click: the encoder starts, the catalog says so, and each viewer asks anew.
 const MICROPHONE: Duration = ms(2500);
 const MICROPHONE_IN_FIREFOX: Duration = ms(4500);
 /// The same, and the camera starts.
 const CAMERA: Duration = ms(3500);
 /// From opening a page where one is alone: it loads and dials, and a camera starts, or the relay asks.
-const NEW_TAB: Duration = ms(1500);
+const NEW_TAB: Duration = ms(3000);
 /// In Firefox, where an encoder takes longer to start, the more so while much else goes on.
-const NEW_TAB_IN_FIREFOX: Duration = ms(3500);
-const RENDITION: Duration = ms(500);
+const NEW_TAB_IN_FIREFOX: Duration = ms(5000);
+const RENDITION: Duration = ms(1500);
 /// From the end of the relay: the clients dial after a second, then twice as long each time.
 const RESTART: Duration = ms(12_000);
 
