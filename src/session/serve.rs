@@ -802,6 +802,47 @@ mod tests {
         assert_eq!(streams.count(), 1);
     }
 
+    /// A viewer that takes no older groups than of a second, and does not read.
+    fn stuck(groups: u64) -> Stage {
+        let mut stage = Stage::new();
+        stage.play.opens(4, &subscribe(8, Preferences { max_age_ms: 1000, ..wanted(PRIORITY) }));
+        stage.play.session.place(STUCK, &stage.content);
+        stage.play.link.is_blocked = true;
+        (0..groups).for_each(|sequence| stage.group(sequence, 10));
+        stage.serve_one(STUCK);
+        assert!(stage.play.link.done.is_empty());
+        stage
+    }
+
+    const STUCK: StreamId = StreamId(4);
+
+    #[test]
+    fn of_many_groups_that_are_stuck_a_few_are_given_up_in_each_go() {
+        let mut stage = stuck(100);
+        // The one before it is as old as this one says.
+        stage.group(5000, 10);
+        let old = format!("reset {}", StreamCode::OLD.0);
+        let mut given_up = 0;
+        for _ in 0..20 {
+            stage.serve_one(STUCK);
+            let so_far = stage.play.link.done.iter().filter(|done| **done == old).count();
+            assert!(so_far <= given_up + STUCK_GROUPS_PER_GO);
+            given_up = so_far;
+        }
+        assert_eq!(given_up, 99);
+    }
+
+    #[test]
+    fn who_is_stuck_hears_at_once_that_a_group_was_let_go_of() {
+        let mut stage = stuck(100);
+        let arrivals: Vec<_> = stage.content.groups().map(|(arrival, _)| arrival).collect();
+        for arrival in [arrivals[20], arrivals[80]] {
+            stage.content.evict(arrival, true);
+        }
+        stage.serve_one(STUCK);
+        assert_eq!(stage.play.link.done, vec![format!("reset {}", StreamCode::EVICTED.0); 2]);
+    }
+
     #[test]
     fn an_update_moves_all_groups_of_a_subscription() {
         let mut stage = Stage::new();
