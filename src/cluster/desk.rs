@@ -443,13 +443,13 @@ impl Desk {
             return self.give_way(now, &key, hop);
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.untried.clear();
         if let Some(old) = peer.old.take_if(|old| old.until.is_none() && old.hop == hop) {
             // It is the one that leaves.
             self.commands.push_back(Command::HangUp { link, shard: peer.shard });
             return peer.set(now, State::Up { link: old.link, hop });
         }
         peer.last_error = None;
-        peer.untried.clear();
         peer.set(now, State::Up { link, hop });
         peer.moves_over(now);
         self.said.push_back(Said::Up { place: key.place, hop });
@@ -1047,6 +1047,23 @@ mod tests {
         s.down(5);
         s.wait();
         assert_eq!(s.does(), ["dial 7 10.0.0.1:4443"]);
+    }
+
+    #[test]
+    fn a_name_that_led_to_who_leaves_is_looked_for_again_when_that_is_over() {
+        let mut s = Scene::new(&["moqt://b:4443"]);
+        s.found("moqt://b:4443", &["10.0.0.1:4443", "10.0.0.2:4443"], 9);
+        s.up(1, 1);
+        s.does();
+        s.hear(News::Leaving { link: LinkId(1), to: String::new() });
+        s.found("moqt://b:4443", &["10.0.0.1:4443", "10.0.0.2:4443"], 9);
+        s.up(2, 1);
+        assert_eq!(s.does(), ["find b", "dial 2 10.0.0.1:4443", "hang up 2"]);
+        s.down(2);
+        s.down(1);
+        assert_eq!((s.does(), s.states()), (vec![], vec!["waiting"]));
+        s.wait();
+        assert_eq!(s.does(), ["find b"]);
     }
 
     #[test]
