@@ -387,10 +387,10 @@ impl Session {
             Version::Lite06 => cost.saturating_add(self.price),
             _ => Cost::UNPRICED,
         };
-        Some(Route {
+        let mut route = Route {
             id,
             is_whole: self.pass.admission.grant.may_publish_all_below(&path),
-            is_linked: self.pass.admission.is_relay && self.version >= Version::Lite05,
+            is_linked: false,
             path,
             hops,
             origin,
@@ -400,7 +400,11 @@ impl Session {
             session: self.me,
             version: self.version,
             is_silent: false,
-        })
+        };
+        // One that is believed for its address may be a publisher as well.
+        let is_relay = self.pass.admission.is_relay || route.is_passed_on();
+        route.is_linked = is_relay && self.version >= Version::Lite05;
+        Some(route)
     }
 
     /// What a broadcast that came over this chain is known by. Whoever claims to be somebody else, or to
