@@ -20,7 +20,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::cards::Authority;
 use support::client::{Channel, LITE_05, LITE_06, PATIENCE, Peer, Role, Script, View, within};
 use support::http::get;
@@ -115,11 +115,14 @@ async fn audience(
     (peers, views)
 }
 
+async fn shown(relay: &Relay) -> Value {
+    let answer = get(relay.internal().await, "/nodes").await;
+    serde_json::from_str(answer.text()).expect("JSON")
+}
+
 /// What `/nodes` says of the relays that one dials.
 async fn nodes(relay: &Relay) -> Vec<Value> {
-    let answer = get(relay.internal().await, "/nodes").await;
-    let said: Value = serde_json::from_str(answer.text()).expect("JSON");
-    said["nodes"].as_array().expect("nodes").clone()
+    shown(relay).await["nodes"].as_array().expect("nodes").clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -331,8 +334,8 @@ async fn a_set_without_addresses_is_not_silent() {
 async fn lists_that_change_and_a_token_in_a_file() {
     let files = Files::new("linked-list");
     let a = Relay::start(1).await;
-    let list = files.write("list.json", "[]");
-    let args = ["--cluster-connect-api", &list, INSECURE];
+    let list_path = files.write("list.json", "[]");
+    let args = ["--cluster-connect-api", &list_path, INSECURE];
     let b = a.beside(1, &[&args[..], &OPERATORS].concat()).await;
     b.says("the list of cluster peers is read").await;
     assert_eq!(nodes(&b).await, Vec::<Value>::new());
@@ -342,10 +345,24 @@ async fn lists_that_change_and_a_token_in_a_file() {
     // A list that is bad takes nobody away.
     files.write("list.json", "{}");
     let line = b.says("the list of cluster peers is not read").await;
-    assert!(line.contains(&list), "{line}");
+    assert!(line.contains(&list_path), "{line}");
     assert_eq!(nodes(&b).await.len(), 1);
+    let of_list = shown(&b).await["list"].clone();
+    assert_eq!((&of_list["from"], &of_list["relays"]), (&json!(list_path), &json!(1)));
+    assert!(of_list["last_error"].is_string(), "{of_list}");
+    // Nor does one that is gone, which is said as well; and it is no worse than before when it is back.
+    std::fs::remove_file(&list_path).expect("it is there");
+    b.says_times("the list of cluster peers is not read", 2).await;
+    let figures = get(b.internal().await, "/metrics").await;
+    assert!(figures.text().contains("shardcast_cluster_list_up 0\n"));
     files.write("list.json", "[]");
     b.says_times("relays=0", 2).await;
+    within("a list that is read", async {
+        while shown(&b).await["list"].get("last_error").is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     let line = b.says("cluster peer is not wanted any more").await;
     assert!(line.contains(&a.url()), "{line}");
     a.deserted().await;

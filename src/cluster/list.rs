@@ -35,17 +35,24 @@ pub struct List {
     node: Option<String>,
     /// What was there last, good or bad.
     seen: Option<Vec<u8>>,
+    /// What is wrong with that.
+    fault: Option<String>,
     tag: Option<HeaderValue>,
 }
 
 impl List {
     pub fn new(source: ListSource, node: Option<String>) -> List {
-        List { source, node, seen: None, tag: None }
+        List { source, node, seen: None, fault: None, tag: None }
     }
 
     /// Where it is, without what may be secret.
     pub fn shown(&self) -> String {
         self.source.shown()
+    }
+
+    /// What is wrong with what it said last.
+    pub fn fault(&self) -> Option<String> {
+        self.fault.clone()
     }
 
     /// What has changed, and when to look again. `tls` is what servers are asked with.
@@ -68,12 +75,10 @@ impl List {
             Ok(Some(bytes)) if bytes.len() > LIST_BYTES_MAX => Looked::Bad("it is too long".into()),
             Ok(Some(bytes)) if self.seen.as_ref() == Some(&bytes) => Looked::Same,
             Ok(Some(bytes)) => {
-                let entries = Entry::list(&bytes);
+                let entries = Entry::list(&bytes).map_err(|error| error.to_string());
                 self.seen = Some(bytes);
-                match entries {
-                    Ok(entries) => Looked::New(entries),
-                    Err(error) => Looked::Bad(error.to_string()),
-                }
+                self.fault = entries.as_ref().err().cloned();
+                entries.map_or_else(Looked::Bad, Looked::New)
             }
             Err(error) => Looked::Bad(error),
         };

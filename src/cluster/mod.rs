@@ -91,11 +91,31 @@ pub enum Mail {
     },
     /// From now on these are the relays that are listed.
     Listed(Vec<Entry>),
+    /// Why the list cannot be read, or that it can be.
+    ListFault(Option<String>),
     /// Somebody wants to know how links are.
-    Rows(oneshot::Sender<Vec<Row>>),
+    Show(oneshot::Sender<Shown>),
     /// The relay ends: nobody is to be dialled any more.
     Leave,
     Stop,
+}
+
+/// How it is with all relays that there should be links with, and with the list that names some of them.
+#[derive(Debug, Default)]
+pub struct Shown {
+    pub rows: Vec<Row>,
+    pub list: Option<Listing>,
+}
+
+/// A list of relays that changes.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Where it is, without what may be secret.
+    pub from: String,
+    /// How many it named when it could last be read.
+    pub relays: usize,
+    /// Why it cannot be read now.
+    pub last_error: Option<String>,
 }
 
 /// The way to whoever keeps the links, for shards. What waits there is bounded by what sessions there can be.

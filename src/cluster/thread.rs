@@ -14,11 +14,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::desk::{Command, Desk, Own, Row, SAME_HOP};
+use super::desk::{Command, Desk, Own, SAME_HOP};
 use super::find::Finder;
 use super::list::{List, Looked};
 use super::said::Said;
-use super::{Dial, Line, Mail, News, Order};
+use super::{Dial, Line, Listing, Mail, News, Order, Shown};
 use crate::access;
 use crate::config::{ClusterConfig, ConnectTls, Entry};
 use crate::files;
@@ -79,11 +79,11 @@ pub struct Handle(UnboundedSender<Mail>);
 
 impl Handle {
     /// How it is with all relays that there should be links with.
-    pub async fn rows(&self) -> Vec<Row> {
-        let (line, rows) = oneshot::channel();
+    pub async fn shown(&self) -> Shown {
+        let (line, shown) = oneshot::channel();
         // It ends after those who ask.
-        let _ = self.0.send(Mail::Rows(line));
-        rows.await.unwrap_or_default()
+        let _ = self.0.send(Mail::Show(line));
+        shown.await.unwrap_or_default()
     }
 
     /// The relay ends: nobody is dialled any more.
@@ -124,6 +124,7 @@ impl Ready {
             shards,
             outboxes,
             listed: Vec::new(),
+            list: None,
             config,
         };
         let body = move || runtime.block_on(keeper.run(from));
@@ -156,6 +157,7 @@ struct Keeper<M> {
     outboxes: Vec<VecDeque<M>>,
     /// The last good list.
     listed: Vec<Entry>,
+    list: Option<Listing>,
 }
 
 impl<M: From<Order>> Keeper<M> {
@@ -164,6 +166,7 @@ impl<M: From<Order>> Keeper<M> {
         if let Some(source) = self.config.list.clone() {
             let node = self.config.node.as_ref().map(|node| node.place.to_string());
             let (list, to) = (List::new(source, node), self.to.clone());
+            self.list = Some(Listing { from: list.shown(), relays: 0, last_error: None });
             tokio::spawn(look_at_list(list, self.config.tls.clone(), to));
         }
         self.want();
@@ -195,12 +198,16 @@ impl<M: From<Order>> Keeper<M> {
             Mail::News(news) => self.desk.hear(now, news),
             Mail::Found { place, found } => self.desk.found(now, &place, found),
             Mail::Listed(entries) => {
+                self.list.iter_mut().for_each(|list| list.relays = entries.len());
                 self.listed = entries;
                 self.want();
             }
-            Mail::Rows(line) => {
+            Mail::ListFault(error) => {
+                self.list.iter_mut().for_each(|list| list.last_error = error.clone());
+            }
+            Mail::Show(line) => {
                 // Who has asked may have given up.
-                let _ = line.send(self.desk.rows());
+                let _ = line.send(Shown { rows: self.desk.rows(), list: self.list.clone() });
             }
             Mail::Leave => self.desk.leave(),
             Mail::Stop => {}
@@ -359,14 +366,14 @@ impl<M: From<Order>> Keeper<M> {
 }
 
 async fn look_at_list(mut list: List, tls: ConnectTls, to: UnboundedSender<Mail>) {
-    let mut told = String::new();
+    let mut told = None;
     loop {
         let with = || outgoing::asking(&tls).map_err(|error| error.to_string());
         let (looked, again) = list.look(with).await;
-        match looked {
-            Looked::Same => told.clear(),
+        let fault = match looked {
+            Looked::Same => list.fault(),
+            Looked::Bad(fault) => Some(fault),
             Looked::New(entries) => {
-                told.clear();
                 tracing::info!(
                     list = list.shown(),
                     relays = entries.len(),
@@ -375,17 +382,22 @@ async fn look_at_list(mut list: List, tls: ConnectTls, to: UnboundedSender<Mail>
                 if to.send(Mail::Listed(entries)).is_err() {
                     return;
                 }
+                None
             }
-            // Once for each thing that is wrong.
-            Looked::Bad(error) if told != error => {
-                let (list, shown) = (list.shown(), access::shown(&error));
+        };
+        // Once for each thing that is wrong.
+        if fault != told {
+            if let Some(fault) = &fault {
                 tracing::warn!(
-                    list, error = %shown,
+                    list = list.shown(), error = %access::shown(fault),
                     "the list of cluster peers is not read; what was there before counts"
                 );
-                told = error;
             }
-            Looked::Bad(_) => {}
+            let shown = fault.as_deref().map(access::shown);
+            if to.send(Mail::ListFault(shown)).is_err() {
+                return;
+            }
+            told = fault;
         }
         tokio::time::sleep(again).await;
     }

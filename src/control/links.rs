@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::Site;
+use crate::cluster::Listing;
 use crate::cluster::desk::Row;
 use crate::observe::{Kind, Text};
 use crate::shard::links::{LinkRow, With};
@@ -107,8 +108,8 @@ fn add_figures(row: &mut Map<String, Value>, shown: &LinkRow, now: Instant) {
 
 /// Relays that there should be links with, and behind them those that have dialled this one.
 pub async fn list(State(site): State<Arc<Site>>) -> Response {
-    let (rows, reports) = (site.links().await, site.reports().await);
-    let (links, now) = (Link::all(&rows, &reports), Instant::now());
+    let (cluster, reports) = (site.cluster().await, site.reports().await);
+    let (links, now) = (Link::all(&cluster.rows, &reports), Instant::now());
     let mut nodes: Vec<Value> = links.iter().map(|link| link.json(now)).collect();
     for (shard, report) in reports.iter().enumerate() {
         for shown in report.iter().flat_map(|report| &report.links) {
@@ -117,7 +118,14 @@ pub async fn list(State(site): State<Arc<Site>>) -> Response {
             }
         }
     }
-    let text = json!({ "nodes": nodes }).to_string() + "\n";
+    let mut shown = json!({ "nodes": nodes });
+    if let Some(Listing { from, relays, last_error }) = &cluster.list {
+        shown["list"] = json!({ "from": from, "relays": relays });
+        if let Some(error) = last_error {
+            shown["list"]["last_error"] = error.as_str().into();
+        }
+    }
+    let text = shown.to_string() + "\n";
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
@@ -143,7 +151,12 @@ const FIELDS: [Field; 5] = [
     ),
 ];
 
-pub fn figures(links: &[Link<'_>], guests: u64, text: &mut Text) {
+pub fn figures(links: &[Link<'_>], list: Option<&Listing>, guests: u64, text: &mut Text) {
+    if let Some(list) = list {
+        let help = "Whether the list of relays could be read when it was last looked at.";
+        let is_read = u8::from(list.last_error.is_none());
+        text.single("shardcast_cluster_list_up", Gauge, help, is_read);
+    }
     let help = "Relays of the cluster that have dialled this one.";
     text.single("shardcast_guest_links", Gauge, help, guests);
     let named: Vec<(String, String)> =

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::Site;
 use super::links::{self, Link};
 use super::proc::Process;
-use crate::cluster::desk::Row;
+use crate::cluster::Shown;
 use crate::estate::Before;
 use crate::observe::{Histogram, Kind, Tally, Text};
 use crate::session::{Class, Control, Traffic};
@@ -87,7 +87,7 @@ const TRAFFIC: [(&str, &str, Field); 15] = [
 ];
 
 /// All figures, where shards have answered.
-pub fn text(site: &Site, reports: &[Option<Box<Report>>], rows: &[Row]) -> String {
+pub fn text(site: &Site, reports: &[Option<Box<Report>>], cluster: &Shown) -> String {
     let mut text = Text::default();
     about(site, &mut text);
     before(site, &mut text);
@@ -107,7 +107,8 @@ pub fn text(site: &Site, reports: &[Option<Box<Report>>], rows: &[Row]) -> Strin
     load(&shards, &mut text);
     sockets(site, &shards, &mut text);
     let guests = shards.iter().map(|(_, report)| report.now.guest_links as u64).sum();
-    links::figures(&Link::all(rows, reports), guests, &mut text);
+    let links = Link::all(&cluster.rows, reports);
+    links::figures(&links, cluster.list.as_ref(), guests, &mut text);
     if site.subject.track_metrics > 0 {
         tracks(&shards, site.subject.track_metrics, &mut text);
     }

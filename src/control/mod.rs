@@ -230,8 +230,7 @@ async fn ready(State(site): State<Arc<Site>>) -> Response {
 
 async fn figures(State(site): State<Arc<Site>>) -> Response {
     let reports = site.reports().await;
-    let rows = site.links().await;
-    let text = metrics::text(&site, &reports, &rows);
+    let text = metrics::text(&site, &reports, &site.cluster().await);
     ([(header::CONTENT_TYPE, Text::CONTENT_TYPE)], text).into_response()
 }
 
@@ -256,9 +255,9 @@ impl Site {
     }
 
     /// How it is with relays that there should be links with.
-    async fn links(&self) -> Vec<cluster::desk::Row> {
-        let Some(cluster) = &self.subject.cluster else { return Vec::new() };
-        timeout(SHARD_ANSWER_MAX, cluster.rows()).await.unwrap_or_default()
+    async fn cluster(&self) -> cluster::Shown {
+        let Some(cluster) = &self.subject.cluster else { return cluster::Shown::default() };
+        timeout(SHARD_ANSWER_MAX, cluster.shown()).await.unwrap_or_default()
     }
 
     /// Asks one shard something, if it answers.
