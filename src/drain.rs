@@ -23,11 +23,11 @@ pub struct Drain {
 pub enum Drained {
     NotYet,
     All {
-        left: usize,
+        moved: usize,
     },
     /// Time is over for some.
     Late {
-        left: usize,
+        moved: usize,
         forced: usize,
     },
 }
@@ -75,10 +75,10 @@ impl Drain {
             self.seen = Some((first, open));
         }
         let (first, open) = self.seen.unwrap_or_default();
-        let left = first.saturating_sub(open);
+        let moved = first.saturating_sub(open);
         match self.seen {
-            Some((_, 0)) if now >= self.stays_until => Drained::All { left },
-            _ if now >= self.until => Drained::Late { left, forced: open },
+            Some((_, 0)) if now >= self.stays_until => Drained::All { moved },
+            _ if now >= self.until => Drained::Late { moved, forced: open },
             _ => Drained::NotYet,
         }
     }

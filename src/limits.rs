@@ -322,7 +322,8 @@ pub const ROUTES_ADDRESS_PART: u64 = 8;
 pub const ROUTES_PER_ADDRESS_MAX: usize = ROUTES_MAX / ROUTES_ADDRESS_PART as usize;
 
 /// How much of the memory that the process may use routes may take, on all shards together, and what one takes
-/// on each of them beside its path. Of that, too, one address has an eighth.
+/// on each of them beside its path. Of that, too, one address has an eighth; and what relays of the cluster
+/// pass on leaves as much for who publishes here.
 pub const ROUTES_MEMORY_SHARE: f64 = 1.0 / 16.0;
 pub const ROUTE_BYTES: usize = 400;
 

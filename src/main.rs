@@ -260,12 +260,12 @@ fn run(
                         desk.say_left(drain.open(), drain.until());
                     }
                 }
-                Drained::All { left } => {
-                    tracing::info!(left, "drain complete: every session left; exiting");
+                Drained::All { moved } => {
+                    tracing::info!(moved, "drain complete: every session left; exiting");
                     return end(running);
                 }
-                Drained::Late { left, forced } => {
-                    tracing::warn!(left, forced, "drain deadline force-closed sessions; exiting");
+                Drained::Late { moved, forced } => {
+                    tracing::warn!(moved, forced, "drain deadline force-closed sessions; exiting");
                     return end(running);
                 }
             }

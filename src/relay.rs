@@ -213,6 +213,7 @@ pub fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Start
     let about = cluster::About {
         hop: policy.hop,
         local: addr,
+        has_heritage: inherited.is_shared,
         congestion_control: config.congestion_control,
         seed: u64::from_le_bytes(random[..8].try_into().expect("eight bytes")),
     };

@@ -539,15 +539,22 @@ impl Directory {
 
     /// Whether one more route may be announced.
     pub fn has_room(&self, route: &Route) -> bool {
-        let of_address = match route.trust {
-            Trust::Relay => Held::default(),
-            Trust::Stranger { at } => self.of_strangers.get(&at).copied().unwrap_or_default(),
-        };
-        let room_of_address = self.room / ROUTES_ADDRESS_PART;
-        self.held.routes < ROUTES_MAX
-            && of_address.routes < ROUTES_PER_ADDRESS_MAX
-            && self.held.bytes + route.bytes() <= self.room
-            && of_address.bytes + route.bytes() <= room_of_address
+        let bytes_of_address = self.room / ROUTES_ADDRESS_PART;
+        let (routes, bytes) = (self.held.routes, self.held.bytes + route.bytes());
+        match route.trust {
+            // Whoever publishes here has room whatever is passed on.
+            Trust::Relay => {
+                routes < ROUTES_MAX - ROUTES_PER_ADDRESS_MAX
+                    && bytes <= self.room - bytes_of_address
+            }
+            Trust::Stranger { at } => {
+                let of_address = self.of_strangers.get(&at).copied().unwrap_or_default();
+                routes < ROUTES_MAX
+                    && bytes <= self.room
+                    && of_address.routes < ROUTES_PER_ADDRESS_MAX
+                    && of_address.bytes + route.bytes() <= bytes_of_address
+            }
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -727,6 +734,27 @@ pub(crate) mod tests {
         }
         assert!(directory.is_empty() && directory.of_strangers.is_empty());
         assert_eq!((directory.len(), directory.held.bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_relays_pass_on_leaves_room_for_who_publishes_here() {
+        let room = 8 * ROUTE_BYTES as u64 * ROUTES_ADDRESS_PART;
+        let mut directory = Directory::new(Takeover::Refused, room);
+        let by = |id: u64, trust| Route {
+            trust,
+            path: path(&id.to_string()),
+            ..(*route(id, "a", &[id], 0)).clone()
+        };
+        let mut fill = |ids: std::ops::Range<u64>, trust| {
+            let fit = ids.map(|id| by(id, trust)).take_while(|route| directory.has_room(route));
+            let fit: Vec<_> = fit.take(1).collect();
+            let count = fit.len();
+            fit.into_iter().for_each(|route| directory.insert(Arc::new(route), Instant::now()));
+            count
+        };
+        let passed_on = (0..).take_while(|id| fill(*id..*id + 1, Trust::Relay) == 1).count();
+        assert!(passed_on > 40);
+        assert_eq!(fill(1000..1001, Trust::Stranger { at: 1 }), 1);
     }
 
     #[test]

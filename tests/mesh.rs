@@ -199,6 +199,7 @@ fn whatever_happens_to_a_cluster_all_that_can_be_known_is() {
     for seed in seeds(0..8) {
         let (relays, more) = [(3, 1), (5, 2), (5, 4), (16, 6)][seed as usize % 4];
         let shards = if relays == 16 { 1 } else { 1 + seed as usize % 3 };
+        eprintln!("MESH_SEEDS={seed}..{}", seed + 1);
         random_play(Shape::Random(more), relays, shards, seed);
     }
 }

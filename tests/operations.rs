@@ -541,7 +541,7 @@ async fn a_relay_ends_with_its_last_session() {
     let ended = relay.ended().await;
     ended.expect_success();
     let last = ended.log.iter().find(|line| line.contains("drain complete")).expect("a line");
-    assert!(last.contains("every session left; exiting") && last.contains("left=2"), "{last}");
+    assert!(last.contains("every session left; exiting") && last.contains("moved=2"), "{last}");
 }
 
 /// A second signal closes who is left, and a third one waits for nothing.

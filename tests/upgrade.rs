@@ -521,6 +521,27 @@ async fn what_takes_a_restart_is_said() {
     play.serves().await;
 }
 
+/// The next process would have no links, where the list of relays is gone: nothing changes until it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_relays_that_is_gone_is_a_reason() {
+    let list =
+        std::env::temp_dir().join(format!("shardcast-list-of-relays-{}", std::process::id()));
+    fs::write(&list, "[]").expect("a file");
+    let settings = format!("shards = 1\ncluster.connect_api = '{}'", list.display());
+    let mut play = Play::begin("list", &settings).await;
+    let stays = play.client().await;
+    fs::remove_file(&list).expect("it was there");
+    let said = play.is_refused();
+    assert!(said.contains("cannot read the list of relays"), "{said}");
+    assert!(said.contains("--cluster-connect-api"), "{said}");
+    stays.is_served().await;
+    play.serves().await;
+    fs::write(&list, "[]").expect("a file");
+    play.upgrades();
+    play.serves().await;
+    fs::remove_file(&list).expect("it was there");
+}
+
 /// Nobody but the relay's user and root may ask, whatever the mode of the socket is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn somebody_else_may_not_ask() {
@@ -898,6 +919,34 @@ async fn a_link_goes_where_its_relay_goes() {
         before = heir;
         viewer.sees_more(60).await;
         edge.stderr_lines("cluster peer linked", round + 2, LISTENS_WITHIN);
+    }
+    let published = publisher.seen.borrow().last;
+    let mut seen = viewer.seen.subscribe();
+    let all = seen.wait_for(|seen| seen.last >= published);
+    within("the last group", all).await.expect("it is kept");
+    viewer.seen.borrow().is_whole(0);
+}
+
+/// A relay that has dialled others is upgraded: the older process keeps its links for who is still there, and ends
+/// with the last of those.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_dials_is_gone_when_its_sessions_have_moved() {
+    const UPGRADES: usize = 3;
+    let hub = shardcast(&["--listen", "127.0.0.1:0", "--auth-public", "**", "--shards", "2"]);
+    let mut hub = Process::spawn(hub);
+    let url = format!("moqt://{}", hub.listening(LISTENS_WITHIN));
+    let linked = format!("shards = 2\nconnect.tls.insecure = true\ncluster.connect = '{url}'");
+    let mut play = Play::begin("dials", &linked).await;
+    play.first.stderr_line("cluster peer linked", LISTENS_WITHIN);
+    let publisher = Native::publishes(&url, PATH, 1);
+    let viewer = Native::watches(&format!("moqt://{}", play.address));
+    viewer.sees_more(10).await;
+    let mut before = play.first.id();
+    for _ in 0..UPGRADES {
+        let heir = play.upgrades();
+        is_gone_or_waited(&mut play.first, before).await;
+        before = heir;
+        viewer.sees_more(60).await;
     }
     let published = publisher.seen.borrow().last;
     let mut seen = viewer.seen.subscribe();

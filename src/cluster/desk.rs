@@ -321,6 +321,7 @@ impl Desk {
                 self.commands.push_back(Command::HangUp { link, shard: peer.shard });
             }
         }
+        self.take_back(now);
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -423,11 +424,10 @@ impl Desk {
                 }
             }
             News::GuestLeft { session } => {
-                if let Some(hop) = self.guests.remove(&session) {
-                    self.take_back(now, hop);
-                }
+                self.guests.remove(&session);
             }
         }
+        self.take_back(now);
     }
 
     fn is_up(&mut self, now: Instant, link: LinkId, hop: u64) {
@@ -495,11 +495,20 @@ impl Desk {
         }
     }
 
-    /// A link to that relay is over: those that gave way to it are dialled.
-    fn take_back(&mut self, now: Instant, hop: u64) {
+    /// Who gave way to another link with the same relay is dialled once that is over, or leads to somebody else.
+    fn take_back(&mut self, now: Instant) {
+        let yields = |peer: &Peer| match peer.state {
+            State::Yields { hop } => Some(hop),
+            _ => None,
+        };
+        if self.peers.values().all(|peer| yields(peer).is_none()) {
+            return;
+        }
+        let dialled = self.peers.values().flat_map(Peer::hops);
+        let linked: BTreeSet<u64> = dialled.chain(self.guests.values().copied()).collect();
         let waits = REDIAL_AFTER.mul_f64(self.chance());
         for peer in self.peers.values_mut() {
-            if peer.state == (State::Yields { hop }) {
+            if yields(peer).is_some_and(|hop| !linked.contains(&hop)) {
                 peer.set(now, State::Waits { until: now + waits });
             }
         }
@@ -549,15 +558,10 @@ impl Desk {
         }
         let Some(key) = self.key_of(link) else { return };
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let mut hop = None;
-        if let State::Up { hop: was, .. } = peer.state {
-            hop = Some(was);
+        if matches!(peer.state, State::Up { .. }) {
             peer.forgive(now);
         }
         self.failed(now, &key, reason, is_denied);
-        if let Some(hop) = hop {
-            self.take_back(now, hop);
-        }
     }
 
     fn key_of(&self, link: LinkId) -> Option<Key> {
@@ -630,6 +634,15 @@ impl State {
 }
 
 impl Peer {
+    /// Of whom it has links with.
+    fn hops(&self) -> impl Iterator<Item = u64> {
+        let up = match self.state {
+            State::Up { hop, .. } => Some(hop),
+            _ => None,
+        };
+        up.into_iter().chain(self.old.map(|old| old.hop))
+    }
+
     fn set(&mut self, now: Instant, state: State) {
         (self.state, self.since) = (state, now);
     }
@@ -1047,6 +1060,29 @@ mod tests {
         s.down(5);
         s.wait();
         assert_eq!(s.does(), ["dial 7 10.0.0.1:4443"]);
+    }
+
+    #[test]
+    fn who_gave_way_is_dialled_when_that_link_leads_to_somebody_else_or_nowhere() {
+        for moves in [true, false] {
+            let mut s = Scene::new(&["moqt://10.0.0.1:1", "moqt://10.0.0.2:1"]);
+            assert_eq!(s.does(), ["dial 1 10.0.0.1:1", "dial 2 10.0.0.2:1"]);
+            s.up(1, 7);
+            s.up(2, 7);
+            assert_eq!((s.does(), s.states()), (vec!["hang up 2".into()], vec!["up", "yielding"]));
+            s.hear(News::Leaving { link: LinkId(1), to: String::new() });
+            assert_eq!(s.does(), ["dial 3 10.0.0.1:1"]);
+            // The old link still is one with that relay.
+            if moves {
+                s.up(3, 8);
+                assert_eq!(s.states(), ["up", "yielding"]);
+                s.now += LINK_MOVES_WITHIN;
+                s.desk.expire(s.now);
+                assert_eq!(s.does(), ["hang up 1"]);
+            }
+            s.down(1);
+            assert_eq!(s.states()[1], "waiting");
+        }
     }
 
     #[test]

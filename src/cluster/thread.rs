@@ -16,11 +16,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::desk::{Command, Desk, Own, SAME_HOP};
 use super::find::Finder;
-use super::list::{List, Looked};
+use super::list::{List, Looked, list_in};
 use super::said::Said;
 use super::{Dial, Line, Listing, Mail, News, Order, Shown};
 use crate::access;
-use crate::config::{ClusterConfig, ConnectTls, Entry};
+use crate::config::{ClusterConfig, ConnectTls, Entry, ListSource};
 use crate::files;
 use crate::limits::{DIAL_TLS_LOOK, PEERS_MAX, TOKEN_FILE_BYTES_MAX};
 use crate::log::shortened;
@@ -43,6 +43,10 @@ pub enum StartError {
     Quic(String),
     #[error("cannot read {path}: {error}; see --cluster-token")]
     Token { path: String, error: io::Error },
+    #[error(
+        "cannot read the list of relays {path}: {error}; links would be lost, see --cluster-connect-api"
+    )]
+    List { path: String, error: String },
     #[error("cannot start the thread that keeps links: {0}; raise the limit of processes")]
     Thread(#[from] io::Error),
 }
@@ -53,6 +57,8 @@ pub struct About {
     pub hop: u64,
     /// Where its sockets are.
     pub local: SocketAddr,
+    /// Another process of it is there, with links of its own.
+    pub has_heritage: bool,
     pub congestion_control: CongestionControl,
     pub seed: u64,
 }
@@ -99,6 +105,14 @@ impl Ready {
         if let Some(path) = &config.token {
             let bad = |error| StartError::Token { path: path.display().to_string(), error };
             token_in(path).map_err(bad)?;
+        }
+        // A relay that begins has time to wait for its list. One that goes on would lose what it has by that.
+        if let Some(ListSource::File(path)) = config.list.as_ref().filter(|_| about.has_heritage) {
+            let bad = |error: String| StartError::List {
+                path: path.display().to_string(),
+                error: access::shown(&error),
+            };
+            list_in(path).map_err(bad)?;
         }
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (line, from) = Line::new();

@@ -446,10 +446,10 @@ impl Shard {
                 let _ = line.send(self.conns.live());
             }
             ToShard::Count { line } => {
-                // The next process stays to the end.
+                // The next process stays to the end, and whom this relay has dialled: they are for its sessions.
                 let sessions = self.peers.iter().enumerate().filter(|(_, peer)| peer.is_some());
-                let is_here = |(slot, _): &(usize, _)| !self.links.is_heir(*slot);
-                let _ = line.send(sessions.filter(is_here).count());
+                let stays = |slot| self.links.is_heir(slot) || self.links.has_dialled(slot);
+                let _ = line.send(sessions.filter(|(slot, _)| !stays(*slot)).count());
             }
             ToShard::Stop => self.begin_goodbye(now),
         }

@@ -487,7 +487,8 @@ impl Content {
     /// groups stay: whoever asks for one gets it then.
     pub fn replay(&self) -> impl Iterator<Item = Feed> + '_ {
         let start = self.feed_start.map(Feed::Start);
-        let pieces = self.groups().flat_map(|(_, group)| group.replay()).map(Feed::Piece);
+        let held = self.groups().filter(|(_, group)| !group.is_evicted);
+        let pieces = held.flat_map(|(_, group)| group.replay()).map(Feed::Piece);
         start.into_iter().chain(pieces)
     }
 
@@ -505,8 +506,9 @@ impl Content {
         let earlier = self.live.by_sequence.range(begins..told.begins).rev();
         // The newest first, so that each that comes is before all that the mirror has.
         let earlier = earlier.filter(|(_, arrival)| **arrival < told.since);
-        let pieces =
-            earlier.filter_map(|(_, arrival)| self.group(*arrival)).flat_map(Group::replay);
+        let earlier = earlier.filter_map(|(_, arrival)| self.group(*arrival));
+        // Of what was let go of there is word for those alone who read it.
+        let pieces = earlier.filter(|group| !group.is_evicted).flat_map(Group::replay);
         let start = self.feed_start.map(Feed::Start).filter(|_| is_new);
         let synced = Feed::Synced(told.reach);
         told.begins = begins;
