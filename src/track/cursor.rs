@@ -421,6 +421,23 @@ mod tests {
         }
     }
 
+    /// It would tell its viewers that they begin there.
+    #[test]
+    fn a_mirror_is_not_told_of_groups_that_were_let_go_of() {
+        let mut mirror = Mirror::new(&[2, 3, 4, 5]);
+        let arrivals: Vec<u64> = mirror.home.groups().map(|(arrival, _)| arrival).collect();
+        mirror.home.evict(arrivals[0], true);
+        mirror.home.evict(arrivals[1], true);
+        let wanted = wanted(9000, None, None);
+        assert_eq!(mirror.sync(Version::Lite06, wanted), [5, 4]);
+        let starts = [&mirror.home, &mirror.copy].map(|content| {
+            let mut cursor = Cursor::join(content, Version::Lite06, wanted);
+            let first = cursor.pick(content).expect("a group");
+            cursor.start(content, first.number)
+        });
+        assert_eq!(starts, [Some(4), Some(4)]);
+    }
+
     #[test]
     fn a_mirror_is_told_what_its_viewers_can_see_and_nothing_twice() {
         use Version::*;
