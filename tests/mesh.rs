@@ -375,13 +375,8 @@ fn sum(mesh: &Mesh, relay: usize, of: fn(&shardcast::session::Counts) -> u64) ->
     shards.map(|shard| of(mesh.w.session_counts(mesh.w.core_of(relay, shard)))).sum()
 }
 
-/// A chain, at whose first relay something is published, and so many viewers at each.
-fn chain(shards: usize, viewers: usize) -> (Mesh, Track, Vec<Vec<usize>>) {
-    chain_from(0, shards, viewers)
-}
-
-/// The same from either end.
-fn chain_from(first: usize, shards: usize, viewers: usize) -> (Mesh, Track, Vec<Vec<usize>>) {
+/// A chain, at one end of which something is published, and so many viewers at each.
+fn chain(first: usize, shards: usize, viewers: usize) -> (Mesh, Track, Vec<Vec<usize>>) {
     let mut mesh = Mesh::new(Shape::Line, stage(4, shards, shards as u64));
     let show = mesh.publish("live/cam", first, 70);
     let all = (0..4).map(|relay| {
@@ -397,7 +392,7 @@ fn chain_from(first: usize, shards: usize, viewers: usize) -> (Mesh, Track, Vec<
 #[test]
 fn each_link_carries_one_subscription_however_many_watch() {
     for shards in 1..4 {
-        let (mut mesh, track, viewers) = chain(shards, 6);
+        let (mut mesh, track, viewers) = chain(0, shards, 6);
         let mut subs = Vec::new();
         for relay in (0..4).rev() {
             for viewer in &viewers[relay] {
@@ -427,7 +422,7 @@ fn each_link_carries_one_subscription_however_many_watch() {
 #[test]
 fn a_group_is_fetched_once_over_each_link_and_then_had() {
     for shards in 1..4 {
-        let (mut mesh, track, viewers) = chain(shards, 6);
+        let (mut mesh, track, viewers) = chain(0, shards, 6);
         for sequence in 0..3 {
             mesh.w.group(track, sequence, &[900, 3000]);
         }
@@ -486,7 +481,7 @@ fn first_frames(first: usize, shards: usize, cut: Option<usize>) {
 }
 
 fn first_frame(first: usize, hops: usize, shards: usize, cut: Option<usize>) -> Duration {
-    let (mut mesh, track, viewers) = chain_from(first, shards, 1);
+    let (mut mesh, track, viewers) = chain(first, shards, 1);
     if let Some(edge) = cut {
         mesh.plays();
         for way in [Way::HungUp, Way::Whole, Way::Silent, Way::Whole] {

@@ -83,7 +83,7 @@ impl Drill {
     }
 
     /// What has come of it.
-    async fn end(self, name: &str) -> Figures {
+    async fn end(self, name: &str) {
         let Drill { relay, cage, show } = self;
         let address = relay.address();
         let begun = Instant::now();
@@ -119,7 +119,6 @@ impl Drill {
         assert_eq!(figure("shardcast_memory_bytes_max"), MEMORY);
         assert!(peak <= MEMORY, "{} MiB", peak / MIB);
         relay.stop().await.expect_success();
-        figures
     }
 }
 

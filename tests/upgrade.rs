@@ -850,12 +850,8 @@ async fn a_publisher_and_its_viewers_go_through_ten_processes() {
     }
     // What the relay says of it, of all ten processes.
     assert_eq!(figure(internal, "shardcast_kernel_drops_total").await, 0);
-    let published = publisher.seen.borrow().last;
     for viewer in &viewers {
-        let mut seen = viewer.seen.subscribe();
-        let all = seen.wait_for(|seen| seen.last >= published);
-        within("the last group", all).await.expect("it is kept");
-        viewer.seen.borrow().is_whole(UPGRADES);
+        has_all(viewer, &publisher, UPGRADES).await;
     }
 }
 
@@ -920,11 +916,7 @@ async fn a_link_goes_where_its_relay_goes() {
         viewer.sees_more(60).await;
         edge.stderr_lines("cluster peer linked", round + 2, LISTENS_WITHIN);
     }
-    let published = publisher.seen.borrow().last;
-    let mut seen = viewer.seen.subscribe();
-    let all = seen.wait_for(|seen| seen.last >= published);
-    within("the last group", all).await.expect("it is kept");
-    viewer.seen.borrow().is_whole(0);
+    has_all(&viewer, &publisher, 0).await;
 }
 
 /// A relay that has dialled others is upgraded: the older process keeps its links for who is still there, and ends
@@ -948,11 +940,7 @@ async fn a_relay_that_dials_is_gone_when_its_sessions_have_moved() {
         before = heir;
         viewer.sees_more(60).await;
     }
-    let published = publisher.seen.borrow().last;
-    let mut seen = viewer.seen.subscribe();
-    let all = seen.wait_for(|seen| seen.last >= published);
-    within("the last group", all).await.expect("it is kept");
-    viewer.seen.borrow().is_whole(0);
+    has_all(&viewer, &publisher, 0).await;
 }
 
 /// A browser does not do as it is asked and stays where it is: it has every group all the same, by one connection,
@@ -996,6 +984,15 @@ async fn a_browser_misses_nothing_until_its_time_is_over() {
         let ended = publisher.seen.borrow().count;
         page.tell(format!("hears('{PATH}',{})", ended + 60)).await;
     }
+}
+
+/// What is published by now has come, and [`Seen::is_whole`].
+async fn has_all(viewer: &Native, publisher: &Native, moves: usize) {
+    let published = publisher.seen.borrow().last;
+    let mut seen = viewer.seen.subscribe();
+    let all = seen.wait_for(|seen| seen.last >= published);
+    within("the last group", all).await.expect("it is kept");
+    viewer.seen.borrow().is_whole(moves);
 }
 
 async fn is_gone_or_waited(first: &mut Process, process: libc::pid_t) {

@@ -108,7 +108,7 @@ pub struct Shown {
 }
 
 /// A list of relays that changes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Listing {
     /// Where it is, without what may be secret.
     pub from: String,

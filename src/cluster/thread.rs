@@ -138,7 +138,7 @@ impl Ready {
             shards,
             outboxes,
             listed: Vec::new(),
-            list: None,
+            list_fault: None,
             config,
         };
         let body = move || runtime.block_on(keeper.run(from));
@@ -171,7 +171,8 @@ struct Keeper<M> {
     outboxes: Vec<VecDeque<M>>,
     /// The last good list.
     listed: Vec<Entry>,
-    list: Option<Listing>,
+    /// Why the list cannot be read now.
+    list_fault: Option<String>,
 }
 
 impl<M: From<Order>> Keeper<M> {
@@ -180,7 +181,6 @@ impl<M: From<Order>> Keeper<M> {
         if let Some(source) = self.config.list.clone() {
             let node = self.config.node.as_ref().map(|node| node.place.to_string());
             let (list, to) = (List::new(source, node), self.to.clone());
-            self.list = Some(Listing { from: list.shown(), relays: 0, last_error: None });
             tokio::spawn(look_at_list(list, self.config.tls.clone(), to));
         }
         self.want();
@@ -212,20 +212,26 @@ impl<M: From<Order>> Keeper<M> {
             Mail::News(news) => self.desk.hear(now, news),
             Mail::Found { place, found } => self.desk.found(now, &place, found),
             Mail::Listed(entries) => {
-                self.list.iter_mut().for_each(|list| list.relays = entries.len());
                 self.listed = entries;
                 self.want();
             }
-            Mail::ListFault(error) => {
-                self.list.iter_mut().for_each(|list| list.last_error = error.clone());
-            }
+            Mail::ListFault(fault) => self.list_fault = fault,
             Mail::Show(line) => {
                 // Who has asked may have given up.
-                let _ = line.send(Shown { rows: self.desk.rows(), list: self.list.clone() });
+                let _ = line.send(self.shown());
             }
             Mail::Leave => self.desk.leave(),
             Mail::Stop => {}
         }
+    }
+
+    fn shown(&self) -> Shown {
+        let list = self.config.list.as_ref().map(|source| Listing {
+            from: source.shown(),
+            relays: self.listed.len(),
+            last_error: self.list_fault.clone(),
+        });
+        Shown { rows: self.desk.rows(), list }
     }
 
     /// Those that are named and those that are listed. Where both have a relay, what is named counts.
@@ -399,19 +405,19 @@ async fn look_at_list(mut list: List, tls: ConnectTls, to: UnboundedSender<Mail>
                 None
             }
         };
+        let fault = fault.as_deref().map(access::shown);
         // Once for each thing that is wrong.
         if fault != told {
             if let Some(fault) = &fault {
                 tracing::warn!(
-                    list = list.shown(), error = %access::shown(fault),
+                    list = list.shown(), error = %fault,
                     "the list of cluster peers is not read; what was there before counts"
                 );
             }
-            let shown = fault.as_deref().map(access::shown);
-            if to.send(Mail::ListFault(shown)).is_err() {
+            told.clone_from(&fault);
+            if to.send(Mail::ListFault(fault)).is_err() {
                 return;
             }
-            told = fault;
         }
         tokio::time::sleep(again).await;
     }
