@@ -20,7 +20,7 @@ use support::world::*;
 const PATH: &str = "live/cam";
 const TRACK: &str = "video";
 
-use Version::Lite06;
+use Version::{Lite03, Lite05, Lite06};
 
 /// What comes of somebody who goes so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,7 +114,7 @@ const LIMITS: [Limit; 15] = [
     Limit {
         name: "ANNOUNCEMENTS_PER_PEER_MAX",
         most: ANNOUNCEMENTS_PER_PEER_MAX as u64,
-        over: Closed(SessionCode::INTERNAL),
+        over: Ignored,
         play: |ground, count| {
             ground.announces(&Vec::from_iter((0..count).map(|n| format!("x{n}"))), &[])
         },
@@ -122,7 +122,7 @@ const LIMITS: [Limit; 15] = [
     Limit {
         name: "ANNOUNCED_BYTES_PER_PEER_MAX",
         most: ANNOUNCED_BYTES_PER_PEER_MAX as u64,
-        over: Closed(SessionCode::INTERNAL),
+        over: Ignored,
         play: |ground, bytes| {
             let parts = in_parts(bytes as usize, ANNOUNCED_PATH_BYTES_MAX);
             let paths = parts.enumerate().map(|(n, part)| {
@@ -180,6 +180,33 @@ fn the_most_works_and_one_more_ends_as_it_says() {
             ground.others_notice_nothing(name);
         }
         println!("{name}: {most} works, and one more is {over:?}");
+    }
+}
+
+/// What is more than a peer may announce leads nowhere, whatever it says of it later, and has room when the peer
+/// says it again: whatever else it publishes goes on.
+#[test]
+fn what_is_announced_beyond_the_bound_hurts_nothing_else() {
+    for version in [Lite03, Lite05, Lite06] {
+        let mut ground = Ground::new();
+        let before = ground.w.held()[1].routes;
+        let peer = ground.w.join(Spec { is_rude: true, ..Spec::new(version, 0) }.hop(3));
+        let last = ANNOUNCEMENTS_PER_PEER_MAX;
+        for n in 0..last + 2 {
+            ground.w.peers[peer].announce(&format!("x{n}"), &[], Cost::ZERO);
+        }
+        let knows = |routes: usize| move |w: &World| w.held()[1].routes == before + routes;
+        assert!(ground.w.run_until(Duration::from_secs(120), knows(last)), "{version:?}");
+        // A cost, an end, and the end of one that counts.
+        ground.w.peers[peer].announce(&format!("x{last}"), &[], Cost { warm: 7, cold: 7 });
+        ground.w.peers[peer].unannounce(&format!("x{last}"));
+        ground.w.peers[peer].unannounce("x5");
+        assert!(ground.w.run_until(Duration::from_secs(60), knows(last - 1)), "{version:?}");
+        ground.w.peers[peer].announce(&format!("x{last}"), &[], Cost::ZERO);
+        assert!(ground.w.run_until(Duration::from_secs(60), knows(last)), "{version:?}");
+        assert!(ground.w.peers[peer].is_up(), "{version:?}");
+        assert!(ground.w.counters(0).refused_routes_total >= 2, "{version:?}");
+        ground.others_notice_nothing("surplus");
     }
 }
 

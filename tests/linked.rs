@@ -83,12 +83,8 @@ async fn plays(from: &str, to: &[&str], path: &str) {
 async fn plays_in(version: &'static str, from: &str, to: &[&str], path: &str) {
     let publisher = Peer::dial(from, version, Role::Publisher).await;
     let mut channel = publisher.announce(path, &[TRACK]);
-    let script = Script::new(SEED, 0, 3, &SIZES);
     let (peers, mut views) = audience(version, &mut channel, to, path).await;
-    channel.publish(TRACK, &script);
-    for (at, view) in &mut views {
-        view.expect(&format!("{path} at {at}"), &script, true).await;
-    }
+    all_hear(&mut channel, &mut views, path).await;
     // However many watch, wherever.
     assert_eq!(publisher.asked().subscriptions, 1, "{path}");
     for peer in peers {
@@ -113,6 +109,23 @@ async fn audience(
         peers.push(viewer);
     }
     (peers, views)
+}
+
+/// All of a script reaches everybody. That somebody wants the track tells of the first viewer alone; the others have
+/// asked when they have the beginning.
+async fn all_hear(channel: &mut Channel, views: &mut [(String, View)], path: &str) {
+    let script = Script::new(SEED, 0, 3, &SIZES);
+    let (first, others) = script.groups.split_first().expect("three");
+    channel.publish_group(TRACK, &script, first);
+    for (at, view) in &mut *views {
+        view.begins(&format!("{path} at {at}"), 1).await;
+    }
+    for group in others {
+        channel.publish_group(TRACK, &script, group);
+    }
+    for (at, view) in views {
+        view.expect(&format!("{path} at {at}"), &script, true).await;
+    }
 }
 
 async fn shown(relay: &Relay) -> Value {
@@ -570,11 +583,7 @@ async fn a_triangle_of_two_of_ours_and_one_of_theirs() {
         let path = format!("live/cam{round}");
         let mut channel = publisher.announce(&path, &[TRACK]);
         let (mut peers, mut views) = audience(LITE_06, &mut channel, &all, &path).await;
-        let script = Script::new(SEED, 0, 3, &SIZES);
-        channel.publish(TRACK, &script);
-        for (at, view) in &mut views {
-            view.expect(&format!("{path} at {at}"), &script, true).await;
-        }
+        all_hear(&mut channel, &mut views, &path).await;
         // It is gone everywhere then: nobody keeps another's echo.
         drop(channel);
         for viewer in &mut peers {

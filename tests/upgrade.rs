@@ -174,17 +174,18 @@ impl Play {
         fs::rename(good, self.directory.join("shardcast")).expect("it is there");
     }
 
-    /// Somebody who stays where he is, whatever he is asked.
+    /// Somebody who stays where he is, whatever he is asked. He has been answered: before the end of his handshake
+    /// is acknowledged he repeats that, and a packet of a handshake is no reason for a stateless reset.
     async fn client(&self) -> Client {
         let raw = Raw::introduced(self.address, Version::Lite06).await;
-        Client { raw }
+        let client = Client { raw };
+        client.is_served().await;
+        client
     }
 
     /// New clients and requests find somebody.
     async fn serves(&self) {
-        let client = self.client().await;
-        client.is_served().await;
-        client.raw.close().await;
+        self.client().await.raw.close().await;
         let answer = get(self.address, "/health").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }

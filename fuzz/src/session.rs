@@ -406,6 +406,7 @@ impl World {
             | Effect::Leaving { .. }
             | Effect::BadGoaway
             | Effect::PathTooLong { .. }
+            | Effect::TooManyAnnounced { .. }
             | Effect::Denied { .. } => {}
             Effect::Ready => assert!(!mem::replace(&mut self.is_ready, true), "ready again"),
             Effect::Arrived { target, .. } => {

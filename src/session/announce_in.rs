@@ -59,6 +59,8 @@ pub(super) struct AnnounceSource {
     /// The suffix of each live announcement id (lite-06).
     ids: FxHashMap<u64, Path>,
     next_id: u64,
+    /// More was announced than a peer may have. Nothing is known of the surplus, its ids are taken for ended ones.
+    has_surplus: bool,
 }
 
 /// What a peer may announce.
@@ -237,12 +239,10 @@ impl Session {
         self.hearing.take((1 + path_len / ROUTE_CHANGE_PATH_BYTES) as f64);
         match announce {
             Announce::Start { suffix, hops, cost } => {
-                if self.version >= Version::Lite06 {
-                    source.ids.insert(source.next_id, suffix.clone());
-                    source.next_id += 1;
-                }
+                let id = source.next_id;
+                source.next_id += 1;
                 if !source.live.contains_key(&suffix) {
-                    self.start_route(source, suffix, hops, cost, cx);
+                    self.start_route(source, id, suffix, hops, cost, cx);
                 } else if self.version == Version::Lite05 {
                     self.restart_route(source, suffix, hops, cost, cx);
                 } else {
@@ -253,15 +253,16 @@ impl Session {
                 self.restart_route(source, suffix, hops, Cost::ZERO, cx);
             }
             Announce::Restart05 { suffix, hops } => {
-                self.start_route(source, suffix, hops, Cost::ZERO, cx);
+                let id = source.next_id;
+                self.start_route(source, id, suffix, hops, Cost::ZERO, cx);
             }
             Announce::Restart { id, hops, cost } => match source.ids.get(&id).cloned() {
                 Some(suffix) => self.restart_route(source, suffix, hops, cost, cx),
-                None => self.fail(SessionCode::PROTOCOL_VIOLATION, "unknown announce id", cx),
+                None => self.look_if_surplus(source, id, cx),
             },
             Announce::End { id } => match source.ids.remove(&id) {
                 Some(suffix) => self.end_route(source, &suffix, cx),
-                None => self.fail(SessionCode::PROTOCOL_VIOLATION, "unknown announce id", cx),
+                None => self.look_if_surplus(source, id, cx),
             },
             Announce::Ended { suffix } => self.end_route(source, &suffix, cx),
             Announce::Unknown => {}
@@ -271,17 +272,25 @@ impl Session {
     fn start_route<S: Streams>(
         &mut self,
         source: &mut AnnounceSource,
+        announce_id: u64,
         suffix: Path,
         hops: Hops,
         cost: Cost,
         cx: &mut Context<'_, S>,
     ) {
-        self.announcements += 1;
-        cx.counts.received.announces_started += 1;
-        self.announced_bytes += source.path_len(&suffix);
         let Bounds { live, live_bytes, .. } = Bounds::of(self.trust);
-        if self.announcements > live || self.announced_bytes > live_bytes {
-            return self.fail(SessionCode::INTERNAL, "too many announcements", cx);
+        let announced_bytes = self.announced_bytes + source.path_len(&suffix);
+        if self.announcements >= live || announced_bytes > live_bytes {
+            source.has_surplus = true;
+            let is_first = !std::mem::replace(&mut self.has_surplus, true);
+            cx.effects.push(Effect::TooManyAnnounced { is_first, most: live });
+            return;
+        }
+        self.announcements += 1;
+        self.announced_bytes = announced_bytes;
+        cx.counts.received.announces_started += 1;
+        if self.version >= Version::Lite06 {
+            source.ids.insert(announce_id, suffix.clone());
         }
         let id = cx.route_ids.next(cx.now);
         if self.is_too_long(source, &suffix) {
@@ -331,6 +340,18 @@ impl Session {
             cx.counts.received.announces_ended += 1;
             self.announced_bytes -= source.path_len(suffix);
             cx.effects.extend(route.map(|(id, path)| Effect::RouteDown { path, id }));
+        }
+    }
+
+    /// Of what led nowhere from the start nothing is known.
+    fn look_if_surplus<S: Streams>(
+        &mut self,
+        source: &AnnounceSource,
+        id: u64,
+        cx: &mut Context<'_, S>,
+    ) {
+        if !source.has_surplus || id >= source.next_id {
+            self.fail(SessionCode::PROTOCOL_VIOLATION, "unknown announce id", cx);
         }
     }
 

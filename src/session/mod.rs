@@ -244,8 +244,9 @@ pub struct Session {
     unheard: Vec<StreamId>,
     /// It is to be asked to move elsewhere, or was.
     parting: Parting,
-    /// It has announced a path that was too long.
+    /// It has announced a path that was too long, and more than it may.
     has_long_path: bool,
+    has_surplus: bool,
     /// What it may not it has announced, and asked for.
     has_overstepped: Overstepped,
     pulls: Slab<Pull>,
@@ -340,6 +341,7 @@ impl Session {
             unheard: Vec::new(),
             parting: Parting::default(),
             has_long_path: false,
+            has_surplus: false,
             has_overstepped: Overstepped::default(),
             pulls: Slab::new(),
             pull_keys: FxHashMap::default(),

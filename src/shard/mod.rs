@@ -654,6 +654,9 @@ impl Shard {
             Effect::BadGoaway => self.say_bad_goaway(now, slot),
             Effect::Listening => self.note_listener(slot),
             Effect::PathTooLong { is_first } => self.note_long_path(slot, is_first),
+            Effect::TooManyAnnounced { is_first, most } => {
+                self.note_surplus(now, slot, is_first, most);
+            }
             Effect::Denied { path, refusal } => {
                 self.session_counts.refusals.note(refusal.name());
                 self.say_refused(now, slot, path.as_str(), &refusal.to_string());

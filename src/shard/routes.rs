@@ -66,6 +66,19 @@ impl Shard {
         }
     }
 
+    /// A peer announces more than one may.
+    pub(super) fn note_surplus(&mut self, now: Instant, slot: usize, is_first: bool, most: usize) {
+        self.counters.refused_routes_total += 1;
+        if is_first && self.may_say(now, slot) {
+            tracing::warn!(
+                shard = self.me,
+                conn = slot,
+                "announces more than {most} paths, or longer ones: more lead nowhere until it announces them \
+                 again; if it is a relay of this cluster name it with --auth-peer or --cluster-address"
+            );
+        }
+    }
+
     /// A peer announces more than there is room for.
     fn refuse_route(&mut self, now: Instant, slot: usize) {
         let refused = self.counters.refused_routes_total;
@@ -75,7 +88,8 @@ impl Shard {
             tracing::warn!(
                 shard = self.me,
                 conn = slot,
-                "there are too many announcements, of all or from this address: more lead nowhere"
+                "there are too many announcements, of all or from this address: more lead nowhere until they are \
+                 announced again"
             );
         }
     }

@@ -716,7 +716,8 @@ impl View {
     pub async fn expect(&mut self, who: &str, script: &Script, timestamps: bool) {
         let mut received = BTreeMap::new();
         while received.len() < script.groups.len() {
-            let Some((sequence, frames)) = self.group(who).await else {
+            let waits = format!("{who}, which has {:?}", received.keys());
+            let Some((sequence, frames)) = self.group(&waits).await else {
                 panic!("{who}: the track ended after groups {:?}", received.keys());
             };
             let twice = received.insert(sequence, frames);
