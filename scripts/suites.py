@@ -4,7 +4,8 @@
 Suites that mostly wait (for clients, timers, browsers) run one after the other in one lane. Beside them, on what
 is left of the processor and with one thread each, run those on a virtual clock or none: they compute, and whether
 that takes longer changes nothing. What measures time, fills memory or keeps every core busy runs alone, at the end.
-The output of each is printed whole when it is over. All run, also where one has failed.
+The output of each is printed whole when it is over, and what failed once more at the end. All run, also where one
+has failed.
 
 Example: scripts/suites.py              # all
          scripts/suites.py sim web      # these
@@ -110,6 +111,19 @@ def build() -> list[Suite]:
     return suites_in(built.stdout)
 
 
+FRAME = re.compile(r"^\s*(\d+: |at )")
+REASON_LINES = 40
+
+
+def reasons(suite: Suite) -> str:
+    """What each test that failed has said, without the frames of its stack."""
+    said = suite.log.partition("\nfailures:\n")[2].rpartition("\nfailures:\n")[0]
+    tests = re.split(r"^(?=---- .* stdout ----$)", said, flags=re.M)[1:]
+    lines = ([line for line in test.splitlines() if not FRAME.match(line)] for test in tests)
+    kept = ("\n".join([*test[:REASON_LINES], *test[REASON_LINES:][-REASON_LINES:]]) for test in lines)
+    return f"suite {suite.name}:\n" + ("\n".join(kept) or suite.log[-2000:])
+
+
 def summary(results: Results) -> str:
     counts = [0, 0, 0]
     for suite in results.suites:
@@ -140,9 +154,10 @@ def main() -> int:
     run_lane(waits, None, results)
     beside.join()
     run_lane(alone, None, results)
-    failed = [suite.name for suite in results.suites if not suite.is_good]
+    failed = [suite for suite in results.suites if not suite.is_good]
     if failed:
-        print(f"suites that failed: {', '.join(failed)}")
+        print("\n".join(map(reasons, failed)))
+        print(f"suites that failed: {', '.join(suite.name for suite in failed)}")
     print(summary(results))
     return 1 if failed else 0
 

@@ -1260,8 +1260,9 @@ async fn a_real_systemd_upgrades_restarts_and_starts_again() {
 async fn a_relay_of_64_shards_is_there_at_once() {
     const WITHIN: Duration = Duration::from_millis(300);
     let _stage = STAGE.lock().await;
-    let mut took = Vec::new();
-    for _ in 0..3 {
+    let mut took: Vec<Duration> = Vec::new();
+    // Others may be at work on this machine.
+    while took.len() < 10 && took.last().is_none_or(|took| *took > WITHIN) {
         let args = ["--listen", "127.0.0.1:0", "--auth-public", "**", "--shards", "64"];
         let begun = Instant::now();
         let mut relay =
@@ -1272,8 +1273,7 @@ async fn a_relay_of_64_shards_is_there_at_once() {
         client.close().await;
     }
     println!("{took:?}");
-    // Others may be at work on this machine.
-    assert!(took.iter().min().is_some_and(|took| *took <= WITHIN), "{took:?}");
+    assert!(took.last().is_some_and(|took| *took <= WITHIN), "{took:?}");
 }
 
 /// The port is there again at once, however the process before ended.

@@ -100,6 +100,19 @@ fn cause(reason: &proto::ConnectionError) -> Cause {
     if (0x100..0x200).contains(&u64::from(code)) { Cause::Tls } else { Cause::Other }
 }
 
+/// Why a connection is over. A code that the peer has sent as WebTransport maps them is named as the session's own.
+fn words(reason: &proto::ConnectionError) -> String {
+    match reason {
+        proto::ConnectionError::ApplicationClosed(close)
+            if let Some(code) = SessionCode::from_http3(close.error_code.into_inner()) =>
+        {
+            let said = String::from_utf8_lossy(&close.reason);
+            format!("closed by peer: {said} (code {})", code.0)
+        }
+        _ => reason.to_string(),
+    }
+}
+
 /// Counts a wait up to now that goes on, has begun or is over.
 fn note_wait(since: &mut Option<Tick>, goes_on: bool, now: Tick, waited: &mut u64) {
     *waited += since.map_or(0, |since| now.since(since));
@@ -170,7 +183,11 @@ impl Conn {
             conn.binding = Binding::Web(Box::new(Web::dialling(url)));
         }
         let code = varint(SessionCode::CONTROL_TIMEOUT.0);
-        conn.ends = Some((now + DIAL_TIMEOUT, code, "no answer in time".into()));
+        conn.ends = Some((
+            now + DIAL_TIMEOUT,
+            code,
+            "no answer in time: is a relay there, and does UDP get through?".into(),
+        ));
         conn
     }
 
@@ -359,7 +376,7 @@ impl Conn {
                     Event::Connected { alpn: data.and_then(|d| d.protocol).unwrap_or_default() }
                 }
                 proto::Event::ConnectionLost { reason } => {
-                    Event::Lost { cause: cause(&reason), reason: reason.to_string() }
+                    Event::Lost { cause: cause(&reason), reason: words(&reason) }
                 }
                 proto::Event::Stream(event) => match event {
                     proto::StreamEvent::Opened { .. } => continue,

@@ -143,6 +143,11 @@ impl Links {
         self.dialled.get(&slot).is_some_and(|dialled| dialled.link == LinkId::BEFORE)
     }
 
+    /// Whether a peer is here as part of an upgrade, or may be: the process before this one is still there.
+    pub fn are_moving(&self, slot: usize) -> bool {
+        self.is_heir(slot) || self.dialled.keys().any(|slot| self.leads_back(*slot))
+    }
+
     pub fn is_heir(&self, slot: usize) -> bool {
         self.heir == Some(slot)
     }

@@ -47,7 +47,9 @@ impl Shard {
         let holder = self.directory.at(&route.path).next().map(|entry| &entry.route);
         let has_it = holder
             .is_none_or(|holder| holder.session == route.session || holder.origin == route.origin);
-        if self.policy.takeover == Takeover::Refused && !has_it && self.may_say(now, slot) {
+        // Who moves to the next process of an upgrade is followed by what it has announced before.
+        let waits = self.policy.takeover == Takeover::Refused && !has_it;
+        if waits && !self.links.are_moving(slot) && self.may_say(now, slot) {
             tracing::info!(
                 shard = self.me,
                 conn = slot,
