@@ -327,6 +327,12 @@ pub const ROUTES_PER_ADDRESS_MAX: usize = ROUTES_MAX / ROUTES_ADDRESS_PART as us
 pub const ROUTES_MEMORY_SHARE: f64 = 1.0 / 16.0;
 pub const ROUTE_BYTES: usize = 400;
 
+/// From when an announcement has found no room until it is looked whether there is some, and its peer is asked for all
+/// that it announces anew; at most, where that is so again and again. Sessions that are looked at in one turn.
+pub const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(5);
+pub const ASKED_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+pub const ASKED_AGAIN_PER_TURN: usize = 16;
+
 /// Changes of routes that are taken from one peer: what it may have live, twice, at any time, and so
 /// many in a second. Beyond that its announcements are not read. A long path counts as one more change
 /// for each so many bytes. A relay whose link fails has as many at once, a publisher of 2,000 broadcasts

@@ -340,3 +340,32 @@ fn requests_are_not_read_while_much_waits_for_a_neighbour() {
     assert_eq!(w.got(sub), [5]);
     w.end();
 }
+
+/// A relay passes on more than there is room for; what it has when there is some again is known, though nobody
+/// announces it again.
+#[test]
+fn what_found_no_room_over_a_link_is_asked_for_when_there_is_some() {
+    for version in [Lite05, Lite06] {
+        let mut w = World::new(Stage { routes: 40_000, ..Stage::new(7, 2) });
+        let link = w.join(Spec::new(version, 0).hop(3));
+        let listener = w.viewer(Lite06, 1);
+        w.peers[listener].listen("", 0);
+        let knows =
+            |w: &World| w.peers[listener].listens[0].live().iter().any(|path| path == "far/away");
+        let flood: Vec<String> = (0..200).map(|n| format!("flood/{n}")).collect();
+        flood.iter().for_each(|path| w.peers[link].announce(path, &[40], Cost::ZERO));
+        w.run(ms(1000));
+        w.peers[link].announce("far/away", &[50], Cost::ZERO);
+        // It is looked for more than once while there is no room.
+        w.run(ms(15_000));
+        let full = w.held()[0].routes;
+        assert!((50..200).contains(&full) && !knows(&w), "{full}");
+        flood.iter().for_each(|path| w.peers[link].unannounce(path));
+        assert!(w.run_until(ms(20_000), knows), "{version:?}: {}", w.held()[0].routes);
+        assert_eq!([w.held()[0].routes, w.held()[1].routes], [1, 1]);
+        w.peers[link].unannounce("far/away");
+        w.run(ms(1000));
+        assert_eq!([w.held()[0].routes, w.held()[1].routes], [0, 0]);
+        w.end();
+    }
+}

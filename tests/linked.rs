@@ -318,7 +318,7 @@ async fn relays_that_are_not_believed_are_named_where_they_come_in() {
     let publisher = Peer::dial(&edge.url(), LITE_06, Role::Publisher).await;
     let _channel = publisher.announce("live/cam", &[TRACK]);
     let line = core.says("passes on what others publish").await;
-    assert!(line.contains("WARN") && line.contains("--cluster-address"), "{line}");
+    assert!(line.contains("INFO") && line.contains("--cluster-address"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -61,6 +61,10 @@ pub(super) struct AnnounceSource {
     next_id: u64,
     /// More was announced than a peer may have. Nothing is known of the surplus, its ids are taken for ended ones.
     has_surplus: bool,
+    /// What was live on the stream that this one is in the place of, until it is announced here, or all is that is live.
+    past: BTreeMap<Path, Option<(RouteId, Path)>>,
+    /// How much of that is still to come, where it is known.
+    initial: u64,
 }
 
 /// What a peer may announce.
@@ -91,6 +95,12 @@ impl Bounds {
 }
 
 impl AnnounceSource {
+    fn know(&mut self, version: Version, id: u64, suffix: &Path) {
+        if version >= Version::Lite06 {
+            self.ids.insert(id, suffix.clone());
+        }
+    }
+
     /// What an announcement's whole path takes, more or less a slash.
     fn path_len(&self, suffix: &Path) -> usize {
         self.prefix.as_str().len() + suffix.as_str().len()
@@ -106,20 +116,56 @@ impl Session {
                 self.unasked.push(prefix);
                 return;
             };
-            let relative = prefix.strip_prefix(self.root()).unwrap_or_default();
-            // Hop ids stay below 2^53, so ours can be left out by lite-04 and 05 peers.
-            let request = AnnounceRequest { prefix: relative, exclude_hop: self.policy.hop };
-            let mut bytes = Vec::new();
-            encode_varint(BidiType::Announce as u64, &mut bytes);
-            request.encode(self.version, &mut bytes);
-            // Only there announcements come without a word before them.
-            let has_begun = matches!(self.version, Version::Lite03 | Version::Lite04);
-            let source = AnnounceSource { prefix, has_begun, ..AnnounceSource::default() };
-            let purpose = Use::AnnounceSource(Box::new(source));
-            let stream = Stream { purpose, buf: BytesMut::new() };
-            self.inputs.insert(id, stream);
-            self.send(Class::Announce, id, &bytes, false, cx);
+            self.ask_on(id, AnnounceSource { prefix, ..AnnounceSource::default() }, cx);
         }
+    }
+
+    fn ask_on<S: Streams>(
+        &mut self,
+        id: StreamId,
+        mut source: AnnounceSource,
+        cx: &mut Context<'_, S>,
+    ) {
+        let relative = source.prefix.strip_prefix(self.root()).unwrap_or_default();
+        // Hop ids stay below 2^53, so ours can be left out by lite-04 and 05 peers.
+        let request = AnnounceRequest { prefix: relative, exclude_hop: self.policy.hop };
+        let mut bytes = Vec::new();
+        encode_varint(BidiType::Announce as u64, &mut bytes);
+        request.encode(self.version, &mut bytes);
+        // Only there announcements come without a word before them.
+        source.has_begun = matches!(self.version, Version::Lite03 | Version::Lite04);
+        let stream =
+            Stream { purpose: Use::AnnounceSource(Box::new(source)), buf: BytesMut::new() };
+        self.inputs.insert(id, stream);
+        self.send(Class::Announce, id, &bytes, false, cx);
+    }
+
+    /// Has the peer announce anew what it has live, for there is room again for what found none. What is known goes on;
+    /// what is not announced again is over. Before lite-05 nobody says when that is all, and nothing is asked for.
+    pub fn ask_again<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+        if self.version < Version::Lite05 || self.failure.is_some() || self.is_leaving {
+            return;
+        }
+        let is_known = |stream: &Stream| {
+            let Use::AnnounceSource(source) = &stream.purpose else { return false };
+            source.has_begun && source.initial == 0
+        };
+        let known = self.inputs.iter().filter(|(_, stream)| is_known(stream)).map(|(id, _)| *id);
+        for id in known.collect::<Vec<_>>() {
+            let Some(fresh) = cx.streams.open_bidi() else { return };
+            let stream = self.inputs.get_mut(&id).map(|stream| &mut stream.purpose);
+            let Some(Use::AnnounceSource(source)) = stream else { continue };
+            let AnnounceSource { prefix, live: past, .. } = std::mem::take(&mut **source);
+            self.finish(id, cx);
+            self.drain_input(id);
+            self.ask_on(fresh, AnnounceSource { prefix, past, ..AnnounceSource::default() }, cx);
+        }
+    }
+
+    /// Whether the peer may announce something more.
+    pub fn may_announce_more(&self) -> bool {
+        let Bounds { live, live_bytes, .. } = Bounds::of(self.trust);
+        self.announcements < live && self.announced_bytes < live_bytes
     }
 
     /// Whether an announce stream may be read on; else it is when the peer may bring changes again, and what it
@@ -206,6 +252,10 @@ impl Session {
             let Some((ok, used)) = AnnounceOk::take(buf)? else { return Ok(None) };
             source.has_begun = true;
             source.responder = Some(ok.hop);
+            source.initial = ok.active;
+            if source.initial == 0 {
+                self.end_past(source, cx);
+            }
             return Ok(Some(used));
         }
         let Some((init, used)) = AnnounceInit::take(buf)? else { return Ok(None) };
@@ -241,12 +291,22 @@ impl Session {
             Announce::Start { suffix, hops, cost } => {
                 let id = source.next_id;
                 source.next_id += 1;
-                if !source.live.contains_key(&suffix) {
+                if let Some(known) = source.past.remove(&suffix) {
+                    source.know(self.version, id, &suffix);
+                    source.live.insert(suffix.clone(), known);
+                    self.restart_route(source, suffix, hops, cost, cx);
+                } else if !source.live.contains_key(&suffix) {
                     self.start_route(source, id, suffix, hops, cost, cx);
                 } else if self.version == Version::Lite05 {
                     self.restart_route(source, suffix, hops, cost, cx);
                 } else {
                     self.fail(SessionCode::PROTOCOL_VIOLATION, "path announced twice", cx);
+                }
+                if source.initial > 0 {
+                    source.initial -= 1;
+                    if source.initial == 0 {
+                        self.end_past(source, cx);
+                    }
                 }
             }
             Announce::Restart05 { suffix, hops } if source.live.contains_key(&suffix) => {
@@ -283,15 +343,13 @@ impl Session {
         if self.announcements >= live || announced_bytes > live_bytes {
             source.has_surplus = true;
             let is_first = !std::mem::replace(&mut self.has_surplus, true);
-            cx.effects.push(Effect::TooManyAnnounced { is_first, most: live });
+            cx.effects.push(Effect::TooManyAnnounced { is_first });
             return;
         }
         self.announcements += 1;
         self.announced_bytes = announced_bytes;
         cx.counts.received.announces_started += 1;
-        if self.version >= Version::Lite06 {
-            source.ids.insert(announce_id, suffix.clone());
-        }
+        source.know(self.version, announce_id, &suffix);
         let id = cx.route_ids.next(cx.now);
         if self.is_too_long(source, &suffix) {
             let is_first = !std::mem::replace(&mut self.has_long_path, true);
@@ -302,6 +360,29 @@ impl Session {
         let route = self.route(source, id, &suffix, hops, cost);
         source.live.insert(suffix, route.as_ref().map(|route| (id, route.path.clone())));
         cx.effects.extend(route.map(|route| Effect::RouteUp(Arc::new(route))));
+    }
+
+    /// What was live before is announced anew, or is over.
+    fn end_past<S: Streams>(&mut self, source: &mut AnnounceSource, cx: &mut Context<'_, S>) {
+        let past = std::mem::take(&mut source.past);
+        if !past.is_empty() {
+            let routes = self.forget_routes(source, past, cx);
+            cx.effects.push(Effect::RoutesDown(routes));
+        }
+    }
+
+    fn forget_routes<S: Streams>(
+        &mut self,
+        source: &AnnounceSource,
+        live: BTreeMap<Path, Option<(RouteId, Path)>>,
+        cx: &mut Context<'_, S>,
+    ) -> Vec<(RouteId, Path)> {
+        cx.counts.received.announces_ended += live.len() as u64;
+        self.announcements -= live.len();
+        for suffix in live.keys() {
+            self.announced_bytes -= source.path_len(suffix);
+        }
+        live.into_values().flatten().collect()
     }
 
     /// A live announcement goes on with another chain or cost. Its place in the order of
@@ -454,7 +535,7 @@ impl Session {
     pub(super) fn source_ended<S: Streams>(
         &mut self,
         id: StreamId,
-        source: AnnounceSource,
+        mut source: AnnounceSource,
         buf: &[u8],
         end: ReadEnd,
         cx: &mut Context<'_, S>,
@@ -463,12 +544,9 @@ impl Session {
             return self.fail(SessionCode::PROTOCOL_VIOLATION, "announce stream broke off", cx);
         }
         // This prefix is over, the session is not.
-        cx.counts.received.announces_ended += source.live.len() as u64;
-        for suffix in source.live.keys() {
-            self.announcements -= 1;
-            self.announced_bytes -= source.path_len(suffix);
-        }
-        let routes = source.live.into_values().flatten().collect();
+        let all = [std::mem::take(&mut source.live), std::mem::take(&mut source.past)];
+        let routes =
+            all.into_iter().flat_map(|live| self.forget_routes(&source, live, cx)).collect();
         cx.effects.push(Effect::RoutesDown(routes));
         self.finish(id, cx);
     }

@@ -40,7 +40,6 @@ pub enum Effect {
     /// The peer has announced more than it may have live, in paths or their bytes; for the first time.
     TooManyAnnounced {
         is_first: bool,
-        most: usize,
     },
     /// The peer announces or asks for something outside of what it may; for the first time of its kind.
     Denied {

@@ -300,12 +300,13 @@ impl Shard {
         let Some(peer) = &mut self.peers[slot] else { return };
         if !std::mem::replace(&mut peer.is_hearsay_said, true) && self.may_say(now, slot) {
             let remote = self.conns.get(slot).map(|conn| conn.remote().to_string());
-            tracing::warn!(
+            tracing::info!(
                 shard = self.me,
                 conn = slot,
                 remote,
                 "passes on what others publish, and is not believed: there is no failover to it, and it hears of \
-                 no hidden paths; if it is a relay of this cluster name it with --auth-peer or --cluster-address"
+                 no hidden paths; if it is a relay of this cluster name it with --auth-peer or --cluster-address \
+                 (a client that publishes what it watches does the same)"
             );
         }
     }

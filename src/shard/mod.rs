@@ -27,6 +27,7 @@ pub mod placement;
 mod pulls;
 mod random;
 mod readers;
+mod refused;
 pub mod report;
 mod revival;
 mod rounds;
@@ -80,6 +81,7 @@ use names::TrackKey;
 use news::Untold;
 use pipes::Pipes;
 use random::SplitMix;
+use refused::{Looks, Refused};
 use report::Began;
 use routes::Fading;
 use skips::{Backlog, Skips};
@@ -110,8 +112,11 @@ struct Peer {
     source: Option<Client>,
     token: Option<Client>,
     began: Began,
-    /// That it passes on what others publish, and is not believed, was said.
+    /// What was said of it, which is said once: that it passes on what others publish, and is not believed; that what
+    /// it announces somebody else has announced.
     is_hearsay_said: bool,
+    is_wait_said: bool,
+    refused: Refused,
 }
 
 pub struct Shard {
@@ -136,6 +141,7 @@ pub struct Shard {
     moving: Option<(Path, Arc<TrackKey>)>,
     listeners: Listeners,
     links: Links,
+    looks: Looks,
     /// The end of the directory's journal when listeners were last told that there is something new, and
     /// when they may be told so again.
     announced: u64,
@@ -224,6 +230,7 @@ impl Shard {
             moving: None,
             listeners: Listeners::default(),
             links: Links::default(),
+            looks: Looks::default(),
             announced: 0,
             announce_at: started,
             claims: Claims::default(),
@@ -314,9 +321,9 @@ impl Shard {
         let release = self.directory.journal().next_release();
         let announce = self.has_news().then_some(self.announce_at);
         let (conns, tracks) = (self.conns.next_timer(), self.tracks.next_timer());
-        let claims = self.claims.next();
+        let (claims, looks) = (self.claims.next(), self.looks.next());
         let shrink = self.tracks.cache.next_shrink();
-        let timers = [retry, conns, tracks, release, announce, claims, shrink];
+        let timers = [retry, conns, tracks, release, announce, claims, looks, shrink];
         timers.into_iter().flatten().min().map_or(Next::Idle, Next::Until)
     }
 
@@ -510,6 +517,7 @@ impl Shard {
             self.settle(now);
         }
         self.look_at_claims(now);
+        self.look_at_refused(now);
         let due = self.tracks.take_due(now);
         self.visits.tracks += due.len() as u32;
         for track in due {
@@ -654,9 +662,7 @@ impl Shard {
             Effect::BadGoaway => self.say_bad_goaway(now, slot),
             Effect::Listening => self.note_listener(slot),
             Effect::PathTooLong { is_first } => self.note_long_path(slot, is_first),
-            Effect::TooManyAnnounced { is_first, most } => {
-                self.note_surplus(now, slot, is_first, most);
-            }
+            Effect::TooManyAnnounced { is_first } => self.note_surplus(now, slot, is_first),
             Effect::Denied { path, refusal } => {
                 self.session_counts.refusals.note(refusal.name());
                 self.say_refused(now, slot, path.as_str(), &refusal.to_string());

@@ -5,8 +5,11 @@ use std::time::Instant;
 
 use super::Shard;
 use super::message::RouteNews;
-use crate::limits::{FADING_ROUTES_PER_TURN, ROUTES_PER_ADDRESS_MAX};
-use crate::route::{Gone, Route, RouteId, Takeover};
+use crate::limits::{
+    ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCEMENTS_PER_PEER_MAX, FADING_ROUTES_PER_TURN,
+    ROUTES_PER_ADDRESS_MAX,
+};
+use crate::route::{Gone, Route, RouteId, Takeover, Trust};
 use crate::wire::{Cost, Path};
 
 /// A route of which nobody knows yet what has become of its peer.
@@ -34,8 +37,12 @@ impl Shard {
     /// A session here has announced a path, or says something else of it.
     pub(super) fn route_up(&mut self, now: Instant, slot: usize, route: Arc<Route>) {
         self.believe(now, slot);
+        // Who was asked for all that it announces says what is known too.
+        if self.directory.at(&route.path).any(|entry| entry.route == route) {
+            return;
+        }
         if !self.directory.has(&route) && !self.directory.has_room(&route) {
-            return self.refuse_route(now, slot);
+            return self.refuse_route(now, slot, route);
         }
         if let Some(peer) = &mut self.peers[slot] {
             peer.routes.insert(route.id, route.path.clone());
@@ -49,15 +56,24 @@ impl Shard {
             .is_none_or(|holder| holder.session == route.session || holder.origin == route.origin);
         // Who moves to the next process of an upgrade is followed by what it has announced before.
         let waits = self.policy.takeover == Takeover::Refused && !has_it;
-        if waits && !self.links.are_moving(slot) && self.may_say(now, slot) {
+        if waits && !self.links.are_moving(slot) {
+            self.say_waits(now, slot, &route.path);
+        }
+        self.route_changed(now, RouteNews::Up(route));
+    }
+
+    /// What a peer announces is somebody else's so far: said once of each.
+    fn say_waits(&mut self, now: Instant, slot: usize, path: &Path) {
+        let Some(peer) = &mut self.peers[slot] else { return };
+        if !std::mem::replace(&mut peer.is_wait_said, true) && self.may_say(now, slot) {
             tracing::info!(
                 shard = self.me,
                 conn = slot,
-                path = %route.path,
-                "waits: somebody else has announced the path before"
+                path = %path,
+                "waits: somebody else has announced the path before; for others that this session announces that \
+                 is not said"
             );
         }
-        self.route_changed(now, RouteNews::Up(route));
     }
 
     /// A peer announces a path that is too long.
@@ -69,29 +85,40 @@ impl Shard {
     }
 
     /// A peer announces more than one may.
-    pub(super) fn note_surplus(&mut self, now: Instant, slot: usize, is_first: bool, most: usize) {
+    pub(super) fn note_surplus(&mut self, now: Instant, slot: usize, is_first: bool) {
         self.counters.refused_routes_total += 1;
+        self.look_later(now, slot, None);
         if is_first && self.may_say(now, slot) {
+            let remote = self.conns.get(slot).map(|conn| conn.remote().to_string());
             tracing::warn!(
                 shard = self.me,
                 conn = slot,
-                "announces more than {most} paths, or longer ones: more lead nowhere until it announces them \
-                 again; if it is a relay of this cluster name it with --auth-peer or --cluster-address"
+                remote,
+                paths = ANNOUNCEMENTS_PER_PEER_MAX,
+                bytes = ANNOUNCED_BYTES_PER_PEER_MAX,
+                "announces more paths than one peer may, or more bytes of them: what is more leads nowhere until \
+                 it has ended others; if it is a relay of this cluster name it with --auth-peer or \
+                 --cluster-address"
             );
         }
     }
 
     /// A peer announces more than there is room for.
-    fn refuse_route(&mut self, now: Instant, slot: usize) {
+    fn refuse_route(&mut self, now: Instant, slot: usize, route: Arc<Route>) {
         let refused = self.counters.refused_routes_total;
         self.counters.refused_routes_total += 1;
+        let is_link = route.trust == Trust::Relay;
+        self.look_later(now, slot, Some(route));
         // One line for many.
         if refused.is_multiple_of(ROUTES_PER_ADDRESS_MAX as u64) && self.may_say(now, slot) {
+            let remote = self.conns.get(slot).map(|conn| conn.remote().to_string());
             tracing::warn!(
                 shard = self.me,
                 conn = slot,
-                "there are too many announcements, of all or from this address: more lead nowhere until they are \
-                 announced again"
+                remote,
+                is_link,
+                "there is no room for more announcements, of all or from this address: more lead nowhere until \
+                 others have ended; routes have a sixteenth of --memory-max"
             );
         }
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::entry::Entry;
+use super::refused::Refused;
 use super::report::Began;
 use super::routes::Fate;
 use super::{Peer, Shard};
@@ -104,6 +105,8 @@ impl Shard {
             token,
             began: Began { at: now, transport, protocol },
             is_hearsay_said: false,
+            is_wait_said: false,
+            refused: Refused::default(),
         }));
         source.into_iter().chain(token).for_each(|client| self.clients.begin(client));
         let is_draining = self.drain.is_on();
