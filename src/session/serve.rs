@@ -246,6 +246,34 @@ impl Session {
         Service::Over
     }
 
+    /// Tells where the track ends, once the peer has whatever comes before the last group: the released clients take
+    /// a track for over when they know its end and have its last group, and read no group that comes later. False
+    /// while that has to wait.
+    fn tell_end<S: Streams>(
+        &mut self,
+        key: StreamId,
+        served: &mut Served,
+        is_full: bool,
+        content: &Content,
+        cx: &mut Context<'_, S>,
+    ) -> bool {
+        let (Some(end), None) = (content.end, served.end_sent) else { return true };
+        if self.version < Version::Lite05 {
+            return true;
+        }
+        let run = content.run();
+        let group = (end + served.shift(run)).min(VARINT_MAX);
+        let is_last = |open: &GroupOut| open.number + 1 >= group;
+        if !content.is_whole() || is_full || !served.open.iter().all(is_last) {
+            return false;
+        }
+        served.end_sent = Some(run);
+        let mut response = Vec::new();
+        SubscribeResponse::End { group }.encode(self.version, &mut response);
+        self.send(Class::Subscribe, key, &response, false, cx);
+        true
+    }
+
     fn serve_groups<S: Streams>(
         &mut self,
         key: StreamId,
@@ -287,14 +315,6 @@ impl Session {
         let is_interrupted = cursor.take_interruption();
         let is_full = served.open.len() >= most;
         self.crowded |= is_full && most < OPEN_GROUPS_MAX;
-        if emits_range
-            && served.end_sent.is_none()
-            && let Some(group) = content.end
-        {
-            served.end_sent = Some(content.run());
-            let group = (group + cursor.shift(content.run())).min(VARINT_MAX);
-            SubscribeResponse::End { group }.encode(self.version, &mut responses);
-        }
         if !responses.is_empty() {
             self.send(Class::Subscribe, key, &responses, false, cx);
         }
@@ -331,11 +351,12 @@ impl Session {
             // Of what cannot even begin there is nothing to complete.
             served.open.retain(|group| group.stream.is_some());
         }
+        let knows_end = self.tell_end(key, served, is_full, content, cx);
         if !served.is_starved && served.open.iter().any(|group| group.stream.is_none()) {
             served.is_starved = true;
             self.queue_starved(key);
         }
-        served.is_waiting = has_ended || served.open.len() >= most;
+        served.is_waiting = has_ended || !knows_end || served.open.len() >= most;
         if is_interrupted || (is_full && served.open.len() < most) {
             // There is more to look at, or room for those that waited.
             cx.effects.push(Effect::Unblocked { key });

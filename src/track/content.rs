@@ -410,6 +410,22 @@ impl Content {
         self.arrived_end
     }
 
+    /// Whether all has come that will below the end, as far as that is known: the feed is over, or nothing is missing
+    /// from the oldest group that is held to the last.
+    pub fn is_whole(&self) -> bool {
+        let Some(end) = self.end else { return false };
+        if self.outcome.is_some() {
+            return true;
+        }
+        let held = &self.live.by_sequence;
+        match (held.first_key_value(), held.last_key_value()) {
+            (Some((first, _)), Some((last, _))) => {
+                last + 1 >= end && last - first < held.len() as u64
+            }
+            _ => self.arrived_end >= end,
+        }
+    }
+
     /// The highest sequence of the live feed that is held.
     pub fn newest(&self) -> Option<u64> {
         self.live.by_sequence.last_key_value().map(|(sequence, _)| *sequence)

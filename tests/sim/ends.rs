@@ -267,3 +267,30 @@ fn an_announce_stream_that_ends_takes_its_routes_with_it() {
         w.end();
     }
 }
+
+/// The released clients read no group that comes after the end and the last group: who is behind is told the end when
+/// all others are there, and who is not at once, also while the last group still grows.
+#[test]
+fn whoever_knows_the_end_has_all_groups_before_the_last() {
+    for (version, is_narrow) in [(Lite05, true), (Lite06, true), (Lite06, false)] {
+        let mut w = world(2);
+        let cam = w.publisher(Lite06, 0, PATH, TRACK);
+        let down_bytes_per_second = is_narrow.then_some(200_000);
+        let weather = Weather { latency: ms(20), down_bytes_per_second, ..Weather::FAIR };
+        let viewer = w.join(Spec { weather, ..Spec::new(version, 1) });
+        let sub = w.subscribe(viewer, PATH, TRACK, live());
+        w.run(ms(300));
+        (0..7).for_each(|sequence| w.group(cam, sequence, &[30_000]));
+        w.open_group(cam, 7);
+        w.frame(cam, 7, 30_000);
+        w.finish(cam, 8);
+        assert!(w.run_until(ms(10_000), |w| w.sub(sub).track_end.is_some()), "{version:?}");
+        assert_eq!(w.sub(sub).track_end, Some(8));
+        let got: Vec<u64> = w.got_sorted(sub);
+        assert_eq!(got, Vec::from_iter(0..7), "{version:?}, narrow: {is_narrow}");
+        w.end_group(cam, 7, End::Finished);
+        w.run(ms(2000));
+        assert_eq!(w.sub(sub).end, Some(End::Finished));
+        w.end();
+    }
+}
