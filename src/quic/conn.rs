@@ -13,6 +13,7 @@ use url::Url;
 use super::budget::{Allowance, Budget};
 use super::counts::Counts;
 use super::handshakes::Ticket;
+use super::lost::lost;
 use super::streams::{RawEnd, RawStreams};
 use super::trains::{Turnout, Unsent};
 use super::web::Web;
@@ -82,35 +83,6 @@ pub struct Conn {
     ready: VecDeque<Event>,
     /// When the connection ends by itself, and how.
     ends: Option<(Instant, VarInt, Cow<'static, str>)>,
-}
-
-/// What a connection ended by: an alert of TLS (RFC 9001 §4.8), or a word of the peer.
-fn cause(reason: &proto::ConnectionError) -> Cause {
-    const DENIED: SessionCode = SessionCode::UNAUTHORIZED;
-    let code = match reason {
-        proto::ConnectionError::TransportError(error) => error.code,
-        proto::ConnectionError::ConnectionClosed(close) => close.error_code,
-        proto::ConnectionError::ApplicationClosed(close) => {
-            let code = close.error_code.into_inner();
-            let is_denied = code == DENIED.0 || code == DENIED.to_http3();
-            return if is_denied { Cause::Denied } else { Cause::Other };
-        }
-        _ => return Cause::Other,
-    };
-    if (0x100..0x200).contains(&u64::from(code)) { Cause::Tls } else { Cause::Other }
-}
-
-/// Why a connection is over. A code that the peer has sent as WebTransport maps them is named as the session's own.
-fn words(reason: &proto::ConnectionError) -> String {
-    match reason {
-        proto::ConnectionError::ApplicationClosed(close)
-            if let Some(code) = SessionCode::from_http3(close.error_code.into_inner()) =>
-        {
-            let said = String::from_utf8_lossy(&close.reason);
-            format!("closed by peer: {said} (code {})", code.0)
-        }
-        _ => reason.to_string(),
-    }
 }
 
 /// Counts a wait up to now that goes on, has begun or is over.
@@ -375,9 +347,7 @@ impl Conn {
                     });
                     Event::Connected { alpn: data.and_then(|d| d.protocol).unwrap_or_default() }
                 }
-                proto::Event::ConnectionLost { reason } => {
-                    Event::Lost { cause: cause(&reason), reason: words(&reason) }
-                }
+                proto::Event::ConnectionLost { reason } => lost(&reason),
                 proto::Event::Stream(event) => match event {
                     proto::StreamEvent::Opened { .. } => continue,
                     proto::StreamEvent::Readable { id } => Event::Readable(StreamId(id.into())),

@@ -11,6 +11,7 @@ mod crypto;
 mod endpoint;
 mod handshakes;
 mod keel;
+mod lost;
 mod streams;
 mod timers;
 pub mod trains;

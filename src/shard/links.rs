@@ -298,7 +298,7 @@ impl Shard {
     /// A peer passes on what others publish, as relays do, and is not known as one: said once.
     pub(super) fn say_hearsay(&mut self, now: Instant, slot: usize) {
         let Some(peer) = &mut self.peers[slot] else { return };
-        if !std::mem::replace(&mut peer.is_hearsay_said, true) && self.may_say(now, slot) {
+        if !std::mem::replace(&mut peer.said.hearsay, true) && self.may_say(now, slot) {
             let remote = self.conns.get(slot).map(|conn| conn.remote().to_string());
             tracing::info!(
                 shard = self.me,

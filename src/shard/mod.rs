@@ -83,7 +83,7 @@ use pipes::Pipes;
 use random::SplitMix;
 use refused::{Looks, Refused};
 use report::Began;
-use routes::Fading;
+use routes::{Fading, Said};
 use skips::{Backlog, Skips};
 use timing::Timing;
 use tracks::{Purpose, Tracks, Who};
@@ -112,10 +112,7 @@ struct Peer {
     source: Option<Client>,
     token: Option<Client>,
     began: Began,
-    /// What was said of it, which is said once: that it passes on what others publish, and is not believed; that what
-    /// it announces somebody else has announced.
-    is_hearsay_said: bool,
-    is_wait_said: bool,
+    said: Said,
     refused: Refused,
 }
 

@@ -12,6 +12,15 @@ use crate::limits::{
 use crate::route::{Gone, Route, RouteId, Takeover, Trust};
 use crate::wire::{Cost, Path};
 
+/// What was said of the announcements of a session, which is said once.
+#[derive(Default)]
+pub(super) struct Said {
+    /// That it passes on what others publish, and is not believed.
+    pub hearsay: bool,
+    /// That somebody else has announced what it does.
+    waits: bool,
+}
+
 /// A route of which nobody knows yet what has become of its peer.
 pub(super) struct Fading {
     id: RouteId,
@@ -65,7 +74,7 @@ impl Shard {
     /// What a peer announces is somebody else's so far: said once of each.
     fn say_waits(&mut self, now: Instant, slot: usize, path: &Path) {
         let Some(peer) = &mut self.peers[slot] else { return };
-        if !std::mem::replace(&mut peer.is_wait_said, true) && self.may_say(now, slot) {
+        if !std::mem::replace(&mut peer.said.waits, true) && self.may_say(now, slot) {
             tracing::info!(
                 shard = self.me,
                 conn = slot,

@@ -9,7 +9,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use super::entry::Entry;
 use super::refused::Refused;
 use super::report::Began;
-use super::routes::Fate;
+use super::routes::{Fate, Said};
 use super::{Peer, Shard};
 use crate::access::{self, Refusal, Target};
 use crate::limits::NEWCOMER_MOVES_AFTER;
@@ -104,8 +104,7 @@ impl Shard {
             source,
             token,
             began: Began { at: now, transport, protocol },
-            is_hearsay_said: false,
-            is_wait_said: false,
+            said: Said::default(),
             refused: Refused::default(),
         }));
         source.into_iter().chain(token).for_each(|client| self.clients.begin(client));
