@@ -27,19 +27,18 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// From opening a page that watches, or from what makes a picture possible, to the picture. It is printed, and
-/// takes half a second to one; most of it is the browser's, which takes twice as long on a busy machine.
-const PROMPTLY: Duration = ms(2500);
+/// From opening a page that watches, or from what makes a picture possible, to the picture. Each is printed. This takes
+/// half a second to one; most of it, as of what follows, is the browser's, which takes several times as long on a
+/// busy machine. What goes wrong takes longer than any of these.
+const PROMPTLY: Duration = ms(4000);
 /// From the click: the encoder starts, the catalog says so, and each viewer asks anew.
-const MICROPHONE: Duration = ms(2500);
-const MICROPHONE_IN_FIREFOX: Duration = ms(4500);
+const MICROPHONE: Duration = ms(4000);
+const MICROPHONE_IN_FIREFOX: Duration = ms(5000);
 /// The same, and the camera starts.
-const CAMERA: Duration = ms(3500);
+const CAMERA: Duration = ms(5000);
 /// From opening a page where one is alone: it loads and dials, and a camera starts, or the relay asks.
-const NEW_TAB: Duration = ms(3000);
-/// In Firefox, where an encoder takes longer to start, the more so while much else goes on.
-const NEW_TAB_IN_FIREFOX: Duration = ms(5000);
-const RENDITION: Duration = ms(1500);
+const NEW_TAB: Duration = ms(5000);
+const RENDITION: Duration = ms(3000);
 /// From the end of the relay: the clients dial after a second, then twice as long each time.
 const RESTART: Duration = ms(12_000);
 
@@ -293,7 +292,7 @@ async fn a_viewer_chooses_a_rendition() {
     }
 }
 
-async fn a_tab_is_reloaded(by: By, bound: Duration) {
+async fn a_tab_is_reloaded(by: By) {
     let relay = Relay::start(SHARDS).await;
     let way = by(&relay);
     let mut publisher = publishes(&way, HALF).await;
@@ -301,13 +300,13 @@ async fn a_tab_is_reloaded(by: By, bound: Duration) {
     for _ in 0..2 {
         publisher.0.reload().await;
         let opened = publisher.0.opened();
-        viewer.sees(&publisher, opened).await.within(bound, opened, "pictures of the new page");
+        viewer.sees(&publisher, opened).await.within(NEW_TAB, opened, "pictures of the new page");
     }
 }
 
 #[tokio::test]
 async fn a_publisher_reloads_its_tab() {
-    a_tab_is_reloaded(BY_WEBTRANSPORT, NEW_TAB).await;
+    a_tab_is_reloaded(BY_WEBTRANSPORT).await;
 }
 
 /// The relay has not noticed yet that the first tab is no more.
@@ -371,7 +370,7 @@ async fn the_relay_restarts_by_socket() {
 
 #[tokio::test]
 async fn a_publisher_reloads_its_tab_by_socket() {
-    a_tab_is_reloaded(BY_SOCKET, NEW_TAB).await;
+    a_tab_is_reloaded(BY_SOCKET).await;
 }
 
 /// Each publishes once, and all others watch.
@@ -426,5 +425,5 @@ async fn the_relay_restarts_under_firefox() {
 
 #[tokio::test]
 async fn a_publisher_reloads_its_tab_in_firefox() {
-    a_tab_is_reloaded(FIREFOX, NEW_TAB_IN_FIREFOX).await;
+    a_tab_is_reloaded(FIREFOX).await;
 }

@@ -141,10 +141,11 @@ impl Session {
     }
 
     /// Has the peer announce anew what it has live, for there is room again for what found none. What is known goes on;
-    /// what is not announced again is over. Before lite-05 nobody says when that is all, and nothing is asked for.
-    pub fn ask_again<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
+    /// what is not announced again is over. Before lite-05 nobody says when that is all, and nothing is asked for. False
+    /// while the peer grants no stream.
+    pub fn ask_again<S: Streams>(&mut self, cx: &mut Context<'_, S>) -> bool {
         if self.version < Version::Lite05 || self.failure.is_some() || self.is_leaving {
-            return;
+            return true;
         }
         let is_known = |stream: &Stream| {
             let Use::AnnounceSource(source) = &stream.purpose else { return false };
@@ -152,7 +153,7 @@ impl Session {
         };
         let known = self.inputs.iter().filter(|(_, stream)| is_known(stream)).map(|(id, _)| *id);
         for id in known.collect::<Vec<_>>() {
-            let Some(fresh) = cx.streams.open_bidi() else { return };
+            let Some(fresh) = cx.streams.open_bidi() else { return false };
             let stream = self.inputs.get_mut(&id).map(|stream| &mut stream.purpose);
             let Some(Use::AnnounceSource(source)) = stream else { continue };
             let AnnounceSource { prefix, live: past, .. } = std::mem::take(&mut **source);
@@ -160,6 +161,7 @@ impl Session {
             self.drain_input(id);
             self.ask_on(fresh, AnnounceSource { prefix, past, ..AnnounceSource::default() }, cx);
         }
+        true
     }
 
     /// Whether the peer may announce something more.

@@ -60,7 +60,11 @@ impl Shard {
             }
             peer.refused.route = None;
             peer.refused.is_looked_for = false;
-            self.with_session(now, slot, |session, cx| session.ask_again(cx));
+            let mut is_asked = true;
+            self.with_session(now, slot, |session, cx| is_asked = session.ask_again(cx));
+            if !is_asked {
+                self.look_later(now, slot, None);
+            }
             self.settle(now);
         }
     }
