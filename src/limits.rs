@@ -110,6 +110,12 @@ pub const MISSING_GRACE_MAX: Duration = Duration::from_secs(10);
 /// meanwhile. Longer than a round trip and what is lost in it.
 pub const RESUME_GRACE: Duration = Duration::from_secs(1);
 
+/// How long what such a publisher brings is kept back where no group of it is held: a relay whose own
+/// copy has just begun shows first what readers have had, and has caught up by then. And bytes of it
+/// for one track.
+pub const UNTOLD_GRACE: Duration = Duration::from_millis(300);
+pub const UNTOLD_BYTES_MAX: usize = 4 << 20;
+
 /// Groups that one subscription has on their way. A viewer that lags does so by at most these and
 /// what expires or is evicted meanwhile; each costs a stream's state.
 pub const OPEN_GROUPS_MAX: usize = 256;

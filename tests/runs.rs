@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use Version::{Lite03, Lite04, Lite05, Lite06};
 use shardcast::limits::{
-    LINGER_DEFAULT, RESUME_GRACE, REVIVAL_ANSWER_GRACE, REVIVAL_GRACE, TAIL_GRACE,
+    LINGER_DEFAULT, RESUME_GRACE, REVIVAL_ANSWER_GRACE, REVIVAL_GRACE, TAIL_GRACE, UNTOLD_GRACE,
 };
 use shardcast::wire::*;
 use support::network::Weather;
@@ -343,7 +343,8 @@ fn viewers_of_a_run_go_on_with_the_next_one() {
             s.w.close(s.cam.peer);
             s.w.run(RESUME_GRACE + SOON);
             s.groups(next, 0..3);
-            s.w.run(SOON);
+            // Nothing is held of what is so low, and so it could have been long ago.
+            s.w.run(UNTOLD_GRACE);
             let context = format!("{} killed {is_killed}", s.context());
             // Chains have no names on lite-03: there another process is another broadcast.
             if s.publisher >= Lite04 {
@@ -398,6 +399,42 @@ fn a_group_is_never_made_of_two_runs() {
             s.w.end();
         });
     }
+}
+
+/// The other relay that is asked where it is has just begun its copy, which fills from below with what
+/// viewers have had long ago.
+#[test]
+fn a_copy_that_fills_up_is_no_other_run() {
+    everywhere(|mut s| {
+        // Older ones do not tell how long a group is kept.
+        if s.publisher < Lite05 {
+            return;
+        }
+        let info = &mut s.w.source(s.cam).info;
+        (info.max_age_ms, info.timescale) = (2000, 1000);
+        let stay = s.watch(0);
+        s.w.run(SOON);
+        s.groups(s.cam, 0..30);
+        let spec = Spec::new(s.publisher, s.place.1).hop(HOP + 1);
+        let copy = s.w.second_way(s.cam, spec);
+        let source = s.w.source(copy);
+        let groups = std::mem::take(&mut source.groups);
+        source.order.clear();
+        s.w.run(SOON);
+        s.w.close(s.cam.peer);
+        s.w.run(RESUME_GRACE + SOON);
+        for (sequence, group) in groups {
+            let source = s.w.source(copy);
+            source.groups.insert(sequence, group);
+            source.order.push(sequence);
+            s.w.run(ms(5));
+        }
+        s.groups(copy, 30..33);
+        s.w.run(SOON);
+        let all: Vec<u64> = (0..33).collect();
+        assert_eq!(s.w.got(stay), all, "{}", s.context());
+        s.w.end();
+    });
 }
 
 // ---- names that are taken over ----

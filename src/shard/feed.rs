@@ -112,7 +112,11 @@ impl Shard {
         };
         self.expect_revival(now, slot);
         self.act(now, name, acts);
-        if let Some(slot) = self.tracks.slot(name) {
+        let has_begun_run = self.admit_untold(now, name);
+        let Some(slot) = self.tracks.slot(name) else { return };
+        if has_begun_run {
+            self.steer(now, slot);
+        } else {
             self.send_fetches(slot);
             self.note_use(now, name);
         }
@@ -123,6 +127,7 @@ impl Shard {
             let Some(slot) = self.tracks.slot(name) else { return };
             match act {
                 Act::Command(session, command) => self.command(now, session, command),
+                Act::Tell(feed) => self.feed(now, slot, feed),
                 Act::CutOff(sequence, code) => {
                     self.feed(now, slot, Feed::cut_off(sequence, code));
                 }
@@ -248,12 +253,31 @@ impl Shard {
                 self.feed(now, slot, feed);
             }
         }
+        self.admit_untold(now, name);
         match self.tracks.slot(name) {
             // Of an ended track it is no news, and yet what its fetches wait for.
             Some(slot) if is_info || has_proven => self.steer(now, slot),
             Some(slot) => self.tracks.arm(slot),
             None => {}
         }
+    }
+
+    /// News of a track at home here that were kept back until it was known of which run they are. False
+    /// if there are none.
+    fn admit_untold(&mut self, now: Instant, name: TrackRef) -> bool {
+        let mut has_any = false;
+        while let Some(slot) = self.tracks.slot(name) {
+            let track = &mut self.tracks.slab[slot];
+            let Place::Home { serve, .. } = &mut track.place else { break };
+            let Some(feed) = serve.next_untold() else { break };
+            has_any = true;
+            for feed in serve.admit(now, feed, &track.content) {
+                if let Some(slot) = self.tracks.slot(name) {
+                    self.feed(now, slot, feed);
+                }
+            }
+        }
+        has_any
     }
 
     /// The publisher of a track at home here has given it up.

@@ -23,11 +23,11 @@ use super::group::{Likeness, Piece};
 use super::seen::Seen;
 use super::splice::Splice;
 use super::{Feed, PullRef, TrackRef};
-use crate::limits::{MISSING_GRACE_MAX, MISSING_GRACE_MIN, RESUME_GRACE};
+use crate::limits::{MISSING_GRACE_MAX, MISSING_GRACE_MIN};
 use crate::route::{Route, RouteId, SessionRef};
 use crate::wire::{BidiType, Path, Preferences, StreamCode, Version};
 pub use command::{Act, Need, PullCommand};
-use trial::Trial;
+use trial::{Trial, Untold};
 
 #[derive(Debug, PartialEq)]
 enum Upstream {
@@ -89,6 +89,7 @@ pub struct ServeLoop {
     refusal: Option<StreamCode>,
     resume: Option<Resume>,
     trial: Option<Trial>,
+    untold: Untold,
     /// Whether all publishers of this run have told when its frames are, in the same units: then a
     /// frame is known by its timestamp too.
     are_timed: bool,
@@ -117,6 +118,7 @@ impl ServeLoop {
             refusal: None,
             resume: None,
             trial: None,
+            untold: Untold::default(),
             are_timed: true,
             is_timed: true,
             seen: Seen::default(),
@@ -169,7 +171,8 @@ impl ServeLoop {
         let held = self.held.iter().filter(|(id, _)| fetches.is_unsent(**id));
         let splices = self.splices.values().filter_map(|splice| splice.begin_by);
         let lift_at = self.resume.as_ref().and_then(|resume| resume.lift_at);
-        held.map(|(_, deadline)| *deadline).chain(splices).chain(lift_at).min()
+        let times = held.map(|(_, deadline)| *deadline).chain(splices).chain(lift_at);
+        times.chain(self.untold.until).min()
     }
 
     /// Whether the publisher is asked where it is, and not to go on where another one stopped.
@@ -184,8 +187,16 @@ impl ServeLoop {
         self.upstream == Upstream::Ending && version <= Some(Version::Lite04)
     }
 
-    /// Takes note of news of the feed, and gives what is to be told to readers.
+    /// Takes note of news of the feed, and gives what is to be told to readers. After that there may
+    /// be earlier news to admit: see [`ServeLoop::next_untold`].
     pub fn admit(&mut self, now: Instant, feed: Feed, content: &Content) -> SmallVec<[Feed; 1]> {
+        if self.is_undecided() {
+            return self.weigh(now, feed, content);
+        }
+        self.take(now, feed, content)
+    }
+
+    fn take(&mut self, now: Instant, feed: Feed, content: &Content) -> SmallVec<[Feed; 1]> {
         match feed {
             Feed::Info(info) if self.upstream == Upstream::Asked => {
                 self.upstream = Upstream::Known;
@@ -228,75 +239,12 @@ impl ServeLoop {
                 return told;
             }
             Feed::Start(start) => return self.start(start, content),
-            // It ends below what is known, and so is another run without a group.
-            Feed::Final(end) if self.trial.as_ref().is_some_and(|trial| trial.ends_below(end)) => {
-                return [self.begin_run(), feed].into_iter().collect();
+            Feed::Final(end) if self.ends_run(end) => {
+                return self.begin_run(None).into_iter().chain([feed]).collect();
             }
             _ => {}
         }
         smallvec![feed]
-    }
-
-    /// The publisher has said where its feed starts.
-    fn start(&mut self, start: u64, content: &Content) -> SmallVec<[Feed; 1]> {
-        if let Some(trial) = &mut self.trial
-            && !trial.is_proven
-        {
-            if start < trial.asked_from {
-                trial.start = Some(start);
-                return SmallVec::new();
-            }
-            self.go_on(start);
-        }
-        if self.resume.is_none() {
-            return smallvec![Feed::Start(start)];
-        }
-        self.forgive();
-        let mut told = self.give_up_below(start);
-        // Readers began long ago; only what reaches further back is news to them.
-        if content.feed_start.is_none_or(|known| start < known) {
-            told.push(Feed::Start(start));
-        }
-        told
-    }
-
-    /// The run that is known goes on, with this group. A publisher that is behind may still come to another run before
-    /// it has caught up, and is not asked to go on until it has.
-    fn go_on(&mut self, sequence: u64) {
-        if let Some(trial) = &mut self.trial {
-            trial.is_proven = true;
-        }
-        if let Some(resume) = &mut self.resume
-            && sequence.saturating_add(1) >= resume.from.0
-        {
-            (resume.lift_at, resume.is_lifted) = (None, false);
-        }
-    }
-
-    /// A group begins to come: what readers are to be told before it, now that this shows of which
-    /// run it is.
-    fn try_group(
-        &mut self,
-        sequence: u64,
-        likeness: Likeness,
-        content: &Content,
-    ) -> SmallVec<[Feed; 1]> {
-        let Some(trial) = &mut self.trial else { return SmallVec::new() };
-        let start = trial.start.take();
-        if !trial.is_another(sequence, likeness) {
-            self.go_on(sequence);
-            return start.map_or_else(SmallVec::new, |start| self.start(start, content));
-        }
-        let start = start.map_or(sequence, |start| start.min(sequence));
-        [self.begin_run(), Feed::Start(start)].into_iter().collect()
-    }
-
-    /// The publisher begins another run.
-    fn begin_run(&mut self) -> Feed {
-        let code = self.abort_code();
-        self.end_feed();
-        self.are_timed = self.is_timed;
-        Feed::NewRun(code)
     }
 
     /// The track goes on. Whoever failed it before may be asked again when this publisher fails.
@@ -374,6 +322,7 @@ impl ServeLoop {
         }
         self.upstream = Upstream::None;
         self.trial = None;
+        self.untold = Untold::default();
         self.splices.clear();
         self.held.clear();
         if let Some(route) = &self.route {
@@ -432,6 +381,10 @@ impl ServeLoop {
     ) -> Vec<Act> {
         if content.has_failed() {
             return Vec::new();
+        }
+        // What is wanted of another run goes by its numbers.
+        if let Some(acts) = self.decide_due(now) {
+            return acts;
         }
         let mut acts = self.give_up_due(now);
         let is_ended = content.outcome.is_some();
@@ -507,7 +460,7 @@ impl ServeLoop {
             }
             (Upstream::Active(sent), None) if route.version >= Version::Lite03 => {
                 let wanted = quiet(sent.max_age_ms, content);
-                self.resume = None;
+                (self.resume, self.untold) = (None, Untold::default());
                 (Upstream::Paused, PullCommand::Pause { pull, wanted })
             }
             // Older publishers cannot be told to wait.
@@ -520,27 +473,6 @@ impl ServeLoop {
         };
         self.upstream = next;
         vec![Act::Command(route.session, command)]
-    }
-
-    /// A subscription is opened anew.
-    fn begin_trial(&mut self, now: Instant, content: &Content) {
-        let known_end = content.arrived_end();
-        let asked_from = self.resume.as_ref().map_or(known_end, |resume| resume.from.0);
-        self.trial = (known_end > 0).then_some(Trial {
-            known_end,
-            asked_from,
-            newest: content.newest(),
-            is_read: self.resume.is_some(),
-            is_proven: false,
-            start: None,
-        });
-        if let Some(resume) = &mut self.resume {
-            resume.lift_at = Some(now + RESUME_GRACE);
-        }
-        // Where nothing later comes, nothing else shows that they do not.
-        for splice in self.splices.values_mut() {
-            splice.begin_by = Some(now + MISSING_GRACE_MAX);
-        }
     }
 
     /// A publisher that was asked to go on has brought nothing so far: where is it? Readers who named a start that
@@ -658,6 +590,7 @@ impl ServeLoop {
         }
         self.upstream = Upstream::None;
         self.end_feed();
+        self.untold = Untold::default();
         let session = self.route.as_ref()?.session;
         Some((session, PullCommand::Release { pull: self.pull() }))
     }

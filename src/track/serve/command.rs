@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::route::SessionRef;
-use crate::track::PullRef;
 use crate::track::demand::{Demand, Reach};
 use crate::track::fetch::{Ask, Asker, FetchId};
+use crate::track::{Feed, PullRef};
 use crate::wire::{Path, Preferences, StreamCode};
 
 /// What the home wants of the session that pulls a track.
@@ -83,9 +83,10 @@ impl Need {
     }
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Act {
     Command(SessionRef, PullCommand),
+    Tell(Feed),
     /// The feed is over for this reason; a later one may begin anywhere.
     CloseFeed(StreamCode),
     /// Nobody completes this group.

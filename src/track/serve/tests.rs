@@ -1,6 +1,7 @@
 //! A serve loop with its publishers, who are told and say in words.
 
 use super::*;
+use crate::limits::{RESUME_GRACE, UNTOLD_BYTES_MAX, UNTOLD_GRACE};
 use crate::route::{RouteId, Trust};
 use crate::track::fetch::Asker;
 use crate::track::group::{FrameMark, GroupEnd, Marks, Opening};
@@ -98,22 +99,33 @@ impl Play {
     }
 
     fn news(&mut self, feed: Feed) -> usize {
-        let told = self.serve.admit(self.now, feed, &self.content);
-        let count = told.len();
-        for feed in told {
-            self.content.apply(feed, self.now);
-        }
-        count
+        self.tell(feed).len()
     }
 
     /// The same, in words.
     fn told(&mut self, feed: Feed) -> String {
-        let told = self.serve.admit(self.now, feed, &self.content);
-        let words: Vec<&str> = told.iter().map(word).collect();
-        for feed in told {
-            self.content.apply(feed, self.now);
+        self.tell(feed).join(", ")
+    }
+
+    fn tell(&mut self, feed: Feed) -> Vec<&'static str> {
+        self.tell_all(Some(feed))
+    }
+
+    fn untold(&mut self) -> String {
+        let first = self.serve.next_untold();
+        self.tell_all(first).join(", ")
+    }
+
+    fn tell_all(&mut self, mut next: Option<Feed>) -> Vec<&'static str> {
+        let mut words = Vec::new();
+        while let Some(feed) = next {
+            for feed in self.serve.admit(self.now, feed, &self.content) {
+                words.push(word(&feed));
+                self.content.apply(feed, self.now);
+            }
+            next = self.serve.next_untold();
         }
-        words.join(", ")
+        words
     }
 
     fn group(&mut self, sequence: u64, ends: Option<GroupEnd>) {
@@ -148,6 +160,11 @@ impl Play {
             Act::CloseFeed(code) => {
                 self.content.apply(Feed::Closed(code), self.now);
                 return format!("close {code}");
+            }
+            Act::Tell(feed) => {
+                let word = word(&feed);
+                self.content.apply(feed, self.now);
+                return word.to_owned();
             }
             Act::CutOff(sequence, code) => return format!("cut off {sequence} {code}"),
             Act::Fail(code) => return format!("fail {code}"),
@@ -388,21 +405,72 @@ fn an_end_below_what_is_known_is_that_of_another_run() {
 fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
     let resumed = || {
         let mut play = Play::active(&[Lite06, Lite06], 1);
-        (100..103).for_each(|sequence| play.group(sequence, WHOLE));
+        (0..103).for_each(|sequence| play.group(sequence, WHOLE));
+        for gone in 0..100 {
+            let arrival = play.content.get_group(gone, 0).unwrap();
+            play.content.evict(arrival, false);
+        }
         play.lost(LINK_LOST, "");
         play.check("1 ask");
         play.know();
         play.check("1 want 1 Some((103, 0))");
         play
     };
-    let mut play = resumed();
-    play.now = play.serve.deadline(&play.fetches).unwrap();
-    play.max_age_ms = 0;
+    let lifted = || {
+        let mut play = resumed();
+        play.now = play.serve.deadline(&play.fetches).unwrap();
+        play.max_age_ms = 0;
+        play.check("1 want 1 None");
+        play.max_age_ms = 100;
+        play
+    };
+    let mut play = lifted();
+    assert_eq!(play.told(Feed::Piece(piece(2, 0, None))), "");
+    assert_eq!(play.told(Feed::Piece(piece(3, 0, WHOLE))), "");
+    assert_eq!(play.told(Feed::cut_off(2, LINK_LOST)), "");
+    assert_eq!(play.told(Feed::Ending), "");
+    play.now += UNTOLD_GRACE;
+    assert_eq!(play.serve.deadline(&play.fetches), Some(play.now));
+    play.check("run, start");
+    assert_eq!(play.untold(), "piece, piece, piece, else");
+    play.check("");
+    assert_eq!(play.content.feed_start, Some(2));
+    assert_eq!(play.serve.deadline(&play.fetches), None);
+    // What shows it, at once: a group that differs, an end that is too low, so much that it is enough.
+    let mut play = lifted();
+    assert_eq!(play.told(Feed::Start(1)), "");
+    assert_eq!(play.told(Feed::Piece(piece(2, 0, WHOLE))), "");
+    assert_eq!(play.told(Feed::Piece(piece(101, 77, WHOLE))), "run, start, piece, piece");
+    assert_eq!(play.content.feed_start, Some(1));
+    let mut play = lifted();
+    assert_eq!(play.told(Feed::Piece(piece(2, 0, WHOLE))), "");
+    assert_eq!(play.told(Feed::Final(3)), "run, start, piece, else");
+    assert_eq!(play.content.end, Some(3));
+    let mut play = lifted();
+    let bytes = vec![0; UNTOLD_BYTES_MAX].into();
+    assert_eq!(play.told(Feed::Piece(Piece { bytes, ..piece(2, 0, None) })), "");
+    play.check("run, start");
+    assert_eq!(play.untold(), "piece");
     play.check("1 want 1 None");
-    assert_eq!(play.told(Feed::Piece(piece(2, 0, WHOLE))), "run, start, piece");
-    play.max_age_ms = 100;
-    play.check("1 want 1 None");
-    assert_eq!(play.told(Feed::Piece(piece(3, 0, WHOLE))), "piece");
+    // A copy that had just begun shows first what readers have had, which is gone here.
+    for (sequence, timestamp, expect) in [(102, 0, ""), (103, 9, "piece")] {
+        let mut play = lifted();
+        assert_eq!(play.told(Feed::Piece(piece(2, 0, WHOLE))), "");
+        assert_eq!(play.told(Feed::Piece(piece(sequence, timestamp, WHOLE))), expect);
+        assert_eq!(play.content.run().0, 0);
+        play.check("1 want 1 Some((103, 0))");
+        assert_eq!(play.serve.deadline(&play.fetches), None);
+    }
+    // It is lost meanwhile, or nobody reads any more.
+    let mut play = lifted();
+    assert_eq!(play.told(Feed::Piece(piece(2, 0, None))), "");
+    play.lost(LINK_LOST, "");
+    assert_eq!((play.untold().as_str(), play.serve.deadline(&play.fetches)), ("", None));
+    let mut play = lifted();
+    assert_eq!(play.told(Feed::Piece(piece(2, 0, None))), "");
+    play.wants(None);
+    play.check("1 pause at Some(102)");
+    assert_eq!((play.untold().as_str(), play.serve.deadline(&play.fetches)), ("", None));
     // One that only has nothing new shows its newest, and is asked to go on.
     let mut play = resumed();
     play.now = play.serve.deadline(&play.fetches).unwrap();

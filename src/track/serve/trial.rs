@@ -1,6 +1,15 @@
 //! A subscription that was opened anew on a track of which groups are known: does it go on with
 //! those, or does its publisher number its groups anew?
 
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use smallvec::{SmallVec, smallvec};
+
+use super::{Act, ServeLoop};
+use crate::limits::{MISSING_GRACE_MAX, RESUME_GRACE, UNTOLD_BYTES_MAX, UNTOLD_GRACE};
+use crate::track::Feed;
+use crate::track::content::Content;
 use crate::track::group::Likeness;
 
 #[derive(Debug)]
@@ -39,6 +48,177 @@ impl Trial {
             Likeness::Same => !self.is_read && self.newest != Some(sequence),
             Likeness::Unclear => !self.is_read,
             Likeness::Differs | Likeness::Unknown => true,
+        }
+    }
+}
+
+/// News of a publisher that was asked where it is, while nothing shows of which run they are: a relay
+/// whose copy is still empty brings groups first that readers have had long ago, and of which nothing is
+/// held.
+#[derive(Debug, Default)]
+pub(super) struct Untold {
+    feeds: VecDeque<Feed>,
+    bytes: usize,
+    /// When they are taken for another run if nothing has shown it.
+    pub until: Option<Instant>,
+}
+
+impl Untold {
+    fn keep(&mut self, now: Instant, feed: Feed) {
+        let payload = if let Feed::Piece(piece) = &feed { piece.bytes.len() } else { 0 };
+        self.bytes += size_of::<Feed>() + payload;
+        self.feeds.push_back(feed);
+        let is_full = self.bytes > UNTOLD_BYTES_MAX;
+        let until = if is_full { now } else { now + UNTOLD_GRACE };
+        self.until = Some(self.until.map_or(until, |at| at.min(until)));
+    }
+
+    fn lowest_group(&self) -> Option<u64> {
+        let opened = self.feeds.iter().filter_map(|feed| match feed {
+            Feed::Piece(piece) => piece.opens.map(|_| piece.sequence),
+            _ => None,
+        });
+        opened.min()
+    }
+}
+
+impl ServeLoop {
+    /// Whether a publisher was asked where it is, and what it has brought does not show of which run it is.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.is_lifted() && self.trial.as_ref().is_some_and(|trial| !trial.is_proven)
+    }
+
+    /// News that were kept back and are to be admitted now that it is known of which run they are.
+    pub fn next_untold(&mut self) -> Option<Feed> {
+        if self.untold.feeds.is_empty() || self.is_undecided() {
+            return None;
+        }
+        let feed = self.untold.feeds.pop_front();
+        if self.untold.feeds.is_empty() {
+            self.untold = Untold::default();
+        }
+        feed
+    }
+
+    /// Takes note of news while it is not decided of which run they are.
+    pub(super) fn weigh(
+        &mut self,
+        now: Instant,
+        feed: Feed,
+        content: &Content,
+    ) -> SmallVec<[Feed; 1]> {
+        let told = match &feed {
+            Feed::Piece(piece) if piece.opens.is_some() => {
+                let likeness = content.likeness(piece, self.are_timed);
+                let is_known = likeness != Likeness::Unknown;
+                if is_known || piece.sequence >= content.arrived_end() {
+                    self.try_group(piece.sequence, likeness, content)
+                } else {
+                    SmallVec::new()
+                }
+            }
+            Feed::Final(end) if self.ends_run(*end) => self.begin_run(None),
+            // They say nothing of it, and wait for nothing.
+            Feed::Info(_) | Feed::Start(_) => return self.take(now, feed, content),
+            _ if self.untold.feeds.is_empty() => return self.take(now, feed, content),
+            _ => SmallVec::new(),
+        };
+        self.untold.keep(now, feed);
+        told
+    }
+
+    /// It ends below what is known, and so is another run without a group.
+    pub(super) fn ends_run(&self, end: u64) -> bool {
+        self.trial.as_ref().is_some_and(|trial| trial.ends_below(end))
+    }
+
+    /// Nothing has shown whose groups those are: readers are told them.
+    pub(super) fn decide_due(&mut self, now: Instant) -> Option<Vec<Act>> {
+        self.untold.until.take_if(|at| *at <= now)?;
+        Some(self.begin_run(None).into_iter().map(Act::Tell).collect())
+    }
+
+    /// The publisher has said where its feed starts.
+    pub(super) fn start(&mut self, start: u64, content: &Content) -> SmallVec<[Feed; 1]> {
+        if let Some(trial) = &mut self.trial
+            && !trial.is_proven
+        {
+            if start < trial.asked_from {
+                trial.start = Some(start);
+                return SmallVec::new();
+            }
+            self.go_on(start);
+        }
+        if self.resume.is_none() {
+            return smallvec![Feed::Start(start)];
+        }
+        self.forgive();
+        let mut told = self.give_up_below(start);
+        // Readers began long ago; only what reaches further back is news to them.
+        if content.feed_start.is_none_or(|known| start < known) {
+            told.push(Feed::Start(start));
+        }
+        told
+    }
+
+    /// The run that is known goes on, with this group. A publisher that is behind may still come to another run before
+    /// it has caught up, and is not asked to go on until it has.
+    fn go_on(&mut self, sequence: u64) {
+        if let Some(trial) = &mut self.trial {
+            trial.is_proven = true;
+        }
+        if let Some(resume) = &mut self.resume
+            && sequence.saturating_add(1) >= resume.from.0
+        {
+            (resume.lift_at, resume.is_lifted) = (None, false);
+        }
+    }
+
+    /// A group begins to come: what readers are to be told before it, now that this shows of which
+    /// run it is.
+    pub(super) fn try_group(
+        &mut self,
+        sequence: u64,
+        likeness: Likeness,
+        content: &Content,
+    ) -> SmallVec<[Feed; 1]> {
+        let Some(trial) = &mut self.trial else { return SmallVec::new() };
+        if trial.is_another(sequence, likeness) {
+            return self.begin_run(Some(sequence));
+        }
+        let start = trial.start.take();
+        self.go_on(sequence);
+        start.map_or_else(SmallVec::new, |start| self.start(start, content))
+    }
+
+    /// The publisher begins another run, with this group at the latest.
+    pub(super) fn begin_run(&mut self, sequence: Option<u64>) -> SmallVec<[Feed; 1]> {
+        let code = self.abort_code();
+        let said = self.trial.as_ref().and_then(|trial| trial.start);
+        let start = [said, sequence, self.untold.lowest_group()].into_iter().flatten().min();
+        self.end_feed();
+        self.are_timed = self.is_timed;
+        [Feed::NewRun(code)].into_iter().chain(start.map(Feed::Start)).collect()
+    }
+
+    /// A subscription is opened anew.
+    pub(super) fn begin_trial(&mut self, now: Instant, content: &Content) {
+        let known_end = content.arrived_end();
+        let asked_from = self.resume.as_ref().map_or(known_end, |resume| resume.from.0);
+        self.trial = (known_end > 0).then_some(Trial {
+            known_end,
+            asked_from,
+            newest: content.newest(),
+            is_read: self.resume.is_some(),
+            is_proven: false,
+            start: None,
+        });
+        if let Some(resume) = &mut self.resume {
+            resume.lift_at = Some(now + RESUME_GRACE);
+        }
+        // Where nothing later comes, nothing else shows that they do not.
+        for splice in self.splices.values_mut() {
+            splice.begin_by = Some(now + MISSING_GRACE_MAX);
         }
     }
 }
