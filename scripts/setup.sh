@@ -147,8 +147,8 @@ clock_client() {
     grep -qs "moq-clock $CLOCK_VERSION " "$tools/.crates.toml" && return
     echo "setup: building moq-clock $CLOCK_VERSION (some minutes)"
     mkdir -p "$root/target"
-    # As a debug build: it says one line a second.
-    cargo install moq-clock --version "$CLOCK_VERSION" --locked --debug --root "$tools" \
+    # As a debug build, and without what a debugger wants: it says one line a second.
+    CARGO_PROFILE_DEV_DEBUG=0 cargo install moq-clock --version "$CLOCK_VERSION" --locked --debug --root "$tools" \
         >"$log" 2>&1 || fail "moq-clock does not build; see $log"
 }
 
