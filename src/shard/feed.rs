@@ -112,11 +112,7 @@ impl Shard {
         };
         self.expect_revival(now, slot);
         self.act(now, name, acts);
-        let has_begun_run = self.admit_untold(now, name);
-        let Some(slot) = self.tracks.slot(name) else { return };
-        if has_begun_run {
-            self.steer(now, slot);
-        } else {
+        if let Some(slot) = self.tracks.slot(name) {
             self.send_fetches(slot);
             self.note_use(now, name);
         }
@@ -253,7 +249,6 @@ impl Shard {
                 self.feed(now, slot, feed);
             }
         }
-        self.admit_untold(now, name);
         match self.tracks.slot(name) {
             // Of an ended track it is no news, and yet what its fetches wait for.
             Some(slot) if is_info || has_proven => self.steer(now, slot),
@@ -262,29 +257,19 @@ impl Shard {
         }
     }
 
-    /// News of a track at home here that were kept back until it was known of which run they are. False
-    /// if there are none.
-    fn admit_untold(&mut self, now: Instant, name: TrackRef) -> bool {
-        let mut has_any = false;
-        while let Some(slot) = self.tracks.slot(name) {
-            let track = &mut self.tracks.slab[slot];
-            let Place::Home { serve, .. } = &mut track.place else { break };
-            let Some(feed) = serve.next_untold() else { break };
-            has_any = true;
-            for feed in serve.admit(now, feed, &track.content) {
-                if let Some(slot) = self.tracks.slot(name) {
-                    self.feed(now, slot, feed);
-                }
-            }
-        }
-        has_any
-    }
-
     /// The publisher of a track at home here has given it up.
     pub(super) fn publisher_failed(&mut self, now: Instant, slot: usize, code: StreamCode) {
         let name = self.tracks.name(slot);
         let track = &mut self.tracks.slab[slot];
         tracing::debug!(shard = self.me, track = ?track.key, %code, "publisher failed");
+        let Place::Home { serve, .. } = &mut track.place else { return };
+        for feed in serve.settle(now, &track.content) {
+            if let Some(slot) = self.tracks.slot(name) {
+                self.feed(now, slot, feed);
+            }
+        }
+        let Some(slot) = self.tracks.slot(name) else { return };
+        let track = &mut self.tracks.slab[slot];
         let need = track.need();
         let Place::Home { serve, .. } = &mut track.place else { return };
         let acts = serve.lost(code, &need, &track.content, &mut track.fetches);

@@ -46,8 +46,6 @@ pub struct Cursor {
     is_interrupted: bool,
     /// Where the feed began for this viewer: START says this or more.
     joined_at: u64,
-    /// It wants what comes before the feed, which is asked for because of it: START says no more.
-    reaches_back: bool,
     started: bool,
 }
 
@@ -67,25 +65,13 @@ impl Cursor {
             served: Seen::default(),
             is_interrupted: false,
             joined_at: 0,
-            reaches_back: false,
             started: false,
         };
         let oldest = cursor.revisit(content);
         // Before the feed has said where it starts, what is here says nothing of that.
         let oldest = oldest.filter(|_| content.feed_start.is_some());
         cursor.joined_at = cursor.floor.max(oldest.unwrap_or(0));
-        cursor.reach_back(content);
         cursor
-    }
-
-    /// Whether the feed will begin earlier because of this viewer: clients drop what comes below START.
-    fn reach_back(&mut self, content: &Content) {
-        let is_over = content.is_ending || content.outcome.is_some();
-        let (first, feed_start) = (self.wanted.group_start, content.feed_start);
-        self.reaches_back = first.is_some() && first < feed_start && !is_over;
-        if self.reaches_back {
-            self.joined_at = self.floor;
-        }
     }
 
     /// How much higher this viewer counts than this run does, which it is in or comes to next.
@@ -207,8 +193,7 @@ impl Cursor {
         if std::mem::replace(&mut self.started, true) {
             return None;
         }
-        let feed_start = content.feed_start.filter(|_| !self.reaches_back);
-        let feed = feed_start.unwrap_or(self.joined_at).max(self.joined_at);
+        let feed = content.feed_start.unwrap_or(sequence).max(self.joined_at);
         let start = feed.min(sequence).min(VARINT_MAX);
         if self.version <= Version::Lite05 && self.wanted.group_start.is_none() {
             self.floor = self.floor.max(start);
@@ -231,9 +216,6 @@ impl Cursor {
             }
         }
         self.revisit(content);
-        if !self.started {
-            self.reach_back(content);
-        }
     }
 
     /// Whether a group waits above the end that was asked for: an update may still call for it,

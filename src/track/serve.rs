@@ -187,8 +187,7 @@ impl ServeLoop {
         self.upstream == Upstream::Ending && version <= Some(Version::Lite04)
     }
 
-    /// Takes note of news of the feed, and gives what is to be told to readers. After that there may
-    /// be earlier news to admit: see [`ServeLoop::next_untold`].
+    /// Takes note of news of the feed, and gives what is to be told to readers.
     pub fn admit(&mut self, now: Instant, feed: Feed, content: &Content) -> SmallVec<[Feed; 1]> {
         if self.is_undecided() {
             return self.weigh(now, feed, content);
@@ -382,9 +381,10 @@ impl ServeLoop {
         if content.has_failed() {
             return Vec::new();
         }
-        // What is wanted of another run goes by its numbers.
-        if let Some(acts) = self.decide_due(now) {
-            return acts;
+        let settled = self.settle_due(now, content);
+        if !settled.is_empty() {
+            // What is wanted of another run goes by its numbers, when readers know of it.
+            return settled.into_iter().map(Act::Tell).collect();
         }
         let mut acts = self.give_up_due(now);
         let is_ended = content.outcome.is_some();

@@ -20,24 +20,6 @@ fn five_viewers_are_one_subscription() {
     });
 }
 
-/// Released clients drop what comes below the start that they are told.
-#[test]
-fn who_begins_before_all_others_is_told_no_start_above_that() {
-    everywhere(|version, place| {
-        let mut s = scene(version, place);
-        s.groups(0..20);
-        let viewers = [0, 1].map(|nth| s.viewer(FETCHABLE[nth], nth));
-        let late = s.subscribe(viewers[0], range(17, None));
-        s.w.run(SOON);
-        let early = s.subscribe(viewers[1], range(8, None));
-        s.w.run(SOON);
-        assert_eq!(s.w.got_sorted(late), [17, 18, 19], "{version} {place:?}");
-        assert_eq!(s.w.got_sorted(early), Vec::from_iter(8..20), "{version} {place:?}");
-        assert_eq!(s.w.sub(early).start, Some(8), "{version} {place:?}");
-        s.w.end();
-    });
-}
-
 #[test]
 fn a_question_or_a_fetch_alone_opens_no_subscription() {
     everywhere(|version, place| {

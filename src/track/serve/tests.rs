@@ -108,24 +108,22 @@ impl Play {
     }
 
     fn tell(&mut self, feed: Feed) -> Vec<&'static str> {
-        self.tell_all(Some(feed))
+        let told = self.serve.admit(self.now, feed, &self.content);
+        self.apply(told)
     }
 
-    fn untold(&mut self) -> String {
-        let first = self.serve.next_untold();
-        self.tell_all(first).join(", ")
-    }
-
-    fn tell_all(&mut self, mut next: Option<Feed>) -> Vec<&'static str> {
+    fn apply(&mut self, told: impl IntoIterator<Item = Feed>) -> Vec<&'static str> {
         let mut words = Vec::new();
-        while let Some(feed) = next {
-            for feed in self.serve.admit(self.now, feed, &self.content) {
-                words.push(word(&feed));
-                self.content.apply(feed, self.now);
-            }
-            next = self.serve.next_untold();
+        for feed in told {
+            words.push(word(&feed));
+            self.content.apply(feed, self.now);
         }
         words
+    }
+
+    fn settled(&mut self) -> String {
+        let told = self.serve.settle(self.now, &self.content);
+        self.apply(told).join(", ")
     }
 
     fn group(&mut self, sequence: u64, ends: Option<GroupEnd>) {
@@ -425,52 +423,64 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
         play
     };
     let mut play = lifted();
-    assert_eq!(play.told(Feed::Piece(piece(2, 0, None))), "");
     assert_eq!(play.told(Feed::Piece(piece(3, 0, WHOLE))), "");
+    assert_eq!(play.told(Feed::Piece(piece(2, 0, None))), "");
     assert_eq!(play.told(Feed::cut_off(2, LINK_LOST)), "");
-    assert_eq!(play.told(Feed::Ending), "");
     play.now += UNTOLD_GRACE;
     assert_eq!(play.serve.deadline(&play.fetches), Some(play.now));
-    play.check("run, start");
-    assert_eq!(play.untold(), "piece, piece, piece, else");
-    play.check("");
+    play.check("run, start, piece, piece, piece");
+    play.check("1 want 1 None");
     assert_eq!(play.content.feed_start, Some(2));
     assert_eq!(play.serve.deadline(&play.fetches), None);
-    // What shows it, at once: a group that differs, an end that is too low, so much that it is enough.
+    // What shows it, at once: a group that differs, an end that is too low or is all that is said, so much that it
+    // is enough, a publisher that fails.
     let mut play = lifted();
     assert_eq!(play.told(Feed::Start(1)), "");
     assert_eq!(play.told(Feed::Piece(piece(2, 0, WHOLE))), "");
     assert_eq!(play.told(Feed::Piece(piece(101, 77, WHOLE))), "run, start, piece, piece");
     assert_eq!(play.content.feed_start, Some(1));
-    let mut play = lifted();
-    assert_eq!(play.told(Feed::Piece(piece(2, 0, WHOLE))), "");
-    assert_eq!(play.told(Feed::Final(3)), "run, start, piece, else");
-    assert_eq!(play.content.end, Some(3));
-    let mut play = lifted();
-    let bytes = vec![0; UNTOLD_BYTES_MAX].into();
-    assert_eq!(play.told(Feed::Piece(Piece { bytes, ..piece(2, 0, None) })), "");
-    play.check("run, start");
-    assert_eq!(play.untold(), "piece");
-    play.check("1 want 1 None");
-    // A copy that had just begun shows first what readers have had, which is gone here.
-    for (sequence, timestamp, expect) in [(102, 0, ""), (103, 9, "piece")] {
+    for last in [Feed::Final(3), Feed::Ending] {
         let mut play = lifted();
         assert_eq!(play.told(Feed::Piece(piece(2, 0, WHOLE))), "");
-        assert_eq!(play.told(Feed::Piece(piece(sequence, timestamp, WHOLE))), expect);
+        assert_eq!(play.told(last), "run, start, piece, else");
+        assert_eq!(play.content.feed_start, Some(2));
+    }
+    let mut play = lifted();
+    let bytes = vec![0; UNTOLD_BYTES_MAX].into();
+    let large = Feed::Piece(Piece { bytes, ..piece(2, 0, None) });
+    assert_eq!(play.told(large), "run, start, piece");
+    let mut play = lifted();
+    assert_eq!(play.told(Feed::Piece(piece(2, 0, WHOLE))), "");
+    assert_eq!(play.settled(), "run, start, piece");
+    play.lost(LINK_LOST, "");
+    // A copy that had just begun shows first what readers have had, which is gone here.
+    let unclear = || Feed::Piece(Piece { marks: Marks::new(), ..piece(101, 0, None) });
+    let same = [
+        (Feed::Piece(piece(102, 0, WHOLE)), "", "1 want 1 Some((103, 0))"),
+        (Feed::Piece(piece(103, 9, WHOLE)), "piece", "1 want 1 Some((103, 0))"),
+        (Feed::Start(103), "start", "1 want 1 Some((103, 0))"),
+        (Feed::Final(103), "else", ""),
+    ];
+    for (shows, expect, asks) in same {
+        let mut play = lifted();
+        assert_eq!(play.told(Feed::Piece(piece(2, 0, WHOLE))), "");
+        assert_eq!(play.told(unclear()), "");
+        assert_eq!(play.told(shows), expect);
         assert_eq!(play.content.run().0, 0);
-        play.check("1 want 1 Some((103, 0))");
+        play.max_age_ms = if asks.is_empty() { 0 } else { 100 };
+        play.check(asks);
         assert_eq!(play.serve.deadline(&play.fetches), None);
     }
-    // It is lost meanwhile, or nobody reads any more.
     let mut play = lifted();
-    assert_eq!(play.told(Feed::Piece(piece(2, 0, None))), "");
-    play.lost(LINK_LOST, "");
-    assert_eq!((play.untold().as_str(), play.serve.deadline(&play.fetches)), ("", None));
+    assert_eq!(play.told(Feed::Piece(piece(2, 0, WHOLE))), "");
+    assert_eq!(play.told(unclear()), "");
+    assert_eq!((play.settled().as_str(), play.content.run().0), ("", 0));
+    // Nobody reads any more.
     let mut play = lifted();
     assert_eq!(play.told(Feed::Piece(piece(2, 0, None))), "");
     play.wants(None);
     play.check("1 pause at Some(102)");
-    assert_eq!((play.untold().as_str(), play.serve.deadline(&play.fetches)), ("", None));
+    assert_eq!((play.settled().as_str(), play.serve.deadline(&play.fetches)), ("", None));
     // One that only has nothing new shows its newest, and is asked to go on.
     let mut play = resumed();
     play.now = play.serve.deadline(&play.fetches).unwrap();

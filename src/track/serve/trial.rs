@@ -1,12 +1,11 @@
 //! A subscription that was opened anew on a track of which groups are known: does it go on with
 //! those, or does its publisher number its groups anew?
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::{Act, ServeLoop};
+use super::ServeLoop;
 use crate::limits::{MISSING_GRACE_MAX, RESUME_GRACE, UNTOLD_BYTES_MAX, UNTOLD_GRACE};
 use crate::track::Feed;
 use crate::track::content::Content;
@@ -52,33 +51,40 @@ impl Trial {
     }
 }
 
-/// News of a publisher that was asked where it is, while nothing shows of which run they are: a relay
-/// whose copy is still empty brings groups first that readers have had long ago, and of which nothing is
+/// Groups of a publisher that was asked where it is, while nothing shows of which run they are: a relay
+/// whose copy has just begun brings groups first that readers have had long ago, and of which nothing is
 /// held.
 #[derive(Debug, Default)]
 pub(super) struct Untold {
-    feeds: VecDeque<Feed>,
+    feeds: Vec<Feed>,
     bytes: usize,
-    /// When they are taken for another run if nothing has shown it.
+    /// Among them is one of which too little has come, and a group is held under its number.
+    has_unclear: bool,
+    /// When they are told if nothing has shown it.
     pub until: Option<Instant>,
 }
 
 impl Untold {
-    fn keep(&mut self, now: Instant, feed: Feed) {
-        let payload = if let Feed::Piece(piece) = &feed { piece.bytes.len() } else { 0 };
-        self.bytes += size_of::<Feed>() + payload;
-        self.feeds.push_back(feed);
-        let is_full = self.bytes > UNTOLD_BYTES_MAX;
-        let until = if is_full { now } else { now + UNTOLD_GRACE };
-        self.until = Some(self.until.map_or(until, |at| at.min(until)));
+    /// False if there is no room for more.
+    fn keep(&mut self, now: Instant, feed: Feed) -> bool {
+        self.bytes += size_of::<Feed>();
+        self.bytes += match &feed {
+            Feed::Piece(piece) => piece.bytes.len() + size_of_val(&piece.marks[..]),
+            Feed::Datagram(datagram) => datagram.payload.len(),
+            _ => 0,
+        };
+        self.feeds.push(feed);
+        self.until.get_or_insert(now + UNTOLD_GRACE);
+        self.bytes <= UNTOLD_BYTES_MAX
     }
 
     fn lowest_group(&self) -> Option<u64> {
-        let opened = self.feeds.iter().filter_map(|feed| match feed {
-            Feed::Piece(piece) => piece.opens.map(|_| piece.sequence),
+        let sequences = self.feeds.iter().filter_map(|feed| match feed {
+            Feed::Piece(piece) => Some(piece.sequence),
+            Feed::Datagram(datagram) => Some(datagram.sequence),
             _ => None,
         });
-        opened.min()
+        sequences.min()
     }
 }
 
@@ -88,18 +94,6 @@ impl ServeLoop {
         self.is_lifted() && self.trial.as_ref().is_some_and(|trial| !trial.is_proven)
     }
 
-    /// News that were kept back and are to be admitted now that it is known of which run they are.
-    pub fn next_untold(&mut self) -> Option<Feed> {
-        if self.untold.feeds.is_empty() || self.is_undecided() {
-            return None;
-        }
-        let feed = self.untold.feeds.pop_front();
-        if self.untold.feeds.is_empty() {
-            self.untold = Untold::default();
-        }
-        feed
-    }
-
     /// Takes note of news while it is not decided of which run they are.
     pub(super) fn weigh(
         &mut self,
@@ -107,23 +101,41 @@ impl ServeLoop {
         feed: Feed,
         content: &Content,
     ) -> SmallVec<[Feed; 1]> {
-        let told = match &feed {
+        let Some(trial) = &self.trial else { return self.take(now, feed, content) };
+        let is_alone = self.untold.feeds.is_empty();
+        let is_another = match &feed {
             Feed::Piece(piece) if piece.opens.is_some() => {
-                let likeness = content.likeness(piece, self.are_timed);
-                let is_known = likeness != Likeness::Unknown;
-                if is_known || piece.sequence >= content.arrived_end() {
-                    self.try_group(piece.sequence, likeness, content)
-                } else {
-                    SmallVec::new()
+                match content.likeness(piece, self.are_timed) {
+                    Likeness::Unknown if piece.sequence < trial.asked_from => None,
+                    Likeness::Unclear if !is_alone => {
+                        self.untold.has_unclear = true;
+                        None
+                    }
+                    likeness => Some(trial.is_another(piece.sequence, likeness)),
                 }
             }
-            Feed::Final(end) if self.ends_run(*end) => self.begin_run(None),
-            // They say nothing of it, and wait for nothing.
-            Feed::Info(_) | Feed::Start(_) => return self.take(now, feed, content),
-            _ if self.untold.feeds.is_empty() => return self.take(now, feed, content),
-            _ => SmallVec::new(),
+            Feed::Piece(_) | Feed::Datagram(_) if !is_alone => None,
+            Feed::Final(end) => Some(trial.ends_below(*end)),
+            Feed::Ending | Feed::Ended => Some(!self.untold.has_unclear),
+            _ => Some(false),
         };
-        self.untold.keep(now, feed);
+        let Some(is_another) = is_another else {
+            self.has_brought = true;
+            let has_room = self.untold.keep(now, feed);
+            return if has_room { SmallVec::new() } else { self.settle(now, content) };
+        };
+        // What the track is like and where the feed starts wait for nothing.
+        let is_open = is_alone || matches!(feed, Feed::Info(_) | Feed::Start(_));
+        if !is_open {
+            let sequence = if let Feed::Piece(piece) = &feed { Some(piece.sequence) } else { None };
+            let mut told = self.tell_untold(now, is_another, sequence, content);
+            told.extend(self.take(now, feed, content));
+            return told;
+        }
+        let mut told = self.take(now, feed, content);
+        if !self.is_undecided() {
+            told.extend(self.tell_untold(now, false, None, content));
+        }
         told
     }
 
@@ -132,10 +144,41 @@ impl ServeLoop {
         self.trial.as_ref().is_some_and(|trial| trial.ends_below(end))
     }
 
-    /// Nothing has shown whose groups those are: readers are told them.
-    pub(super) fn decide_due(&mut self, now: Instant) -> Option<Vec<Act>> {
-        self.untold.until.take_if(|at| *at <= now)?;
-        Some(self.begin_run(None).into_iter().map(Act::Tell).collect())
+    /// What readers are to be told of groups that were kept back, now that this has shown whose they are.
+    fn tell_untold(
+        &mut self,
+        now: Instant,
+        is_another: bool,
+        sequence: Option<u64>,
+        content: &Content,
+    ) -> SmallVec<[Feed; 1]> {
+        let untold = std::mem::take(&mut self.untold);
+        let mut told = SmallVec::new();
+        if is_another {
+            told = self.begin_run(sequence.into_iter().chain(untold.lowest_group()).min());
+        } else if let Some(trial) = &mut self.trial {
+            trial.is_proven = true;
+        }
+        for feed in untold.feeds {
+            told.extend(self.take(now, feed, content));
+        }
+        told
+    }
+
+    /// Nothing more shows whose the groups are that were kept back: they are another run's, unless one of them
+    /// may be what is held. What readers are to be told.
+    pub fn settle(&mut self, now: Instant, content: &Content) -> SmallVec<[Feed; 1]> {
+        if self.untold.feeds.is_empty() {
+            return SmallVec::new();
+        }
+        self.tell_untold(now, !self.untold.has_unclear, None, content)
+    }
+
+    pub(super) fn settle_due(&mut self, now: Instant, content: &Content) -> SmallVec<[Feed; 1]> {
+        match self.untold.until {
+            Some(at) if at <= now => self.settle(now, content),
+            _ => SmallVec::new(),
+        }
     }
 
     /// The publisher has said where its feed starts.
@@ -195,7 +238,7 @@ impl ServeLoop {
     pub(super) fn begin_run(&mut self, sequence: Option<u64>) -> SmallVec<[Feed; 1]> {
         let code = self.abort_code();
         let said = self.trial.as_ref().and_then(|trial| trial.start);
-        let start = [said, sequence, self.untold.lowest_group()].into_iter().flatten().min();
+        let start = said.into_iter().chain(sequence).min();
         self.end_feed();
         self.are_timed = self.is_timed;
         [Feed::NewRun(code)].into_iter().chain(start.map(Feed::Start)).collect()
