@@ -124,10 +124,6 @@ impl Shard {
             match act {
                 Act::Command(session, command) => self.command(now, session, command),
                 Act::Tell(feed) => self.feed(now, slot, feed),
-                Act::CutOff(sequence, code) => {
-                    self.feed(now, slot, Feed::cut_off(sequence, code));
-                }
-                Act::CloseFeed(code) => self.feed(now, slot, Feed::Closed(code)),
                 Act::FailFetch(fetch, code) => self.fail_fetch(now, slot, fetch, code),
                 Act::Fail(_) if self.fall_back(now, slot) => {}
                 Act::Fail(code) => {
@@ -244,11 +240,7 @@ impl Shard {
         let was_lifted = serve.is_lifted();
         let told = serve.admit(now, feed, &track.content);
         let has_proven = was_lifted && !serve.is_lifted();
-        for feed in told.into_iter().chain(withheld) {
-            if let Some(slot) = self.tracks.slot(name) {
-                self.feed(now, slot, feed);
-            }
-        }
+        self.feed_all(now, name, told.into_iter().chain(withheld));
         match self.tracks.slot(name) {
             // Of an ended track it is no news, and yet what its fetches wait for.
             Some(slot) if is_info || has_proven => self.steer(now, slot),
@@ -263,11 +255,8 @@ impl Shard {
         let track = &mut self.tracks.slab[slot];
         tracing::debug!(shard = self.me, track = ?track.key, %code, "publisher failed");
         let Place::Home { serve, .. } = &mut track.place else { return };
-        for feed in serve.settle(now, &track.content) {
-            if let Some(slot) = self.tracks.slot(name) {
-                self.feed(now, slot, feed);
-            }
-        }
+        let settled = serve.settle(now, &track.content);
+        self.feed_all(now, name, settled);
         let Some(slot) = self.tracks.slot(name) else { return };
         let track = &mut self.tracks.slab[slot];
         let need = track.need();
@@ -289,6 +278,19 @@ impl Shard {
             self.counters.stale_mail_total += 1;
         }
         slot
+    }
+
+    /// The same as [`Shard::feed`] for each of these, as long as the track is there.
+    pub(super) fn feed_all(
+        &mut self,
+        now: Instant,
+        name: TrackRef,
+        feeds: impl IntoIterator<Item = Feed>,
+    ) {
+        for feed in feeds {
+            let Some(slot) = self.tracks.slot(name) else { return };
+            self.feed(now, slot, feed);
+        }
     }
 
     /// News of a track, from its publisher's session at its home or from the home at a mirror.

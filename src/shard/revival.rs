@@ -52,11 +52,7 @@ impl Shard {
         if let Some((session, command)) = release {
             self.command(now, session, command);
         }
-        for feed in feeds {
-            if let Some(slot) = self.tracks.slot(name) {
-                self.feed(now, slot, feed);
-            }
-        }
+        self.feed_all(now, name, feeds);
         // There is one copy more of it now, which all who come find.
         if let Some(old) = self.tracks.slot(track)
             && !self.tracks.slab[old].is_used()

@@ -89,7 +89,6 @@ pub struct ServeLoop {
     refusal: Option<StreamCode>,
     resume: Option<Resume>,
     trial: Option<Trial>,
-    untold: Untold,
     /// Whether all publishers of this run have told when its frames are, in the same units: then a
     /// frame is known by its timestamp too.
     are_timed: bool,
@@ -118,7 +117,6 @@ impl ServeLoop {
             refusal: None,
             resume: None,
             trial: None,
-            untold: Untold::default(),
             are_timed: true,
             is_timed: true,
             seen: Seen::default(),
@@ -172,7 +170,8 @@ impl ServeLoop {
         let splices = self.splices.values().filter_map(|splice| splice.begin_by);
         let lift_at = self.resume.as_ref().and_then(|resume| resume.lift_at);
         let times = held.map(|(_, deadline)| *deadline).chain(splices).chain(lift_at);
-        times.chain(self.untold.until).min()
+        let untold = self.trial.as_ref().and_then(|trial| trial.untold.until);
+        times.chain(untold).min()
     }
 
     /// Whether the publisher is asked where it is, and not to go on where another one stopped.
@@ -292,7 +291,7 @@ impl ServeLoop {
         let is_due = |_: &u64, splice: &mut Splice| splice.begin_by.is_some_and(|by| by <= now);
         let due: Vec<u64> =
             self.splices.extract_if(.., is_due).map(|(sequence, _)| sequence).collect();
-        due.into_iter().map(|sequence| Act::CutOff(sequence, code)).collect()
+        due.into_iter().map(|sequence| Act::Tell(Feed::cut_off(sequence, code))).collect()
     }
 
     /// The present publisher will not complete groups below `start`.
@@ -321,7 +320,6 @@ impl ServeLoop {
         }
         self.upstream = Upstream::None;
         self.trial = None;
-        self.untold = Untold::default();
         self.splices.clear();
         self.held.clear();
         if let Some(route) = &self.route {
@@ -361,7 +359,7 @@ impl ServeLoop {
             }
             None => {
                 self.end_feed();
-                acts.push(Act::CloseFeed(code));
+                acts.push(Act::Tell(Feed::Closed(code)));
             }
         }
         acts
@@ -460,13 +458,17 @@ impl ServeLoop {
             }
             (Upstream::Active(sent), None) if route.version >= Version::Lite03 => {
                 let wanted = quiet(sent.max_age_ms, content);
-                (self.resume, self.untold) = (None, Untold::default());
+                self.resume = None;
+                if let Some(trial) = &mut self.trial {
+                    trial.untold = Untold::default();
+                }
                 (Upstream::Paused, PullCommand::Pause { pull, wanted })
             }
             // Older publishers cannot be told to wait.
             (Upstream::Active(_), None) => {
                 let release = self.release().into_iter().map(|(to, what)| Act::Command(to, what));
-                return release.chain([Act::CloseFeed(StreamCode::CANCEL)]).collect();
+                let closed = Feed::Closed(StreamCode::CANCEL);
+                return release.chain([Act::Tell(closed)]).collect();
             }
             (Upstream::Known, None) => return self.forget_splices(),
             _ => return Vec::new(),
@@ -500,7 +502,7 @@ impl ServeLoop {
             return Vec::new();
         };
         self.end_feed();
-        vec![Act::CloseFeed(resume.code)]
+        vec![Act::Tell(Feed::Closed(resume.code))]
     }
 
     /// The preferences to state upstream; none where all that is wanted is here.
@@ -590,7 +592,6 @@ impl ServeLoop {
         }
         self.upstream = Upstream::None;
         self.end_feed();
-        self.untold = Untold::default();
         let session = self.route.as_ref()?.session;
         Some((session, PullCommand::Release { pull: self.pull() }))
     }

@@ -86,11 +86,8 @@ impl Need {
 #[derive(Debug)]
 pub enum Act {
     Command(SessionRef, PullCommand),
+    /// What readers are to be told.
     Tell(Feed),
-    /// The feed is over for this reason; a later one may begin anywhere.
-    CloseFeed(StreamCode),
-    /// Nobody completes this group.
-    CutOff(u64, StreamCode),
     /// This fetch has come to nothing.
     FailFetch(FetchId, StreamCode),
     /// Nobody can serve this track.

@@ -155,16 +155,18 @@ impl Play {
     fn words(&mut self, act: Act) -> String {
         let (to, command) = match act {
             Act::Command(session, command) => (session.slot, command),
-            Act::CloseFeed(code) => {
-                self.content.apply(Feed::Closed(code), self.now);
-                return format!("close {code}");
-            }
             Act::Tell(feed) => {
-                let word = word(&feed);
-                self.content.apply(feed, self.now);
-                return word.to_owned();
+                let word = match &feed {
+                    Feed::Closed(code) => format!("close {code}"),
+                    Feed::Piece(Piece { sequence, opens: None, ends, .. }) => match ends {
+                        Some(GroupEnd::Aborted(code)) => format!("cut off {sequence} {code}"),
+                        _ => "piece".to_owned(),
+                    },
+                    feed => word(feed).to_owned(),
+                };
+                self.apply([feed]);
+                return word;
             }
-            Act::CutOff(sequence, code) => return format!("cut off {sequence} {code}"),
             Act::Fail(code) => return format!("fail {code}"),
             Act::FailFetch(id, code) => {
                 self.fetches.remove(id);
@@ -428,7 +430,7 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
     assert_eq!(play.told(Feed::cut_off(2, LINK_LOST)), "");
     play.now += UNTOLD_GRACE;
     assert_eq!(play.serve.deadline(&play.fetches), Some(play.now));
-    play.check("run, start, piece, piece, piece");
+    play.check(&format!("run, start, piece, piece, cut off 2 {LINK_LOST}"));
     play.check("1 want 1 None");
     assert_eq!(play.content.feed_start, Some(2));
     assert_eq!(play.serve.deadline(&play.fetches), None);

@@ -26,6 +26,7 @@ pub(super) struct Trial {
     pub is_proven: bool,
     /// Where the feed starts. Readers are told when it is known of which run.
     pub start: Option<u64>,
+    pub untold: Untold,
 }
 
 impl Trial {
@@ -101,41 +102,43 @@ impl ServeLoop {
         feed: Feed,
         content: &Content,
     ) -> SmallVec<[Feed; 1]> {
-        let Some(trial) = &self.trial else { return self.take(now, feed, content) };
-        let is_alone = self.untold.feeds.is_empty();
+        let Some(trial) = &mut self.trial else { return self.take(now, feed, content) };
+        let is_alone = trial.untold.feeds.is_empty();
         let is_another = match &feed {
             Feed::Piece(piece) if piece.opens.is_some() => {
                 match content.likeness(piece, self.are_timed) {
                     Likeness::Unknown if piece.sequence < trial.asked_from => None,
                     Likeness::Unclear if !is_alone => {
-                        self.untold.has_unclear = true;
+                        trial.untold.has_unclear = true;
                         None
                     }
                     likeness => Some(trial.is_another(piece.sequence, likeness)),
                 }
             }
-            Feed::Piece(_) | Feed::Datagram(_) if !is_alone => None,
+            _ if is_alone => Some(false),
+            Feed::Piece(_) | Feed::Datagram(_) => None,
             Feed::Final(end) => Some(trial.ends_below(*end)),
-            Feed::Ending | Feed::Ended => Some(!self.untold.has_unclear),
-            _ => Some(false),
+            Feed::Ending | Feed::Ended => Some(!trial.untold.has_unclear),
+            // What the track is like and where the feed starts wait for nothing, and the latter may show it.
+            _ => {
+                let mut told = self.take(now, feed, content);
+                if !self.is_undecided() {
+                    told.extend(self.tell_untold(now, false, None, content));
+                }
+                return told;
+            }
         };
         let Some(is_another) = is_another else {
             self.has_brought = true;
-            let has_room = self.untold.keep(now, feed);
+            let has_room = trial.untold.keep(now, feed);
             return if has_room { SmallVec::new() } else { self.settle(now, content) };
         };
-        // What the track is like and where the feed starts wait for nothing.
-        let is_open = is_alone || matches!(feed, Feed::Info(_) | Feed::Start(_));
-        if !is_open {
+        let mut told = SmallVec::new();
+        if !is_alone {
             let sequence = if let Feed::Piece(piece) = &feed { Some(piece.sequence) } else { None };
-            let mut told = self.tell_untold(now, is_another, sequence, content);
-            told.extend(self.take(now, feed, content));
-            return told;
+            told = self.tell_untold(now, is_another, sequence, content);
         }
-        let mut told = self.take(now, feed, content);
-        if !self.is_undecided() {
-            told.extend(self.tell_untold(now, false, None, content));
-        }
+        told.extend(self.take(now, feed, content));
         told
     }
 
@@ -152,12 +155,12 @@ impl ServeLoop {
         sequence: Option<u64>,
         content: &Content,
     ) -> SmallVec<[Feed; 1]> {
-        let untold = std::mem::take(&mut self.untold);
+        let Some(trial) = &mut self.trial else { return SmallVec::new() };
+        let untold = std::mem::take(&mut trial.untold);
+        trial.is_proven = !is_another;
         let mut told = SmallVec::new();
         if is_another {
             told = self.begin_run(sequence.into_iter().chain(untold.lowest_group()).min());
-        } else if let Some(trial) = &mut self.trial {
-            trial.is_proven = true;
         }
         for feed in untold.feeds {
             told.extend(self.take(now, feed, content));
@@ -168,14 +171,16 @@ impl ServeLoop {
     /// Nothing more shows whose the groups are that were kept back: they are another run's, unless one of them
     /// may be what is held. What readers are to be told.
     pub fn settle(&mut self, now: Instant, content: &Content) -> SmallVec<[Feed; 1]> {
-        if self.untold.feeds.is_empty() {
-            return SmallVec::new();
+        match self.trial.as_ref().map(|trial| &trial.untold) {
+            Some(untold) if !untold.feeds.is_empty() => {
+                self.tell_untold(now, !untold.has_unclear, None, content)
+            }
+            _ => SmallVec::new(),
         }
-        self.tell_untold(now, !self.untold.has_unclear, None, content)
     }
 
     pub(super) fn settle_due(&mut self, now: Instant, content: &Content) -> SmallVec<[Feed; 1]> {
-        match self.untold.until {
+        match self.trial.as_ref().and_then(|trial| trial.untold.until) {
             Some(at) if at <= now => self.settle(now, content),
             _ => SmallVec::new(),
         }
@@ -255,6 +260,7 @@ impl ServeLoop {
             is_read: self.resume.is_some(),
             is_proven: false,
             start: None,
+            untold: Untold::default(),
         });
         if let Some(resume) = &mut self.resume {
             resume.lift_at = Some(now + RESUME_GRACE);
