@@ -750,6 +750,9 @@ pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 /// after which a container's runtime kills it.
 pub const END_MAX: Duration = Duration::from_secs(8);
 
+/// Signals to end that come as close as this are one: what runs the relay may tell it and its group.
+pub const SIGNAL_TWICE_WITHIN: Duration = Duration::from_millis(50);
+
 /// Files of keys of which the log says at once that they are hardly what is meant. A directory may have one
 /// for each of many customers, all made in the same way.
 pub const KEY_REMARKS_MAX: usize = 16;

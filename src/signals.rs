@@ -1,8 +1,9 @@
 //! What a relay that runs is told from outside, and an end that comes in time whatever hangs.
 
 use std::sync::{OnceLock, mpsc};
+use std::time::Instant;
 
-use crate::limits::END_MAX;
+use crate::limits::{END_MAX, SIGNAL_TWICE_WITHIN};
 use crate::log;
 
 /// 128 + SIGINT, as a shell reports it.
@@ -68,13 +69,22 @@ impl Signals {
         has_begun: impl Fn() -> bool + Send + 'static,
     ) -> std::io::Result<()> {
         let set = self.set;
+        let mut last: Option<Instant> = None;
         let body = move || loop {
             let notice = match Self::next(&set) {
                 // It is read when the relay has started.
                 libc::SIGHUP => Notice::Hangup,
-                _ if is_ending() => end_at_once(EXIT_AT_ONCE),
-                libc::SIGINT => Notice::End("SIGINT"),
-                _ => Notice::End("SIGTERM"),
+                signal => {
+                    // `timeout` and terminals signal the process and its group: that is one wish.
+                    if last.is_some_and(|at| at.elapsed() < SIGNAL_TWICE_WITHIN) {
+                        continue;
+                    }
+                    last = Some(Instant::now());
+                    if is_ending() {
+                        end_at_once(EXIT_AT_ONCE);
+                    }
+                    Notice::End(if signal == libc::SIGINT { "SIGINT" } else { "SIGTERM" })
+                }
             };
             if matches!(notice, Notice::End(_)) && !has_begun() {
                 end_in_time();

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use moq_net::origin;
 use moq_tokio::{Connection, connect};
 use serde_json::Value;
-use shardcast::limits::TRACKS_PER_PAGE;
+use shardcast::limits::{SIGNAL_TWICE_WITHIN, TRACKS_PER_PAGE};
 use support::client::{LITE_03, LITE_05, LITE_06, Peer, Role, Script, within};
 use support::held::Held;
 use support::http::{Answer, ask, get};
@@ -550,8 +550,11 @@ async fn whoever_signals_again_waits_no_more() {
     let args = ["--drain-timeout", "1h"];
     let relay = Relay::prepared(2, &args, |_| {}).await;
     let peer = Peer::connect(&relay, LITE_03, Role::Viewer).await;
+    // What comes at once is the same signal.
+    relay.terminate();
     relay.terminate();
     relay.says("draining sessions").await;
+    tokio::time::sleep(SIGNAL_TWICE_WITHIN).await;
     relay.terminate();
     let ended = relay.ended().await;
     ended.expect_success();
@@ -566,8 +569,10 @@ async fn whoever_signals_again_waits_no_more() {
     let _held = Held::hold(relay.id(), "shard-1");
     relay.terminate();
     relay.says("draining sessions").await;
+    tokio::time::sleep(SIGNAL_TWICE_WITHIN).await;
     relay.terminate();
     relay.says("second shutdown signal").await;
+    tokio::time::sleep(SIGNAL_TWICE_WITHIN).await;
     relay.terminate();
     assert_eq!(relay.ended().await.status.code(), Some(130));
 }
