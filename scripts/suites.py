@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Runs the compiled suites of the workspace, each as cargo would, some beside each other.
 
-Suites that mostly wait (for clients, timers, browsers) run one after the other in one lane. Beside them, on what
-is left of the processor and with one thread each, run those on a virtual clock or none: they compute, and whether
-that takes longer changes nothing. What measures time, fills memory or keeps every core busy runs alone, at the end.
-The output of each is printed whole when it is over, and what failed once more at the end. All run, also where one
-has failed.
+Suites that mostly wait (for clients, timers, browsers) run one after the other in one lane. Beside them, two at a
+time, with one thread each and only while nobody else wants the processor, run those on a virtual clock or none: they
+compute, and whether that takes longer changes nothing. What measures time, fills memory or keeps every core busy
+runs alone, at the end. The output of each is printed whole when it is over, and what failed once more at the end.
+All run, also where one has failed.
 
 Example: scripts/suites.py              # all
          scripts/suites.py sim web      # these
@@ -17,18 +17,21 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A suite that is in neither list waits.
+# A suite that is in neither list waits. Those that compute begin in this order, the longest first.
 COMPUTES = """
-    shardcast shardcast-load shardcast-ceiling shardcast-link shardcast-fuzz house link
-    admission announcements claims cluster evening floods hostile leases legacy limits
-    links memory mesh mux runs scale serve_loop settings sim token_tool webtransport wire wire_moq_net
+    sim evening hostile serve_loop mesh floods runs links announcements shardcast
+    shardcast-load shardcast-ceiling shardcast-link shardcast-fuzz house link
+    admission claims cluster leases legacy limits
+    memory mux scale settings token_tool webtransport wire wire_moq_net
 """.split()
 ALONE = """
     access authority behind_links drills failures footprint initials load shortage startup steering systemd tcp_floods tokens upgrade
@@ -42,26 +45,32 @@ class Suite:
     folder: str
     log: str = ""
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     is_good: bool = False
 
     def run(self, threads: int | None) -> None:
         env = dict(os.environ, CARGO_MANIFEST_DIR=self.folder)
         # Who computes gives way to who waits.
-        nice = [] if threads is None else ["nice", "-n", "10"]
+        gives_way = [] if threads is None else ["chrt", "--idle", "0"]
         arguments = [] if threads is None else [f"--test-threads={threads}"]
         begun = time.monotonic()
-        done = subprocess.run(
-            [*nice, self.program, *arguments],
-            cwd=self.folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(
+                [*gives_way, self.program, *arguments],
+                cwd=self.folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            # With what it has started and waited for.
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            log.seek(0)
+            self.log = log.read().decode(errors="replace")
         self.seconds = time.monotonic() - begun
-        self.log = done.stdout.decode(errors="replace")
-        self.is_good = done.returncode == 0
+        self.processor_seconds = used.ru_utime + used.ru_stime
+        self.is_good = process.returncode == 0
 
 
 @dataclass
@@ -73,7 +82,8 @@ class Results:
         with self.lock:
             self.suites.append(suite)
             word = "ok" if suite.is_good else "FAILED"
-            print(f"suite {suite.name}: {word}, {suite.seconds:.0f} s\n{suite.log}", flush=True)
+            took = f"{suite.seconds:.0f} s, {suite.processor_seconds:.0f} s of processor"
+            print(f"suite {suite.name}: {word}, {took}\n{suite.log}", flush=True)
 
 
 def suites_in(messages: str) -> list[Suite]:
@@ -91,13 +101,13 @@ def suites_in(messages: str) -> list[Suite]:
 
 def lanes_of(suites: list[Suite]) -> tuple[list[Suite], list[Suite], list[Suite]]:
     """Those that wait, those that compute, those that run alone."""
-    computes = [suite for suite in suites if suite.name in COMPUTES]
+    computes = [suite for name in COMPUTES for suite in suites if suite.name == name]
     alone = [suite for suite in suites if suite.name in ALONE]
     waits = [suite for suite in suites if suite not in computes and suite not in alone]
     return waits, computes, alone
 
 
-def run_lane(suites: list[Suite], threads: int | None, results: Results) -> None:
+def run_lane(suites: Iterator[Suite], threads: int | None, results: Results) -> None:
     for suite in suites:
         suite.run(threads)
         results.add(suite)
@@ -149,11 +159,15 @@ def main() -> int:
     suites = [suite for suite in suites if not wanted or suite.name in wanted]
     waits, computes, alone = lanes_of(suites)
     results = Results()
-    beside = threading.Thread(target=run_lane, args=(computes, 1, results))
-    beside.start()
-    run_lane(waits, None, results)
-    beside.join()
-    run_lane(alone, None, results)
+    # They take turns at it.
+    queue = iter(computes)
+    beside = [threading.Thread(target=run_lane, args=(queue, 1, results)) for _ in range(2)]
+    for lane in beside:
+        lane.start()
+    run_lane(iter(waits), None, results)
+    for lane in beside:
+        lane.join()
+    run_lane(iter(alone), None, results)
     failed = [suite for suite in results.suites if not suite.is_good]
     if failed:
         print("\n".join(map(reasons, failed)))

@@ -288,16 +288,17 @@ async fn who_finds_no_room_comes_back_when_there_is_some() {
     {
         let target = issuer.dials("/rooms", "rooms", &[], &["**"], None);
         let first = Peer::connect(&way.at(&target), version, Role::Viewer).await;
+        // Another token is another client.
+        let other = issuer.dials("/rooms", "rooms", &["**"], &[], None);
+        let publisher = Peer::connect(&way.at(&other), version, Role::Publisher).await;
+        let _cam = publisher.announce("cam", &[TRACK]);
         let there = way.at(&target);
         let second = tokio::spawn(async move { Peer::insists(&there, version, "cam").await });
         refused += 1;
         let line = relay.says_times("refused", refused).await;
         assert!(line.contains("--limit-token"), "{line}");
         assert!(!second.is_finished() && first.connected());
-        // Another token is another client.
-        let other = issuer.dials("/rooms", "rooms", &["**"], &[], None);
-        let publisher = Peer::connect(&way.at(&other), version, Role::Publisher).await;
-        let _cam = publisher.announce("cam", &[TRACK]);
+        // Soon, for it dials at ever longer distances.
         first.leave().await;
         second.await.expect("it is let in");
         publisher.leave().await;

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from . import figures, goals, kept, load, plots_data, relay, report, terminal, tools
+from . import (
+    figures, goals, kept, load, network, plots_data, relay, report, rival, terminal, tools)
 from .load import Run, Shape, Span
 from .relay import Mode
 from .tools import Trouble, say
@@ -45,6 +47,8 @@ EPILOG = """\
 examples:
   scripts/compare.sh                                    all modes, six scenarios
   scripts/compare.sh --ab target/release/shardcast /tmp/other --scenarios chat,video --rounds 5
+  scripts/compare.sh --veth --scenarios chat,video      over a pair of virtual Ethernet; as root
+  scripts/compare.sh --find-max --relay-share 0.5 --modes ours   the load client bears it then
   scripts/compare.sh --targets                          every figure with a goal, and the verdicts
   scripts/compare.sh --from target/compare/DATE --targets   the tables of an earlier comparison
 
@@ -69,6 +73,12 @@ def arguments(words: list[str]) -> argparse.Namespace:
                         help="before that (default: 3s)")
     parser.add_argument("--relay-core", default="0", metavar="N", help="default: 0")
     parser.add_argument("--load-core", default="1", metavar="N", help="default: 1")
+    parser.add_argument("--veth", action="store_true",
+                        help="relay and load in a network namespace each, a pair of virtual"
+                        " Ethernet between them, and not on loopback")
+    parser.add_argument("--relay-share", type=float, default=1.0, metavar="SHARE",
+                        help="of its core that the relay is left with, in slices of a millisecond;"
+                        " a load client with one core may bear no more (default: 1)")
     parser.add_argument("--find-max", action="store_true",
                         help="compare the most viewers that each bears (default scenario: video)")
     parser.add_argument("--max-rounds", type=int, default=2, metavar="N",
@@ -86,6 +96,10 @@ def arguments(words: list[str]) -> argparse.Namespace:
     chosen = parser.parse_args(words)
     if min(chosen.rounds, chosen.max_rounds, chosen.shards) < 1:
         parser.error("--rounds, --max-rounds and --shards begin at 1")
+    if not 0.1 <= chosen.relay_share <= 1:
+        parser.error("--relay-share is between 0.1 and 1")
+    if chosen.relay_share < 1 and not chosen.find_max:
+        parser.error("--relay-share is for --find-max: what a frame costs does not depend on it")
     if chosen.relay_core == chosen.load_core:
         parser.error("the relay and the load need a core each")
     try:
@@ -196,12 +210,18 @@ def facts(
         *noise(),
         f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}",
         f"{rounds} round{many}{fewer}, {chosen.duration:g} s measured after {chosen.warmup:g} s;"
-        f" relay on core {chosen.relay_core}, load on core {chosen.load_core}",
+        f" relay on core {chosen.relay_core}, load on core {chosen.load_core}, over"
+        f" {'a pair of virtual Ethernet' if chosen.veth else 'loopback'}{left_with(chosen)}",
         f"command: `scripts/compare.sh {shlex.join(words)}`",
         *(f"{mode.name}: `{shlex.join([str(mode.binary), *told(mode.arguments)])}`"
           for mode in modes),
         f"Cells: median (least–most) of the rounds. Ratios: paired by round{rival}.",
     ]
+
+
+def left_with(chosen: argparse.Namespace) -> str:
+    share = chosen.relay_share
+    return "" if share == 1 else f"; the relay is left with {share:.0%} of its core"
 
 
 def told(words: tuple[str, ...]) -> list[str]:
@@ -210,14 +230,18 @@ def told(words: tuple[str, ...]) -> list[str]:
             if not word.startswith("--listen-tls") and not words[at - 1].startswith("--listen-tls")]
 
 
-def one(client: Path, turn: Turn, mode: Mode, round_: int, span: Span, core: str, raw: Path) -> Run:
+def one(
+    client: Path, turn: Turn, mode: Mode, round_: int, span: Span, core: str, raw: Path,
+    where: network.Network,
+) -> Run:
     """One run; a relay that does not even start is a run that failed."""
     name = f"{round_}-{turn.shape.label}-{mode.name}".replace("/", "_").replace(" ", "-")
     run = Run(turn.shape.label, mode.name, round_)
     try:
-        with relay.running(mode, raw / f"{name}.relay.log") as at:
+        with relay.running(mode, raw / f"{name}.relay.log", where) as at:
             out = raw / f"{name}.jsonl"
-            run.total, run.failure = load.measure(client, turn.shape, at, span, core, out)
+            run.total, run.failure = load.measure(
+                client, turn.shape, at, span, core, out, where=where)
     except relay.NotStarted as error:
         run.failure = str(error)
     return run
@@ -235,7 +259,9 @@ def told_briefly(run: Run) -> str:
     return "; ".join([*parts, *filter(None, [figures.blemish(run.total)])])
 
 
-def measure(chosen: argparse.Namespace, plan: list[Turn], out: Path) -> list[Run]:
+def measure(
+    chosen: argparse.Namespace, plan: list[Turn], out: Path, where: network.Network
+) -> list[Run]:
     """All rounds. Interrupted, it returns what there is."""
     (client,) = tools.build("shardcast-load")
     span = Span(chosen.duration, chosen.warmup)
@@ -254,7 +280,7 @@ def measure(chosen: argparse.Namespace, plan: list[Turn], out: Path) -> list[Run
     try:
         with (out / "runs.jsonl").open("w") as lines:
             for n, (turn, mode, round_) in enumerate(todo, 1):
-                run = one(client, turn, mode, round_, span, chosen.load_core, raw)
+                run = one(client, turn, mode, round_, span, chosen.load_core, raw, where)
                 runs.append(run)
                 lines.write(kept.line(run))
                 lines.flush()
@@ -301,7 +327,9 @@ def main(words: list[str]) -> None:
         kept.begin(out, known)
         for warning in noise():
             say(warning)
-        runs = measure(chosen, plan, out)
+        met = network.veth() if chosen.veth else nullcontext(network.LOOPBACK)
+        with met as where, rival.taking(1 - chosen.relay_share, chosen.relay_core):
+            runs = measure(chosen, plan, out, where)
     if runs:
         conclude(chosen, runs, known, out)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable
 
 from . import relay
+from .network import LOOPBACK, Network
 from .tools import Trouble
 
 # Beyond the spans that were asked for: connecting, and the last frames.
@@ -136,15 +137,18 @@ def outcome(found: list[dict], status: int | None, said: str) -> tuple[dict, str
 
 def measure(
     binary: Path, shape: Shape, at: relay.Relay, span: Span, core: str, out: Path,
-    live: bool = False, meanwhile: Callable[[], None] = lambda: None,
+    live: bool = False, meanwhile: Callable[[], None] = lambda: None, where: Network = LOOPBACK,
 ) -> tuple[dict, str]:
     """Runs the load client. Its lines are left in `out`, what it says beside it; with `live`, its
     display and its errors are on the terminal."""
     words = command(binary, shape, at, span, core, out, live)
+    if where != LOOPBACK:
+        # There any certificate will do anyway.
+        words.insert(1, "--tls-disable-verify")
     log = out.with_suffix(".log")
     with log.open("w") as sink:
         process = subprocess.Popen(
-            relay.pinned(core, words), stdin=subprocess.DEVNULL,
+            relay.pinned(core, words, within=where.load), stdin=subprocess.DEVNULL,
             stdout=sink, stderr=None if live else sink,
         )
         try:

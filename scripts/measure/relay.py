@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Iterator
 
-from . import tools
+from . import network, tools
+from .network import LOOPBACK, Network
 
 # From the start of the process to its line that it listens.
 START_SECONDS = 20
@@ -56,7 +57,8 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     subprocess.run(
         [tools.need("openssl", "openssl"), "req", "-x509", "-newkey", "ec",
          "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "10",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-subj", "/CN=localhost", "-addext",
+         f"subjectAltName=DNS:localhost,IP:127.0.0.1,IP:{network.RELAY_ADDRESS}",
          "-keyout", key, "-out", cert],
         check=True, capture_output=True, timeout=30,
     )
@@ -119,9 +121,11 @@ def last_words(said: str) -> str:
     return [*lines[-1:], *errors[:1]][-1] if lines else "it says nothing"
 
 
-def pinned(cores: str, command: list, is_first: bool = True) -> list[str]:
+def pinned(
+    cores: str, command: list, is_first: bool = True, within: tuple[str, ...] = ()
+) -> list[str]:
     """A command that keeps to these cores, before ordinary programs there, and dies with us."""
-    words = [str(word) for word in command]
+    words = [*within, *(str(word) for word in command)]
     ahead = first() if is_first else ()
     return ["setpriv", "--pdeathsig", "KILL", *ahead, "taskset", "-c", cores, *words]
 
@@ -136,13 +140,13 @@ def first() -> tuple[str, ...]:
 
 
 @contextmanager
-def running(mode: Mode, log: Path) -> Iterator[Relay]:
+def running(mode: Mode, log: Path, where: Network = LOOPBACK) -> Iterator[Relay]:
     """A fresh process of this relay, from the moment it listens."""
-    command = [mode.binary, "--listen", "127.0.0.1:0", *mode.arguments]
+    command = [mode.binary, "--listen", f"{where.address}:0", *mode.arguments]
     with log.open("w") as sink:
         process = subprocess.Popen(
-            pinned(mode.cores, command, mode.is_first), stdout=sink, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, env=environment(),
+            pinned(mode.cores, command, mode.is_first, where.relay), stdout=sink,
+            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment(),
         )
     try:
         yield Relay(process.pid, f"moqt://{address(process, log)}")

@@ -347,7 +347,7 @@ class Goals(unittest.TestCase):
 
     def test_verdicts(self):
         chat = "chat: CPU per delivered frame, ours / best peer"
-        self.assertEqual(self.verdict(chat, runs(ours=[24], peer=[100])), "reached")
+        self.assertEqual(self.verdict(chat, runs(ours=[21], peer=[100])), "reached")
         self.assertEqual(self.verdict(chat, runs(ours=[26], peer=[100])), "missed")
         self.assertEqual(self.verdict(chat, runs(ours=[24], peer=[None])), "not measured")
 
@@ -368,6 +368,14 @@ class Goals(unittest.TestCase):
 
 
 class Turns(unittest.TestCase):
+    def test_a_share_of_a_core_is_for_searches(self):
+        chosen = compare.arguments(["--find-max", "--relay-share", "0.5", "--veth"])
+        self.assertEqual((chosen.relay_share, chosen.veth), (0.5, True))
+        self.assertIn("50%", compare.left_with(chosen))
+        for wrong in (["--relay-share", "0.5"], ["--find-max", "--relay-share", "0"]):
+            with self.assertRaises(SystemExit), redirect_stderr(io.StringIO()):
+                compare.arguments(wrong)
+
     def mode(self, name: str) -> relay.Mode:
         return relay.Mode(name, None, (), "0", relay.FAN_OUT if name == "ceiling" else None)
 
