@@ -35,17 +35,11 @@ impl Shard {
     ) {
         let purpose = if need.feed { Purpose::Feed } else { Purpose::Other };
         let slot = self.meet_mirror(key, route, mirror, purpose);
-        let name = self.tracks.name(slot);
-        if let Some(known) = self.mirror_of(slot, mirror) {
-            known.need = need;
-        }
-        // Where the feed begins because of it is known before who waits for that is served.
-        self.steer(now, slot);
-        let Some(slot) = self.tracks.slot(name) else { return };
         let track = &mut self.tracks.slab[slot];
         if let Place::Home { mirrors, .. } = &mut track.place
             && let Some(known) = mirrors.iter_mut().find(|known| known.track == mirror)
         {
+            known.need = need;
             let sync = |reach| track.content.sync(&mut known.told, reach);
             let feeds = need.reach().map_or_else(Vec::new, sync);
             self.visits.pieces += feeds.len() as u32;
@@ -56,11 +50,7 @@ impl Shard {
                 self.post.send(shard, ToShard::Fed { mirror, feeds });
             }
         }
-    }
-
-    fn mirror_of(&mut self, slot: usize, mirror: TrackRef) -> Option<&mut Mirror> {
-        let Place::Home { mirrors, .. } = &mut self.tracks.slab[slot].place else { return None };
-        mirrors.iter_mut().find(|known| known.track == mirror)
+        self.steer(now, slot);
     }
 
     /// The home of a mirror here, which tells it what there is to know if it is new.

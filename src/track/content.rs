@@ -46,8 +46,7 @@ pub struct Content {
     datagrams: VecDeque<Datagram>,
     live: Shelf,
     fetched: Shelf,
-    /// The lowest sequence that the live feed has brought in this run, and one past the highest.
-    arrived_begin: Option<u64>,
+    /// One past the highest sequence that the live feed has brought in this run.
     arrived_end: u64,
     run: Run,
     /// The arrival number from which on groups belong to it. It falls as earlier ones are told.
@@ -221,13 +220,13 @@ impl Content {
         self.run = Run((self.run.0 + used).min(VARINT_MAX));
         self.next_arrival += EARLIER_ROOM;
         self.run_begins = self.next_arrival;
-        (self.arrived_begin, self.arrived_end) = (None, 0);
+        self.arrived_end = 0;
         self.feed_start = None;
         self.end = None;
     }
 
     fn apply_datagram(&mut self, datagram: Datagram) -> Applied {
-        self.note_arrived(datagram.sequence);
+        self.arrived_end = self.arrived_end.max(datagram.sequence + 1);
         if self.datagrams.len() == DATAGRAMS_PER_TURN_MAX {
             self.datagrams.pop_front();
         }
@@ -254,7 +253,7 @@ impl Content {
             Some((arrival, _)) => self.abort(arrival, StreamCode::CANCEL),
             None => {}
         }
-        self.note_arrived(piece.sequence);
+        self.arrived_end = self.arrived_end.max(piece.sequence + 1);
         let arrival = if opening.is_earlier {
             self.run_begins -= 1;
             self.run_begins
@@ -405,16 +404,6 @@ impl Content {
         if let Some(group) = self.held_mut(arrival) {
             group.touched = now;
         }
-    }
-
-    fn note_arrived(&mut self, sequence: u64) {
-        self.arrived_begin = Some(self.arrived_begin.map_or(sequence, |begin| begin.min(sequence)));
-        self.arrived_end = self.arrived_end.max(sequence + 1);
-    }
-
-    /// The lowest sequence that the live feed has brought in this run; the highest there is if none.
-    pub fn arrived_begin(&self) -> u64 {
-        self.arrived_begin.unwrap_or(u64::MAX)
     }
 
     pub fn arrived_end(&self) -> u64 {

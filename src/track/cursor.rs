@@ -67,18 +67,11 @@ impl Cursor {
             joined_at: 0,
             started: false,
         };
-        cursor.begin(content);
+        let oldest = cursor.revisit(content);
+        // Before the feed has said where it starts, what is here says nothing of that.
+        let oldest = oldest.filter(|_| content.feed_start.is_some());
+        cursor.joined_at = cursor.floor.max(oldest.unwrap_or(0));
         cursor
-    }
-
-    /// What is here says where the feed begins for this viewer, unless more of it is still to come: before it
-    /// has said where it starts, or where it is asked for more because of a viewer who begins before all others.
-    fn begin(&mut self, content: &Content) {
-        let oldest = self.revisit(content);
-        let first = self.wanted.group_start;
-        let is_whole = first.is_none_or(|first| content.arrived_begin() <= first);
-        let is_known = content.feed_start.is_some() && is_whole;
-        self.joined_at = self.floor.max(oldest.filter(|_| is_known).unwrap_or(0));
     }
 
     /// How much higher this viewer counts than this run does, which it is in or comes to next.
@@ -222,11 +215,7 @@ impl Cursor {
                 self.floor += self.shift;
             }
         }
-        if named && !self.started {
-            self.begin(content);
-        } else {
-            self.revisit(content);
-        }
+        self.revisit(content);
     }
 
     /// Whether a group waits above the end that was asked for: an update may still call for it,

@@ -35,12 +35,12 @@ impl Reach {
     pub const ALL: Reach = Reach { start: 0, max_age_ms: Some(u64::MAX) };
 
     /// Only lite-06 lets the age decide where to begin, even behind the start; elsewhere no start
-    /// means the newest group (spec §4.7). There too a start reaches back: its viewer is told where the
-    /// feed begins once that was asked for.
+    /// means the newest group (spec §4.7).
     pub fn of(version: Version, preferences: &Preferences) -> Reach {
-        let start = preferences.group_start.unwrap_or(u64::MAX);
-        let max_age_ms = Some(preferences.max_age_ms).filter(|_| version >= Version::Lite06);
-        Reach { start, max_age_ms }
+        if version >= Version::Lite06 {
+            return Reach { max_age_ms: Some(preferences.max_age_ms), ..Reach::NEWEST };
+        }
+        Reach { start: preferences.group_start.unwrap_or(u64::MAX), max_age_ms: None }
     }
 
     /// Of somebody who wants this, or nothing at all.

@@ -440,7 +440,6 @@ impl ServeLoop {
         let pull = self.pull();
         self.lift_due(now, demand, content);
         let wanted = demand.and_then(|demand| self.wanted(demand, content, route.version));
-        let mut told = None;
         let (next, command) = match (&self.upstream, wanted) {
             (Upstream::Active(sent), Some(wanted)) if *sent == wanted => return Vec::new(),
             // Whoever wished for it has left.
@@ -455,7 +454,6 @@ impl ServeLoop {
                 if let (Some(trial), Some(start)) = (&mut self.trial, wanted.group_start) {
                     trial.asked_from = trial.asked_from.min(start);
                 }
-                told = reach_back(&wanted, content, route.version);
                 (Upstream::Active(wanted), PullCommand::Want { pull, wanted })
             }
             (Upstream::Active(sent), None) if route.version >= Version::Lite03 => {
@@ -476,7 +474,7 @@ impl ServeLoop {
             _ => return Vec::new(),
         };
         self.upstream = next;
-        told.into_iter().chain([Act::Command(route.session, command)]).collect()
+        vec![Act::Command(route.session, command)]
     }
 
     /// A publisher that was asked to go on has brought nothing so far: where is it? Readers who named a start that
@@ -615,12 +613,4 @@ fn quiet(max_age_ms: u64, content: &Content) -> Preferences {
         frame_start: 0,
         frame_end: None,
     }
-}
-
-/// A publisher that is asked for what comes before its feed answers with no START (spec §4.9), and its session says
-/// so later. Readers know it before they are served: clients drop what comes below the start that they are told.
-fn reach_back(wanted: &Preferences, content: &Content, version: Version) -> Option<Act> {
-    let start = wanted.group_start.filter(|_| version >= Version::Lite03)?;
-    let is_lower = content.feed_start.is_some_and(|known| start < known);
-    is_lower.then_some(Act::Tell(Feed::Start(start)))
 }

@@ -20,50 +20,6 @@ fn five_viewers_are_one_subscription() {
     });
 }
 
-/// Released clients drop what comes below the start that they are told, and wait for what comes after it.
-#[test]
-fn who_begins_before_all_others_is_told_where_that_is() {
-    for viewers in [[0, 0], [0, 1]] {
-        for second in FETCHABLE {
-            let versions = [Version::Lite06, second];
-            everywhere(|version, place| {
-                begins_before_all_others(version, place, versions, viewers)
-            });
-        }
-    }
-}
-
-fn begins_before_all_others(
-    version: Version,
-    place: Place,
-    versions: [Version; 2],
-    shards: [usize; 2],
-) {
-    let what = format!("{version} {place:?} {versions:?} {shards:?}");
-    let mut s = scene(version, place);
-    s.groups(0..20);
-    let viewers = [0, 1].map(|nth| s.viewer(versions[nth], shards[nth]));
-    let late = s.subscribe(viewers[0], range(17, None));
-    s.w.run(SOON);
-    let early = s.subscribe(viewers[1], range(8, None));
-    s.w.run(SOON);
-    assert_eq!(s.w.got_sorted(late), [17, 18, 19], "{what}");
-    assert_eq!(s.w.got_sorted(early), Vec::from_iter(8..20), "{what}");
-    assert_eq!(s.w.sub(early).start, Some(8), "{what}");
-    s.w.end();
-    // Nor below what comes, where the publisher is asked for no more because of it.
-    let mut s = scene(version, place);
-    s.groups(0..20);
-    let viewers = [0, 1].map(|nth| s.viewer(versions[nth], shards[nth]));
-    s.subscribe(viewers[0], live());
-    s.w.run(SOON);
-    let early = s.subscribe(viewers[1], range(8, None));
-    s.w.run(SOON);
-    let first = s.w.got_sorted(early).first().copied();
-    assert!(first.is_some() && s.w.sub(early).start == first, "{what}");
-    s.w.end();
-}
-
 #[test]
 fn a_question_or_a_fetch_alone_opens_no_subscription() {
     everywhere(|version, place| {
