@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs the compiled suites of the workspace, each as cargo would, some beside each other.
 
-Suites that mostly wait (for clients, timers, browsers) run one after the other in one lane. Beside them, two at a
-time, with one thread each and only while nobody else wants the processor, run those on a virtual clock or none: they
-compute, and whether that takes longer changes nothing. What measures time, fills memory or keeps every core busy
+Suites that wait (for clients, timers, browsers) run one after the other in one lane, and in another those of them that
+hardly do anything else. Beside them, two at a time, with one thread each and only while nobody else wants the
+processor, run those on a virtual clock or none: they compute, and whether that takes longer changes nothing. What measures time, fills memory or keeps every core busy
 runs alone, at the end. The output of each is printed whole when it is over, and what failed once more at the end.
 All run, also where one has failed.
 
@@ -26,15 +26,19 @@ from typing import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A suite that is in neither list waits. Those that compute begin in this order, the longest first.
+# A suite that is in no list waits. Those that compute begin in this order, the longest first.
 COMPUTES = """
     sim evening hostile serve_loop mesh floods runs links announcements shardcast
     shardcast-load shardcast-ceiling shardcast-link shardcast-fuzz house link
     admission claims cluster leases legacy limits
     memory mux scale settings token_tool webtransport wire wire_moq_net
 """.split()
+HARDLY_COMPUTES = """
+    upgrade restart fallback web
+""".split()
 ALONE = """
-    access authority behind_links drills failures footprint initials load shortage startup steering systemd tcp_floods tokens upgrade
+    access authority behind_links drills failures footprint initials load shortage startup steering systemd tcp_floods
+    tokens
 """.split()
 
 
@@ -99,12 +103,8 @@ def suites_in(messages: str) -> list[Suite]:
     return suites
 
 
-def lanes_of(suites: list[Suite]) -> tuple[list[Suite], list[Suite], list[Suite]]:
-    """Those that wait, those that compute, those that run alone."""
-    computes = [suite for name in COMPUTES for suite in suites if suite.name == name]
-    alone = [suite for suite in suites if suite.name in ALONE]
-    waits = [suite for suite in suites if suite not in computes and suite not in alone]
-    return waits, computes, alone
+def named(suites: list[Suite], names: list[str]) -> list[Suite]:
+    return [suite for name in names for suite in suites if suite.name == name]
 
 
 def run_lane(suites: Iterator[Suite], threads: int | None, results: Results) -> None:
@@ -157,15 +157,17 @@ def main() -> int:
     if unknown := set(wanted) - {suite.name for suite in suites}:
         parser.error(f"no suite is called {', '.join(sorted(unknown))}")
     suites = [suite for suite in suites if not wanted or suite.name in wanted]
-    waits, computes, alone = lanes_of(suites)
+    lists = COMPUTES, HARDLY_COMPUTES, ALONE
+    computes, hardly_computes, alone = (named(suites, names) for names in lists)
+    waits = [suite for suite in suites if suite not in computes + hardly_computes + alone]
     results = Results()
-    # They take turns at it.
+    # Two take turns at those that compute.
     queue = iter(computes)
-    beside = [threading.Thread(target=run_lane, args=(queue, 1, results)) for _ in range(2)]
-    for lane in beside:
+    lanes = [(queue, 1), (queue, 1), (iter(waits), None), (iter(hardly_computes), None)]
+    running = [threading.Thread(target=run_lane, args=(*lane, results)) for lane in lanes]
+    for lane in running:
         lane.start()
-    run_lane(iter(waits), None, results)
-    for lane in beside:
+    for lane in running:
         lane.join()
     run_lane(iter(alone), None, results)
     failed = [suite for suite in results.suites if not suite.is_good]

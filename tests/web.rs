@@ -451,7 +451,8 @@ async fn only_what_is_public_is_shown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_come_from_every_home() {
     for (shards, version) in [(1, LITE_05), (2, LITE_06), (4, LITE_05)] {
-        let relay = Relay::start(shards).await;
+        // At each home it is waited for.
+        let relay = Relay::lingering(shards, Duration::from_secs(1)).await;
         for home in 0..shards {
             let mut names = (0..).map(|n| format!("video{n}"));
             let track = names.find(|name| home_of(PATH, name, shards) == home).expect("a name");

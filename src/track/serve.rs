@@ -23,7 +23,7 @@ use super::group::{Likeness, Piece};
 use super::seen::Seen;
 use super::splice::Splice;
 use super::{Feed, PullRef, TrackRef};
-use crate::limits::{MISSING_GRACE_MAX, MISSING_GRACE_MIN};
+use crate::limits::{MISSING_GRACE_MAX, MISSING_GRACE_MIN, RESUME_GRACE};
 use crate::route::{Route, RouteId, SessionRef};
 use crate::wire::{BidiType, Path, Preferences, StreamCode, Version};
 pub use command::{Act, Need, PullCommand};
@@ -223,20 +223,20 @@ impl ServeLoop {
                     Some(_) => content.likeness(&piece, self.are_timed),
                     None => Likeness::Unknown,
                 };
-                let mut told = self.try_group(piece.sequence, likeness, content);
+                let mut told = self.try_group(now, piece.sequence, likeness, content);
                 self.hurry_below(piece.sequence, now + grace(content));
                 told.extend(self.splice(piece));
                 self.has_brought |= told.iter().any(|feed| matches!(feed, Feed::Piece(_)));
                 return told;
             }
             Feed::Datagram(datagram) => {
-                let mut told = self.try_group(datagram.sequence, Likeness::Unclear, content);
+                let mut told = self.try_group(now, datagram.sequence, Likeness::Unclear, content);
                 self.seen.insert(datagram.sequence);
                 self.has_brought = true;
                 told.push(Feed::Datagram(datagram));
                 return told;
             }
-            Feed::Start(start) => return self.start(start, content),
+            Feed::Start(start) => return self.start(now, start, content),
             Feed::Final(end) if self.ends_run(end) => {
                 return self.begin_run(None).into_iter().chain([feed]).collect();
             }
@@ -294,8 +294,13 @@ impl ServeLoop {
         due.into_iter().map(|sequence| Act::Tell(Feed::cut_off(sequence, code))).collect()
     }
 
-    /// The present publisher will not complete groups below `start`.
-    fn give_up_below(&mut self, start: u64) -> SmallVec<[Feed; 1]> {
+    /// The present publisher will not complete groups below `start`. A relay knows that only of what it has: where
+    /// its other viewers began later, it asks for more because of this one.
+    fn give_up_below(&mut self, now: Instant, start: u64) -> SmallVec<[Feed; 1]> {
+        if self.route.as_ref().is_some_and(|route| route.is_linked) {
+            self.hurry_below(start, now + RESUME_GRACE);
+            return SmallVec::new();
+        }
         let code = self.abort_code();
         let kept = self.splices.split_off(&start);
         let lost = std::mem::replace(&mut self.splices, kept);

@@ -327,6 +327,36 @@ fn another_publisher_goes_on_where_one_stopped() {
     play.check("1 want 5 Some((4, 0))");
 }
 
+/// A relay that had begun later because of others says so first, and is only then asked for more.
+#[test]
+fn a_relay_that_says_that_it_begins_later_may_still_go_on_with_a_group() {
+    let resumed = || {
+        let mut play = Play::new(&[Lite06, Lite06]);
+        for route in &mut play.routes {
+            Arc::make_mut(route).is_linked = true;
+        }
+        play.wants(Some(1));
+        play.check("0 ask, 0 wish 1");
+        play.know();
+        play.check("0 want 1 None");
+        play.news(Feed::Start(2));
+        play.group(3, None);
+        play.lost(LINK_LOST, "");
+        play.check("1 ask");
+        play.know();
+        play.check("1 want 1 Some((3, 0))");
+        assert_eq!(play.told(Feed::Start(5)), "");
+        assert_eq!(play.serve.deadline(&play.fetches), Some(play.now + RESUME_GRACE));
+        play
+    };
+    let mut play = resumed();
+    play.group(3, WHOLE);
+    assert!(play.content.get_group(3, 0).is_some());
+    let mut play = resumed();
+    play.now += RESUME_GRACE;
+    play.check(&format!("cut off 3 {LINK_LOST}"));
+}
+
 #[test]
 fn a_group_that_the_next_publisher_does_not_complete_is_given_up() {
     let mut play = Play::active(&[Lite05, Lite05], 1);

@@ -187,7 +187,12 @@ impl ServeLoop {
     }
 
     /// The publisher has said where its feed starts.
-    pub(super) fn start(&mut self, start: u64, content: &Content) -> SmallVec<[Feed; 1]> {
+    pub(super) fn start(
+        &mut self,
+        now: Instant,
+        start: u64,
+        content: &Content,
+    ) -> SmallVec<[Feed; 1]> {
         if let Some(trial) = &mut self.trial
             && !trial.is_proven
         {
@@ -201,7 +206,7 @@ impl ServeLoop {
             return smallvec![Feed::Start(start)];
         }
         self.forgive();
-        let mut told = self.give_up_below(start);
+        let mut told = self.give_up_below(now, start);
         // Readers began long ago; only what reaches further back is news to them.
         if content.feed_start.is_none_or(|known| start < known) {
             told.push(Feed::Start(start));
@@ -226,6 +231,7 @@ impl ServeLoop {
     /// run it is.
     pub(super) fn try_group(
         &mut self,
+        now: Instant,
         sequence: u64,
         likeness: Likeness,
         content: &Content,
@@ -236,7 +242,7 @@ impl ServeLoop {
         }
         let start = trial.start.take();
         self.go_on(sequence);
-        start.map_or_else(SmallVec::new, |start| self.start(start, content))
+        start.map_or_else(SmallVec::new, |start| self.start(now, start, content))
     }
 
     /// The publisher begins another run, with this group at the latest.
