@@ -53,9 +53,6 @@ def copy_cost(total: dict) -> float | None:
 
 
 PER_COPY = Figure("CPU per delivered frame, µs", 1, copy_cost)
-PER_COPY_OF_CORE = Figure(
-    "Busy time of the core per delivered frame, µs", 1,
-    lambda t: None if t.get("fetched_groups") else relay(t, "core_us_per_copy"))
 PER_ANNOUNCEMENT = Figure(
     "CPU per delivered announcement, µs", 1,
     lambda t: relay(t, "cpu_us_per_announcement"))
@@ -70,7 +67,7 @@ VIEWERS = Figure(
     "Most viewers", 0,
     lambda t: t.get("viewers") if t.get("type") == "max" else None, higher_is_better=True)
 
-COSTS = (PER_COPY, PER_COPY_OF_CORE, PER_ANNOUNCEMENT, PER_FETCH, SHARE)
+COSTS = (PER_COPY, PER_ANNOUNCEMENT, PER_FETCH, SHARE)
 FIGURES = (*COSTS, P99, FETCH_P99, MEMORY, VIEWERS)
 
 

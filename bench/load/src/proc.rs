@@ -21,15 +21,6 @@ pub enum ProcError {
 pub struct Sample {
     pub rss_kib: u64,
     pub threads: Vec<Thread>,
-    /// Of the cores that it is bound to; none where it may use all.
-    pub cores: Option<Cores>,
-}
-
-/// What some cores did not do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cores {
-    pub count: u32,
-    pub idle_ns: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,10 +53,7 @@ impl Sample {
             return Err(ProcError::Gone { pid });
         }
         threads.sort_by_key(|thread| thread.id);
-        let status = fs::read_to_string(root.join("status")).map_err(gone)?;
-        let cores =
-            fs::read_to_string("/proc/stat").ok().and_then(|stat| parse_cores(&status, &stat));
-        Ok(Sample { rss_kib: pages * PAGE_KIB, threads, cores })
+        Ok(Sample { rss_kib: pages * PAGE_KIB, threads })
     }
 
     /// What each thread has used since an earlier sample.
@@ -119,33 +107,6 @@ fn parse_thread(id: u32, stat: &str, status: &str, schedstat: Option<&str>) -> O
     })
 }
 
-/// The list of cores in a status, `0,2-3`, and of these the idle time in /proc/stat. The kernel samples what a core
-/// does, but counts what it does not.
-fn parse_cores(status: &str, stat: &str) -> Option<Cores> {
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
-    let mut ranges = Vec::new();
-    for range in list.split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        ranges.push(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?);
-    }
-    let (mut bound, mut all) = (Cores::default(), 0);
-    for line in stat.lines() {
-        let Some((name, times)) = line.split_once(' ') else { continue };
-        let Some(core) = name.strip_prefix("cpu").and_then(|core| core.parse::<u32>().ok()) else {
-            continue;
-        };
-        all += 1;
-        if ranges.iter().any(|range| range.contains(&core)) {
-            // Idle, waiting for a disk or a ring, and stolen by the host.
-            let times: Vec<u64> = times.split(' ').map_while(|ticks| ticks.parse().ok()).collect();
-            let idle = times.get(3)? + times.get(4)? + times.get(7)?;
-            bound.count += 1;
-            bound.idle_ns += idle * TICK_NS;
-        }
-    }
-    Some(bound).filter(|bound| 0 < bound.count && bound.count < all)
-}
-
 /// CPU time of this process.
 pub fn own_cpu_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -184,20 +145,6 @@ mod tests {
         }
         assert_eq!(parse_thread(77, "77 (a) S 1", STATUS, None), None);
         assert_eq!(parse_thread(77, STAT, "Name: a", None), None);
-    }
-
-    #[test]
-    fn idle_time_is_of_the_cores_that_a_process_is_bound_to() {
-        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 0 2 300 20 0 5 1 0 0\ncpu1 1 0 2 400 10 0 5 2 0 0\n\
-                    cpu2 0 0 0 7 0 0 0 0 0 0\nintr 5 4\n";
-        let of = |list| parse_cores(&format!("Name:\ta\nCpus_allowed_list:\t{list}\n"), stat);
-        assert_eq!(of("1"), Some(Cores { count: 1, idle_ns: 4_120_000_000 }));
-        assert_eq!(of("0,2"), Some(Cores { count: 2, idle_ns: 3_280_000_000 }));
-        assert_eq!(of("0-1"), Some(Cores { count: 2, idle_ns: 7_330_000_000 }));
-        for nothing in ["0-2", "8", "x", ""] {
-            assert_eq!(of(nothing), None, "{nothing}");
-        }
-        assert_eq!(parse_cores(STATUS, stat), None);
     }
 
     #[test]

@@ -172,17 +172,11 @@ fn relay_value(settings: &Settings, outcome: &Outcome, used: &Used) -> Value {
     let mut relay = Map::new();
     relay.insert("cpu_s".into(), rounded(cpu_s));
     relay.insert("cpu_share".into(), rounded(cpu_s / settings.duration.as_secs_f64()));
-    let per = |spent: f64, count: u64| (count > 0).then(|| rounded(spent * 1e6 / count as f64));
-    if let Some(cost) = per(cpu_s, outcome.balance.delivered) {
+    let per = |count: u64| (count > 0).then(|| rounded(cpu_s * 1e6 / count as f64));
+    if let Some(cost) = per(outcome.balance.delivered) {
         relay.insert("cpu_us_per_copy".into(), cost);
     }
-    if let Some(core) = used.core {
-        relay.insert("core_busy_s".into(), rounded(core.as_secs_f64()));
-        if let Some(cost) = per(core.as_secs_f64(), outcome.balance.delivered) {
-            relay.insert("core_us_per_copy".into(), cost);
-        }
-    }
-    if let Some(cost) = per(cpu_s, outcome.measure.announcements.total.len()) {
+    if let Some(cost) = per(outcome.measure.announcements.total.len()) {
         relay.insert("cpu_us_per_announcement".into(), cost);
     }
     relay.insert("rss_kib".into(), used.rss_kib.into());

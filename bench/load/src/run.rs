@@ -155,8 +155,6 @@ pub struct Outcome {
 /// What the relay used within the span.
 pub struct Used {
     pub threads: Vec<Thread>,
-    /// How long the cores that it is bound to were busy, with it or because of it.
-    pub core: Option<Duration>,
     pub rss_kib: u64,
     pub rss_kib_before: u64,
 }
@@ -253,7 +251,6 @@ impl Run {
         let relay = match (&self.usage.before, &self.usage.start, &self.usage.end) {
             (Some(before), Some(start), Some(end)) => Some(Used {
                 threads: end.since(start),
-                core: busy(start, end, self.settings.duration),
                 rss_kib: end.rss_kib,
                 rss_kib_before: before.rss_kib,
             }),
@@ -680,13 +677,6 @@ fn is_unknown_alpn(reason: &ConnectionError) -> bool {
         _ => return false,
     };
     code == quinn_proto::TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL)
-}
-
-/// Busy is what was not idle.
-fn busy(start: &Sample, end: &Sample, duration: Duration) -> Option<Duration> {
-    let (start, end) = (start.cores?, end.cores?);
-    let idle = Duration::from_nanos(end.idle_ns.saturating_sub(start.idle_ns));
-    Some((duration * end.count).saturating_sub(idle))
 }
 
 fn nanos(ns: u64) -> Duration {
