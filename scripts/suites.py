@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs the compiled suites of the workspace, each as cargo would, some beside each other.
 
-Suites that wait (for clients, timers, browsers) run one after the other in one lane, and in another those of them that
-hardly do anything else. Beside them, two at a time, with one thread each and only while nobody else wants the
-processor, run those on a virtual clock or none: they compute, and whether that takes longer changes nothing. What measures time, fills memory or keeps every core busy
+Suites that mostly wait (for clients, timers, browsers) run one after the other in one lane. Beside them, two at a
+time, with one thread each and only while nobody else wants the processor, run those on a virtual clock or none: they
+compute, and whether that takes longer changes nothing. What measures time, fills memory or keeps every core busy
 runs alone, at the end. The output of each is printed whole when it is over, and what failed once more at the end.
 All run, also where one has failed.
 
@@ -32,9 +32,6 @@ COMPUTES = """
     shardcast-load shardcast-ceiling shardcast-link shardcast-fuzz house link
     admission claims cluster leases legacy limits
     memory mux scale settings token_tool webtransport wire wire_moq_net
-""".split()
-HARDLY_COMPUTES = """
-    upgrade restart fallback web
 """.split()
 ALONE = """
     access authority behind_links drills failures footprint initials load shortage startup steering systemd tcp_floods
@@ -157,13 +154,12 @@ def main() -> int:
     if unknown := set(wanted) - {suite.name for suite in suites}:
         parser.error(f"no suite is called {', '.join(sorted(unknown))}")
     suites = [suite for suite in suites if not wanted or suite.name in wanted]
-    lists = COMPUTES, HARDLY_COMPUTES, ALONE
-    computes, hardly_computes, alone = (named(suites, names) for names in lists)
-    waits = [suite for suite in suites if suite not in computes + hardly_computes + alone]
+    computes, alone = (named(suites, names) for names in (COMPUTES, ALONE))
+    waits = [suite for suite in suites if suite not in computes + alone]
     results = Results()
     # Two take turns at those that compute.
     queue = iter(computes)
-    lanes = [(queue, 1), (queue, 1), (iter(waits), None), (iter(hardly_computes), None)]
+    lanes = [(queue, 1), (queue, 1), (iter(waits), None)]
     running = [threading.Thread(target=run_lane, args=(*lane, results)) for lane in lanes]
     for lane in running:
         lane.start()
