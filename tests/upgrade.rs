@@ -70,7 +70,10 @@ struct Play {
 
 impl Play {
     async fn begin(name: &str, settings: &str) -> Play {
-        let stage = stage(1).await;
+        Play::begin_on(stage(1).await, name, settings)
+    }
+
+    fn begin_on(stage: SemaphorePermit<'static>, name: &str, settings: &str) -> Play {
         let name = format!("shardcast-upgrade-{name}-{}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&directory);
@@ -958,7 +961,8 @@ async fn a_browser_misses_nothing_until_its_time_is_over() {
     const CROWD: usize = 8;
     let upgrades = std::env::var("UPGRADES").map_or(1, |said| said.parse().expect("a number"));
     let timeout = Duration::from_secs(14);
-    let mut play = Play::begin("browser", "shards = 2\nupgrade_timeout = '14s'").await;
+    let mut play =
+        Play::begin_on(stage(STAGES).await, "browser", "shards = 2\nupgrade_timeout = '14s'");
     let url = format!("moqt://{}", play.address);
     let publisher = Native::publishes(&url, PATH, FRAMES);
     let _crowd: Vec<Native> = (0..CROWD).map(|_| Native::watches(&url)).collect();

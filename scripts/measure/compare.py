@@ -98,8 +98,10 @@ def arguments(words: list[str]) -> argparse.Namespace:
         parser.error("--rounds, --max-rounds and --shards begin at 1")
     if not 0.1 <= chosen.relay_share <= 1:
         parser.error("--relay-share is between 0.1 and 1")
-    if chosen.relay_share < 1 and not chosen.find_max:
+    if chosen.relay_share < 1 and (not chosen.find_max or chosen.targets):
         parser.error("--relay-share is for --find-max: what a frame costs does not depend on it")
+    if chosen.relay_share < 1 and (chosen.shards > 1 or "ours-2shards" in chosen.modes):
+        parser.error("--relay-share is of one core: not for two shards")
     if chosen.relay_core == chosen.load_core:
         parser.error("the relay and the load need a core each")
     try:

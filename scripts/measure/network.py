@@ -24,15 +24,16 @@ LOOPBACK = Network()
 
 
 def ip(words: str) -> None:
-    done = subprocess.run(
-        [need("ip", "iproute2"), *words.split()], capture_output=True, text=True, timeout=10)
+    done = subprocess.run(["ip", *words.split()], capture_output=True, text=True, timeout=10)
     if done.returncode:
-        raise Trouble(f"a network namespace takes root: ip {words}: {done.stderr.strip()}")
+        root = "" if os.geteuid() == 0 else " (network namespaces take root)"
+        raise Trouble(f"ip {words}: {done.stderr.strip()}{root}")
 
 
 @contextmanager
 def veth() -> Iterator[Network]:
     """Packets take the kernel's way of a network card: queues, its share of a turn, and what wakes the receiver there."""
+    need("ip", "iproute2")
     relay, load = (f"shardcast-{side}-{os.getpid()}" for side in ("relay", "load"))
     try:
         for name in (relay, load):

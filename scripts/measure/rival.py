@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import Iterator
 
-from .relay import pinned
+from .relay import first, pinned
 from .tools import Trouble, need
 
 # Far below what viewers notice.
@@ -31,13 +31,14 @@ def taking(share: float, core: str) -> Iterator[None]:
         yield
         return
     need("chrt", "util-linux")
+    if not first():
+        raise Trouble("--relay-share takes root: nobody else may come before the relay")
     command = ["chrt", "--rr", "2", sys.executable, "-m", "measure.rival", str(share)]
+    # Who interrupts us is to have the tables of what was measured.
     process = subprocess.Popen(
-        pinned(core, command, is_first=False), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        pinned(core, command, is_first=False), stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         yield
-        if process.poll() is not None:
-            raise Trouble(f"nobody could take a share of core {core}: it takes root")
     finally:
         process.kill()
         process.wait()
