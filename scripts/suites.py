@@ -34,7 +34,7 @@ COMPUTES = """
 """.split()
 ALONE = """
     access authority behind_links drills failures footprint initials load shortage startup steering systemd tcp_floods
-    tokens
+    tokens upgrade
 """.split()
 
 

@@ -107,8 +107,13 @@ pub const MISSING_GRACE_MAX: Duration = Duration::from_secs(10);
 
 /// How long a publisher that takes over may bring nothing of what it is asked for before it is asked
 /// where it is instead: a process that has begun anew counts from below, and viewers see nothing
-/// meanwhile. Longer than a round trip and what is lost in it.
+/// meanwhile. Longer than a round trip and what is lost in it. As long may a relay go on with a group below
+/// the START that it has said first.
 pub const RESUME_GRACE: Duration = Duration::from_secs(1);
+
+/// How old its groups may be when it is asked where it is. Shorter, and one that was only late would drop what it is
+/// just about to send; longer, and it sends again what viewers have had.
+pub const LIFTED_MAX_AGE: Duration = Duration::from_secs(3);
 
 /// How long what such a publisher brings is kept back where no group of it is held: a relay whose own
 /// copy has just begun shows first what readers have had, and has caught up by then. And bytes of it

@@ -41,7 +41,7 @@ use support::init::Init;
 use support::manager::Manager;
 use support::process::{Process, shardcast, without_settings};
 use support::raw::Raw;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 const LISTENS_WITHIN: Duration = Duration::from_secs(10);
@@ -49,14 +49,8 @@ const LISTENS_WITHIN: Duration = Duration::from_secs(10);
 /// From a word of a client to the answer that its connection is forgotten.
 const TOLD_WITHIN: Duration = Duration::from_millis(100);
 
-/// Plays mostly wait, and two of them leave each other time. What keeps the cores busy has all places.
-static STAGE: Semaphore = Semaphore::const_new(STAGES);
-
-const STAGES: usize = 2;
-
-async fn stage(places: usize) -> SemaphorePermit<'static> {
-    STAGE.acquire_many(places as u32).await.expect("it is never closed")
-}
+/// Processes pin threads, and plays measure time.
+static STAGE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A relay with a program of its own, and all processes that come of it.
 struct Play {
@@ -65,15 +59,12 @@ struct Play {
     address: SocketAddr,
     /// Those that have taken over, the newest last.
     heirs: Vec<libc::pid_t>,
-    _stage: SemaphorePermit<'static>,
+    _stage: tokio::sync::MutexGuard<'static, ()>,
 }
 
 impl Play {
     async fn begin(name: &str, settings: &str) -> Play {
-        Play::begin_on(stage(1).await, name, settings)
-    }
-
-    fn begin_on(stage: SemaphorePermit<'static>, name: &str, settings: &str) -> Play {
+        let stage = STAGE.lock().await;
         let name = format!("shardcast-upgrade-{name}-{}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&directory);
@@ -777,7 +768,7 @@ fn whoever_asks_nobody_is_told() {
 /// that was killed that it has forgotten them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_is_killed_goes_on_with_the_same_sockets() {
-    let _stage = stage(1).await;
+    let _stage = STAGE.lock().await;
     const SHARDS: usize = 2;
     const KEPT: usize = 2 * SHARDS + 2;
     let mut manager = Manager::new("store");
@@ -961,8 +952,7 @@ async fn a_browser_misses_nothing_until_its_time_is_over() {
     const CROWD: usize = 8;
     let upgrades = std::env::var("UPGRADES").map_or(1, |said| said.parse().expect("a number"));
     let timeout = Duration::from_secs(14);
-    let mut play =
-        Play::begin_on(stage(STAGES).await, "browser", "shards = 2\nupgrade_timeout = '14s'");
+    let mut play = Play::begin("browser", "shards = 2\nupgrade_timeout = '14s'").await;
     let url = format!("moqt://{}", play.address);
     let publisher = Native::publishes(&url, PATH, FRAMES);
     let _crowd: Vec<Native> = (0..CROWD).map(|_| Native::watches(&url)).collect();
@@ -1151,7 +1141,7 @@ async fn first_group(viewer: &Raw) -> u64 {
 /// systemd is told which process is the service's, and by that one from then on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_service_manager_follows() {
-    let _stage = stage(1).await;
+    let _stage = STAGE.lock().await;
     let mut manager = Manager::new("follows");
     let state = manager.root.join("state");
     let state = state.to_str().expect("a path of ours");
@@ -1191,7 +1181,7 @@ async fn the_service_manager_follows() {
 /// service's, back to the older one too, and clients of one that is gone are told at once by the next.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_systemd_upgrades_restarts_and_starts_again() {
-    let _stage = stage(1).await;
+    let _stage = STAGE.lock().await;
     let Some(init) = Init::boot("service") else {
         println!("no systemd, or no namespaces for one: not played");
         return;
@@ -1269,7 +1259,7 @@ async fn a_real_systemd_upgrades_restarts_and_starts_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_of_64_shards_is_there_at_once() {
     const WITHIN: Duration = Duration::from_millis(300);
-    let _stage = stage(STAGES).await;
+    let _stage = STAGE.lock().await;
     let mut took: Vec<Duration> = Vec::new();
     // Others may be at work on this machine.
     while took.len() < 10 && took.last().is_none_or(|took| *took > WITHIN) {
@@ -1289,7 +1279,7 @@ async fn a_relay_of_64_shards_is_there_at_once() {
 /// The port is there again at once, however the process before ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_stops_and_starts_two_hundred_times() {
-    let _stage = stage(STAGES).await;
+    let _stage = STAGE.lock().await;
     let mut address = "127.0.0.1:0".to_owned();
     for round in 0..200 {
         let args = ["--listen", &address, "--auth-public", "**", "--shards", "2"];

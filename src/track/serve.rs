@@ -23,7 +23,7 @@ use super::group::{Likeness, Piece};
 use super::seen::Seen;
 use super::splice::Splice;
 use super::{Feed, PullRef, TrackRef};
-use crate::limits::{MISSING_GRACE_MAX, MISSING_GRACE_MIN, RESUME_GRACE};
+use crate::limits::{LIFTED_MAX_AGE, MISSING_GRACE_MAX, MISSING_GRACE_MIN, RESUME_GRACE};
 use crate::route::{Route, RouteId, SessionRef};
 use crate::wire::{BidiType, Path, Preferences, StreamCode, Version};
 pub use command::{Act, Need, PullCommand};
@@ -515,9 +515,9 @@ impl ServeLoop {
         let max_age_ms = content.info.map_or(0, |info| info.max_age_ms);
         let mut wanted = demand.upstream(max_age_ms, version);
         if self.is_lifted() {
-            // Its newest group tells.
+            // Its newest groups tell. One that is only late still owes what it was asked for.
             return Some(Preferences {
-                max_age_ms: 0,
+                max_age_ms: wanted.max_age_ms.min(LIFTED_MAX_AGE.as_millis() as u64),
                 group_start: None,
                 frame_start: 0,
                 ..wanted

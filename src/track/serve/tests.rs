@@ -1,7 +1,7 @@
 //! A serve loop with its publishers, who are told and say in words.
 
 use super::*;
-use crate::limits::{RESUME_GRACE, UNTOLD_BYTES_MAX, UNTOLD_GRACE};
+use crate::limits::{LIFTED_MAX_AGE, RESUME_GRACE, UNTOLD_BYTES_MAX, UNTOLD_GRACE};
 use crate::route::{RouteId, Trust};
 use crate::track::fetch::Asker;
 use crate::track::group::{FrameMark, GroupEnd, Marks, Opening};
@@ -374,6 +374,27 @@ fn a_group_that_the_next_publisher_does_not_complete_is_given_up() {
     assert_eq!(play.serve.deadline(&play.fetches), None);
 }
 
+/// It is asked for its newest groups, and not to drop what it owes since it was asked to go on.
+#[test]
+fn who_is_only_late_drops_nothing_because_it_is_asked_where_it_is() {
+    let mut play = Play::new(&[Lite06, Lite06]);
+    let info = TrackInfo { priority: 0, max_age_ms: 60_000, timescale: 1000 };
+    let demand = Demand { priority: 1, max_age_ms: 60_000, ..Demand::NEWEST };
+    play.need = Need { info: false, feed: true, demand: Some(demand) };
+    play.max_age_ms = 60_000;
+    play.check("0 ask");
+    play.news(Feed::Info(info));
+    play.check("0 want 1 None");
+    play.group(3, WHOLE);
+    play.lost(LINK_LOST, "");
+    play.check("1 ask");
+    play.news(Feed::Info(info));
+    play.check("1 want 1 Some((4, 0))");
+    play.now += RESUME_GRACE;
+    play.max_age_ms = LIFTED_MAX_AGE.as_millis() as u64;
+    play.check("1 want 1 None");
+}
+
 #[test]
 fn a_group_that_nobody_goes_on_with_is_given_up_in_any_case() {
     let mut play = Play::active(&[Lite05, Lite05], 1);
@@ -383,7 +404,7 @@ fn a_group_that_nobody_goes_on_with_is_given_up_in_any_case() {
     play.know();
     play.check("1 want 1 Some((1, 0))");
     play.now += RESUME_GRACE;
-    play.max_age_ms = 0;
+
     play.check("1 want 1 None");
     play.now = play.serve.deadline(&play.fetches).unwrap();
     play.check(&format!("cut off 1 {LINK_LOST}"));
@@ -449,9 +470,7 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
     let lifted = || {
         let mut play = resumed();
         play.now = play.serve.deadline(&play.fetches).unwrap();
-        play.max_age_ms = 0;
         play.check("1 want 1 None");
-        play.max_age_ms = 100;
         play
     };
     let mut play = lifted();
@@ -461,7 +480,7 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
     play.now += UNTOLD_GRACE;
     assert_eq!(play.serve.deadline(&play.fetches), Some(play.now));
     play.check(&format!("run, start, piece, piece, cut off 2 {LINK_LOST}"));
-    play.check("1 want 1 None");
+    play.check("");
     assert_eq!(play.content.feed_start, Some(2));
     assert_eq!(play.serve.deadline(&play.fetches), None);
     // What shows it, at once: a group that differs, an end that is too low or is all that is said, so much that it
@@ -499,7 +518,6 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
         assert_eq!(play.told(unclear()), "");
         assert_eq!(play.told(shows), expect);
         assert_eq!(play.content.run().0, 0);
-        play.max_age_ms = if asks.is_empty() { 0 } else { 100 };
         play.check(asks);
         assert_eq!(play.serve.deadline(&play.fetches), None);
     }
@@ -516,16 +534,13 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
     // One that only has nothing new shows its newest, and is asked to go on.
     let mut play = resumed();
     play.now = play.serve.deadline(&play.fetches).unwrap();
-    play.max_age_ms = 0;
     play.check("1 want 1 None");
     play.told(Feed::Piece(piece(102, 0, WHOLE)));
-    play.max_age_ms = 100;
     play.check("1 want 1 Some((103, 0))");
     // One that is behind is asked to go on when it has caught up, and may come to another run before.
     for (timestamp, expect) in [(0, ""), (77, "run, start, piece")] {
         let mut play = resumed();
         play.now = play.serve.deadline(&play.fetches).unwrap();
-        play.max_age_ms = 0;
         play.check("1 want 1 None");
         assert_eq!(play.told(Feed::Piece(piece(100, 0, WHOLE))), "");
         play.check("");
@@ -553,11 +568,9 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
         if !is_known {
             play.know();
         }
-        play.max_age_ms = 0;
         play.check("1 want 1 None");
         play.told(Feed::Piece(piece(102, 0, WHOLE)));
-        play.max_age_ms = 100;
-        play.check("1 want 1 None");
+        play.check("");
         assert_eq!(play.told(Feed::Piece(piece(50, 0, WHOLE))), "piece");
     }
     // Nor do those who named a start, and are beyond it, wait until it has counted as far; others do.
@@ -575,7 +588,6 @@ fn who_takes_over_may_be_far_below_and_is_asked_where_it_is() {
         play.know();
         play.check(&format!("1 want 1 Some(({}, 0))", start.max(103)));
         play.now = play.serve.deadline(&play.fetches).unwrap();
-        play.max_age_ms = 0;
         play.check(expect);
         assert_eq!(play.serve.deadline(&play.fetches), None);
     }
