@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Iterator
 
-from . import network, tools
-from .network import LOOPBACK, Network
+from . import tools
+from .network import LOOPBACK, RELAY_ADDRESS, Network
 
 # From the start of the process to its line that it listens.
 START_SECONDS = 20
@@ -58,7 +58,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         [tools.need("openssl", "openssl"), "req", "-x509", "-newkey", "ec",
          "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "10",
          "-subj", "/CN=localhost", "-addext",
-         f"subjectAltName=DNS:localhost,IP:127.0.0.1,IP:{network.RELAY_ADDRESS}",
+         f"subjectAltName=DNS:localhost,IP:127.0.0.1,IP:{RELAY_ADDRESS}",
          "-keyout", key, "-out", cert],
         check=True, capture_output=True, timeout=30,
     )

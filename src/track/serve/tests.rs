@@ -404,7 +404,6 @@ fn a_group_that_nobody_goes_on_with_is_given_up_in_any_case() {
     play.know();
     play.check("1 want 1 Some((1, 0))");
     play.now += RESUME_GRACE;
-
     play.check("1 want 1 None");
     play.now = play.serve.deadline(&play.fetches).unwrap();
     play.check(&format!("cut off 1 {LINK_LOST}"));
