@@ -115,8 +115,11 @@ async fn what_is_not_good_ends_the_handshake() {
             (strangers.issue("edge", &["edge0.example"]), "BadSignature"),
             (cards.issue_until("late", &["edge0.example"], over), "xpired"),
         ] {
+            // A client's side of the handshake ends before its certificate is looked at: one that
+            // is slow to hear of the refusal only says that it lost the connection.
             let end = fails(&shown(&way, &card)).await;
-            assert!(end.contains("invalid peer certificate") && end.contains(why), "{end}");
+            let told = end.contains("invalid peer certificate") && end.contains(why);
+            assert!(told || end.contains("connection lost"), "{end}");
             refused += 1;
             let line = relay.says_times("refused", refused).await;
             assert!(line.contains("invalid peer certificate") && line.contains(why), "{line}");
