@@ -1,6 +1,7 @@
 //! Every bound of the relay by name, with its unit and its reason.
 //!
-//! A bound that only one wire message has stands beside that message in `wire`.
+//! A bound that only one wire message has stands beside that message in `wire`. What only says how one module does
+//! its work (sizes of a buffer, a pause before it tries again) stands in that module.
 
 use std::time::Duration;
 
@@ -169,15 +170,15 @@ pub const STREAMS_MAX: u64 = 4096;
 /// stops reading can hold of our memory. 1 MiB carries 80 Mb/s at 100 ms.
 pub const SEND_WINDOW_BYTES: u64 = 1 << 20;
 
-/// The same towards another relay, which is sent many tracks at once: as much as it takes of us below.
+/// The same while memory is short: what a session is counted with. 64 KiB carry 5 Mb/s at 100 ms.
+pub const SEND_WINDOW_SHORT_BYTES: u64 = RECEIVE_WINDOW_START as u64;
+
+/// What a link to another relay may have so, which is sent many tracks at once: as much as it takes of us below.
 pub const LINK_SEND_WINDOW_BYTES: u64 = RECEIVE_WINDOW_BYTES as u64;
 
 /// From the first datagram to another relay to the end of the handshake. One that is there answers within
 /// three round trips, and a few that are lost; its next address is tried then.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The same while memory is short: what a session is counted with. 64 KiB carry 5 Mb/s at 100 ms.
-pub const SEND_WINDOW_SHORT_BYTES: u64 = RECEIVE_WINDOW_START as u64;
 
 /// Relays that one relay is told to dial, by whatever lists and names. A mesh of more costs more in
 /// announcements than it saves in hops; the next step is a tree.
@@ -217,6 +218,19 @@ pub const LIST_BYTES_MAX: usize = PEERS_MAX * (4 << 10);
 
 /// Bytes of a token: one with the longest RSA signature and a page of patterns.
 pub const TOKEN_BYTES_MAX: usize = 8192;
+
+/// Bytes of one file of keys for tokens: a set of a thousand RSA keys.
+pub const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Keys for tokens in all: a directory with one for each of many customers.
+pub const KEYS_MAX: usize = 65_536;
+
+/// Bytes of all such files together: a set is in memory twice while it is read.
+pub const KEYS_BYTES_MAX: u64 = 64 << 20;
+
+/// Keys that are tried with a token which does not name one: a stranger's token costs so many
+/// verifications.
+pub const KEYS_TRIED_MAX: usize = 8;
 
 /// Patterns of one direction in one token. Each is compared with the path of each broadcast.
 pub const PATTERNS_MAX: usize = 128;
@@ -548,7 +562,7 @@ pub const INITIALS_BURST: f64 = 2.0 * HANDSHAKES_MAX as f64;
 /// sent again after one second and two more.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Messages that fit a lane between two shards, and mail taken in one turn.
+/// Messages that fit a lane between two shards.
 pub const LANE_MESSAGES: usize = 1024;
 
 /// The same where there are many lanes, whose room exists from the start on: all that lead to one shard hold so
@@ -556,6 +570,8 @@ pub const LANE_MESSAGES: usize = 1024;
 /// start.
 pub const LANES_MESSAGES_MAX: usize = 8 << 10;
 pub const LANE_MESSAGES_MIN: usize = 64;
+
+/// Mail that a shard takes in one turn.
 pub const MAIL_PER_TURN: usize = 512;
 
 /// News of routes that one neighbour is told in one turn, before all else: one in four pieces of mail that

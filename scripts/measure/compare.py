@@ -45,7 +45,7 @@ Medians over the rounds, and ratios paired by round with their least and most.
 """
 EPILOG = """\
 examples:
-  scripts/compare.sh                                    all modes, six scenarios
+  scripts/compare.sh                                    the usual modes and scenarios
   scripts/compare.sh --ab target/release/shardcast /tmp/other --scenarios chat,video --rounds 5
   scripts/compare.sh --veth --scenarios chat,video      over a pair of virtual Ethernet; as root
   scripts/compare.sh --find-max --relay-share 0.5 --modes ours   the load client bears it then

@@ -16,19 +16,7 @@ use super::jwk::{Jwk, KeyFault, Numbers, json_of};
 use super::key_id::KeyId;
 use super::remark::{Place, Remark};
 use crate::files;
-
-/// Bytes of one file of keys: a set of a thousand RSA keys.
-const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// Keys in all: a directory with one for each of many customers.
-const KEYS_MAX: usize = 65_536;
-
-/// Of all files together: a set is in memory twice while it is read.
-const KEYS_BYTES_MAX: u64 = 64 << 20;
-
-/// Keys that are tried with a token which does not name one: a stranger's token costs so many
-/// verifications.
-const KEYS_TRIED_MAX: usize = 8;
+use crate::limits::{KEY_FILE_BYTES_MAX, KEYS_BYTES_MAX, KEYS_MAX, KEYS_TRIED_MAX};
 
 /// A file of keys that was read.
 #[derive(Clone)]

@@ -242,10 +242,8 @@ fn documents_name_what_is_there() {
     for path in &documents {
         let text = fs::read_to_string(path).expect("documents are text");
         let shown = path.strip_prefix(root()).unwrap_or(path).display();
-        let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
-        let links = links.filter(|link| !link.is_empty() && !link.contains(':'));
         let folder = path.parent().expect("a file is in a folder");
-        let broken = links.filter(|link| !folder.join(link).exists());
+        let broken = links(&text).filter(|link| !folder.join(link).exists());
         faults.extend(broken.map(|link| format!("{shown} links to {link}")));
         let words = text.split(|c: char| c.is_whitespace() || "`(),;:|".contains(c));
         let places = ["src/", "tests/", "scripts/", "bench/", "fuzz/", "docs/", "packaging/"];
@@ -256,4 +254,36 @@ fn documents_name_what_is_there() {
         faults.extend(gone.map(|word| format!("{shown} names {word}")));
     }
     expect_none("what is not there:", faults);
+}
+
+/// Where a document leads to within this folder.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    links.filter(|link| !link.is_empty() && !link.contains(':'))
+}
+
+/// Documents that a package has, to those that it has not: a link there leads nowhere.
+#[test]
+fn a_package_has_what_its_documents_link_to() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("it is text");
+    let assets = manifest.lines().filter_map(|line| {
+        let (source, rest) = line.trim().strip_prefix("[\"")?.split_once("\", \"")?;
+        let place = rest.strip_prefix("usr/share/doc/shardcast/")?.split('"').next()?;
+        Some((source.to_owned(), place.to_owned()))
+    });
+    let assets: Vec<(String, String)> = assets.collect();
+    let documents = assets.iter().filter(|(_, place)| place.ends_with(".md"));
+    let mut faults = Vec::new();
+    for (source, place) in documents {
+        let text = fs::read_to_string(root().join(source)).expect("documents are text");
+        let folder = Path::new(place).parent().expect("a file is in a folder");
+        for link in links(&text) {
+            let path = folder.join(link).display().to_string();
+            let wanted = path.split_once("docs/../").map_or(path.as_str(), |(_, outside)| outside);
+            if !assets.iter().any(|(_, place)| place == wanted) {
+                faults.push(format!("{place}: {link}"));
+            }
+        }
+    }
+    expect_none("what a package has not, and a document in it links to:", faults);
 }
