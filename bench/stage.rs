@@ -194,7 +194,7 @@ fn shard() -> Shard {
         access: Arc::new(Access::open()),
         authority: None,
         // quinn-proto updates the keys of each connection once after 10 to 1,000 packets, which its seed says. With this
-        // one none has its turn when a frame is counted: two updates are as many instructions as 20 viewers.
+        // one none has its turn when a frame is counted: two updates are as many instructions as 25 viewers.
         seed: 2,
         started,
         wall: Wall::new(started, Duration::ZERO),

@@ -273,6 +273,7 @@ fn a_package_has_what_its_documents_link_to() {
     });
     let assets: Vec<(String, String)> = assets.collect();
     let documents = assets.iter().filter(|(_, place)| place.ends_with(".md"));
+    assert!(documents.clone().any(|(_, place)| place == "README.md"), "no documents in {assets:?}");
     let mut faults = Vec::new();
     for (source, place) in documents {
         let text = fs::read_to_string(root().join(source)).expect("documents are text");
