@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Holds what the workspace depends on to docs/DEPENDENCIES.md, by Cargo.lock alone and without the network:
+"""Holds what the workspace depends on to docs/DEPENDENCIES.md, by Cargo.lock, and what crates say of
+themselves (cargo gets those that are not here):
 
 * every crate that the relay names has a line there, and no line is of another;
 * of what the relay is linked with two versions are there only where that page says so;

@@ -917,6 +917,7 @@ async fn a_link_goes_where_its_relay_goes() {
         viewer.sees_more(60).await;
         edge.stderr_lines("cluster peer linked", round + 2, LISTENS_WITHIN);
     }
+    // The viewer does not move: its relay does, and that asks for nothing twice.
     has_all(&viewer, &publisher, 0).await;
 }
 
@@ -941,7 +942,7 @@ async fn a_relay_that_dials_is_gone_when_its_sessions_have_moved() {
         before = heir;
         viewer.sees_more(60).await;
     }
-    has_all(&viewer, &publisher, 0).await;
+    has_all(&viewer, &publisher, UPGRADES).await;
 }
 
 /// A browser does not do as it is asked and stays where it is: it has every group all the same, by one connection,
@@ -1028,18 +1029,19 @@ impl Seen {
         (first..=upto).filter(|group| !self.groups.contains_key(group)).collect()
     }
 
-    /// Every group from the first on came whole and once, but for the last ones that may be on their way. Of what has
-    /// begun to come and has no frame yet when it goes from one session to another, the released client hands out the
-    /// first copy and then the second: that is rare where a group begins with a frame of one packet. What is older than
-    /// the newest that it has then, and still on its way, it asks nobody for: on links or machines that are in trouble
-    /// such a group is missing.
+    /// Every group from the first on came whole and once, but for the last ones that may be on their way. What comes
+    /// while the released client goes from one session to another it has twice now and then: it asks the new session
+    /// from a group on that it has had whole by then, and hands out what follows again (or the begin of a group without
+    /// a frame, and then its second copy). A relay that sent anything twice would do so at each move. What is older
+    /// than the newest that it has then, and still on its way, it asks nobody for: on links or machines that are in
+    /// trouble such a group is missing.
     #[track_caller]
     fn is_whole(&self, moves: usize) {
         let missing = self.missing(self.last.saturating_sub(10));
         let twice: Vec<_> = self.groups.iter().filter(|(_, times)| **times > 1).collect();
         println!("groups up to {}", self.last);
         assert!(missing.is_empty(), "missing {missing:?}, twice {twice:?}");
-        let is_rare = twice.len() + self.cut <= moves / 5;
+        let is_rare = twice.len() + self.cut <= moves.div_ceil(2);
         assert!(is_rare, "twice {twice:?}, {} cut off in {moves} moves", self.cut);
         assert_eq!(self.faults, 0);
     }
