@@ -346,6 +346,11 @@ pub const ROUTES_MAX: usize = 1 << 19;
 pub const ROUTES_ADDRESS_PART: u64 = 8;
 pub const ROUTES_PER_ADDRESS_MAX: usize = ROUTES_MAX / ROUTES_ADDRESS_PART as usize;
 
+/// Routes at one path of all peers that are not relays of the cluster, and of those at one address. A change looks at
+/// all of them. A publisher has some sessions at once, and a crowd at one path is a mistake.
+pub const ROUTES_PER_PATH_MAX: usize = 256;
+pub const ROUTES_PER_PATH_OF_ADDRESS_MAX: usize = 16;
+
 /// How much of the memory that the process may use routes may take, on all shards together, and what one takes
 /// on each of them beside its path. Of that, too, one address has an eighth; and what relays of the cluster
 /// pass on leaves as much for who publishes here.
@@ -369,6 +374,11 @@ pub const ROUTE_CHANGE_PATH_BYTES: usize = 64;
 
 /// Bytes of announcements read at once: with what they bring the bound above may be passed.
 pub const ANNOUNCE_READ_BYTES: usize = 4096;
+
+/// Changes of routes that all peers together may bring in one turn before the others' streams have their turn, and
+/// what else a shard does has its own: a millisecond or two. What was read by then is taken in, so that it may be more
+/// by what is read at once.
+pub const ROUTE_CHANGES_PER_TURN: usize = 1024;
 
 /// How long another way to what is announced already waits before listeners are told of it: what comes
 /// meanwhile is told together (spec §4.5).
@@ -474,6 +484,10 @@ pub const CONTROL_INPUT_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of the path at which a session is rooted: every path of the session holds them once more.
 pub const ROOT_BYTES_MAX: usize = 1024;
+
+/// The same with its query: an auth server is told all of it, and it is kept for as long as that is asked. A token that
+/// is too long by less than another one is told so.
+pub const TARGET_BYTES_MAX: usize = ROOT_BYTES_MAX + 2 * TOKEN_BYTES_MAX;
 
 /// Bytes of the broadcast path and the track name of one request: every pending one holds them.
 pub const REQUEST_NAME_BYTES_MAX: usize = 4096;
@@ -826,7 +840,7 @@ pub const HEIR_MAIL_PAUSE: Duration = Duration::from_millis(1);
 /// Descriptors that go with one message between two processes; the kernel takes 253.
 pub const DESCRIPTORS_PER_MESSAGE: usize = 250;
 
-/// Bytes of one message between two processes; the longest has the secrets.
+/// Bytes of one message between two processes: the offer has a thousand, a refusal may name some files.
 pub const UPGRADE_MESSAGE_BYTES_MAX: usize = 16 << 10;
 
 /// How long who asks for an upgrade may take to say so: it is a program on this machine.
@@ -876,9 +890,11 @@ pub const ENTRY_TIMEOUT: Duration = Duration::from_secs(12);
 pub const AUTHORITY_REQUESTS_MAX: usize = 64;
 
 /// Sessions that wait to be asked about: what such a server answers in time if it takes 150 milliseconds.
-/// More are told to try again. And ends that it has not been told of yet, half a kilobyte each; more are lost.
+/// More are told to try again. And ends that it has not been told of yet, half a kilobyte each where clients show what
+/// is common, and their bytes; more are lost.
 pub const AUTHORITY_WAITING_MAX: usize = 4096;
 pub const AUTHORITY_ENDS_WAITING_MAX: usize = 1 << 14;
+pub const AUTHORITY_ENDS_BYTES_MAX: usize = 16 << 20;
 
 /// Bytes of an answer: the most patterns that a grant may have, of a common length.
 pub const AUTHORITY_ANSWER_BYTES_MAX: usize = 64 << 10;

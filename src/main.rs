@@ -240,7 +240,7 @@ fn run(
             }
             Ok(Notice::TakenBack) if is_handed_over => {
                 is_handed_over = false;
-                drain.take().into_iter().for_each(Drain::stop);
+                running.take_back(drain.take());
                 // Its secrets are kept again, and not those of the one that is gone.
                 tell_ready(&running);
             }

@@ -541,8 +541,20 @@ impl Running {
 
     /// The same where clients are at another process already, and come to this one again if that fails.
     pub fn hand_over(&self, until: Instant) -> Drain {
+        if let Some(cluster) = &self.cluster {
+            // What would answer its dials goes to that process.
+            cluster.handle().rest();
+        }
         let proven = Instant::now() + UPGRADE_PROVEN_AFTER;
         Drain::begin(self.estate.shards.clone(), until).stays_until(proven)
+    }
+
+    /// That process is gone, and this one goes on.
+    pub fn take_back(&self, drain: Option<Drain>) {
+        drain.into_iter().for_each(Drain::stop);
+        if let Some(cluster) = &self.cluster {
+            cluster.handle().go_on();
+        }
     }
 
     /// Has the shards but one, which is lost, close every session, and waits for them for a while. The

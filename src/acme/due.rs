@@ -12,6 +12,11 @@ use crate::tls::{Pair, Source};
 /// Beyond two thirds of its life, at most such a part of it.
 const SPREAD: f64 = 1.0 / 20.0;
 
+/// From an order that succeeded to the next one. What is due before is so because a clock, a file or the authority is
+/// wrong, and what would be ordered is no better: Let's Encrypt gives five certificates of the same names, and then
+/// one in 34 hours.
+pub const AGAIN_AFTER: Duration = Duration::from_secs(36 * 60 * 60);
+
 /// When another one than this is to be ordered: long ago, if it is not what the authority is to give.
 pub fn due(pair: &Pair, domains: &[String]) -> OffsetDateTime {
     let covers = |domain: &String| {
@@ -22,6 +27,13 @@ pub fn due(pair: &Pair, domains: &[String]) -> OffsetDateTime {
     }
     let life = pair.not_after - pair.not_before;
     pair.not_before + life * (2.0 / 3.0 + share(pair) * SPREAD)
+}
+
+/// The first moment of the next order, where one succeeded then. Half of a life at most: its own time comes later, and
+/// some live for a day.
+pub fn again(pair: &Pair, succeeded_at: OffsetDateTime) -> OffsetDateTime {
+    let half = (pair.not_after - pair.not_before).unsigned_abs() / 2;
+    succeeded_at + half.min(AGAIN_AFTER)
 }
 
 /// Of its own, and the same after a restart.
@@ -79,6 +91,19 @@ mod tests {
             [pair(&["a.example"], file), pair(&["a.example", "b.example"], Source::Generated)]
         {
             assert_eq!(due(&other, &domains), OffsetDateTime::UNIX_EPOCH);
+        }
+    }
+
+    #[test]
+    fn not_soon_after_one_that_succeeded_and_never_late_for_that() {
+        let domains = ["a.example".to_owned()];
+        let held = pair(&["a.example"], Source::File("acme-certificate.pem".into()));
+        let at = held.not_before;
+        assert_eq!(again(&held, at), at + AGAIN_AFTER);
+        for seconds in [12, 24 * 60 * 60, 6 * 24 * 60 * 60] {
+            let not_after = at + Duration::from_secs(seconds);
+            let held = Pair { not_after, fingerprint: [0; 32], ..held.clone() };
+            assert!(at < again(&held, at) && again(&held, at) < due(&held, &domains), "{seconds}");
         }
     }
 

@@ -110,9 +110,17 @@ impl Ready {
         let (stop, stopped) = oneshot::channel();
         let Ready { config, client, external, runtime, challenges } = self;
         let store = Store::new(&config);
-        let advice = Advice::default();
-        let orders =
-            Orders { config, client, external, store, challenges, certificates, files, advice };
+        let orders = Orders {
+            config,
+            client,
+            external,
+            store,
+            challenges,
+            certificates,
+            files,
+            advice: Advice::default(),
+            succeeded_at: None,
+        };
         let stopped = async {
             let _ = stopped.await;
         };
@@ -149,6 +157,8 @@ struct Orders {
     certificates: Arc<Certificates>,
     files: Sender<Ask>,
     advice: Advice,
+    /// When this process last was given a certificate.
+    succeeded_at: Option<OffsetDateTime>,
 }
 
 /// What the authority has said last of when a certificate is to be replaced.
@@ -165,6 +175,15 @@ struct Advice {
     held_until: Option<OffsetDateTime>,
 }
 
+impl Advice {
+    /// When there is something to be done for a certificate that is due then.
+    fn next_look(&self, now: OffsetDateTime, due: OffsetDateTime) -> OffsetDateTime {
+        // For one that is due by its life nobody is asked, and when that was to be may be past.
+        let asked = self.asked_until.filter(|asked| *asked > now);
+        asked.map_or(due, |asked| due.min(asked))
+    }
+}
+
 impl Orders {
     async fn run(mut self, mut asked: mpsc::UnboundedReceiver<()>) {
         let mut failures = 0;
@@ -175,7 +194,7 @@ impl Orders {
             let due = retry_at.map_or(due, |retry_at| due.max(retry_at));
             if now < due {
                 // The clock may be set meanwhile, or the machine sleep.
-                let until = self.advice.asked_until.map_or(due, |asked| due.min(asked.max(now)));
+                let until = self.advice.next_look(now, due);
                 let left = (until - now).unsigned_abs().min(ACME_WAIT_MAX);
                 let is_asked = future::or(async { asked.recv().await.is_some() }, async {
                     sleep(left).await;
@@ -195,10 +214,7 @@ impl Orders {
             match timeout(ACME_ORDER_MAX, self.obtain()).await.unwrap_or_else(late) {
                 Ok(()) => {
                     (failures, retry_at) = (0, None);
-                    if is_advised {
-                        let held_until = OffsetDateTime::now_utc() + ACME_RETRY_MAX;
-                        self.advice.held_until = Some(held_until);
-                    }
+                    self.has_succeeded(OffsetDateTime::now_utc(), is_advised);
                 }
                 Err(error) => {
                     failures += 1;
@@ -219,8 +235,10 @@ impl Orders {
     /// When another certificate is to be ordered than the one in use, and whether that is the authority's wish.
     async fn due(&mut self, now: OffsetDateTime) -> (OffsetDateTime, bool) {
         let pair = self.certificates.now()[0].clone();
-        let by_life = due::due(&pair, &self.config.domains);
-        if by_life <= now {
+        let due = due::due(&pair, &self.config.domains);
+        let by_life = self.succeeded_at.map_or(due, |at| due.max(due::again(&pair, at)));
+        // Also while that waits: the authority would have it replaced at once as well.
+        if due <= now {
             return (by_life, false);
         }
         let is_known = self.advice.of == pair.fingerprint;
@@ -231,6 +249,22 @@ impl Orders {
             (Some(at), Some(held)) => (at.max(held.min(by_life)), true),
             (Some(at), None) => (at, true),
             (None, _) => (by_life, false),
+        }
+    }
+
+    /// There is another certificate, and as a rule it is in use.
+    fn has_succeeded(&mut self, now: OffsetDateTime, is_advised: bool) {
+        self.succeeded_at = Some(now);
+        if is_advised {
+            self.advice.held_until = Some(now + ACME_RETRY_MAX);
+        }
+        let pair = self.certificates.now()[0].clone();
+        if due::due(&pair, &self.config.domains) <= now {
+            let pause = (due::again(&pair, now) - now).unsigned_abs();
+            tracing::warn!(
+                again_in = ?pause,
+                "a certificate was given, and the one in use is due for another all the same: is the time of day right?"
+            );
         }
     }
 
@@ -324,5 +358,108 @@ impl Orders {
         let (account, credentials) = builder.create(&asks, directory, external.as_ref()).await?;
         self.store.keep_account(&credentials)?;
         Ok(account)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::PrivateKeyDer;
+
+    use super::due::AGAIN_AFTER;
+    use super::*;
+    use crate::tls::Source;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// Who has a certificate that began that long ago and lives so long, and nobody to ask.
+    fn orders(name: &str, now: OffsetDateTime, age: Duration, life: Duration) -> Orders {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        params.not_before = now - age;
+        params.not_after = params.not_before + life;
+        let cert = params.self_signed(&key).unwrap();
+        let state_dir =
+            std::env::temp_dir().join(format!("shardcast-orders-{name}-{}", std::process::id()));
+        let root = state_dir.with_extension("pem");
+        std::fs::write(&root, cert.pem()).expect("a file");
+        let client = Client::new(Some(root.as_path())).expect("a client");
+        std::fs::remove_file(&root).expect("it is there");
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let source = Source::File("acme-certificate.pem".into());
+        let pair = Pair::new(vec![cert.der().clone()], key, source).unwrap();
+        let config = AcmeConfig {
+            domains: vec!["a.example".to_owned()],
+            directory: "https://localhost/directory".to_owned(),
+            contacts: Vec::new(),
+            external: None,
+            root: None,
+            state_dir,
+        };
+        Orders {
+            client,
+            external: None,
+            store: Store::new(&config),
+            challenges: Challenges::default(),
+            certificates: Arc::new(Certificates::new(vec![pair])),
+            files: std::sync::mpsc::channel().0,
+            advice: Advice::default(),
+            succeeded_at: None,
+            config,
+        }
+    }
+
+    /// Whatever the authority says of it.
+    #[tokio::test]
+    async fn what_is_due_when_it_is_given_is_not_ordered_again_soon() {
+        let now = OffsetDateTime::now_utc();
+        let mut orders = orders("due", now, DAY * 80, DAY * 90);
+        let (due, _) = orders.due(now).await;
+        assert!(due <= now, "{due}");
+        for is_advised in [false, true] {
+            orders.has_succeeded(now, is_advised);
+            orders.advice.at = Some(now - DAY);
+            for later in [Duration::ZERO, Duration::from_secs(7 * 60 * 60), AGAIN_AFTER] {
+                assert_eq!(orders.due(now + later).await, (now + AGAIN_AFTER, false), "{later:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_due_soon_after_it_is_given_waits_as_well() {
+        let now = OffsetDateTime::now_utc();
+        let mut orders = orders("soon", now, DAY * 59, DAY * 90);
+        let pair = Pair { fingerprint: [0; 32], ..orders.certificates.now()[0].clone() };
+        orders.certificates.replace(vec![pair]);
+        let (due, _) = orders.due(now).await;
+        assert!(now < due && due < now + AGAIN_AFTER, "{due}");
+        orders.has_succeeded(now, false);
+        assert_eq!(orders.due(now).await, (now + AGAIN_AFTER, false));
+    }
+
+    #[tokio::test]
+    async fn what_lives_is_due_when_it_was() {
+        let now = OffsetDateTime::now_utc();
+        for (name, life) in [("long", DAY * 90), ("day", DAY), ("short", Duration::from_secs(12))] {
+            let mut orders = orders(name, now, Duration::ZERO, life);
+            let before = orders.due(now).await;
+            orders.has_succeeded(now, false);
+            assert_eq!(orders.due(now).await, before, "{name}");
+        }
+    }
+
+    #[test]
+    fn who_is_asked_about_nothing_is_not_waited_for() {
+        let now = OffsetDateTime::now_utc();
+        let advice = |asked_until| Advice { asked_until, ..Advice::default() };
+        for (asked_until, next) in [
+            (None, now + DAY),
+            (Some(now + DAY * 2), now + DAY),
+            (Some(now + DAY / 2), now + DAY / 2),
+            (Some(now), now + DAY),
+            (Some(now - DAY), now + DAY),
+        ] {
+            assert_eq!(advice(asked_until).next_look(now, now + DAY), next, "{asked_until:?}");
+        }
     }
 }

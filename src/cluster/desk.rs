@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use super::peer::{Key, Old, Peer, State, shard_of};
 use super::said::Said;
 use super::{LinkId, News};
 use crate::config::{Entry, Place};
 use crate::limits::{
-    LINK_HANDOVER_MAX, LINK_MOVES_WITHIN, LINK_PROVEN_AFTER, NAME_TTL_MAX, NAME_TTL_MIN, PEERS_MAX,
-    REDIAL_AFTER, REDIAL_AFTER_MAX, SELF_LOOKED_AT_AFTER,
+    LINK_HANDOVER_MAX, NAME_TTL_MAX, NAME_TTL_MIN, PEERS_MAX, REDIAL_AFTER, REDIAL_AFTER_MAX,
+    SELF_LOOKED_AT_AFTER,
 };
 use crate::route::SessionRef;
 
@@ -63,65 +64,6 @@ pub struct Row {
     pub last_error: Option<String>,
 }
 
-/// What a peer is known by: the entry, and of a name that stands for many one address.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Key {
-    place: Place,
-    address: Option<SocketAddr>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// It is dialled then.
-    Waits {
-        until: Instant,
-    },
-    /// It was this relay itself when it was dialled.
-    IsItself {
-        until: Instant,
-    },
-    Looks,
-    Dials {
-        link: LinkId,
-    },
-    Up {
-        link: LinkId,
-        hop: u64,
-    },
-    /// The other one of two links between the same relays is kept.
-    Yields {
-        hop: u64,
-    },
-}
-
-#[derive(Debug)]
-struct Peer {
-    entry: Entry,
-    /// Where it has sent us, until that link is over.
-    redirect: Option<Entry>,
-    shard: usize,
-    state: State,
-    since: Instant,
-    /// Addresses that are dialled one after the other, before there is a pause.
-    untried: VecDeque<SocketAddr>,
-    address: Option<SocketAddr>,
-    failures: u32,
-    dials: u64,
-    last_error: Option<String>,
-    old: Option<Old>,
-    /// It is forgotten when its link ends.
-    is_unwanted: bool,
-}
-
-/// A link that its peer leaves, beside the one in its place.
-#[derive(Clone, Copy, Debug)]
-struct Old {
-    link: LinkId,
-    hop: u64,
-    /// When it is hung up in any case. None while it is not known whether anybody else is where it leads.
-    until: Option<Instant>,
-}
-
 /// A name that stands for many.
 #[derive(Debug)]
 struct Name {
@@ -132,6 +74,8 @@ struct Name {
     since: Instant,
     /// Why it led nowhere when it was last looked for.
     last_error: Option<String>,
+    /// Relays that there was no room for then.
+    left_out: usize,
 }
 
 /// What this relay knows itself by.
@@ -153,6 +97,7 @@ pub struct Desk {
     next_link: u64,
     random: u64,
     is_leaving: bool,
+    is_resting: bool,
 }
 
 impl Desk {
@@ -168,6 +113,7 @@ impl Desk {
             next_link: 1,
             random: seed | 1,
             is_leaving: false,
+            is_resting: false,
         }
     }
 
@@ -194,39 +140,45 @@ impl Desk {
         for key in gone {
             self.forget(&key);
         }
+        let mut left_out = 0;
         for entry in entries {
-            if entry.place.is_set {
-                let entry = entry.clone();
-                let name = Name { entry, look_at: Some(now), since: now, last_error: None };
-                self.names.entry(name.entry.place.clone()).or_insert(name);
-            } else {
-                let key = Key { place: entry.place.clone(), address: None };
-                self.insert(now, key, entry);
-            }
+            let place = entry.place.clone();
+            let has_room = match place.is_set {
+                true => self.insert_name(now, entry),
+                false => self.insert(now, Key { place, address: None }, entry),
+            };
+            left_out += usize::from(!has_room);
+        }
+        if left_out > 0 {
+            self.said.push_back(Said::LeftOut { place: None, relays: left_out });
         }
         self.expire(now);
     }
 
-    fn insert(&mut self, now: Instant, key: Key, entry: &Entry) {
-        if self.peers.len() >= PEERS_MAX {
-            return;
+    /// Whether there is room for it. Who is known has it.
+    fn insert_name(&mut self, now: Instant, entry: &Entry) -> bool {
+        if self.names.len() >= PEERS_MAX && !self.names.contains_key(&entry.place) {
+            return false;
+        }
+        self.names.entry(entry.place.clone()).or_insert_with(|| Name {
+            entry: entry.clone(),
+            look_at: Some(now),
+            since: now,
+            last_error: None,
+            left_out: 0,
+        });
+        true
+    }
+
+    /// The same for one relay.
+    fn insert(&mut self, now: Instant, key: Key, entry: &Entry) -> bool {
+        if self.peers.len() >= PEERS_MAX && !self.peers.contains_key(&key) {
+            return false;
         }
         let shard = shard_of(&key, self.shards);
-        let peer = self.peers.entry(key).or_insert_with(|| Peer {
-            entry: entry.clone(),
-            redirect: None,
-            shard,
-            state: State::Waits { until: now },
-            since: now,
-            untried: VecDeque::new(),
-            address: None,
-            failures: 0,
-            dials: 0,
-            last_error: None,
-            old: None,
-            is_unwanted: false,
-        });
+        let peer = self.peers.entry(key).or_insert_with(|| Peer::new(now, entry, shard));
         peer.is_unwanted = false;
+        true
     }
 
     fn forget(&mut self, key: &Key) {
@@ -244,11 +196,14 @@ impl Desk {
         if place.is_set {
             return self.found_set(now, place, found);
         }
+        let rests = self.rests();
         let key = Key { place: place.clone(), address: None };
         let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.state == State::Looks) else {
             return;
         };
         match found {
+            // It is looked for again when it is to be dialled.
+            _ if rests => peer.set(now, State::Waits { until: now }),
             Ok((addresses, _)) if !addresses.is_empty() => {
                 peer.untried = addresses.into();
                 self.dial_next(now, &key);
@@ -285,10 +240,22 @@ impl Desk {
                 _ => self.forget(&key),
             }
         }
+        let mut left_out = 0;
         for address in addresses {
-            self.insert(now, Key { place: place.clone(), address: Some(address) }, &entry);
+            let key = Key { place: place.clone(), address: Some(address) };
+            left_out += usize::from(!self.insert(now, key, &entry));
         }
+        self.has_left_out(place, left_out);
         self.expire(now);
+    }
+
+    /// Said once as long as it is the same.
+    fn has_left_out(&mut self, place: &Place, relays: usize) {
+        let Some(name) = self.names.get_mut(place) else { return };
+        let before = std::mem::replace(&mut name.left_out, relays);
+        if relays > 0 && relays != before {
+            self.said.push_back(Said::LeftOut { place: Some(place.clone()), relays });
+        }
     }
 
     /// Said once for each thing that is wrong.
@@ -302,7 +269,7 @@ impl Desk {
 
     /// Does what is due.
     pub fn expire(&mut self, now: Instant) {
-        if self.is_leaving {
+        if self.rests() {
             return;
         }
         for (place, name) in &mut self.names {
@@ -325,7 +292,7 @@ impl Desk {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        if self.is_leaving {
+        if self.rests() {
             return None;
         }
         let names = self.names.values().filter_map(|name| name.look_at);
@@ -371,7 +338,7 @@ impl Desk {
     }
 
     fn failed(&mut self, now: Instant, key: &Key, error: &str, is_denied: bool) {
-        let chance = self.chance();
+        let (chance, rests) = (self.chance(), self.rests());
         let Some(peer) = self.peers.get_mut(key) else { return };
         let error = match is_denied {
             true => format!("{error}; {LET_IN_BY}"),
@@ -379,11 +346,12 @@ impl Desk {
         };
         peer.last_error = Some(error.clone());
         if peer.is_unwanted {
-            self.peers.remove(key);
-            return;
+            // This link is over; the one before it may not be.
+            peer.set(now, State::Waits { until: now });
+            return self.forget(key);
         }
         peer.redirect = None;
-        if !peer.untried.is_empty() && !is_denied {
+        if !peer.untried.is_empty() && !is_denied && !rests {
             return self.dial_next(now, key);
         }
         if let Some(old) = peer.old.take_if(|old| old.until.is_none()) {
@@ -397,7 +365,10 @@ impl Desk {
         let retry_in = longest.mul_f64(share);
         peer.set(now, State::Waits { until: now + retry_in });
         let place = key.place.clone();
-        self.said.push_back(Said::Failed { place, error, retry_in, is_denied });
+        self.said.push_back(match rests {
+            true => Said::Over { place, error },
+            false => Said::Failed { place, error, retry_in, is_denied },
+        });
     }
 
     /// From nothing to one.
@@ -576,6 +547,21 @@ impl Desk {
         self.commands.clear();
     }
 
+    /// Another process has taken over: it has links of its own, and what would answer a dial goes there.
+    pub fn rest(&mut self) {
+        self.is_resting = true;
+    }
+
+    /// That one is gone: whoever was lost meanwhile is dialled.
+    pub fn go_on(&mut self) {
+        self.is_resting = false;
+    }
+
+    /// Nobody is looked for or dialled now.
+    fn rests(&self) -> bool {
+        self.is_leaving || self.is_resting
+    }
+
     pub fn rows(&self) -> Vec<Row> {
         let row = |(key, peer): (&Key, &Peer)| Row {
             place: key.place.clone(),
@@ -617,65 +603,10 @@ impl Desk {
     }
 }
 
-impl State {
-    fn link(self) -> Option<LinkId> {
-        match self {
-            State::Dials { link } | State::Up { link, .. } => Some(link),
-            _ => None,
-        }
-    }
-
-    fn waits_until(self) -> Option<Instant> {
-        match self {
-            State::Waits { until } | State::IsItself { until } => Some(until),
-            _ => None,
-        }
-    }
-}
-
-impl Peer {
-    /// Of whom it has links with.
-    fn hops(&self) -> impl Iterator<Item = u64> {
-        let up = match self.state {
-            State::Up { hop, .. } => Some(hop),
-            _ => None,
-        };
-        up.into_iter().chain(self.old.map(|old| old.hop))
-    }
-
-    fn set(&mut self, now: Instant, state: State) {
-        (self.state, self.since) = (state, now);
-    }
-
-    /// A link ends. Where it has lived, what failed before it does not count any more.
-    fn forgive(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.since) >= LINK_PROVEN_AFTER {
-            self.failures = 0;
-        }
-    }
-
-    /// There is another link: what the old one carries moves over.
-    fn moves_over(&mut self, now: Instant) {
-        if let Some(old) = &mut self.old {
-            old.until = Some(now + LINK_MOVES_WITHIN);
-        }
-    }
-
-    fn longest_pause(&self) -> Duration {
-        REDIAL_AFTER.saturating_mul(1 << self.failures.min(16)).min(REDIAL_AFTER_MAX)
-    }
-}
-
-/// Which shard has the link, whatever becomes of it.
-fn shard_of(key: &Key, shards: usize) -> usize {
-    use std::hash::BuildHasher;
-    let name = (key.place.to_string(), key.address);
-    (rustc_hash::FxBuildHasher.hash_one(name) % shards as u64) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{LINK_MOVES_WITHIN, LINK_PROVEN_AFTER};
 
     const ME: u64 = 500;
 
@@ -690,6 +621,11 @@ mod tests {
 
     fn at(text: &str) -> SocketAddr {
         text.parse().expect("an address")
+    }
+
+    /// As many addresses, in their order.
+    fn addresses(count: usize) -> Vec<String> {
+        (0..count).map(|n| format!("10.1.{}.{}:4443", n / 256, n % 256)).collect()
     }
 
     fn session(slot: u32) -> SessionRef {
@@ -750,6 +686,12 @@ mod tests {
 
         fn says(&mut self) -> Vec<Said> {
             std::iter::from_fn(|| self.desk.next_said()).collect()
+        }
+
+        /// Of whom there was no room for.
+        fn left_out(&mut self) -> Vec<Said> {
+            let said = self.says().into_iter();
+            said.filter(|said| matches!(said, Said::LeftOut { .. })).collect()
         }
 
         fn states(&self) -> Vec<&'static str> {
@@ -932,6 +874,64 @@ mod tests {
         s.down(2);
         s.down(3);
         assert_eq!(s.states(), ["resolving"]);
+    }
+
+    #[test]
+    fn relays_beyond_the_most_are_left_out_and_that_is_said_once() {
+        const NAME: &str = "dns+moqt://relay.svc:4443";
+        let all = addresses(PEERS_MAX + 3);
+        let urls: Vec<String> = all.iter().map(|address| format!("moqt://{address}")).collect();
+        let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+        let mut s = Scene::new(&urls);
+        assert_eq!(s.left_out(), [Said::LeftOut { place: None, relays: 3 }]);
+        assert_eq!(s.desk.rows().len(), PEERS_MAX);
+        // Who is known stays, and what there is no room for is counted anew with every list.
+        s.want(&urls[2..]);
+        assert_eq!(s.left_out(), [Said::LeftOut { place: None, relays: 1 }]);
+        s.want(&urls[3..]);
+        assert_eq!((s.left_out(), s.desk.rows().len()), (vec![], PEERS_MAX));
+
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let mut s = Scene::new(&[NAME]);
+        let place = Some(entry(NAME).place);
+        for (found, relays) in [(3, 3), (3, 0), (1, 1), (0, 0), (1, 1)] {
+            s.found(NAME, &all[..PEERS_MAX + found], 5);
+            let said = (relays > 0).then(|| Said::LeftOut { place: place.clone(), relays });
+            assert_eq!(s.left_out(), Vec::from_iter(said), "{found}");
+            assert_eq!(s.desk.rows().len(), PEERS_MAX);
+        }
+        // So it is with names.
+        let names: Vec<String> = (0..=PEERS_MAX).map(|n| format!("dns+moqt://r{n}")).collect();
+        let mut s = Scene::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(s.left_out(), [Said::LeftOut { place: None, relays: 1 }]);
+    }
+
+    #[test]
+    fn who_is_back_in_its_name_is_wanted_however_many_there_are() {
+        const NAME: &str = "dns+moqt://relay.svc:4443";
+        let all = addresses(PEERS_MAX);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let mut s = Scene::new(&[NAME]);
+        s.found(NAME, &all, 5);
+        s.up(1, 1);
+        s.found(NAME, &all[1..], 5);
+        s.found(NAME, &all, 5);
+        s.down(1);
+        assert_eq!((s.desk.rows().len(), s.states()[0]), (PEERS_MAX, "waiting"));
+    }
+
+    #[test]
+    fn who_is_out_of_its_name_ends_with_the_link_before() {
+        const NAME: &str = "dns+moqt://relay.svc:4443";
+        let mut s = Scene::new(&[NAME]);
+        s.found(NAME, &["10.0.0.1:4443"], 5);
+        s.up(1, 1);
+        s.hear(News::Leaving { link: LinkId(1), to: String::new() });
+        s.up(2, 2);
+        s.found(NAME, &["10.0.0.2:4443"], 5);
+        assert_eq!(s.does().last().map(String::as_str), Some("dial 3 10.0.0.2:4443"));
+        s.down(2);
+        assert_eq!((s.does(), s.states()), (vec!["hang up 1".to_owned()], vec!["dialing"]));
     }
 
     #[test]
@@ -1137,6 +1137,61 @@ mod tests {
         s.down(1);
         s.now += Duration::from_secs(60);
         s.desk.expire(s.now);
+        assert_eq!((s.does(), s.desk.deadline()), (vec![], None));
+    }
+
+    #[test]
+    fn a_relay_that_ends_dials_nobody_whom_it_looks_for_or_has_begun_to_try() {
+        const B: &str = "moqt://b:4443";
+        for has_begun in [false, true] {
+            let mut s = Scene::new(&[B]);
+            if has_begun {
+                s.found(B, &["10.0.0.1:4443", "10.0.0.2:4443"], 9);
+            }
+            s.does();
+            s.desk.leave();
+            match has_begun {
+                true => s.down(1),
+                false => s.found(B, &["10.0.0.1:4443"], 9),
+            }
+            assert_eq!((s.does(), s.states()), (vec![], vec!["waiting"]), "{has_begun}");
+            // Nor does it say that it will.
+            assert!(!s.says().iter().any(|said| matches!(said, Said::Failed { .. })));
+        }
+    }
+
+    #[test]
+    fn who_was_taken_over_from_dials_nobody_until_that_is_undone() {
+        const B: &str = "moqt://b:4443";
+        const NAME: &str = "dns+moqt://name:4443";
+        let mut s = Scene::new(&["moqt://10.0.0.1:4443", "moqt://10.0.0.2:4443", B, NAME]);
+        assert_eq!(
+            s.does(),
+            ["find name", "dial 1 10.0.0.1:4443", "dial 2 10.0.0.2:4443", "find b"]
+        );
+        s.up(1, 1);
+        s.desk.rest();
+        assert_eq!(s.states()[0], "up");
+        s.down(1);
+        s.down(2);
+        s.found(B, &["10.0.0.5:4443"], 9);
+        s.found(NAME, &["10.0.0.9:4443"], 9);
+        s.now += Duration::from_secs(60);
+        s.desk.expire(s.now);
+        assert_eq!((s.does(), s.desk.deadline()), (vec![], None));
+        assert_eq!(s.states(), ["waiting"; 4]);
+        let said = s.says();
+        let count = |is_it: fn(&Said) -> bool| said.iter().filter(|said| is_it(said)).count();
+        assert_eq!(count(|said| matches!(said, Said::Over { .. })), 2);
+        assert_eq!(count(|said| matches!(said, Said::Failed { .. })), 0);
+        s.desk.go_on();
+        s.desk.expire(s.now);
+        let dials = ["dial 3 10.0.0.1:4443", "dial 4 10.0.0.2:4443", "dial 5 10.0.0.9:4443"];
+        assert_eq!(s.does(), ["find name", dials[0], dials[1], "find b", dials[2]]);
+        // One that ends does not go on.
+        s.desk.leave();
+        s.desk.go_on();
+        s.down(3);
         assert_eq!((s.does(), s.desk.deadline()), (vec![], None));
     }
 

@@ -1,6 +1,7 @@
 //! Where relays are by their names: as this machine resolves any other name, or with all that DNS says of one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use hickory_resolver::TokioResolver;
@@ -12,28 +13,35 @@ use super::desk::Found;
 use crate::config::Place;
 use crate::limits::{FIND_MAX, NAME_TTL_MAX};
 
+/// How it is made who is asked.
+type Build = dyn Fn() -> Result<TokioResolver, NetError> + Send + Sync;
+
 /// Asks whom the machine asks.
 pub struct Finder {
-    dns: Result<TokioResolver, String>,
+    /// Made when it is first needed, and as long as it cannot be each time anew: a machine may be set up while the
+    /// relay is there already.
+    dns: OnceLock<TokioResolver>,
+    build: Box<Build>,
 }
 
 impl Finder {
     /// With the servers of `/etc/resolv.conf`.
     pub fn new() -> Finder {
-        let dns = TokioResolver::builder_tokio().and_then(|builder| builder.build());
-        Finder { dns: dns.map_err(|error| format!("DNS is not set up: {error}")) }
+        Finder::built_by(|| TokioResolver::builder_tokio()?.build())
     }
 
-    #[cfg(test)]
-    fn asking(server: SocketAddr) -> Finder {
-        use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-        use hickory_resolver::net::runtime::TokioRuntimeProvider;
-        let mut connection = ConnectionConfig::udp();
-        connection.port = server.port();
-        let server = NameServerConfig::new(server.ip(), true, vec![connection]);
-        let config = ResolverConfig::from_parts(None, vec![], vec![server]);
-        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        Finder { dns: builder.build().map_err(|error| error.to_string()) }
+    fn built_by(
+        build: impl Fn() -> Result<TokioResolver, NetError> + Send + Sync + 'static,
+    ) -> Finder {
+        Finder { dns: OnceLock::new(), build: Box::new(build) }
+    }
+
+    fn dns(&self) -> Result<&TokioResolver, String> {
+        if let Some(dns) = self.dns.get() {
+            return Ok(dns);
+        }
+        let dns = (self.build)().map_err(|error| format!("DNS is not set up: {error}"))?;
+        Ok(self.dns.get_or_init(|| dns))
     }
 
     pub async fn find(&self, place: &Place) -> Found {
@@ -52,7 +60,7 @@ impl Finder {
 
     /// Every address: of the hosts and ports that `_moq._udp` names, or of the name itself.
     async fn all_of(&self, name: &str, port: u16) -> Found {
-        let dns = self.dns.as_ref().map_err(Clone::clone)?;
+        let dns = self.dns()?;
         let services = match dns.srv_lookup(format!("_moq._udp.{name}")).await {
             Ok(services) => services,
             Err(error) if is_nothing(&error) => {
@@ -99,7 +107,12 @@ fn is_nothing(error: &NetError) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
+
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+    use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
     use super::*;
     use crate::config::Entry;
@@ -156,6 +169,15 @@ mod tests {
         [&[0, 1, 0, 1][..], &port.to_be_bytes(), &wire(target)].concat()
     }
 
+    /// In the place of whom the machine asks.
+    fn asking(server: SocketAddr) -> Result<TokioResolver, NetError> {
+        let mut connection = ConnectionConfig::udp();
+        connection.port = server.port();
+        let server = NameServerConfig::new(server.ip(), true, vec![connection]);
+        let config = ResolverConfig::from_parts(None, vec![], vec![server]);
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build()
+    }
+
     #[tokio::test]
     async fn every_address_of_a_name_and_every_service_under_it() {
         let v4 = |last: u8| Ipv4Addr::new(10, 0, 0, last).octets().to_vec();
@@ -170,7 +192,7 @@ mod tests {
             ("n2.svc", A, 50, v4(4)),
             ("empty.svc", 16, 5, vec![0]),
         ]);
-        let finder = Finder::asking(server);
+        let finder = Finder::built_by(move || asking(server));
         let find = async |name: &str| {
             let entry: Entry = format!("dns+moqt://{name}:4443").parse().expect("an entry");
             let (mut addresses, ttl) = finder.find(&entry.place).await.expect("an answer");
@@ -191,6 +213,27 @@ mod tests {
         is_about(ttl, 20);
         assert_eq!(find("empty.svc").await.0, "");
         assert_eq!(find("nowhere.svc").await.0, "");
+    }
+
+    #[tokio::test]
+    async fn names_are_found_as_soon_as_dns_is_set_up() {
+        let server = serve(vec![("pods.svc", A, 30, Ipv4Addr::new(10, 0, 0, 1).octets().to_vec())]);
+        let times = Arc::new(AtomicUsize::new(0));
+        let counted = times.clone();
+        let finder = Finder::built_by(move || match counted.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => Err(NetError::from("no file")),
+            _ => asking(server),
+        });
+        let entry: Entry = "dns+moqt://pods.svc:4443".parse().expect("an entry");
+        let expect: Vec<SocketAddr> = vec!["10.0.0.1:4443".parse().expect("an address")];
+        assert_eq!(times.load(Ordering::Relaxed), 0, "nobody has asked");
+        for is_set_up in [false, false, true, true] {
+            match finder.find(&entry.place).await {
+                Ok((found, _)) => assert!(is_set_up && found == expect, "{found:?}"),
+                Err(error) => assert!(!is_set_up && error.contains("not set up"), "{error}"),
+            }
+        }
+        assert_eq!(times.load(Ordering::Relaxed), 3, "what there is stays");
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Other relays that this one is linked to: which there should be, who dials, and how links are.
 //!
-//! * [`desk`]: all links as one state machine. Time comes in as an argument.
+//! * [`desk`]: all links as one state machine. Time comes in as an argument. `peer`: one relay of it.
 //! * `find`: where names lead. `list`: a list of relays that changes.
 //! * `thread`: the thread on which all that runs.
 //!
@@ -9,6 +9,7 @@
 pub mod desk;
 mod find;
 mod list;
+mod peer;
 mod said;
 mod thread;
 
@@ -97,6 +98,10 @@ pub enum Mail {
     Show(oneshot::Sender<Shown>),
     /// The relay ends: nobody is to be dialled any more.
     Leave,
+    /// Another process has taken over: nobody is to be dialled for now.
+    Rest,
+    /// It is gone, and this one goes on.
+    GoOn,
     Stop,
 }
 

@@ -22,6 +22,11 @@ pub enum Said {
         retry_in: Duration,
         is_denied: bool,
     },
+    /// There is no link any more, and nobody is dialled now.
+    Over {
+        place: Place,
+        error: String,
+    },
     Itself {
         place: Place,
     },
@@ -54,5 +59,10 @@ pub enum Said {
     NotFound {
         place: Place,
         error: String,
+    },
+    /// There are more than one relay dials: of a name, or of all that are named and listed.
+    LeftOut {
+        place: Option<Place>,
+        relays: usize,
     },
 }

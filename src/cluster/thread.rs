@@ -96,6 +96,16 @@ impl Handle {
     pub fn leave(&self) {
         let _ = self.0.send(Mail::Leave);
     }
+
+    /// Another process has taken over: links stay, and nobody is dialled until [`Handle::go_on`].
+    pub fn rest(&self) {
+        let _ = self.0.send(Mail::Rest);
+    }
+
+    /// That one is gone: whoever is lost is dialled again.
+    pub fn go_on(&self) {
+        let _ = self.0.send(Mail::GoOn);
+    }
 }
 
 impl Ready {
@@ -221,6 +231,8 @@ impl<M: From<Order>> Keeper<M> {
                 let _ = line.send(self.shown());
             }
             Mail::Leave => self.desk.leave(),
+            Mail::Rest => self.desk.rest(),
+            Mail::GoOn => self.desk.go_on(),
             Mail::Stop => {}
         }
     }
@@ -234,18 +246,8 @@ impl<M: From<Order>> Keeper<M> {
         Shown { rows: self.desk.rows(), list }
     }
 
-    /// Those that are named and those that are listed. Where both have a relay, what is named counts.
     fn want(&mut self) {
-        let mut wanted = self.config.connect.clone();
-        for entry in &self.listed {
-            if wanted.iter().all(|known| known.place != entry.place) {
-                wanted.push(entry.clone());
-            }
-        }
-        let is_own =
-            |entry: &Entry| self.config.node.as_ref().is_some_and(|node| node.place == entry.place);
-        wanted.retain(|entry| !is_own(entry));
-        wanted.truncate(PEERS_MAX);
+        let wanted = wanted(&self.config, &self.listed);
         self.desk.want(Instant::now().into_std(), &wanted);
     }
 
@@ -332,9 +334,7 @@ impl<M: From<Order>> Keeper<M> {
                 }
                 Said::Up { place, hop } => tracing::info!(url = %place, hop, "cluster peer linked"),
                 Said::Failed { place, error, retry_in, is_denied } => {
-                    let shown = shortened(&error);
-                    let rest = if shown.len() < error.len() { "…" } else { "" };
-                    let error = format!("{shown}{rest}");
+                    let error = in_a_line(&error);
                     match is_denied {
                         true => tracing::error!(
                             url = %place, error, ?retry_in,
@@ -346,6 +346,10 @@ impl<M: From<Order>> Keeper<M> {
                         ),
                     }
                 }
+                Said::Over { place, error } => tracing::info!(
+                    url = %place, error = in_a_line(&error),
+                    "cluster peer is not dialled again: this relay ends, or another process has its place"
+                ),
                 // As it should be in a set and a list, and needless where it is named by itself.
                 Said::Itself { place } if place.is_set => {
                     tracing::info!(url = %place, "cluster peer is this relay itself");
@@ -380,9 +384,36 @@ impl<M: From<Order>> Keeper<M> {
                 Said::NotFound { place, error } => {
                     tracing::warn!(url = %place, error, "cluster peers are not found; will retry");
                 }
+                Said::LeftOut { place, relays } => tracing::warn!(
+                    url = place.map(|place| place.to_string()),
+                    left_out = relays,
+                    most = PEERS_MAX,
+                    "more cluster peers than one relay dials: some are left out"
+                ),
             }
         }
     }
+}
+
+/// Those that are named and those that are listed, but for this relay. Where both have one, what is named counts. How
+/// many there may be is for the desk, which says what it leaves out.
+fn wanted(config: &ClusterConfig, listed: &[Entry]) -> Vec<Entry> {
+    let mut wanted = config.connect.clone();
+    for entry in listed {
+        if wanted.iter().all(|known| known.place != entry.place) {
+            wanted.push(entry.clone());
+        }
+    }
+    let is_own = |entry: &Entry| config.node.as_ref().is_some_and(|node| node.place == entry.place);
+    wanted.retain(|entry| !is_own(entry));
+    wanted
+}
+
+/// What a peer has said, as much of it as a line takes.
+fn in_a_line(error: &str) -> String {
+    let shown = shortened(error);
+    let rest = if shown.len() < error.len() { "…" } else { "" };
+    format!("{shown}{rest}")
 }
 
 async fn look_at_list(mut list: List, tls: ConnectTls, to: UnboundedSender<Mail>) {
@@ -470,6 +501,22 @@ fn reachable(local: SocketAddr, address: SocketAddr) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_that_are_named_and_listed_are_wanted_however_many_there_are() {
+        let entry = |text: String| text.parse::<Entry>().expect("an entry");
+        let named = |n: usize| entry(format!("moqt://r{n}"));
+        let config = ClusterConfig {
+            connect: (0..PEERS_MAX).map(named).collect(),
+            node: Some(entry("moqt://own".to_owned())),
+            ..ClusterConfig::default()
+        };
+        // Of two that are one relay what is named counts.
+        let listed = ["moqt://r0/?cost=5", "moqt://own", "moqt://other"];
+        let wanted = wanted(&config, &listed.map(|text| entry(text.to_owned())));
+        assert_eq!(wanted.len(), PEERS_MAX + 1);
+        assert_eq!((wanted[0].cost, wanted[PEERS_MAX].place.host.as_str()), (None, "other"));
+    }
 
     #[test]
     fn its_own_addresses_are_known() {
