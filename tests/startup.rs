@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use process::{Process, shardcast, shardcast_under};
 use rcgen::{CertificateParams, KeyPair};
@@ -491,10 +491,22 @@ fn a_port_that_becomes_free_is_waited_for() {
     let holder = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let addr = holder.local_addr().expect("its address").to_string();
     let mut relay = Process::spawn(shardcast(&["--listen", &addr]));
-    std::thread::sleep(Duration::from_millis(300));
+    let begun = Instant::now();
+    while !has_paused(relay.id()) {
+        assert!(begun.elapsed() < LISTENING_WITHIN, "it waits for nothing: {}", relay.stderr());
+        std::thread::sleep(Duration::from_millis(1));
+    }
     drop(holder);
     assert_eq!(relay.listening(LISTENING_WITHIN).to_string(), addr);
     stops(relay, libc::SIGTERM);
+}
+
+/// Whether the main thread of a relay that starts is in a call that only lets time pass: there is none but that from
+/// one look at its port to the next.
+fn has_paused(process: libc::pid_t) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{process}/syscall")).unwrap_or_default();
+    let call = call.split(' ').next().and_then(|number| number.parse::<libc::c_long>().ok());
+    call.is_some_and(|call| [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].contains(&call))
 }
 
 /// What is for operators is not for everybody.

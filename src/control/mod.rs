@@ -28,7 +28,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_lite::future;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 
 use crate::cluster;
 use crate::estate::Before;
@@ -44,7 +44,7 @@ use crate::shard::report::Report;
 use crate::source::ClientBounds;
 use crate::tls::Certificates;
 use crate::wall::Wall;
-use crate::web::mail::hand_in;
+use crate::web::mail::ask_all;
 use crate::web::serve::{Accepts, Gate, Room, accept};
 use crate::web::tracks::Asker;
 use crate::web::{Refusals, be_modest, health, refusal};
@@ -239,38 +239,12 @@ impl Site {
     async fn reports(&self) -> Vec<Option<Box<Report>>> {
         let _one_at_a_time = self.reports.lock().await;
         let tracks = self.subject.track_metrics;
-        let ask = |shard: &Outside<ToShard>| {
-            let (line, report) = oneshot::channel();
-            // A lane that is full of what others ask is as good as no answer.
-            let _ = shard.send(ToShard::Report { tracks, line });
-            report
-        };
-        let asked: Vec<_> = self.subject.shards.iter().map(ask).collect();
-        let deadline = tokio::time::Instant::now() + SHARD_ANSWER_MAX;
-        let mut reports = Vec::new();
-        for report in asked {
-            reports.push(timeout_at(deadline, report).await.ok().and_then(Result::ok));
-        }
-        reports
+        ask_all(&self.subject.shards, |line| ToShard::Report { tracks, line }).await
     }
 
     /// How it is with relays that there should be links with.
     async fn cluster(&self) -> cluster::Shown {
         let Some(cluster) = &self.subject.cluster else { return cluster::Shown::default() };
         timeout(SHARD_ANSWER_MAX, cluster.shown()).await.unwrap_or_default()
-    }
-
-    /// Asks one shard something, if it answers.
-    async fn ask<T>(
-        &self,
-        shard: usize,
-        mail: impl FnOnce(oneshot::Sender<T>) -> ToShard,
-    ) -> Option<T> {
-        let (line, answer) = oneshot::channel();
-        let asked = async {
-            hand_in(&self.subject.shards[shard], mail(line)).await;
-            answer.await.ok()
-        };
-        timeout(SHARD_ANSWER_MAX, asked).await.ok().flatten()
     }
 }

@@ -32,7 +32,7 @@ impl Code {
     pub const FRAME_UNEXPECTED: Code = Code(0x105);
     pub const FRAME_ERROR: Code = Code(0x106);
     pub const EXCESSIVE_LOAD: Code = Code(0x107);
-    pub const SETTINGS_ERROR: Code = Code(0x109);
+    const SETTINGS_ERROR: Code = Code(0x109);
     pub const MISSING_SETTINGS: Code = Code(0x10a);
     pub const REQUEST_INCOMPLETE: Code = Code(0x10d);
     pub const MESSAGE_ERROR: Code = Code(0x10e);

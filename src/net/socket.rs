@@ -19,7 +19,7 @@ use super::{Datagrams, Ecn, Received, Sent, Train};
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// GRO trains taken by one recvmmsg: the largest batch that quinn-udp has.
-pub const RECEIVE_TRAINS_MAX: usize = 32;
+const RECEIVE_TRAINS_MAX: usize = 32;
 
 /// Trains asked for first: each costs the same preparation whether it comes or not, and a shard
 /// with little to do finds one or two.
@@ -144,7 +144,6 @@ pub struct SocketCounts {
     pub sent_trains_total: u64,
     pub sent_datagrams_total: u64,
     pub sent_bytes_total: u64,
-    pub send_blocked_total: u64,
     pub lost_trains_total: u64,
 }
 
@@ -348,7 +347,6 @@ impl Datagrams for Socket {
                 Err(_) => self.send_first(),
             };
             if sent.is_err() {
-                self.counts.send_blocked_total += 1;
                 return true;
             }
         }

@@ -43,8 +43,8 @@ pub enum Generation {
 
 impl Generation {
     /// Where connection IDs have it.
-    pub const CID_BYTE: usize = 1;
-    pub const CID_BIT: u8 = 1;
+    const CID_BYTE: usize = 1;
+    const CID_BIT: u8 = 1;
 
     /// Has a connection ID name it.
     pub fn mark(self, cid: &mut [u8]) {

@@ -1,6 +1,6 @@
 //! A moment in four bytes, for spans that are short: what mail and connections carry along.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Microseconds since some begin, which begin anew after 71 minutes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,14 +22,12 @@ impl Tick {
     pub fn min(self, other: Tick) -> Tick {
         if self.since(other) > 0 { other } else { self }
     }
-
-    pub fn span_since(self, earlier: Tick) -> Duration {
-        Duration::from_micros(self.since(earlier))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -40,7 +38,6 @@ mod tests {
         for (earlier, later) in [(0, 0), (5, 17), (turn - 3, turn + 9), (turn * 3 - 1, turn * 3)] {
             let span = later - earlier;
             assert_eq!(at(later).since(at(earlier)), span);
-            assert_eq!(at(later).span_since(at(earlier)), Duration::from_micros(span));
             assert_eq!(at(later).min(at(earlier)), at(earlier));
             assert_eq!(at(earlier).min(at(later)), at(earlier));
         }

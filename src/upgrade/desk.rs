@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::heir::{self, Heir, HeirError};
 use super::line::{FORM, Line, Offer, Word, is_readable};
-use super::link::Link;
+use super::link::{self, Link};
 use super::place;
 use crate::estate::{Before, Estate};
 use crate::limits::{
@@ -30,6 +30,8 @@ pub(super) const REQUEST: &str = "upgrade";
 pub(super) const BEGUN: &str = "begun ";
 pub(super) const DONE: &str = "done ";
 pub(super) const FAILED: &str = "failed ";
+
+const ENDING: &str = "the relay is ending";
 
 /// Nothing has to be looked at before something comes.
 const LONG: Duration = Duration::from_secs(3600);
@@ -105,7 +107,7 @@ impl Desk {
         Ok(desk)
     }
 
-    /// The process was told to end: nobody takes over from it any more, and the one before it ends too.
+    /// The process was told to end: nobody is told any more to take over from it, and the one before it ends too.
     pub fn leave(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
         Lines::say(&self.lines.before, &Word::Leaving);
@@ -229,6 +231,7 @@ impl Clerk {
     fn hear_heir(&mut self, mut asked: Asked) -> Stage {
         let id = asked.child.id();
         let reason = match asked.line.hear(Instant::now()) {
+            Ok(Some(Word::Ready)) if self.is_ending.load(Ordering::Relaxed) => ENDING.to_owned(),
             Ok(Some(Word::Ready)) if !asked.is_going => {
                 asked.is_going = true;
                 asked.within = UPGRADE_COMMIT_MAX;
@@ -309,7 +312,7 @@ impl Clerk {
             return;
         }
         let refusal = match &self.stage {
-            Stage::Alone if self.is_ending.load(Ordering::Relaxed) => "the relay is ending",
+            Stage::Alone if self.is_ending.load(Ordering::Relaxed) => ENDING,
             Stage::Alone if std::process::id() == 1 => {
                 "this process is the first of its container, which ends with it: start another container"
             }
@@ -372,18 +375,22 @@ impl Clerk {
         let child = command.stdin(end).spawn()?;
         // With it our copy of the other end: the line has to end with the process there.
         drop(command);
-        let offer = Word::Offer(Offer {
-            form: FORM,
-            secrets: estate.secrets.to_bytes(),
-            sockets: estate.rows.sockets().count(),
-            listeners: estate.listeners.iter().map(|(name, _)| name.clone()).collect(),
-            hop: estate.hop,
-            key: key.as_str().to_owned(),
-            certificates: estate.certificates.now().iter().map(|pair| pair.fingerprint).collect(),
-        });
+        let offer = Word::Offer(offer(estate, &key));
         // A process that is gone already is heard as such.
         let _ = line.say(&offer).and_then(|()| line.give(&heir::descriptors(estate)));
         Ok((line, child))
+    }
+}
+
+fn offer(estate: &Estate, key: &HeirKey) -> Offer {
+    Offer {
+        form: FORM,
+        secrets: estate.secrets.to_bytes(),
+        sockets: estate.rows.sockets().count(),
+        listeners: estate.listeners.iter().map(|(name, _)| name.clone()).collect(),
+        hop: estate.hop,
+        key: key.as_str().to_owned(),
+        certificates: vec![link::shown(estate)],
     }
 }
 
@@ -423,4 +430,105 @@ fn has_asked(mut asker: &UnixStream) -> bool {
 fn tell(asker: &mut UnixStream, kind: &str, words: &str) {
     // Who does not listen any more is not told.
     let _ = asker.write_all(format!("{kind}{}\n", in_one_line(words)).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::config::IdentitySource;
+    use crate::net::Rows;
+    use crate::quic::CongestionControl;
+    use crate::state::Secrets;
+    use crate::tls::{Certificates, Identity, Pair};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    fn pair(host: &'static str) -> Pair {
+        let hosts = vec![host.try_into().unwrap()];
+        let made = Identity::load(&IdentitySource::Generated { hosts }, &[], &[]).unwrap();
+        made.certificates.now()[0].clone()
+    }
+
+    /// Of a relay with these certificates, and nobody to tell.
+    fn estate(pairs: Vec<Pair>) -> Estate {
+        Estate {
+            rows: Arc::new(Rows::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap()),
+            secrets: Secrets::random(),
+            listeners: Arc::default(),
+            shards: Vec::new(),
+            gate: watch::channel(true).0,
+            before: watch::channel(None).0,
+            state_dir: None,
+            hop: 1,
+            certificates: Arc::new(Certificates::new(pairs)),
+            congestion_control: CongestionControl::default(),
+        }
+    }
+
+    /// A process that was asked for another one and has started it; the line of that one, and who has asked.
+    fn asked() -> (Clerk, Line, UnixStream) {
+        let (line, heir) = Line::open().unwrap();
+        let (asker, asks) = UnixStream::pair().unwrap();
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        let within = UPGRADE_STEP_MAX;
+        let until = Instant::now() + within;
+        let clerk = Clerk {
+            stage: Stage::Asked(Asked { line, child, asker, is_going: false, within, until }),
+            listener: None,
+            directory: None,
+            program: Program { path: PathBuf::new(), args: Vec::new() },
+            estate: estate(vec![pair("relay.example")]),
+            notices: mpsc::channel().0,
+            lines: Arc::default(),
+            is_ending: Arc::default(),
+        };
+        (clerk, Line::from(heir).unwrap(), asks)
+    }
+
+    #[test]
+    fn one_that_is_ready_is_told_to_take_over() {
+        let (mut clerk, heir, _asks) = asked();
+        heir.say(&Word::Ready).unwrap();
+        clerk.hear();
+        assert!(matches!(heir.hear(soon()).unwrap(), Some(Word::Go)));
+        let Stage::Asked(mut asked) = clerk.stage else { panic!("it has not taken over yet") };
+        assert!(asked.is_going);
+        asked.child.kill().unwrap();
+        asked.child.wait().unwrap();
+    }
+
+    /// Else the relay that somebody has ended would run on as another process.
+    #[test]
+    fn nobody_is_told_to_take_over_from_one_that_is_ending() {
+        let (mut clerk, heir, mut asks) = asked();
+        let desk = Desk { lines: clerk.lines.clone(), is_ending: clerk.is_ending.clone() };
+        desk.leave();
+        heir.say(&Word::Ready).unwrap();
+        clerk.hear();
+        assert!(heir.hear(soon()).unwrap().is_none(), "the line has ended");
+        assert!(matches!(clerk.stage, Stage::Alone));
+        let mut told = String::new();
+        asks.read_to_string(&mut told).unwrap();
+        assert_eq!(told, "failed the relay is ending\n");
+    }
+
+    #[test]
+    fn an_offer_fits_however_many_certificates_there_are() {
+        let mut pairs = vec![pair("relay.example"); 1000];
+        for name in ["relay.example", "localhost"] {
+            pairs.push(pair(name));
+            let shown = if name == "localhost" { pairs.last() } else { pairs.first() };
+            let shown = shown.unwrap().fingerprint;
+            let (old, new) = Line::open().unwrap();
+            let offer = offer(&estate(pairs.clone()), &HeirKey::random());
+            old.say(&Word::Offer(offer)).unwrap();
+            let heard = Line::from(new).unwrap().hear(soon()).unwrap();
+            let Some(Word::Offer(offer)) = heard else { panic!("an offer") };
+            assert_eq!(offer.certificates, [shown]);
+        }
+    }
 }

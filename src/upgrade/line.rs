@@ -42,8 +42,9 @@ pub struct Offer {
     pub sockets: usize,
     pub listeners: Vec<String>,
     pub hop: u64,
-    /// What the new process shows when it dials the old one, and what that has to show, as SHA-256.
+    /// What the new process shows when it dials the old one.
     pub key: String,
+    /// What that has to show, as SHA-256: one of these. There is one, for all that a relay may have fit no message.
     pub certificates: Vec<[u8; 32]>,
 }
 

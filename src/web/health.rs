@@ -4,10 +4,11 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
+use super::mail::ask_all;
 use super::refusal;
-use crate::limits::{HEALTH_PAUSE, SHARD_ANSWER_MAX};
+use crate::limits::HEALTH_PAUSE;
 use crate::mailbox::Outside;
 use crate::shard::message::ToShard;
 
@@ -50,21 +51,8 @@ pub async fn answer(shards: Vec<Outside<ToShard>>, mut asked: mpsc::UnboundedRec
 }
 
 async fn hanging(shards: &[Outside<ToShard>]) -> Hanging {
-    let deadline = Instant::now() + SHARD_ANSWER_MAX;
-    let ask = |shard: &Outside<ToShard>| {
-        let (turned, answer) = oneshot::channel();
-        // A lane that is full of what others ask is as good as no answer.
-        let _ = shard.send(ToShard::Turn { turned });
-        answer
-    };
-    let answers: Vec<_> = shards.iter().map(ask).collect();
-    let mut hanging = Vec::new();
-    for (shard, answer) in answers.into_iter().enumerate() {
-        if !matches!(timeout_at(deadline, answer).await, Ok(Ok(()))) {
-            hanging.push(shard);
-        }
-    }
-    hanging
+    let turned = ask_all(shards, |turned| ToShard::Turn { turned }).await;
+    (0..shards.len()).filter(|shard| turned[*shard].is_none()).collect()
 }
 
 #[cfg(test)]
@@ -73,6 +61,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::limits::SHARD_ANSWER_MAX;
     use crate::mailbox::{Post, mesh};
 
     /// Answers everything that has come, and says how much that was.

@@ -34,7 +34,7 @@ pub async fn answer(shards: Vec<Outside<ToShard>>, mut asked: mpsc::UnboundedRec
         }
         let shard = shards.next().expect("a relay has shards");
         // Where there is none, those who ask are dropped, and so told.
-        let Ok(Some(listing)) = timeout(SHARD_ANSWER_MAX, list(shard)).await else { continue };
+        let Some(listing) = list(shard).await else { continue };
         for asker in askers {
             // One that has hung up needs none.
             let _ = asker.send(listing.clone());
@@ -42,14 +42,17 @@ pub async fn answer(shards: Vec<Outside<ToShard>>, mut asked: mpsc::UnboundedRec
     }
 }
 
-/// None where the shard has ended.
+/// None where the shard has ended, or does not answer: each page has the time of one answer, however many there are.
 async fn list(shard: &Outside<ToShard>) -> Option<Listing> {
     let mut all: Vec<Announced> = Vec::new();
     loop {
         let (line, page) = PageLine::new();
         let after = all.last().map(|announced| announced.path.clone());
-        hand_in(shard, ToShard::List { after, page: line }).await;
-        let page = page.await.ok()?;
+        let asked = async {
+            hand_in(shard, ToShard::List { after, page: line }).await;
+            page.await.ok()
+        };
+        let page = timeout(SHARD_ANSWER_MAX, asked).await.ok()??;
         all.extend(page.announced);
         if page.is_last {
             return Some(Arc::new(all));
@@ -120,6 +123,7 @@ mod tests {
 
     use super::*;
     use crate::access::rule;
+    use crate::limits::LISTING_PAGE_PATHS;
     use crate::mailbox::{Post, mesh};
 
     fn path(text: &str) -> Path {
@@ -222,6 +226,21 @@ mod tests {
         assert_eq!((listing.len(), listing[2052].path.as_str()), (2053, "b/02052"));
         let pages: Vec<_> = shard.await.unwrap().into_iter().map(|(_, after)| after).collect();
         assert_eq!(pages, [None, Some(path("b/01023")), Some(path("b/02047"))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_listing_has_time_for_each_page() {
+        let takes = SHARD_ANSWER_MAX / 4;
+        let paths = 6 * LISTING_PAGE_PATHS;
+        let shard = Shard::new(paths, takes);
+        let (askers, asked) = mpsc::unbounded_channel();
+        tokio::spawn(answer(vec![shard.post.outside()], asked));
+        tokio::spawn(shard.run());
+        let begun = Instant::now();
+        let (asker, listing) = oneshot::channel();
+        askers.send(asker).unwrap();
+        assert_eq!(listing.await.unwrap().len(), paths);
+        assert!(begun.elapsed() > SHARD_ANSWER_MAX);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
-use super::mail::hand_in;
-use crate::limits::{SHARD_ANSWER_MAX, TRACKS_PAUSE};
+use super::mail::ask;
+use crate::limits::TRACKS_PAUSE;
 use crate::mailbox::Outside;
 use crate::shard::message::ToShard;
 use crate::wire::Path;
@@ -62,12 +62,8 @@ impl Asker {
 async fn add(shard: &Outside<ToShard>, tracks: &mut Tracks) {
     let mut after = None;
     loop {
-        let (line, page) = oneshot::channel();
-        let asked = async {
-            hand_in(shard, ToShard::Tracks { after, line }).await;
-            page.await.ok()
-        };
-        let Ok(Some(page)) = timeout(SHARD_ANSWER_MAX, asked).await else { return };
+        let page = ask(shard, |line| ToShard::Tracks { after, line }).await;
+        let Some(page) = page else { return };
         for row in page.tracks {
             let figures = tracks.rows.entry((row.broadcast, row.name)).or_default();
             figures.viewers += row.viewers as u64;

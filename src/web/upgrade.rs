@@ -13,14 +13,12 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-use super::mail::hand_in;
+use super::mail::{ask, ask_all, hand_in};
 use super::serve::Remote;
 use super::{Site, busy, refusal};
-use crate::limits::{LOADS_AGE_MAX, SHARD_ANSWER_MAX, WEB_PROTOCOLS_MAX};
+use crate::limits::{LOADS_AGE_MAX, WEB_PROTOCOLS_MAX};
 use crate::mailbox::Outside;
 use crate::mux::Wire;
 use crate::shard::entry::{Knock, Newcomer};
@@ -131,18 +129,14 @@ pub(super) async fn serve(site: &Site, mut request: Request) -> Response {
     let Some(shard) = loads.least(shards).await else {
         return busy("no shard answers, or the relay is stopping");
     };
-    let (line, answer) = oneshot::channel();
     let (protocol, wire) = (agreed.protocol, agreed.wire);
-    let knock = Knock { target, protocol, caller: caller.clone(), line };
     let shard = shards[shard].clone();
-    let asked = async {
-        hand_in(&shard, ToShard::Knock(Box::new(knock))).await;
-        answer.await
-    };
-    let entry = match timeout(SHARD_ANSWER_MAX, asked).await {
-        Ok(Ok(Ok(entry))) => entry,
-        Ok(Ok(Err((status, words)))) => return refusal(status.code(), words),
-        _ => return busy("a shard does not answer, or the relay is stopping"),
+    let knock =
+        |line| ToShard::Knock(Box::new(Knock { target, protocol, caller: caller.clone(), line }));
+    let entry = match ask(&shard, knock).await {
+        Some(Ok(entry)) => entry,
+        Some(Err((status, words))) => return refusal(status.code(), words),
+        None => return busy("a shard does not answer, or the relay is stopping"),
     };
     tokio::spawn(async move {
         let handover = match upgrade.await.map(hand_over) {
@@ -192,7 +186,7 @@ impl Loads {
     /// The shard with the fewest connections, which is about to get one more.
     async fn least(&self, shards: &[Outside<ToShard>]) -> Option<usize> {
         if self.fresh().is_none() {
-            let loads = ask(shards).await;
+            let loads = loads(shards).await;
             *self.lock() = Some((Instant::now(), loads));
         }
         let mut known = self.lock();
@@ -217,24 +211,9 @@ impl Loads {
 }
 
 /// Of one that does not answer, as many as nobody has.
-async fn ask(shards: &[Outside<ToShard>]) -> Vec<usize> {
-    let asked: Vec<_> = shards
-        .iter()
-        .map(|shard| {
-            let (line, load) = oneshot::channel();
-            shard.send(ToShard::Load { line }).ok().map(|()| load)
-        })
-        .collect();
-    let mut loads = Vec::with_capacity(asked.len());
-    let deadline = tokio::time::Instant::now() + SHARD_ANSWER_MAX;
-    for load in asked {
-        let load = match load {
-            Some(load) => tokio::time::timeout_at(deadline, load).await.ok().and_then(Result::ok),
-            None => None,
-        };
-        loads.push(load.unwrap_or(usize::MAX));
-    }
-    loads
+async fn loads(shards: &[Outside<ToShard>]) -> Vec<usize> {
+    let loads = ask_all(shards, |line| ToShard::Load { line }).await;
+    loads.into_iter().map(|load| load.unwrap_or(usize::MAX)).collect()
 }
 
 #[cfg(test)]
