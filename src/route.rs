@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use crate::limits::{
     ROUTE_BYTES, ROUTES_ADDRESS_PART, ROUTES_BESIDE_MIN, ROUTES_MAX, ROUTES_PER_ADDRESS_MAX,
+    ROUTES_PER_PATH_MAX, ROUTES_PER_PATH_OF_ADDRESS_MAX,
 };
 use crate::wire::{Cost, Hops, Path, Version};
 pub use delayed::Delayed;
@@ -24,7 +25,7 @@ use owners::Owners;
 use withdrawn::Withdrawn;
 
 /// A session, wherever it lives. The generation tells a slot's tenants apart.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionRef {
     pub shard: u16,
     pub slot: u32,
@@ -551,10 +552,23 @@ impl Directory {
                 let of_address = self.of_strangers.get(&at).copied().unwrap_or_default();
                 routes < ROUTES_MAX
                     && bytes <= self.room
+                    && self.has_room_at(&route.path, route.trust)
                     && of_address.routes < ROUTES_PER_ADDRESS_MAX
                     && of_address.bytes + route.bytes() <= bytes_of_address
             }
         }
+    }
+
+    fn has_room_at(&self, path: &Path, trust: Trust) -> bool {
+        let strangers = || self.known_at(path).filter(|known| known.route.trust != Trust::Relay);
+        strangers().count() < ROUTES_PER_PATH_MAX
+            && strangers().filter(|known| known.route.trust == trust).count()
+                < ROUTES_PER_PATH_OF_ADDRESS_MAX
+    }
+
+    /// How many routes lead to exactly this path, or have led there.
+    pub fn count_at(&self, path: &Path) -> usize {
+        self.paths.get(path).map_or(0, Vec::len)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -734,6 +748,33 @@ pub(crate) mod tests {
         }
         assert!(directory.is_empty() && directory.of_strangers.is_empty());
         assert_eq!((directory.len(), directory.held.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_path_has_room_for_so_many_of_each_address_and_of_all() {
+        let mut directory = Directory::new(Takeover::Refused, u64::MAX);
+        let by = |id: u64, trust| Arc::new(Route { trust, ..(*route(id, "a", &[id], 0)).clone() });
+        let mut id = 0;
+        for at in 0.. {
+            let trust = Trust::Stranger { at };
+            let before = id;
+            while directory.has_room(&by(id, trust)) {
+                directory.insert(by(id, trust), Instant::now());
+                id += 1;
+            }
+            if id == before {
+                break;
+            }
+            assert_eq!(id - before, ROUTES_PER_PATH_OF_ADDRESS_MAX as u64);
+        }
+        assert_eq!(directory.count_at(&path("a")), ROUTES_PER_PATH_MAX);
+        // Others than strangers have no part in that, and other paths have room.
+        assert!(directory.has_room(&by(id, Trust::Relay)));
+        let beside = Route { path: path("b"), ..(*by(id, Trust::Stranger { at: 1 })).clone() };
+        assert!(directory.has_room(&beside));
+        directory.remove(&path("a"), RouteId(0), Gone::Lost, Instant::now());
+        assert!(directory.has_room(&by(id, Trust::Stranger { at: 0 })));
+        assert!(!directory.has_room(&by(id, Trust::Stranger { at: 1 })));
     }
 
     #[test]

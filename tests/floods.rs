@@ -34,8 +34,12 @@ struct Stranger {
 impl Stranger {
     /// With so many paths of about so many bytes each, which are announced from now on.
     fn new(w: &mut World, shard: usize, count: usize, bytes: usize) -> Stranger {
+        Stranger::under(w, "noise", shard, count, bytes)
+    }
+
+    fn under(w: &mut World, root: &str, shard: usize, count: usize, bytes: usize) -> Stranger {
         let peer = w.join(Spec::new(Lite06, shard).hop(3));
-        let paths = (0..count).map(|n| format!("noise/{n:05}{}", "x".repeat(bytes)));
+        let paths = (0..count).map(|n| format!("{root}/{n:05}{}", "x".repeat(bytes)));
         let paths = Vec::from_iter(paths);
         for path in &paths {
             w.peers[peer].announce(path, &[1, 2], Cost::ZERO);
@@ -171,6 +175,40 @@ fn no_turn_visits_more_than_its_share_and_no_mail_piles_up() {
     assert!(slowest < ms(1200), "a group took {slowest:?}");
     assert!(visits.iter().all(|visits| *visits <= ANNOUNCE_VISITS_PER_TURN as u32), "{visits:?}");
     assert!(mail.iter().all(|mail| *mail <= 200), "{mail:?}");
+    w.end();
+}
+
+/// A crowd of whom each has what it may change in no time, and all do so in the same moment.
+#[test]
+fn no_turn_takes_in_more_changes_than_its_share_whoever_brings_them() {
+    const CROWD: usize = 40;
+    const PATHS: usize = 500;
+    let mut w = world(1);
+    let cam = w.publisher(Lite06, 0, PATH, TRACK);
+    let viewer = w.viewer(Lite05, 0);
+    let mut show = Show::new(&mut w, cam, viewer);
+    let mut crowd: Vec<_> =
+        (0..CROWD).map(|n| Stranger::under(&mut w, &format!("noise/{n}"), 0, PATHS, 10)).collect();
+    w.run(ms(2000));
+    for _ in 0..4 {
+        show.group(&mut w, &[3000, 3000]);
+        for stranger in &mut crowd {
+            stranger.reprice(&mut w);
+        }
+        w.run(ms(250));
+    }
+    w.run(ms(1000));
+    let (slowest, visits) = (show.slowest(&w), w.counters(0).visits_max.routes as usize);
+    // Each is looked at beside the one that is there; what one read brings is taken in.
+    let most = 2 * (ROUTE_CHANGES_PER_TURN + ANNOUNCE_READ_BYTES / 7);
+    assert!(visits <= most, "{visits} of {most}");
+    assert!(visits > ROUTE_CHANGES_PER_TURN, "it was no flood: {visits}");
+    assert!(slowest < ms(500), "a group took {slowest:?}");
+    let listener = w.viewer(Lite06, 0);
+    let listen = w.peers[listener].listen("noise", 0);
+    w.run(ms(2000));
+    let live = w.peers[listener].listens[listen].live();
+    assert_eq!(live.len(), CROWD * PATHS);
     w.end();
 }
 

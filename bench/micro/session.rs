@@ -117,6 +117,7 @@ pub fn fetch(criterion: &mut Criterion) {
             route_ids: &mut route_ids,
             arrival_ms: 0,
             is_crowded: false,
+            changes_left: usize::MAX,
             visits: 0,
             counts: &mut counts,
         };

@@ -362,6 +362,7 @@ impl World {
             route_ids: &mut half.route_ids,
             arrival_ms: self.now.duration_since(self.start).as_millis() as u64,
             is_crowded: false,
+            changes_left: usize::MAX,
             visits: 0,
             counts: &mut half.counts,
         };

@@ -250,6 +250,7 @@ impl World {
             route_ids: &mut self.route_ids,
             arrival_ms,
             is_crowded: self.is_crowded,
+            changes_left: usize::MAX,
             visits: 0,
             counts: &mut self.counts,
         };

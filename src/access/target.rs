@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::limits::ROOT_BYTES_MAX;
+use crate::limits::{ROOT_BYTES_MAX, TARGET_BYTES_MAX};
 use crate::wire::{Path, split_path_query};
 
 /// What begins as a token does and is longer is taken for a piece of one.
@@ -32,13 +32,16 @@ pub struct TokenDigest([u8; 16]);
 pub enum BadTarget {
     #[error("malformed path")]
     Malformed,
-    #[error("the path is too long")]
+    #[error("the path or its query is too long")]
     TooLong,
 }
 
 impl Target {
     /// Of a path with its query, if it has one.
     pub fn parse(text: &str) -> Result<Target, BadTarget> {
+        if text.len() > TARGET_BYTES_MAX {
+            return Err(BadTarget::TooLong);
+        }
         let path = Path::parse(split_path_query(text).0).map_err(|_| BadTarget::Malformed)?;
         if path.as_str().len() > ROOT_BYTES_MAX {
             return Err(BadTarget::TooLong);
@@ -210,6 +213,10 @@ mod tests {
         let long = format!("{}?jwt={}", "x".repeat(ROOT_BYTES_MAX), "y".repeat(4 * ROOT_BYTES_MAX));
         assert!(Target::parse(&long).is_ok());
         assert_eq!(Target::parse(&format!("x{long}")), Err(BadTarget::TooLong));
+        // The query has one of its own.
+        let query = |bytes| format!("/a?{}", "y".repeat(bytes - "/a?".len()));
+        assert!(Target::parse(&query(TARGET_BYTES_MAX)).is_ok());
+        assert_eq!(Target::parse(&query(TARGET_BYTES_MAX + 1)), Err(BadTarget::TooLong));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use super::News;
 use super::contract::{self, Answer, Event, Facts, Moved, Terms};
 use crate::access::{Admission, Refusal};
 use crate::limits::{
-    AUTHORITY_ANSWER_MAX, AUTHORITY_ENDS_WAITING_MAX, AUTHORITY_REQUESTS_MAX, AUTHORITY_RETRY_MAX,
-    AUTHORITY_RETRY_MIN, AUTHORITY_WAITING_MAX,
+    AUTHORITY_ANSWER_MAX, AUTHORITY_ENDS_BYTES_MAX, AUTHORITY_ENDS_WAITING_MAX,
+    AUTHORITY_REQUESTS_MAX, AUTHORITY_RETRY_MAX, AUTHORITY_RETRY_MIN, AUTHORITY_WAITING_MAX,
 };
 
 /// A number that the server and operators know a session by, for nobody to guess. It is aligned as all else that
@@ -57,6 +57,7 @@ pub struct Desk {
     connects: VecDeque<LeaseId>,
     checks: VecDeque<LeaseId>,
     ends: VecDeque<Vec<u8>>,
+    ends_bytes: usize,
     next_kind: usize,
     in_flight: usize,
     /// Checks that are due some time.
@@ -224,6 +225,7 @@ impl Desk {
 
     fn next_end(&mut self) -> Option<Post> {
         let body = self.ends.pop_front()?;
+        self.ends_bytes -= body.len();
         Some(Post { ticket: Ticket::End, body, timeout: AUTHORITY_ANSWER_MAX })
     }
 
@@ -345,12 +347,15 @@ impl Desk {
         duration: Duration,
         moved: Moved,
     ) {
-        if self.ends.len() == AUTHORITY_ENDS_WAITING_MAX {
+        let end = Event::End { reason: reason.to_owned(), duration, moved };
+        let body = contract::question(&id.to_string(), &end, &lease.facts);
+        let bytes = self.ends_bytes + body.len();
+        if self.ends.len() == AUTHORITY_ENDS_WAITING_MAX || bytes > AUTHORITY_ENDS_BYTES_MAX {
             self.lost_ends += 1;
             return;
         }
-        let end = Event::End { reason: reason.to_owned(), duration, moved };
-        self.ends.push_back(contract::question(&id.to_string(), &end, &lease.facts));
+        self.ends_bytes = bytes;
+        self.ends.push_back(body);
     }
 
     /// When [`Desk::expire`] is due.

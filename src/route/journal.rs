@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::delayed::Delayed;
-use crate::limits::{ROUTE_CHANGE_HOLD, ROUTE_CHANGES_KEPT};
+use crate::limits::{ROUTE_CHANGE_HOLD, ROUTE_CHANGES_KEPT, ROUTE_CHANGES_PER_TURN};
 use crate::wire::Path;
 
 #[derive(Debug, Default)]
@@ -34,9 +34,10 @@ impl Journal {
         self.held.insert(path, now + ROUTE_CHANGE_HOLD, ());
     }
 
-    /// Moves on to what is due.
+    /// Moves on to what is due, as far as one turn goes.
     pub(super) fn release(&mut self, now: Instant) {
-        while let Some(path) = self.held.pop_due(now) {
+        for _ in 0..ROUTE_CHANGES_PER_TURN {
+            let Some(path) = self.held.pop_due(now) else { return };
             self.note(path);
         }
     }

@@ -1,6 +1,7 @@
 //! Learning what the peer publishes (spec §4.3).
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -193,15 +194,21 @@ impl Session {
 
     /// Reads a stream on when others are.
     pub(super) fn leave_unheard(&mut self, id: StreamId) {
-        if !self.unheard.contains(&id) {
-            self.unheard.push(id);
-        }
+        self.unheard.insert(id);
     }
 
-    /// Reads on what was not read before.
+    /// Reads on what was not read before, in turns; where one has to wait again the others would too.
     pub(super) fn hear<S: Streams>(&mut self, cx: &mut Context<'_, S>) {
-        for id in std::mem::take(&mut self.unheard) {
+        for _ in 0..self.unheard.len() {
+            let after = (Bound::Excluded(self.heard), Bound::Unbounded);
+            let next = self.unheard.range(after).next().or(self.unheard.first());
+            let Some(&id) = next else { return };
+            self.heard = id;
+            self.unheard.remove(&id);
             self.readable(id, cx);
+            if self.hearing_deadline.is_some() && self.unheard.contains(&id) {
+                return;
+            }
         }
     }
 
@@ -289,6 +296,7 @@ impl Session {
         // What is longer leads nowhere.
         let path_len = path_len.min(ANNOUNCED_PATH_BYTES_MAX);
         self.hearing.take((1 + path_len / ROUTE_CHANGE_PATH_BYTES) as f64);
+        cx.changes_left = cx.changes_left.saturating_sub(1);
         match announce {
             Announce::Start { suffix, hops, cost } => {
                 let id = source.next_id;
@@ -581,5 +589,26 @@ mod tests {
         assert_eq!(taken(Version::Lite04, &[3, 9, 10, 11]), None);
         // Those do not say how many there were.
         assert!(taken(Version::Lite02, &[3, 9, 10, 11]).is_some());
+    }
+
+    #[test]
+    fn where_one_stream_has_to_wait_the_others_are_not_looked_at_and_each_has_its_turn() {
+        let mut play = Play::speaking(Version::Lite06);
+        play.session.is_ready = true;
+        play.session.hearing.fill(1.0, 1.0, play.now);
+        play.session.hearing.take(1e9);
+        for id in [4, 8, 12] {
+            let purpose = Use::AnnounceSource(Box::default());
+            play.session.inputs.insert(StreamId(id), Stream { purpose, buf: BytesMut::new() });
+            play.session.leave_unheard(StreamId(id));
+        }
+        let mut looked_at = Vec::new();
+        for _ in 0..4 {
+            play.session.hearing_deadline = None;
+            play.with(|session, cx| session.hear(cx));
+            looked_at.push(play.session.heard.0);
+        }
+        assert_eq!(looked_at, [4, 8, 12, 4]);
+        assert_eq!(play.session.unheard.len(), 3);
     }
 }

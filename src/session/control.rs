@@ -56,6 +56,10 @@ impl Session {
                 self.leave_unheard(id);
                 return false;
             }
+            Use::AnnounceSource(_) if cx.changes_left == 0 => {
+                cx.effects.push(Effect::Unheard { stream: id });
+                return false;
+            }
             Use::AnnounceSource(_) if !self.may_hear(id, cx) => return false,
             Use::UniHeader => return true,
             _ => {}

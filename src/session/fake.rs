@@ -159,6 +159,7 @@ impl Play {
                 route_ids: &mut route_ids,
                 arrival_ms: 0,
                 is_crowded: false,
+                changes_left: usize::MAX,
                 visits: 0,
                 counts: &mut self.counts,
             },

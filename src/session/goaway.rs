@@ -35,8 +35,10 @@ impl Session {
     }
 
     /// It was to be asked, and is not.
-    pub(super) fn stay(&mut self) {
-        self.parting = Parting::No;
+    pub fn stay(&mut self) {
+        if !self.is_parting() {
+            self.parting = Parting::No;
+        }
     }
 
     pub(super) fn parting_deadline(&self) -> Option<Instant> {

@@ -37,7 +37,7 @@ pub use policy::{Names, Policy};
 pub use serve::Service;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -82,6 +82,8 @@ pub struct Context<'a, S> {
     pub arrival_ms: u64,
     /// So much waits for other shards already that nothing is to be read that makes it more.
     pub is_crowded: bool,
+    /// Changes of routes that may be taken in before others have their turn.
+    pub changes_left: usize,
     /// Messages, and groups on their way to the peer, that are looked at meanwhile.
     pub visits: u32,
     pub counts: &'a mut Counts,
@@ -241,7 +243,9 @@ pub struct Session {
     /// Changes of routes that the peer may bring; when there are some again, and what is not read until then.
     hearing: Bucket,
     hearing_deadline: Option<Instant>,
-    unheard: Vec<StreamId>,
+    unheard: BTreeSet<StreamId>,
+    /// The one of these that had its turn last.
+    heard: StreamId,
     /// It is to be asked to move elsewhere, or was.
     parting: Parting,
     /// It has announced a path that was too long, and more than it may.
@@ -338,7 +342,8 @@ impl Session {
             announced_bytes: 0,
             hearing: Bucket::default(),
             hearing_deadline: None,
-            unheard: Vec::new(),
+            unheard: BTreeSet::new(),
+            heard: StreamId(0),
             parting: Parting::default(),
             has_long_path: false,
             has_surplus: false,

@@ -41,6 +41,12 @@ impl Drain {
 }
 
 impl Shard {
+    /// Nobody is asked any more who was not.
+    pub(super) fn stay(&mut self) {
+        self.drain.stop();
+        self.peers.iter_mut().flatten().for_each(|peer| peer.session.stay());
+    }
+
     /// Asks the next sessions, so many in a turn.
     pub(super) fn ask_to_move(&mut self, now: Instant) {
         let Some(first) = self.drain.next else { return };

@@ -232,6 +232,8 @@ impl Shard {
         let slot = conns::of_pipe(index);
         self.make_room(slot);
         self.begin_session(now, slot, protocol, entry, WEBSOCKET);
+        // Keys may have gone, and time passed, since it was let in.
+        self.check_session(now, slot);
     }
 
     /// What somebody may do who wants to be at a path.

@@ -1,6 +1,8 @@
 //! Tracks that another publisher goes on with before theirs fails: theirs leaves, and there is another
 //! way to the same broadcast (spec §4.16).
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +15,38 @@ use crate::limits::{MOVE_VISITS_PER_TURN, STRAY_TRACK_GRACE};
 use crate::route::{Directory, Route, RouteId};
 use crate::track::serve::PullCommand;
 use crate::wire::{Path, StreamCode};
+
+/// Paths of which the routes have changed, and tracks may have to move for it.
+#[derive(Default)]
+pub(super) struct Moves {
+    changed: BTreeSet<Path>,
+    /// One of them, and the last of its tracks that was looked at.
+    amid: Option<(Path, Arc<TrackKey>)>,
+    /// The last of them that had its turn.
+    last: Path,
+}
+
+impl Moves {
+    pub fn note(&mut self, path: Path) {
+        self.changed.insert(path);
+    }
+
+    pub fn is_behind(&self) -> bool {
+        !self.changed.is_empty() || self.amid.is_some()
+    }
+
+    /// A path, and after which of its tracks to go on. Each has its turn, whatever those before it change meanwhile.
+    fn next(&mut self) -> Option<(Path, Option<Arc<TrackKey>>)> {
+        if let Some((path, after)) = self.amid.take() {
+            return Some((path, Some(after)));
+        }
+        let after = (Bound::Excluded(&self.last), Bound::Unbounded);
+        let path = self.changed.range(after).next().or(self.changed.first())?.clone();
+        self.changed.remove(&path);
+        self.last = path.clone();
+        Some((path, None))
+    }
+}
 
 impl Shard {
     /// A peer of this shard leaves, and would have us go elsewhere too.
@@ -35,11 +69,11 @@ impl Shard {
     pub(super) fn move_tracks(&mut self, now: Instant) {
         let mut left = MOVE_VISITS_PER_TURN;
         while left > 0
-            && let Some((path, after)) = self.next_to_move()
+            && let Some((path, after)) = self.moves.next()
         {
             let covered: Vec<_> = self.tracks.covered_by(&path, after).take(left).collect();
             if covered.len() == left {
-                self.moving = covered.last().map(|(key, _)| (path, key.clone()));
+                self.moves.amid = covered.last().map(|(key, _)| (path, key.clone()));
             }
             left -= covered.len().max(1);
             self.visits.tracks += covered.len().max(1) as u32;
@@ -53,14 +87,6 @@ impl Shard {
                     self.note_if_stray(now, slot);
                 }
             }
-        }
-    }
-
-    /// A path of which the routes have changed, and after which of its tracks to go on.
-    fn next_to_move(&mut self) -> Option<(Path, Option<Arc<TrackKey>>)> {
-        match self.moving.take() {
-            Some((path, after)) => Some((path, Some(after))),
-            None => self.changed_paths.pop_first().map(|path| (path, None)),
         }
     }
 
@@ -160,4 +186,24 @@ pub(super) fn way_to<'a>(
     let TrackKey { broadcast, name, origin, avoid } = key;
     let number = hash_of(broadcast.as_str(), name);
     directory.resolve_origin(broadcast, *origin, *avoid, tried, (me as u16, number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_changes_again_and_again_keeps_no_other_waiting() {
+        let path = |text: &str| Path::parse(text).expect("a path");
+        let mut moves = Moves::default();
+        ["a", "b", "c"].into_iter().for_each(|text| moves.note(path(text)));
+        let turns = std::iter::from_fn(|| {
+            let (next, _) = moves.next()?;
+            moves.note(path("a"));
+            Some(next)
+        });
+        let turns: Vec<_> = turns.take(4).collect();
+        assert_eq!(turns, ["a", "b", "c", "a"].map(path));
+        assert!(moves.is_behind());
+    }
 }

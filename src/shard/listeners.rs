@@ -1,7 +1,7 @@
 //! The connections of a shard whose peers listen to announcements, and which of them are to be told
 //! something: one after the other, some in each turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::Shard;
@@ -10,23 +10,20 @@ use crate::session::Round;
 
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
-    all: Vec<usize>,
+    all: BTreeSet<usize>,
+    /// Among them may be some that listen no more.
     behind: VecDeque<usize>,
-    /// By connection slot: whether it is in `all`, and in `behind`.
-    is_known: Vec<bool>,
+    /// By connection slot: whether it is in `behind`.
     is_behind: Vec<bool>,
 }
 
 impl Listeners {
     /// There is something to tell one of them, who may be new.
     pub fn note(&mut self, slot: usize) {
-        if self.is_known.len() <= slot {
-            self.is_known.resize(slot + 1, false);
+        if self.is_behind.len() <= slot {
             self.is_behind.resize(slot + 1, false);
         }
-        if !std::mem::replace(&mut self.is_known[slot], true) {
-            self.all.push(slot);
-        }
+        self.all.insert(slot);
         if !std::mem::replace(&mut self.is_behind[slot], true) {
             self.behind.push_back(slot);
         }
@@ -43,20 +40,20 @@ impl Listeners {
 
     /// Whose turn it is.
     pub fn next(&mut self) -> Option<usize> {
-        let slot = self.behind.pop_front()?;
-        self.is_behind[slot] = false;
-        Some(slot)
-    }
-
-    pub fn forget(&mut self, slot: usize) {
-        if self.is_known.get_mut(slot).is_some_and(std::mem::take) {
-            self.all.retain(|listener| *listener != slot);
+        loop {
+            let slot = self.behind.pop_front()?;
             self.is_behind[slot] = false;
-            self.behind.retain(|listener| *listener != slot);
+            if self.all.contains(&slot) {
+                return Some(slot);
+            }
         }
     }
 
-    /// How many there is something to tell.
+    pub fn forget(&mut self, slot: usize) {
+        self.all.remove(&slot);
+    }
+
+    /// How many there may be something to tell.
     pub fn behind(&self) -> usize {
         self.behind.len()
     }
@@ -128,7 +125,6 @@ mod tests {
         assert_eq!(turns, [0, 7, 4]);
         listeners.note_all();
         listeners.forget(0);
-        assert_eq!(listeners.behind(), 2);
         listeners.note(4);
         let turns: Vec<_> = std::iter::from_fn(|| listeners.next()).collect();
         assert_eq!(turns, [4, 7]);

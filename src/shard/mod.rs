@@ -17,6 +17,7 @@ mod fetch;
 mod goodbye;
 pub mod guest;
 mod handover;
+mod hearing;
 pub mod links;
 mod listeners;
 pub mod message;
@@ -40,7 +41,7 @@ mod tracks;
 mod trim;
 pub mod visits;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,8 +51,8 @@ use rustc_hash::FxHashMap;
 use crate::access::Access;
 use crate::authority;
 use crate::limits::{
-    MAIL_PER_TURN, OUTBOX_LIVE_MAX, OUTBOX_REQUESTS_MAX, QUIET_AFTER, TURN_INTERVAL_MIN,
-    TURN_INTERVAL_QUIET, TURN_INTERVAL_QUIET_MAX,
+    MAIL_PER_TURN, OUTBOX_LIVE_MAX, QUIET_AFTER, TURN_INTERVAL_MIN, TURN_INTERVAL_QUIET,
+    TURN_INTERVAL_QUIET_MAX,
 };
 use crate::log::Quota;
 use crate::mailbox::{Flush, Post};
@@ -74,10 +75,11 @@ use drain::Drain;
 use entry::Lease;
 use goodbye::LastWords;
 use guest::{Announced, Guests};
+use handover::Moves;
+use hearing::Hearing;
 use links::Links;
 use listeners::Listeners;
 use message::ToShard;
-use names::TrackKey;
 use news::Untold;
 use pipes::Pipes;
 use random::SplitMix;
@@ -132,10 +134,7 @@ pub struct Shard {
     /// By connection slot.
     peers: Vec<Option<Box<Peer>>>,
     directory: Directory,
-    /// Paths of which the routes have changed, and tracks may have to move for it.
-    changed_paths: BTreeSet<Path>,
-    /// One of them, and the last of its tracks that was looked at.
-    moving: Option<(Path, Arc<TrackKey>)>,
+    moves: Moves,
     listeners: Listeners,
     links: Links,
     looks: Looks,
@@ -163,7 +162,7 @@ pub struct Shard {
     /// Streams that had more to read than one turn allows.
     unread: Vec<(usize, u32, StreamId)>,
     /// Streams that are not read before less waits for other shards.
-    unheard: Vec<(usize, u32, StreamId)>,
+    hearing: Hearing,
     /// Subscriptions and fetches that can make progress.
     unblocked: Vec<(usize, u32, StreamId)>,
     /// The last connection that had its turn.
@@ -223,8 +222,7 @@ impl Shard {
             clients: Clients::new(bounds, shard, shards),
             peers: Vec::new(),
             directory: Directory::new(takeover, routes),
-            changed_paths: BTreeSet::new(),
-            moving: None,
+            moves: Moves::default(),
             listeners: Listeners::default(),
             links: Links::default(),
             looks: Looks::default(),
@@ -243,7 +241,7 @@ impl Shard {
             effects: Vec::new(),
             asked: VecDeque::new(),
             unread: Vec::new(),
-            unheard: Vec::new(),
+            hearing: Hearing::default(),
             unblocked: Vec::new(),
             last_unblocked: 0,
             counters: Counters::default(),
@@ -276,6 +274,7 @@ impl Shard {
         let before = std::mem::take(&mut self.visits);
         self.counters.visits_max = self.counters.visits_max.max(before);
         self.came = Tick::new(self.started, now);
+        self.hearing.begin_turn();
         self.drop_expired(now);
         let more_mail = self.take_mail(now);
         let more_datagrams = self.receive(now, io);
@@ -299,9 +298,9 @@ impl Shard {
         }
         let transmitted = self.transmit(now, io);
         let is_behind = !self.unread.is_empty()
+            || self.can_hear_more()
             || !self.unblocked.is_empty()
-            || !self.changed_paths.is_empty()
-            || self.moving.is_some()
+            || self.moves.is_behind()
             || self.unchecked.is_some()
             || self.drain.is_behind()
             || !self.fading.is_empty()
@@ -445,7 +444,7 @@ impl Shard {
             ToShard::Dial(dial) => self.dial(now, *dial),
             ToShard::HangUp(link) => self.hang_up(now, link),
             ToShard::Drain => self.drain.begin(),
-            ToShard::Stay => self.drain.stop(),
+            ToShard::Stay => self.stay(),
             ToShard::Load { line } => {
                 let _ = line.send(self.conns.live());
             }
@@ -525,16 +524,7 @@ impl Shard {
     }
 
     fn run_sessions(&mut self, now: Instant) {
-        if !self.is_crowded() {
-            self.unread.append(&mut self.unheard);
-        }
-        for (slot, generation, stream) in std::mem::take(&mut self.unread) {
-            self.visits.events += 1;
-            if self.generation(slot) == Some(generation) {
-                self.with_session(now, slot, |session, cx| session.readable(stream, cx));
-                self.settle(now);
-            }
-        }
+        self.read_waiting(now);
         while let Some(handle) = self.conns.quic.next_with_events() {
             while let Some(event) = self.conns.quic.poll(now, handle) {
                 self.heard_at = Some(now);
@@ -602,11 +592,13 @@ impl Shard {
             route_ids: &mut self.route_ids,
             arrival_ms: now.saturating_duration_since(self.started).as_millis() as u64,
             is_crowded,
+            changes_left: self.hearing.changes_left,
             visits: 0,
             counts: &mut self.session_counts,
         };
         run(&mut peer.session, &mut cx);
         self.visits.messages += cx.visits;
+        self.hearing.changes_left = cx.changes_left;
         conn.set_session_deadline(peer.session.deadline());
         let is_touched = conn.take_touched();
         if let Some(came) = self.fresh.filter(|_| is_touched) {
@@ -688,13 +680,8 @@ impl Shard {
                 self.unread.push((slot, generation, stream));
             }
             Effect::Unheard { stream } => {
-                self.unheard.push((slot, generation, stream));
+                self.hearing.wait((slot, generation, stream));
             }
         }
-    }
-
-    /// Whether what waits for other shards is to become less before peers ask for more.
-    fn is_crowded(&self) -> bool {
-        self.post.held() > OUTBOX_REQUESTS_MAX
     }
 }

@@ -126,8 +126,8 @@ impl Shard {
                 conn = slot,
                 remote,
                 is_link,
-                "there is no room for more announcements, of all or from this address: more lead nowhere until \
-                 others have ended; routes have a sixteenth of --memory-max"
+                "there is no room for more announcements, of all, from this address or at this path: more lead nowhere \
+                 until others have ended; routes have a sixteenth of --memory-max"
             );
         }
     }
@@ -205,11 +205,11 @@ impl Shard {
     }
 
     pub(super) fn note_route(&mut self, now: Instant, news: RouteNews) {
-        self.visits.routes += 1;
         let path = match &news {
             RouteNews::Up(route) => route.path.clone(),
             RouteNews::Down { path, .. } => path.clone(),
         };
+        self.visits.routes += 1 + self.directory.count_at(&path) as u32;
         let before = self.directory.at(&path).next().map(|entry| entry.route.session);
         match news {
             RouteNews::Up(route) => {
@@ -221,6 +221,6 @@ impl Shard {
             RouteNews::Down { path, id, gone } => self.directory.remove(&path, id, gone, now),
         }
         self.note_heir(now, &path, before);
-        self.changed_paths.insert(path);
+        self.moves.note(path);
     }
 }
