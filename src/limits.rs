@@ -346,10 +346,10 @@ pub const ROUTES_MAX: usize = 1 << 19;
 pub const ROUTES_ADDRESS_PART: u64 = 8;
 pub const ROUTES_PER_ADDRESS_MAX: usize = ROUTES_MAX / ROUTES_ADDRESS_PART as usize;
 
-/// Routes at one path of all peers that are not relays of the cluster, and of those at one address. A change looks at
-/// all of them. A publisher has some sessions at once, and a crowd at one path is a mistake.
+/// Routes at one path of peers at one address that are not relays of the cluster: a publisher has some sessions at once,
+/// dead ones among them. A change looks at all routes of its path, and for each so many it counts once more.
 pub const ROUTES_PER_PATH_MAX: usize = 256;
-pub const ROUTES_PER_PATH_OF_ADDRESS_MAX: usize = 16;
+pub const ROUTES_PER_CHANGE: usize = 16;
 
 /// How much of the memory that the process may use routes may take, on all shards together, and what one takes
 /// on each of them beside its path. Of that, too, one address has an eighth; and what relays of the cluster
@@ -375,9 +375,9 @@ pub const ROUTE_CHANGE_PATH_BYTES: usize = 64;
 /// Bytes of announcements read at once: with what they bring the bound above may be passed.
 pub const ANNOUNCE_READ_BYTES: usize = 4096;
 
-/// Changes of routes that all peers together may bring in one turn before the others' streams have their turn, and
-/// what else a shard does has its own: a millisecond or two. What was read by then is taken in, so that it may be more
-/// by what is read at once.
+/// Changes of routes that all peers together may bring in one turn, but for relays of the cluster, before what else a
+/// shard does has its turn: a millisecond or two. What was read by then is taken in, so that it may be more by what is
+/// read at once.
 pub const ROUTE_CHANGES_PER_TURN: usize = 1024;
 
 /// How long another way to what is announced already waits before listeners are told of it: what comes
@@ -441,8 +441,9 @@ pub const MAIL_STAMP_INTERVAL: Duration = Duration::from_millis(10);
 pub const ANNOUNCE_VISITS_PER_TURN: usize = 512;
 pub const ANNOUNCE_VISITS_PER_LISTENER: usize = 128;
 
-/// Changed paths and tracks that are looked at in one turn to have tracks go over to another publisher.
+/// Tracks that are looked at in one turn to have them go over to another publisher, and changed paths without any.
 pub const MOVE_VISITS_PER_TURN: usize = 512;
+pub const MOVE_PATHS_PER_TURN: usize = 4 * ROUTE_CHANGES_PER_TURN;
 
 /// Routes of peers that are lost, that leave or that end their announcements, of which others hear in one
 /// turn: all that an ordinary publisher has. A request that takes one of the others meanwhile is refused,

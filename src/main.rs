@@ -131,15 +131,18 @@ fn run(
     notices: mpsc::Sender<Notice>,
     noticed: &mpsc::Receiver<Notice>,
 ) -> Result<(), Error> {
+    let directory = upgrade::directory(config.state_dir.as_deref());
     let inherited = match heir {
         Some(heir) => {
             notify::hold();
             heir.inherit()?
         }
-        None => store::take(),
+        None => {
+            directory.as_deref().map_or(Ok(()), upgrade::wait_until_free)?;
+            store::take()
+        }
     };
     let running = relay::start(config, inherited)?;
-    let directory = upgrade::directory(config.state_dir.as_deref());
     let estate = running.estate().clone();
     let desk = Desk::open(heir, estate, directory, Program::this()?, notices.clone())?;
     let _ = NOTICES.set(notices);

@@ -764,6 +764,26 @@ fn whoever_asks_nobody_is_told() {
     assert!(said.contains("there is no relay that has started this one"), "{said}");
 }
 
+/// A directory is one relay's: a second one would have `shardcast upgrade` replace the wrong one.
+#[test]
+fn two_relays_have_no_directory_in_common() {
+    let directory = std::env::temp_dir().join(format!("shardcast-common-{}", std::process::id()));
+    let dir = directory.to_str().expect("a path of ours");
+    let args = ["--listen", "127.0.0.1:0", "--shards", "1", "--state-dir", dir];
+    let mut first = Process::spawn(shardcast(&args));
+    first.listening(LISTENS_WITHIN);
+    let output = shardcast(&args).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let process = format!("process {}, a relay, has {dir} already", first.id());
+    assert!(said.contains(&process), "{said}");
+    // Where one was killed nothing is in the way.
+    first.signal(libc::SIGKILL);
+    first.ended(LISTENS_WITHIN);
+    Process::spawn(shardcast(&args)).listening(LISTENS_WITHIN);
+    let _ = fs::remove_dir_all(&directory);
+}
+
 /// What systemd keeps: the next process has the port before anybody else could, and tells those of a process
 /// that was killed that it has forgotten them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -477,7 +477,9 @@ impl World {
             Effect::Fed { pull, feed } => self.fed(pull, feed, trace),
             Effect::FetchFed { pull, fetch, news } => self.fetch_fed(pull, fetch, news),
             Effect::Unread { stream } => self.with(|session, cx| session.readable(stream, cx)),
-            Effect::Unheard { stream } => self.unheard.push(stream),
+            Effect::Unheard { stream } | Effect::HeardEnough { stream } => {
+                self.unheard.push(stream)
+            }
         }
     }
 

@@ -236,7 +236,9 @@ impl Orders {
     async fn due(&mut self, now: OffsetDateTime) -> (OffsetDateTime, bool) {
         let pair = self.certificates.now()[0].clone();
         let due = due::due(&pair, &self.config.domains);
-        let by_life = self.succeeded_at.map_or(due, |at| due.max(due::again(&pair, at)));
+        // A clock that has been set back says nothing of how long ago that was.
+        let succeeded_at = self.succeeded_at.filter(|at| *at <= now);
+        let by_life = succeeded_at.map_or(due, |at| due.max(due::again(&pair, at)));
         // Also while that waits: the authority would have it replaced at once as well.
         if due <= now {
             return (by_life, false);

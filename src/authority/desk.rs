@@ -350,7 +350,10 @@ impl Desk {
         let end = Event::End { reason: reason.to_owned(), duration, moved };
         let body = contract::question(&id.to_string(), &end, &lease.facts);
         let bytes = self.ends_bytes + body.len();
-        if self.ends.len() == AUTHORITY_ENDS_WAITING_MAX || bytes > AUTHORITY_ENDS_BYTES_MAX {
+        // What is no larger than its share does not suffer from what is.
+        let is_large = body.len() > AUTHORITY_ENDS_BYTES_MAX / AUTHORITY_ENDS_WAITING_MAX;
+        let is_full = self.ends.len() == AUTHORITY_ENDS_WAITING_MAX;
+        if is_full || is_large && bytes > AUTHORITY_ENDS_BYTES_MAX {
             self.lost_ends += 1;
             return;
         }

@@ -99,10 +99,17 @@ impl Reader<'_> {
             }
             _ => {
                 foreign::refuse_key(key)?;
+                // What is appended to a file is in its last table.
+                let last = key.rsplit_once('.').map(|(_, last)| last);
+                let is_misplaced = last.is_some_and(|last| Setting::of(last).is_some());
+                let nearest = names::nearest_key(key).filter(|_| !is_misplaced);
                 Err(ConfigError::Unknown {
                     name: key.to_owned(),
-                    nearest: names::nearest_key(key).map(str::to_owned),
-                    remedy: "remove it",
+                    nearest: nearest.map(str::to_owned),
+                    remedy: match is_misplaced {
+                        true => "move it above the first [table]",
+                        false => "remove it",
+                    },
                 })
             }
         }
@@ -270,6 +277,9 @@ public = \"anon/**\"
         assert_eq!((keys.as_slice(), faults.len()), (&["shards", "cache.duration"][..], 2));
         let size = faults[1].error.to_string();
         assert!(size.contains("the nearest is the table cache; remove it"), "{size}");
+        let (_, faults) = parse("[cache]\nshards = 2\n");
+        let shards = faults[0].error.to_string();
+        assert!(shards.contains("cache.shards; move it above the first [table]"), "{shards}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{Context, Effect, Session, Stream, Use};
 use crate::limits::{
     CONTROL_BACKLOG_BYTES_MAX, CONTROL_INPUT_BYTES_MAX, SESSION_HOLDS_BYTES, SESSION_HOLDS_RETRY,
 };
+use crate::route::Trust;
 use crate::wire::{SessionCode, StreamCode};
 
 /// Send priority of everything that is not a group: above every group.
@@ -56,8 +57,8 @@ impl Session {
                 self.leave_unheard(id);
                 return false;
             }
-            Use::AnnounceSource(_) if cx.changes_left == 0 => {
-                cx.effects.push(Effect::Unheard { stream: id });
+            Use::AnnounceSource(_) if cx.changes_left == 0 && self.trust != Trust::Relay => {
+                cx.effects.push(Effect::HeardEnough { stream: id });
                 return false;
             }
             Use::AnnounceSource(_) if !self.may_hear(id, cx) => return false,

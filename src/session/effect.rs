@@ -105,4 +105,8 @@ pub enum Effect {
     Unheard {
         stream: StreamId,
     },
+    /// The same of one of announcements, of which the shard has heard enough in this turn.
+    HeardEnough {
+        stream: StreamId,
+    },
 }

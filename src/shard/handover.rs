@@ -11,7 +11,7 @@ use super::names::TrackKey;
 use super::placement::hash_of;
 use super::routes::RouteChange;
 use super::tracks::Place;
-use crate::limits::{MOVE_VISITS_PER_TURN, STRAY_TRACK_GRACE};
+use crate::limits::{MOVE_PATHS_PER_TURN, MOVE_VISITS_PER_TURN, STRAY_TRACK_GRACE};
 use crate::route::{Directory, Route, RouteId};
 use crate::track::serve::PullCommand;
 use crate::wire::{Path, StreamCode};
@@ -67,15 +67,17 @@ impl Shard {
     /// Moves the tracks at home here that others are to go on with, of broadcasts at paths of which
     /// the routes have changed. As many in one turn as leave time for the rest.
     pub(super) fn move_tracks(&mut self, now: Instant) {
-        let mut left = MOVE_VISITS_PER_TURN;
+        let (mut left, mut paths) = (MOVE_VISITS_PER_TURN, MOVE_PATHS_PER_TURN);
         while left > 0
+            && paths > 0
             && let Some((path, after)) = self.moves.next()
         {
             let covered: Vec<_> = self.tracks.covered_by(&path, after).take(left).collect();
             if covered.len() == left {
                 self.moves.amid = covered.last().map(|(key, _)| (path, key.clone()));
             }
-            left -= covered.len().max(1);
+            left -= covered.len();
+            paths -= usize::from(covered.is_empty());
             self.visits.tracks += covered.len().max(1) as u32;
             let names: Vec<_> = covered.iter().map(|(_, slot)| self.tracks.name(*slot)).collect();
             for track in names {

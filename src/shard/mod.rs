@@ -680,6 +680,9 @@ impl Shard {
                 self.unread.push((slot, generation, stream));
             }
             Effect::Unheard { stream } => {
+                self.hearing.wait_for_room((slot, generation, stream));
+            }
+            Effect::HeardEnough { stream } => {
                 self.hearing.wait((slot, generation, stream));
             }
         }

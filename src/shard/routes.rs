@@ -7,7 +7,7 @@ use super::Shard;
 use super::message::RouteNews;
 use crate::limits::{
     ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCEMENTS_PER_PEER_MAX, FADING_ROUTES_PER_TURN,
-    ROUTES_PER_ADDRESS_MAX,
+    ROUTES_PER_ADDRESS_MAX, ROUTES_PER_CHANGE,
 };
 use crate::route::{Gone, Route, RouteId, Takeover, Trust};
 use crate::wire::{Cost, Path};
@@ -117,7 +117,9 @@ impl Shard {
         let refused = self.counters.refused_routes_total;
         self.counters.refused_routes_total += 1;
         let is_link = route.trust == Trust::Relay;
-        self.look_later(now, slot, Some(route));
+        // Where it is the path that is full, others may have room: its session is asked again in any case.
+        let has_room_there = self.directory.has_room_at(&route.path, route.trust);
+        self.look_later(now, slot, has_room_there.then_some(route));
         // One line for many.
         if refused.is_multiple_of(ROUTES_PER_ADDRESS_MAX as u64) && self.may_say(now, slot) {
             let remote = self.conns.get(slot).map(|conn| conn.remote().to_string());
@@ -209,7 +211,9 @@ impl Shard {
             RouteNews::Up(route) => route.path.clone(),
             RouteNews::Down { path, .. } => path.clone(),
         };
-        self.visits.routes += 1 + self.directory.count_at(&path) as u32;
+        let beside = self.directory.count_at(&path);
+        self.visits.routes += 1 + beside as u32;
+        self.hearing.charge(beside / ROUTES_PER_CHANGE);
         let before = self.directory.at(&path).next().map(|entry| entry.route.session);
         match news {
             RouteNews::Up(route) => {

@@ -231,7 +231,9 @@ impl Clerk {
     fn hear_heir(&mut self, mut asked: Asked) -> Stage {
         let id = asked.child.id();
         let reason = match asked.line.hear(Instant::now()) {
-            Ok(Some(Word::Ready)) if self.is_ending.load(Ordering::Relaxed) => ENDING.to_owned(),
+            Ok(Some(Word::Ready | Word::Serving)) if self.is_ending.load(Ordering::Relaxed) => {
+                ENDING.to_owned()
+            }
             Ok(Some(Word::Ready)) if !asked.is_going => {
                 asked.is_going = true;
                 asked.within = UPGRADE_COMMIT_MAX;

@@ -7,6 +7,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::limits::{PORT_WAIT, PORT_WAIT_MAX};
 
 const SOCKET: &str = "control.sock";
 
@@ -37,12 +40,44 @@ pub fn listen(directory: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Two relays have one place.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "process {process}, a relay, has {directory} already: give each its own --state-dir (in a unit RuntimeDirectory=), \
+     or replace that one with: shardcast upgrade"
+)]
+pub struct Taken {
+    directory: PathBuf,
+    process: libc::pid_t,
+}
+
+/// Waits until nobody else has the place: whoever has just ended, as it may be, lets go of it.
+pub fn wait_until_free(directory: &Path) -> Result<(), Taken> {
+    let begun = Instant::now();
+    while let Ok(stream) = connect(directory) {
+        if begun.elapsed() >= PORT_WAIT_MAX {
+            let process = peer_of(&stream).map_or(0, |peer| peer.pid);
+            return Err(Taken { directory: directory.to_owned(), process });
+        }
+        drop(stream);
+        std::thread::sleep(PORT_WAIT);
+    }
+    Ok(())
+}
+
 pub fn connect(directory: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(directory.join(SOCKET))
 }
 
 /// Whether whoever is at the other end may ask: the relay's own user, and root.
 pub fn may_ask(stream: &UnixStream) -> bool {
+    // SAFETY: no preconditions.
+    let own = unsafe { libc::geteuid() };
+    peer_of(stream).is_some_and(|peer| [0, own].contains(&peer.uid))
+}
+
+/// Who is at the other end.
+fn peer_of(stream: &UnixStream) -> Option<libc::ucred> {
     let mut peer = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
     let mut len = size_of_val(&peer) as libc::socklen_t;
     // SAFETY: both point to live values, and the kernel writes no more than `len` bytes.
@@ -55,6 +90,5 @@ pub fn may_ask(stream: &UnixStream) -> bool {
             &raw mut len,
         )
     };
-    // SAFETY: no preconditions.
-    status == 0 && [0, unsafe { libc::geteuid() }].contains(&peer.uid)
+    (status == 0).then_some(peer)
 }
