@@ -26,11 +26,10 @@ pub(super) struct Doubt {
 /// What waits here for what becomes of claims.
 #[derive(Default)]
 pub(super) struct Claims {
-    /// Claimed paths, with the sessions that have them, and when no more is to be expected.
-    held: BTreeMap<Path, (SessionRef, Instant)>,
-    /// The same in order of time, and by session.
-    until: BTreeSet<(Instant, Path)>,
-    of_session: BTreeSet<(SessionRef, Path)>,
+    /// Claimed paths, with the sessions that have them.
+    held: BTreeMap<Path, SessionRef>,
+    /// The same in order of time: when no more is to be expected.
+    until: VecDeque<(Instant, Path)>,
     /// Requests for what is below them, by connection slot and generation; and those that wait no more.
     waiting: VecDeque<(usize, u32, Effect)>,
     ready: VecDeque<(usize, u32, Effect)>,
@@ -40,7 +39,7 @@ pub(super) struct Claims {
 
 impl Claims {
     pub fn next(&self) -> Option<Instant> {
-        let until = self.until.first().map(|(at, _)| *at);
+        let until = self.until.front().map(|(at, _)| *at);
         until.into_iter().chain(self.looks.first().map(|(at, ..)| *at)).min()
     }
 
@@ -50,30 +49,7 @@ impl Claims {
     }
 
     fn doubts(&self, route: &Route) -> bool {
-        self.held.get(&route.path).is_some_and(|(session, _)| *session == route.session)
-    }
-
-    fn hold(&mut self, path: &Path, session: SessionRef, until: Instant) {
-        self.release(path);
-        self.held.insert(path.clone(), (session, until));
-        self.until.insert((until, path.clone()));
-        self.of_session.insert((session, path.clone()));
-    }
-
-    fn release(&mut self, path: &Path) {
-        if let Some((session, until)) = self.held.remove(path) {
-            self.until.remove(&(until, path.clone()));
-            self.of_session.remove(&(session, path.clone()));
-        }
-    }
-
-    fn release_session(&mut self, session: SessionRef) {
-        let from = (session, Path::default());
-        while let Some((_, path)) =
-            self.of_session.range(&from..).next().filter(|(of, _)| *of == session).cloned()
-        {
-            self.release(&path);
-        }
+        self.held.get(&route.path) == Some(&route.session)
     }
 }
 
@@ -86,7 +62,8 @@ impl Shard {
         let doubted = held.filter(|held| claim.may_return(held) && !held.is_silent);
         for session in doubted.map(|held| held.session).collect::<Vec<_>>() {
             if self.policy.takeover == Takeover::Refused {
-                self.claims.hold(&claim.path, session, now + 2 * CLAIM_GRACE_MAX);
+                self.claims.held.insert(claim.path.clone(), session);
+                self.claims.until.push_back((now + 2 * CLAIM_GRACE_MAX, claim.path.clone()));
             }
             let slot = session.slot as usize;
             let is_here = usize::from(session.shard) == self.me;
@@ -161,10 +138,11 @@ impl Shard {
                 self.look_at_doubted(now, slot, generation);
             }
         }
-        while let Some((until, path)) = self.claims.until.first().cloned()
-            && until <= now
+        while let Some((until, path)) = self.claims.until.front()
+            && *until <= now
         {
-            self.claims.release(&path);
+            self.claims.held.remove(path);
+            self.claims.until.pop_front();
             self.claims.ready.append(&mut self.claims.waiting);
         }
         self.settle(now);
@@ -215,37 +193,7 @@ impl Shard {
     }
 
     pub(super) fn doubt_is_settled(&mut self, session: SessionRef) {
-        self.claims.release_session(session);
+        self.claims.held.retain(|_, held| *held != session);
         self.claims.ready.append(&mut self.claims.waiting);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_path_is_held_once_however_often_it_is_claimed() {
-        let now = Instant::now();
-        let path = |text: &str| Path::parse(text).expect("a path");
-        let session = |slot| SessionRef { shard: 0, slot, generation: 0 };
-        let at = |second| now + Duration::from_secs(second);
-        let mut claims = Claims::default();
-        for second in 0..100 {
-            claims.hold(&path("a"), session(1), at(second));
-        }
-        claims.hold(&path("b"), session(2), at(50));
-        assert_eq!((claims.until.len(), claims.of_session.len()), (2, 2));
-        assert_eq!(claims.next(), Some(at(50)));
-        claims.release(&path("b"));
-        assert_eq!(claims.next(), Some(at(99)));
-        claims.hold(&path("c"), session(1), at(3));
-        claims.hold(&path("d"), session(3), at(4));
-        claims.release_session(session(1));
-        assert_eq!(claims.next(), Some(at(4)));
-        claims.release_session(session(3));
-        assert!(claims.is_idle() && claims.until.is_empty() && claims.of_session.is_empty());
     }
 }
