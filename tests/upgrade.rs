@@ -1061,7 +1061,7 @@ impl Seen {
         let twice: Vec<_> = self.groups.iter().filter(|(_, times)| **times > 1).collect();
         println!("groups up to {}", self.last);
         assert!(missing.is_empty(), "missing {missing:?}, twice {twice:?}");
-        let is_rare = twice.len() + self.cut <= moves.div_ceil(2);
+        let is_rare = twice.len() + self.cut <= moves.div_ceil(5);
         assert!(is_rare, "twice {twice:?}, {} cut off in {moves} moves", self.cut);
         assert_eq!(self.faults, 0);
     }

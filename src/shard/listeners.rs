@@ -1,7 +1,7 @@
 //! The connections of a shard whose peers listen to announcements, and which of them are to be told
 //! something: one after the other, some in each turn.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Shard;
@@ -10,52 +10,52 @@ use crate::session::Round;
 
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
-    all: BTreeSet<usize>,
-    /// Among them may be some that listen no more.
-    behind: VecDeque<usize>,
-    /// By connection slot: whether it is in `behind`.
-    is_behind: Vec<bool>,
+    /// By connection slot: the number of its turn, where there is something to tell.
+    all: BTreeMap<usize, Option<u64>>,
+    /// Those by that number.
+    behind: BTreeMap<u64, usize>,
+    next_turn: u64,
 }
 
 impl Listeners {
     /// There is something to tell one of them, who may be new.
     pub fn note(&mut self, slot: usize) {
-        if self.is_behind.len() <= slot {
-            self.is_behind.resize(slot + 1, false);
-        }
-        self.all.insert(slot);
-        if !std::mem::replace(&mut self.is_behind[slot], true) {
-            self.behind.push_back(slot);
-        }
+        let turn = self.all.entry(slot).or_default();
+        queue(slot, turn, &mut self.behind, &mut self.next_turn);
     }
 
     /// There is something to tell everybody.
     pub fn note_all(&mut self) {
-        for &slot in &self.all {
-            if !std::mem::replace(&mut self.is_behind[slot], true) {
-                self.behind.push_back(slot);
-            }
+        for (slot, turn) in &mut self.all {
+            queue(*slot, turn, &mut self.behind, &mut self.next_turn);
         }
     }
 
     /// Whose turn it is.
     pub fn next(&mut self) -> Option<usize> {
-        loop {
-            let slot = self.behind.pop_front()?;
-            self.is_behind[slot] = false;
-            if self.all.contains(&slot) {
-                return Some(slot);
-            }
-        }
+        let (_, slot) = self.behind.pop_first()?;
+        self.all.insert(slot, None);
+        Some(slot)
     }
 
     pub fn forget(&mut self, slot: usize) {
-        self.all.remove(&slot);
+        if let Some(Some(turn)) = self.all.remove(&slot) {
+            self.behind.remove(&turn);
+        }
     }
 
-    /// How many there may be something to tell.
+    /// How many there is something to tell.
     pub fn behind(&self) -> usize {
         self.behind.len()
+    }
+}
+
+/// Has a listener its turn after the others, if it is to have none yet.
+fn queue(slot: usize, turn: &mut Option<u64>, behind: &mut BTreeMap<u64, usize>, next: &mut u64) {
+    if turn.is_none() {
+        *turn = Some(*next);
+        behind.insert(*next, slot);
+        *next += 1;
     }
 }
 
@@ -125,6 +125,7 @@ mod tests {
         assert_eq!(turns, [0, 7, 4]);
         listeners.note_all();
         listeners.forget(0);
+        assert_eq!(listeners.behind(), 2);
         listeners.note(4);
         let turns: Vec<_> = std::iter::from_fn(|| listeners.next()).collect();
         assert_eq!(turns, [4, 7]);

@@ -76,7 +76,7 @@ use entry::Lease;
 use goodbye::LastWords;
 use guest::{Announced, Guests};
 use handover::Moves;
-use hearing::Hearing;
+use hearing::{Hearing, Unread};
 use links::Links;
 use listeners::Listeners;
 use message::ToShard;
@@ -160,8 +160,7 @@ pub struct Shard {
     /// What sessions have asked for, by connection slot and generation.
     asked: VecDeque<(usize, u32, Effect)>,
     /// Streams that had more to read than one turn allows.
-    unread: Vec<(usize, u32, StreamId)>,
-    /// Streams that are not read before less waits for other shards.
+    unread: Vec<Unread>,
     hearing: Hearing,
     /// Subscriptions and fetches that can make progress.
     unblocked: Vec<(usize, u32, StreamId)>,

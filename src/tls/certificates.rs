@@ -37,6 +37,11 @@ impl Certificates {
         self.pairs.load()[0].fingerprint
     }
 
+    /// Of the one that is shown to who names a host.
+    pub fn fingerprint_for(&self, name: &str) -> [u8; 32] {
+        choose(&self.pairs.load(), Some(name)).fingerprint
+    }
+
     pub fn expires(&self) -> OffsetDateTime {
         self.pairs.load()[0].not_after
     }

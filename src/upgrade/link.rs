@@ -24,12 +24,9 @@ const SHARD: usize = 0;
 /// A name for its certificate, which is known by its digest.
 const SERVER_NAME: &str = "localhost";
 
-/// SHA-256 of the certificate that the next process is shown when it dials this one: the first for its name, else the
-/// first of all.
+/// SHA-256 of the certificate that the next process is shown when it dials this one.
 pub fn shown(estate: &Estate) -> [u8; 32] {
-    let name = SERVER_NAME.try_into().expect("a name of DNS");
-    let pairs = estate.certificates.now();
-    pairs.iter().find(|pair| pair.covers(&name)).unwrap_or(&pairs[0]).fingerprint
+    estate.certificates.fingerprint_for(SERVER_NAME)
 }
 
 /// As what two processes know each other.

@@ -41,4 +41,4 @@ mod place;
 pub use command::run;
 pub use desk::{Desk, Program};
 pub use heir::{Heir, HeirError};
-pub use place::{Taken, directory, wait_until_free};
+pub use place::{directory, wait_until_free};
