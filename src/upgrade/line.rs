@@ -113,8 +113,10 @@ impl Line {
         }
         let mut bytes = vec![0; UPGRADE_MESSAGE_BYTES_MAX];
         let received = match pass::receive(&self.0, &mut bytes) {
-            // It ended with something unread.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => (0, Vec::new()),
+            // It ended with something unread, which Linux says once and before what it had said itself.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                pass::receive(&self.0, &mut bytes)?
+            }
             received => received?,
         };
         bytes.truncate(received.0);
@@ -195,6 +197,19 @@ mod tests {
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         old.say(&Word::Go).unwrap();
         drop(new);
+        assert!(old.hear(soon()).unwrap().is_none());
+    }
+
+    /// As a process does that refuses before it has read the offer.
+    #[test]
+    fn who_ends_with_something_unread_is_heard_out() {
+        let (old, new) = Line::open().unwrap();
+        old.say(&Word::Go).unwrap();
+        let new = Line::from(new).unwrap();
+        new.say(&Word::Refused("too small".to_owned())).unwrap();
+        drop(new);
+        let heard = old.hear(soon()).unwrap();
+        assert!(matches!(&heard, Some(Word::Refused(why)) if why == "too small"), "{heard:?}");
         assert!(old.hear(soon()).unwrap().is_none());
     }
 
