@@ -26,10 +26,11 @@ pub(super) struct Doubt {
 /// What waits here for what becomes of claims.
 #[derive(Default)]
 pub(super) struct Claims {
-    /// Claimed paths, with the sessions that have them.
-    held: BTreeMap<Path, SessionRef>,
-    /// The same in order of time: when no more is to be expected.
-    until: VecDeque<(Instant, Path)>,
+    /// Claimed paths, with the sessions that have them, and when no more is to be expected.
+    held: BTreeMap<Path, (SessionRef, Instant)>,
+    /// The same in order of time, and by session.
+    until: BTreeSet<(Instant, Path)>,
+    of_session: BTreeSet<(SessionRef, Path)>,
     /// Requests for what is below them, by connection slot and generation; and those that wait no more.
     waiting: VecDeque<(usize, u32, Effect)>,
     ready: VecDeque<(usize, u32, Effect)>,
@@ -39,7 +40,7 @@ pub(super) struct Claims {
 
 impl Claims {
     pub fn next(&self) -> Option<Instant> {
-        let until = self.until.front().map(|(at, _)| *at);
+        let until = self.until.first().map(|(at, _)| *at);
         until.into_iter().chain(self.looks.first().map(|(at, ..)| *at)).min()
     }
 
@@ -49,7 +50,35 @@ impl Claims {
     }
 
     fn doubts(&self, route: &Route) -> bool {
-        self.held.get(&route.path) == Some(&route.session)
+        self.held.get(&route.path).is_some_and(|(session, _)| *session == route.session)
+    }
+
+    /// Whether that is new. Claims that follow change nothing: what becomes of the first one settles them too.
+    fn hold(&mut self, path: &Path, session: SessionRef, until: Instant) -> bool {
+        if self.held.get(path).is_some_and(|(held, _)| *held == session) {
+            return false;
+        }
+        self.release(path);
+        self.held.insert(path.clone(), (session, until));
+        self.until.insert((until, path.clone()));
+        self.of_session.insert((session, path.clone()));
+        true
+    }
+
+    fn release(&mut self, path: &Path) {
+        if let Some((session, until)) = self.held.remove(path) {
+            self.until.remove(&(until, path.clone()));
+            self.of_session.remove(&(session, path.clone()));
+        }
+    }
+
+    fn release_session(&mut self, session: SessionRef) {
+        let from = (session, Path::default());
+        while let Some((_, path)) =
+            self.of_session.range(&from..).next().filter(|(of, _)| *of == session).cloned()
+        {
+            self.release(&path);
+        }
     }
 }
 
@@ -61,13 +90,15 @@ impl Shard {
         let held = self.directory.at(&claim.path).take(most).map(|entry| &entry.route);
         let doubted = held.filter(|held| claim.may_return(held) && !held.is_silent);
         for session in doubted.map(|held| held.session).collect::<Vec<_>>() {
-            if self.policy.takeover == Takeover::Refused {
-                self.claims.held.insert(claim.path.clone(), session);
-                self.claims.until.push_back((now + 2 * CLAIM_GRACE_MAX, claim.path.clone()));
-            }
+            let is_new = self.policy.takeover == Takeover::Refused
+                && self.claims.hold(&claim.path, session, now + 2 * CLAIM_GRACE_MAX);
             let slot = session.slot as usize;
-            let is_here = usize::from(session.shard) == self.me;
-            if is_here && self.generation(slot) == Some(session.generation) {
+            if usize::from(session.shard) != self.me {
+                // It may have settled that before the claim has come here: nothing would end the hold.
+                if is_new {
+                    self.post.send(usize::from(session.shard), ToShard::Doubted { session });
+                }
+            } else if self.generation(slot) == Some(session.generation) {
                 self.doubt(now, slot);
             }
         }
@@ -138,14 +169,26 @@ impl Shard {
                 self.look_at_doubted(now, slot, generation);
             }
         }
-        while let Some((until, path)) = self.claims.until.front()
-            && *until <= now
+        while let Some((until, path)) = self.claims.until.first().cloned()
+            && until <= now
         {
-            self.claims.held.remove(path);
-            self.claims.until.pop_front();
+            self.claims.release(&path);
             self.claims.ready.append(&mut self.claims.waiting);
         }
         self.settle(now);
+    }
+
+    /// Another shard holds what asks for a session here, until it hears what becomes of that.
+    pub(super) fn doubted_elsewhere(&mut self, now: Instant, shard: usize, session: SessionRef) {
+        let slot = session.slot as usize;
+        if self.generation(slot) == Some(session.generation) {
+            self.doubt(now, slot);
+            let peer = self.peers[slot].as_deref();
+            if peer.and_then(|peer| peer.doubt.as_ref()).is_some_and(|doubt| !doubt.is_silent) {
+                return;
+            }
+        }
+        self.post.send(shard, ToShard::Settled { session });
     }
 
     fn look_at_doubted(&mut self, now: Instant, slot: usize, generation: u32) {
@@ -193,7 +236,38 @@ impl Shard {
     }
 
     pub(super) fn doubt_is_settled(&mut self, session: SessionRef) {
-        self.claims.held.retain(|_, held| *held != session);
+        self.claims.release_session(session);
         self.claims.ready.append(&mut self.claims.waiting);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_path_is_held_once_however_often_it_is_claimed() {
+        let now = Instant::now();
+        let path = |text: &str| Path::parse(text).expect("a path");
+        let session = |slot| SessionRef { shard: 0, slot, generation: 0 };
+        let at = |second| now + Duration::from_secs(second);
+        let mut claims = Claims::default();
+        for second in 0..100 {
+            assert_eq!(claims.hold(&path("a"), session(1), at(second)), second == 0);
+        }
+        assert!(claims.hold(&path("b"), session(2), at(50)));
+        assert_eq!((claims.until.len(), claims.of_session.len()), (2, 2));
+        assert_eq!(claims.next(), Some(at(0)));
+        assert!(claims.hold(&path("a"), session(3), at(60)), "it has another owner");
+        assert_eq!(claims.next(), Some(at(50)));
+        claims.hold(&path("c"), session(1), at(3));
+        claims.hold(&path("d"), session(1), at(4));
+        claims.release_session(session(1));
+        assert_eq!(claims.next(), Some(at(50)));
+        claims.release(&path("b"));
+        claims.release_session(session(3));
+        assert!(claims.is_idle() && claims.until.is_empty() && claims.of_session.is_empty());
     }
 }

@@ -49,7 +49,9 @@ pub enum ToShard {
     Datagram(Received),
     /// To every shard.
     Route(RouteNews),
-    /// To every shard: a session is not doubted any more, whose path is claimed by others.
+    /// To the shard of a session whose path somebody claims: requests wait here until it is settled.
+    Doubted { session: SessionRef },
+    /// To every shard, and to who has asked: a session is not doubted any more, whose path is claimed by others.
     Settled { session: SessionRef },
     /// To every shard: a client has so many sessions more, or less, on the sender.
     Counted { client: Client, by: i32 },

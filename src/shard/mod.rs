@@ -354,6 +354,7 @@ impl Shard {
         match mail {
             ToShard::Datagram(datagram) => self.arrived(now, datagram),
             ToShard::Route(news) => self.note_route(now, news),
+            ToShard::Doubted { session } => self.doubted_elsewhere(now, from, session),
             ToShard::Settled { session } => self.doubt_is_settled(session),
             ToShard::Counted { client, by } => self.clients.changed(client, by),
             ToShard::Need { key, route, mirror, need } => {
