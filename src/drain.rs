@@ -49,14 +49,6 @@ impl Drain {
         self.stays_until = Instant::now();
     }
 
-    /// It was for nothing: sessions stay, and nobody else is asked.
-    pub fn stop(self) {
-        for shard in &self.shards {
-            // One whose lane is full goes on asking those who come, who come again.
-            let _ = shard.send(ToShard::Stay);
-        }
-    }
-
     /// Sessions that are still here.
     pub fn open(&self) -> usize {
         self.seen.map_or(0, |(_, open)| open)

@@ -138,6 +138,11 @@ impl Estate {
         Ok(())
     }
 
+    /// Sessions were asked to move for nothing: nobody else is asked.
+    pub fn stay(&self) {
+        self.send(|| ToShard::Stay);
+    }
+
     fn tell(&self, is_shared: bool) {
         self.send(|| ToShard::Shared(is_shared));
     }
@@ -146,8 +151,8 @@ impl Estate {
         for shard in untold(&self.shards, mail) {
             tracing::warn!(
                 shard,
-                "a shard takes no mail, and is not told whether another process is there: clients of one that is \
-                 gone may find that out by silence"
+                "a shard takes no mail, and is not told how it is with another process: clients of one that is gone \
+                 may find that out by silence, and those that come may be asked to move to it"
             );
         }
     }

@@ -87,7 +87,7 @@ fn begin(args: Vec<OsString>, heir: Option<&Heir>) -> Result<(), (u8, Error)> {
     // Before the first thread: all inherit the mask, and a signal taken by a shard would interrupt
     // its ring.
     let signals = Signals::block().map_err(failed)?;
-    signals.take_over(notices.clone(), || NOTICES.get().is_some()).map_err(thread)?;
+    signals.take_over(notices.clone()).map_err(thread)?;
     log::start().map_err(thread)?;
     let variables = std::env::vars_os().map(|(name, _)| name);
     let config = match Config::parse(args, variables) {
@@ -146,6 +146,7 @@ fn run(
     let estate = running.estate().clone();
     let desk = Desk::open(heir, estate, directory, Program::this()?, notices.clone())?;
     let _ = NOTICES.set(notices);
+    signals::begin();
     // What to type next is of no use in a journal.
     if heir.is_none() && !log::is_read_by_journal() {
         // A welcome that nobody reads any more is not a reason to stop.
@@ -190,6 +191,8 @@ fn run(
     let mut drain: Option<Drain> = None;
     // And that is because another process has taken over.
     let mut is_handed_over = false;
+    // By a signal to this process.
+    let mut is_told_to_end = false;
     let mut told_at: Option<Instant> = None;
     let lost = loop {
         let pause = if drain.is_some() { DRAIN_LOOK_INTERVAL } else { WATCH_INTERVAL };
@@ -213,14 +216,8 @@ fn run(
                             "shutdown signal received; draining sessions (signal again to exit immediately)"
                         );
                     }
-                    Some(drain) if std::mem::take(&mut is_handed_over) => {
-                        drain.hurry(until);
-                        tracing::info!(
-                            cause,
-                            %within,
-                            "sessions that have not moved to the next process have less time (signal again to \
-                             exit immediately)"
-                        );
+                    Some(drain) if !is_told_to_end => {
+                        hurry(drain, cause, config);
                     }
                     Some(drain) => {
                         let open = drain.open();
@@ -230,6 +227,15 @@ fn run(
                         return end(running);
                     }
                 }
+                (is_told_to_end, is_handed_over) = (true, false);
+            }
+            Ok(Notice::EndWithNext) => {
+                desk.leave();
+                // Who signals both, as a service manager does, has one wish.
+                if let Some(drain) = drain.as_mut().filter(|_| !is_told_to_end) {
+                    hurry(drain, "the next process", config);
+                }
+                is_handed_over = false;
             }
             Ok(Notice::Main) => {
                 notify::speak();
@@ -243,7 +249,8 @@ fn run(
             }
             Ok(Notice::TakenBack) if is_handed_over => {
                 is_handed_over = false;
-                running.take_back(drain.take());
+                drain = None;
+                running.take_back();
                 // Its secrets are kept again, and not those of the one that is gone.
                 tell_ready(&running);
             }
@@ -263,6 +270,8 @@ fn run(
                         desk.say_left(drain.open(), drain.until());
                     }
                 }
+                // That is the service's main process: with it systemd would end the one before it at once.
+                Drained::All { .. } if desk.is_beside() && Instant::now() < drain.until() => {}
                 Drained::All { moved } => {
                     tracing::info!(moved, "drain complete: every session left; exiting");
                     return end(running);
@@ -295,6 +304,17 @@ fn run(
         Lost::Hangs(shard) => Some(*shard),
     });
     Err(lost.into())
+}
+
+/// Who is asked to move already has no more time than who is asked when the relay ends.
+fn hurry(drain: &mut Drain, cause: &str, config: &Config) {
+    drain.hurry(Instant::now() + config.drain_timeout);
+    let within = humantime::format_duration(config.drain_timeout);
+    tracing::info!(
+        cause,
+        %within,
+        "sessions that have not moved to the next process have less time (signal again to exit immediately)"
+    );
 }
 
 /// Tells the service manager, and has it keep what the next process needs.

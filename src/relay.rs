@@ -550,8 +550,8 @@ impl Running {
     }
 
     /// That process is gone, and this one goes on.
-    pub fn take_back(&self, drain: Option<Drain>) {
-        drain.into_iter().for_each(Drain::stop);
+    pub fn take_back(&self) {
+        self.estate.stay();
         if let Some(cluster) = &self.cluster {
             cluster.handle().go_on();
         }

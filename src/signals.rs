@@ -1,5 +1,6 @@
 //! What a relay that runs is told from outside, and an end that comes in time whatever hangs.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::Instant;
 
@@ -13,8 +14,10 @@ const EXIT_LATE: i32 = 1;
 /// What the main thread is told.
 #[derive(Debug)]
 pub enum Notice {
-    /// The relay is to end, by a signal of this name, or because of who is named.
+    /// The relay is to end, by a signal of this name.
     End(&'static str),
+    /// The process that has taken over is to end, and this one with it.
+    EndWithNext,
     /// Somebody has put other files in place.
     Hangup,
     /// A thread of this name panicked, and said so.
@@ -25,6 +28,14 @@ pub enum Notice {
     HandedOver,
     /// That one is gone.
     TakenBack,
+}
+
+/// Set once clients are served, or are about to be: they are asked to move before the end.
+static BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// From now on notices are read, or will be.
+pub fn begin() {
+    BEGUN.store(true, Ordering::SeqCst);
 }
 
 /// Set once the process is to end whatever happens.
@@ -61,13 +72,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// `has_begun` says whether somebody reads the notices. Before that nobody would be asked to move, and the
-    /// first signal has the process end in time.
-    pub fn take_over(
-        self,
-        notices: mpsc::Sender<Notice>,
-        has_begun: impl Fn() -> bool + Send + 'static,
-    ) -> std::io::Result<()> {
+    /// Before [`begin`] nobody would be asked to move, and the first signal has the process end in time.
+    pub fn take_over(self, notices: mpsc::Sender<Notice>) -> std::io::Result<()> {
         let set = self.set;
         let mut last: Option<Instant> = None;
         let body = move || loop {
@@ -86,7 +92,7 @@ impl Signals {
                     Notice::End(if signal == libc::SIGINT { "SIGINT" } else { "SIGTERM" })
                 }
             };
-            if matches!(notice, Notice::End(_)) && !has_begun() {
+            if matches!(notice, Notice::End(_)) && !BEGUN.load(Ordering::SeqCst) {
                 end_in_time();
             }
             // Nobody listens if the start failed, and then the process is about to end.

@@ -364,6 +364,34 @@ async fn whoever_stayed_with_a_process_that_is_killed_is_told() {
     play.serves().await;
 }
 
+/// A service manager signals every process of a service. Who has not moved has its time all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_to_both_is_one_wish() {
+    const LESS: &str = "have less time";
+    for newer_first in [true, false] {
+        let mut play = Play::begin("both", "shards = 1\ndrain_timeout = '60s'").await;
+        let stays = play.client().await;
+        let heir = play.upgrades();
+        if newer_first {
+            signal(heir, libc::SIGTERM);
+            play.first.stderr_lines(LESS, 1, LISTENS_WITHIN);
+            signal(play.first.id(), libc::SIGTERM);
+            play.first.stderr_lines(LESS, 2, LISTENS_WITHIN);
+        } else {
+            signal(play.first.id(), libc::SIGTERM);
+            play.first.stderr_lines(LESS, 1, LISTENS_WITHIN);
+            signal(heir, libc::SIGTERM);
+            play.first.stderr_lines("draining sessions", 1, LISTENS_WITHIN);
+        }
+        stays.is_served().await;
+        // Were it gone, systemd would tell the older one once more.
+        assert!(lives(heir));
+        stays.raw.close().await;
+        assert!(play.first.left(END_MAX).success());
+        is_gone(heir, END_MAX).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_end_when_the_newer_one_is_told_to_and_one_when_the_older_is() {
     let settings = "shards = 2\ndrain_timeout = '100ms'";

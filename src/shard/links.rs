@@ -133,11 +133,6 @@ impl Links {
         self.dialled.contains_key(&slot)
     }
 
-    /// What lets the next process in.
-    pub fn expect_heir(&mut self, key: Option<HeirKey>) {
-        self.heir_key = key;
-    }
-
     /// Whether a connection leads to the process before this one.
     pub fn leads_back(&self, slot: usize) -> bool {
         self.dialled.get(&slot).is_some_and(|dialled| dialled.link == LinkId::BEFORE)
@@ -154,6 +149,19 @@ impl Links {
 }
 
 impl Shard {
+    /// What lets the next process in. None: there is no other process, and what was linked with it is over. Who has
+    /// moved from there is here by now, and is not to wait until that link has been silent for long.
+    pub(super) fn expect_heir(&mut self, now: Instant, key: Option<HeirKey>) {
+        if key.is_none() {
+            if let Some(slot) = self.links.heir {
+                const WORDS: &str = "the process that has taken over is gone";
+                self.with_session(now, slot, |session, cx| session.leave(WORDS, cx));
+            }
+            self.hang_up(now, LinkId::BEFORE);
+        }
+        self.links.heir_key = key;
+    }
+
     /// Begins a connection to the process before this one.
     pub(super) fn dial_before(
         &mut self,

@@ -438,7 +438,7 @@ impl Shard {
                 let _ = turned.send(());
             }
             ToShard::Shared(is_shared) => self.conns.quic.share(is_shared),
-            ToShard::Heir(key) => self.links.expect_heir(key),
+            ToShard::Heir(key) => self.expect_heir(now, key),
             ToShard::DialBefore(dial, line) => self.dial_before(now, *dial, line),
             ToShard::Links(line) => self.keep_links(line),
             ToShard::Dial(dial) => self.dial(now, *dial),

@@ -33,6 +33,9 @@ pub(super) const FAILED: &str = "failed ";
 
 const ENDING: &str = "the relay is ending";
 
+/// After somebody could not be let in for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Nothing has to be looked at before something comes.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -90,10 +93,14 @@ impl Desk {
         program: Program,
         notices: mpsc::Sender<Notice>,
     ) -> Result<Desk, HeirError> {
-        let link = heir.map(|heir| heir.take_over(&estate)).transpose()?.map(Box::new);
+        // All that can fail comes before: what takes over cannot be taken back by who has.
+        let (clerks, clerk) = mpsc::channel::<Clerk>();
+        let body = move || clerk.recv().into_iter().for_each(Clerk::work);
+        std::thread::Builder::new().name("upgrade".to_owned()).spawn(body)?;
         let before = heir.map(Heir::line).transpose()?;
         let lines = Arc::<Lines>::default();
         Lines::set(&lines.before, before.as_ref().map(Line::try_clone).transpose()?);
+        let link = heir.map(|heir| heir.take_over(&estate)).transpose()?.map(Box::new);
         let is_ending = Arc::new(AtomicBool::new(false));
         let desk = Desk { lines: lines.clone(), is_ending: is_ending.clone() };
         let stage = before.zip(link).map_or(Stage::Alone, |(line, link)| Stage::Beside(line, link));
@@ -101,8 +108,8 @@ impl Desk {
         if listener.is_some() || matches!(stage, Stage::Beside(..)) {
             let clerk =
                 Clerk { stage, listener, directory, program, estate, notices, lines, is_ending };
-            let body = move || clerk.work();
-            std::thread::Builder::new().name("upgrade".to_owned()).spawn(body)?;
+            // It waits for this and nothing else.
+            let _ = clerks.send(clerk);
         }
         Ok(desk)
     }
@@ -111,6 +118,11 @@ impl Desk {
     pub fn leave(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
         Lines::say(&self.lines.before, &Word::Leaving);
+    }
+
+    /// Whether the process before this one is still there.
+    pub fn is_beside(&self) -> bool {
+        self.lines.before.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// The process that has taken over is told what is left here, and until when.
@@ -222,6 +234,8 @@ impl Clerk {
                 Lines::set(&self.lines.before, None);
                 self.estate.before.send_replace(None);
                 self.be_alone();
+                // It may have ended before it could say so.
+                let _ = self.notices.send(Notice::Main);
                 tracing::info!("the process before this one is gone");
                 Stage::Alone
             }
@@ -254,6 +268,8 @@ impl Clerk {
         };
         // SIGKILL to a child that is ours until it is waited for.
         let _ = asked.child.kill();
+        // A disk may keep it from its end, and that may keep clients from nothing; before its end it may steer still.
+        self.steer_back();
         let _ = asked.child.wait();
         self.be_alone();
         tracing::warn!(reason, "no other process takes over, and nothing has changed");
@@ -277,7 +293,7 @@ impl Clerk {
     fn hear_after(&mut self, mut after: After) -> Stage {
         match after.line.hear(Instant::now()) {
             Ok(Some(Word::Leaving)) => {
-                let _ = self.notices.send(Notice::End("the next process"));
+                let _ = self.notices.send(Notice::EndWithNext);
                 Stage::After(After { is_leaving: true, ..after })
             }
             Ok(Some(_)) => Stage::After(after),
@@ -300,15 +316,22 @@ impl Clerk {
     }
 
     fn be_alone(&self) {
+        self.steer_back();
         self.estate.keep_or_say();
+    }
+
+    fn steer_back(&self) {
         if let Err(error) = self.estate.be_alone() {
             tracing::warn!(%error, "the other process is gone, and its clients are not told");
         }
     }
 
     fn answer(&mut self) {
-        let Some(Ok((mut asker, _))) = self.listener.as_ref().map(UnixListener::accept) else {
-            return;
+        let mut asker = match self.listener.as_ref().map(UnixListener::accept) {
+            Some(Ok((asker, _))) => asker,
+            // Where descriptors are used up whoever asks is still there.
+            Some(Err(_)) => return std::thread::sleep(ACCEPT_PAUSE),
+            None => return,
         };
         if !place::may_ask(&asker) || !has_asked(&asker) {
             return;

@@ -13,6 +13,7 @@ use crate::estate::{Estate, Inherited};
 use crate::limits::UPGRADE_STEP_MAX;
 use crate::net::{BindError, Rows};
 use crate::shard::links::HeirKey;
+use crate::signals;
 use crate::state::{Secrets, StateError};
 
 /// Set where this program was started to take over, with the line for its standard input.
@@ -27,6 +28,8 @@ pub enum HeirError {
     NoLine,
     #[error("the relay that has started this one is gone")]
     Alone,
+    #[error("this process was told to end before it took over")]
+    Ending,
     #[error(
         "the relay that runs and this program do not understand each other, for they are of different versions: \
          restart it instead"
@@ -108,10 +111,15 @@ impl Heir {
             Some(_) => return Err(HeirError::Foreign),
             None => return Err(HeirError::Alone),
         }
+        // A signal that has come was for this process, and what comes from now on is for the relay.
+        signals::begin();
+        if signals::is_ending() {
+            return Err(HeirError::Ending);
+        }
         estate.take_over(true)?;
-        estate.keep_or_say();
-        // Without it that process is gone, which the end of the line says too.
+        // Without it that process is gone, which the end of the line says too. It does not wait for a slow disk.
         let _ = self.line.say(&Word::Serving);
+        estate.keep_or_say();
         Ok(link)
     }
 
