@@ -119,9 +119,10 @@ impl Route {
     }
 
     /// Whether both may come from one publisher, which is back in a new session: names are known to all who
-    /// listen, so it is the address that counts.
+    /// listen, so it is the address that counts. Of relays it is the name: another one is another way.
     pub fn may_return(&self, other: &Route) -> bool {
-        self.session != other.session && self.trust == other.trust
+        let is_another_relay = self.trust == Trust::Relay && self.announcer() != other.announcer();
+        self.session != other.session && self.trust == other.trust && !is_another_relay
     }
 }
 

@@ -387,7 +387,9 @@ impl Desk {
             News::Guest { session, hop } => {
                 self.guests.insert(session, hop);
                 let is_it = |state: State| matches!(state, State::Up { hop: is, .. } if is == hop);
-                let double = self.peers.iter().find(|(_, peer)| is_it(peer.state));
+                let is_double =
+                    |(key, peer): &(&Key, &Peer)| is_it(peer.state) && key.place.is_whole();
+                let double = self.peers.iter().find(is_double);
                 let double = double.map(|(key, _)| key.clone());
                 // The one that the lower of the two has dialled is kept, as both of them see it.
                 if let Some(key) = double.filter(|_| hop < self.own.hop) {
@@ -406,10 +408,15 @@ impl Desk {
         if hop == self.own.hop {
             return self.is_itself(now, &key);
         }
+        // What is below another path there comes by no other link.
         let is_other = |(other, peer): (&Key, &Peer)| {
-            *other != key && matches!(peer.state, State::Up { hop: is, .. } if is == hop)
+            *other != key
+                && other.place.path == key.place.path
+                && matches!(peer.state, State::Up { hop: is, .. } if is == hop)
         };
-        let is_guest = hop < self.own.hop && self.guests.values().any(|guest| *guest == hop);
+        let is_guest = hop < self.own.hop
+            && key.place.is_whole()
+            && self.guests.values().any(|guest| *guest == hop);
         if is_guest || self.peers.iter().any(is_other) {
             return self.give_way(now, &key, hop);
         }
@@ -430,10 +437,14 @@ impl Desk {
     /// by then.
     fn is_itself(&mut self, now: Instant, key: &Key) {
         self.hang_up(key);
+        let rests = self.rests();
         let Some(peer) = self.peers.get_mut(key) else { return };
         if peer.redirect.is_some() {
             // Where it was to be is as good as before.
             return self.failed(now, key, "it sends this relay to itself", false);
+        }
+        if !peer.untried.is_empty() && !rests {
+            return self.dial_next(now, key);
         }
         let (place, until) = (key.place.clone(), now + SELF_LOOKED_AT_AFTER);
         if peer.address.is_none_or(|at| (self.own.is_at)(at)) {
@@ -529,10 +540,12 @@ impl Desk {
         }
         let Some(key) = self.key_of(link) else { return };
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if matches!(peer.state, State::Up { .. }) {
+        let was_up = matches!(peer.state, State::Up { .. });
+        if was_up {
             peer.forgive(now);
         }
-        self.failed(now, &key, reason, is_denied);
+        // What let it in has expired, and what has come in its place is not tried yet.
+        self.failed(now, &key, reason, is_denied && !was_up);
     }
 
     fn key_of(&self, link: LinkId) -> Option<Key> {

@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use tokio::time::timeout;
 
 use super::desk::Found;
@@ -27,7 +28,7 @@ pub struct Finder {
 impl Finder {
     /// With the servers of `/etc/resolv.conf`.
     pub fn new() -> Finder {
-        Finder::built_by(|| TokioResolver::builder_tokio()?.build())
+        Finder::built_by(|| remembering_briefly(TokioResolver::builder_tokio()?).build())
     }
 
     fn built_by(
@@ -71,15 +72,36 @@ impl Finder {
             Err(error) => return Err(error.to_string()),
         };
         let mut until = services.valid_until();
-        let mut all = Vec::new();
+        let (mut all, mut fault) = (Vec::new(), None);
         for record in services.answers() {
             let RData::SRV(service) = &record.data else { continue };
-            let (found, known_until) = addresses(dns, &service.target.to_utf8()).await?;
-            until = until.min(known_until);
-            all.extend(found.into_iter().map(|ip| SocketAddr::new(ip, service.port)));
+            match addresses(dns, &service.target.to_utf8()).await {
+                Ok((found, known_until)) => {
+                    until = until.min(known_until);
+                    all.extend(found.into_iter().map(|ip| SocketAddr::new(ip, service.port)));
+                }
+                Err(error) => fault = Some(error),
+            }
+        }
+        if let Some(error) = fault {
+            // Those that are known are of use, and the others looked for soon.
+            until = Instant::now();
+            if all.is_empty() {
+                return Err(error);
+            }
         }
         Ok((all, until.saturating_duration_since(Instant::now())))
     }
+}
+
+/// What is asked again after so long is not to be answered from memory, neither that there is nothing.
+fn remembering_briefly(
+    mut builder: ResolverBuilder<TokioRuntimeProvider>,
+) -> ResolverBuilder<TokioRuntimeProvider> {
+    let options = builder.options_mut();
+    options.positive_max_ttl = Some(NAME_TTL_MAX);
+    options.negative_max_ttl = Some(NAME_TTL_MAX);
+    builder
 }
 
 /// None where the name has none.
@@ -112,7 +134,6 @@ mod tests {
     use std::time::Duration;
 
     use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-    use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
     use super::*;
     use crate::config::Entry;
@@ -120,6 +141,8 @@ mod tests {
     const A: u16 = 1;
     const AAAA: u16 = 28;
     const SRV: u16 = 33;
+    /// Of a name that the server fails at.
+    const BROKEN: u16 = 0;
 
     /// What a server of names has: name, type, seconds and bytes of records.
     type Zone = Vec<(&'static str, u16, u32, Vec<u8>)>;
@@ -148,8 +171,16 @@ mod tests {
                     zone.iter().filter(|(known, is, ..)| is_name(known) && *is == kind).collect();
                 let is_known = zone.iter().any(|(known, ..)| is_name(known));
                 let mut answer = question[..2].to_vec();
-                // Recursive, with no error or with the one that there is no such name.
-                answer.extend([0x81, if is_known { 0x80 } else { 0x83 }, 0, 1]);
+                let is_broken = zone.iter().any(|(known, is, ..)| is_name(known) && *is == BROKEN);
+                // Recursive, with no error, with that of a server that fails or the one that there is no such name.
+                let code = if is_broken {
+                    0x82
+                } else if is_known {
+                    0x80
+                } else {
+                    0x83
+                };
+                answer.extend([0x81, code, 0, 1]);
                 answer.extend((records.len() as u16).to_be_bytes());
                 answer.extend([0; 4]);
                 answer.extend(&question[12..end + 4]);
@@ -175,7 +206,8 @@ mod tests {
         connection.port = server.port();
         let server = NameServerConfig::new(server.ip(), true, vec![connection]);
         let config = ResolverConfig::from_parts(None, vec![], vec![server]);
-        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build()
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        remembering_briefly(builder).build()
     }
 
     #[tokio::test]
@@ -191,7 +223,16 @@ mod tests {
             ("n1.svc", A, 20, v4(3)),
             ("n2.svc", A, 50, v4(4)),
             ("empty.svc", 16, 5, vec![0]),
+            ("_moq._udp.half.svc", SRV, 3600, service(5003, "broken.svc")),
+            ("_moq._udp.half.svc", SRV, 3600, service(5004, "n3.svc")),
+            ("broken.svc", BROKEN, 0, vec![]),
+            ("n3.svc", A, 3600, v4(5)),
+            ("_moq._udp.broken.svc", SRV, 3600, service(5003, "broken.svc")),
         ]);
+        let resolver = asking(server).expect("a resolver");
+        let services = resolver.srv_lookup("_moq._udp.half.svc").await.expect("services");
+        let until = services.valid_until().saturating_duration_since(Instant::now());
+        assert!(until <= NAME_TTL_MAX, "{until:?}: others would not be found before");
         let finder = Finder::built_by(move || asking(server));
         let find = async |name: &str| {
             let entry: Entry = format!("dns+moqt://{name}:4443").parse().expect("an entry");
@@ -211,6 +252,11 @@ mod tests {
         let (found, ttl) = find("nomad.svc").await;
         assert_eq!(found, "10.0.0.3:5001 10.0.0.4:5002");
         is_about(ttl, 20);
+        // A service that cannot be looked up takes the others from nobody, and is looked for again soon.
+        let (found, ttl) = find("half.svc").await;
+        assert_eq!((found.as_str(), ttl), ("10.0.0.5:5004", Duration::ZERO));
+        let broken: Entry = "dns+moqt://broken.svc:4443".parse().expect("an entry");
+        assert!(finder.find(&broken.place).await.is_err());
         assert_eq!(find("empty.svc").await.0, "");
         assert_eq!(find("nowhere.svc").await.0, "");
     }

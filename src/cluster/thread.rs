@@ -151,7 +151,11 @@ impl Ready {
             list_fault: None,
             config,
         };
-        let body = move || runtime.block_on(keeper.run(from));
+        let body = move || {
+            runtime.block_on(keeper.run(from));
+            // A name that is being looked up is not waited for.
+            runtime.shutdown_background();
+        };
         let thread = std::thread::Builder::new().name("cluster".to_owned()).spawn(body)?;
         Ok(Cluster { handle, thread })
     }

@@ -40,6 +40,13 @@ pub struct Place {
     pub path: String,
 }
 
+impl Place {
+    /// Whether all that is there is meant, and not what is below a path.
+    pub fn is_whole(&self) -> bool {
+        self.path == "/"
+    }
+}
+
 /// A relay that there should be a link with.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {

@@ -62,9 +62,10 @@ impl Budget {
         !self.is_short && after <= self.total && (is_open || self.holds_less_than_others(source))
     }
 
-    /// Grants a session that has so much in all so much more, or leaves it what it has.
-    pub fn grow(&mut self, source: Source, has: u64, bytes: u64) -> bool {
-        if has + bytes <= SESSION_BYTES + SESSION_FIRST_BYTES {
+    /// Grants a session that has so much in all so much more, or leaves it what it has. Relays are few, and others
+    /// stand behind each: they have it before sessions of viewers begin.
+    pub fn grow(&mut self, source: Source, has: u64, bytes: u64, is_relay: bool) -> bool {
+        if is_relay || has + bytes <= SESSION_BYTES + SESSION_FIRST_BYTES {
             return self.admit(source, bytes);
         }
         self.grant(source, bytes, self.part(WINDOWS_SHARE_OPEN), self.part(WINDOWS_SHARE_MAX))
@@ -195,11 +196,11 @@ mod tests {
     #[test]
     fn windows_stop_growing_before_sessions_are_refused() {
         let mut budget = Budget::new(TOTAL);
-        assert_eq!(times(|| budget.grow(host(1), MUCH, 1)), GROWTH_OPEN);
+        assert_eq!(times(|| budget.grow(host(1), MUCH, 1, false)), GROWTH_OPEN);
         assert!(budget.admit(host(2), 1));
-        assert!(budget.grow(host(2), MUCH, 9), "it holds less than the other");
+        assert!(budget.grow(host(2), MUCH, 9, false), "it holds less than the other");
         assert_eq!(times(|| budget.admit(host(3), 1)), OPEN - GROWTH_OPEN - 10);
-        assert!(budget.granted() > GROWTH_MAX && !budget.grow(host(2), MUCH, 1));
+        assert!(budget.granted() > GROWTH_MAX && !budget.grow(host(2), MUCH, 1, false));
         assert!(budget.admit(host(4), 1));
     }
 
@@ -210,24 +211,34 @@ mod tests {
         // Somebody has all that windows may come to, and a neighbour at the same address comes in.
         let mut has = SESSION_BYTES;
         assert!(budget.admit(host(1), has));
-        while budget.grow(host(1), has, MUCH) {
+        while budget.grow(host(1), has, MUCH, false) {
             has += MUCH;
         }
         assert!(budget.admit(host(1), SESSION_BYTES));
-        assert!(budget.grow(host(1), SESSION_BYTES, SESSION_FIRST_BYTES));
+        assert!(budget.grow(host(1), SESSION_BYTES, SESSION_FIRST_BYTES, false));
         assert!(
-            !budget.grow(host(1), MUCH, 1),
+            !budget.grow(host(1), MUCH, 1, false),
             "a neighbour has no window for which others have no room"
         );
         // However many neighbours come, something is left to those at other addresses.
         let comes = |budget: &mut Budget| {
             budget.admit(host(1), SESSION_BYTES)
-                && budget.grow(host(1), SESSION_BYTES, SESSION_FIRST_BYTES)
+                && budget.grow(host(1), SESSION_BYTES, SESSION_FIRST_BYTES, false)
         };
         while comes(&mut budget) {}
         assert!(budget.granted() <= (total as f64 * SESSIONS_SHARE_OPEN) as u64);
         assert!(budget.admit(host(2), SESSION_BYTES));
-        assert!(budget.grow(host(2), SESSION_BYTES, SESSION_FIRST_BYTES));
+        assert!(budget.grow(host(2), SESSION_BYTES, SESSION_FIRST_BYTES, false));
+    }
+
+    #[test]
+    fn a_link_grows_as_long_as_sessions_are_admitted() {
+        let mut budget = Budget::new(TOTAL);
+        assert!(budget.admit(host(1), GROWTH_OPEN) && budget.admit(host(2), 1));
+        assert!(budget.admit(host(2), OPEN - GROWTH_OPEN - 2));
+        for (is_relay, grows) in [(false, false), (true, true), (true, false)] {
+            assert_eq!(budget.grow(host(1), MUCH, 1, is_relay), grows, "{is_relay}");
+        }
     }
 
     #[test]
@@ -256,12 +267,12 @@ mod tests {
         budget.set_short(true);
         assert!(
             !budget.admit(host(2), 1)
-                && !budget.grow(host(1), SESSION_BYTES, 1)
+                && !budget.grow(host(1), SESSION_BYTES, 1, false)
                 && !budget.may_admit(host(2))
         );
         budget.give_back(host(1), 1);
         budget.set_short(false);
-        assert!(budget.grow(host(1), SESSION_BYTES, 1) && budget.may_admit(host(2)));
+        assert!(budget.grow(host(1), SESSION_BYTES, 1, false) && budget.may_admit(host(2)));
     }
 
     #[test]

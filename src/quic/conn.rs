@@ -59,6 +59,7 @@ pub struct Conn {
     usual_send_window: u64,
     send_window: u64,
     allowance: Allowance,
+    is_relay: bool,
     /// Where it comes from, and what it was granted of the budget.
     pub(super) source: Source,
     pub(super) granted: u64,
@@ -125,6 +126,7 @@ impl Conn {
             usual_send_window: SEND_WINDOW_BYTES,
             send_window: SEND_WINDOW_BYTES,
             allowance: Allowance::START,
+            is_relay: false,
             source,
             granted: SESSION_BYTES,
             fresh: None,
@@ -175,6 +177,7 @@ impl Conn {
     /// The peer is a relay of this cluster: it may have as much under way towards it as it takes.
     pub fn expect_relay(&mut self) {
         self.usual_send_window = LINK_SEND_WINDOW_BYTES;
+        self.is_relay = true;
     }
 
     pub fn generation(&self) -> u32 {
@@ -506,9 +509,9 @@ impl Conn {
                 self.proto.set_max_concurrent_streams(dir, varint(wanted));
             }
         }
-        let (source, granted) = (self.source, &mut self.granted);
+        let (source, granted, is_relay) = (self.source, &mut self.granted, self.is_relay);
         self.allowance.grow(|bytes| {
-            let is_granted = budget.grow(source, *granted, bytes);
+            let is_granted = budget.grow(source, *granted, bytes, is_relay);
             *granted += if is_granted { bytes } else { 0 };
             is_granted
         });
@@ -520,7 +523,7 @@ impl Conn {
     }
 
     fn is_granted(&mut self, bytes: u64, budget: &mut Budget) -> bool {
-        let is_granted = budget.grow(self.source, self.granted, bytes);
+        let is_granted = budget.grow(self.source, self.granted, bytes, self.is_relay);
         if is_granted {
             self.granted += bytes;
         }

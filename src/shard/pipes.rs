@@ -398,7 +398,7 @@ impl Pipe {
         self.mux.set_send_window(budget.send_window(SEND_WINDOW_BYTES));
         let (source, granted) = (self.source, &mut self.granted);
         let mut grant = |bytes| {
-            let is_granted = budget.grow(source, *granted, bytes);
+            let is_granted = budget.grow(source, *granted, bytes, false);
             *granted += if is_granted { bytes } else { 0 };
             is_granted
         };
