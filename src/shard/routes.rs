@@ -48,9 +48,10 @@ impl Shard {
         self.believe(now, slot);
         // Who was asked for all that it announces says what is known too.
         if self.directory.at(&route.path).any(|entry| entry.route == route) {
-            return;
+            return self.charge_for(&route.path);
         }
         if !self.directory.has(&route) && !self.directory.has_room(&route) {
+            self.charge_for(&route.path);
             return self.refuse_route(now, slot, route);
         }
         if let Some(peer) = &mut self.peers[slot] {
@@ -69,6 +70,13 @@ impl Shard {
             self.say_waits(now, slot, &route.path);
         }
         self.route_changed(now, RouteNews::Up(route));
+    }
+
+    /// All routes at a path are looked at for one.
+    fn charge_for(&mut self, path: &Path) {
+        let beside = self.directory.count_at(path);
+        self.visits.routes += 1 + beside as u32;
+        self.hearing.charge(beside / ROUTES_PER_CHANGE);
     }
 
     /// What a peer announces is somebody else's so far: said once of each.
@@ -174,8 +182,11 @@ impl Shard {
     }
 
     pub(super) fn tell_of_fading(&mut self, now: Instant) {
-        let some = self.fading.len().min(FADING_ROUTES_PER_TURN);
-        for Fading { id, path, fate } in self.fading.drain(..some).collect::<Vec<_>>() {
+        let mut left = FADING_ROUTES_PER_TURN;
+        while left > 0
+            && let Some(Fading { id, path, fate }) = self.fading.pop_front()
+        {
+            left = left.saturating_sub(1 + self.directory.count_at(&path) / ROUTES_PER_CHANGE);
             let news = match fate {
                 Fate::Over(gone) => Some(RouteNews::Down { path, id, gone }),
                 Fate::Changes(change) => self.faded(id, &path, change).map(RouteNews::Up),
@@ -211,9 +222,7 @@ impl Shard {
             RouteNews::Up(route) => route.path.clone(),
             RouteNews::Down { path, .. } => path.clone(),
         };
-        let beside = self.directory.count_at(&path);
-        self.visits.routes += 1 + beside as u32;
-        self.hearing.charge(beside / ROUTES_PER_CHANGE);
+        self.charge_for(&path);
         let before = self.directory.at(&path).next().map(|entry| entry.route.session);
         match news {
             RouteNews::Up(route) => {
