@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The one test command: everything that a reviewer would ask. One line per step; what a step
+# The one test command. One line per step; what a step
 # printed is shown when it fails, and kept in target/test-logs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -58,8 +58,8 @@ plays_with_peer() {
     if [[ -n $build_peer && -z ${PEER_RELAY:-} ]]; then
         PYTHONPATH=scripts python3 -c 'from measure.tools import peer; peer()' || return
     fi
-    # One at a time: each has processes of its own.
-    PEER_RELAY=$peer cargo test --test linked -- --ignored --test-threads 1
+    # One at a time: each has processes of its own. What is built for the suites is not built again.
+    PEER_RELAY=$peer cargo test --workspace --test linked -- --ignored --test-threads 1
 }
 
 if [[ $mode == --documents ]]; then
