@@ -237,9 +237,11 @@ fn run(
                 }
                 is_handed_over = false;
             }
+            // Said once more when the process before is gone, which may not have come to say it.
             Ok(Notice::Main) => {
-                notify::speak();
-                tell_ready(&running);
+                if notify::speak() {
+                    tell_ready(&running);
+                }
             }
             Ok(Notice::HandedOver) if drain.is_none() => {
                 is_handed_over = true;

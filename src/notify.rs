@@ -16,9 +16,9 @@ pub fn hold() {
     HOLDS.store(true, Ordering::Relaxed);
 }
 
-/// From now on this one speaks.
-pub fn speak() {
-    HOLDS.store(false, Ordering::Relaxed);
+/// From now on this one speaks. Whether another one did so far.
+pub fn speak() -> bool {
+    HOLDS.swap(false, Ordering::Relaxed)
 }
 
 /// The process that has taken over is the service's from now on.
