@@ -776,6 +776,49 @@ mod tests {
         }
     }
 
+    /// What is shown next time may be renewed by now.
+    #[test]
+    fn a_link_whose_token_expires_is_dialled_again_at_once() {
+        let mut s = Scene::new(&["moqt://10.0.0.3:4443"]);
+        s.up(1, 7);
+        s.now += LINK_PROVEN_AFTER;
+        let denied = |link: u64| News::Down {
+            link: LinkId(link),
+            reason: "unauthorized".to_owned(),
+            is_denied: true,
+        };
+        s.hear(denied(1));
+        assert!(s.wait() <= REDIAL_AFTER);
+        s.hear(denied(2));
+        assert!(s.wait() >= REDIAL_AFTER_MAX / 2);
+    }
+
+    #[test]
+    fn other_addresses_of_a_name_are_tried_where_one_is_our_own() {
+        const B: &str = "moqt://b:4443";
+        let mut s = Scene::new(&[B]);
+        s.found(B, &["10.0.0.3:4443", "10.0.0.4:4443"], 9);
+        assert_eq!(s.does(), ["find b", "dial 1 10.0.0.3:4443"]);
+        s.up(1, ME);
+        assert_eq!(s.does(), ["hang up 1", "dial 2 10.0.0.4:4443"]);
+        s.down(1);
+        s.up(2, 7);
+        assert_eq!(s.states(), ["up"]);
+    }
+
+    /// What is below each comes by none of the others.
+    #[test]
+    fn two_paths_of_one_relay_are_two_links() {
+        let mut s =
+            Scene::new(&["moqt://10.0.0.1:1/eu", "moqt://10.0.0.1:1/us", "moqt://10.0.0.1:1"]);
+        s.does();
+        s.hear(News::Guest { session: session(2), hop: ME - 1 });
+        (1..=3).for_each(|link| s.up(link, ME - 1));
+        let mut states = s.states();
+        states.sort();
+        assert_eq!(states, ["up", "up", "yielding"]);
+    }
+
     #[test]
     fn itself_is_recognised_and_left_alone_for_long() {
         let mut s = Scene::new(&["moqt://10.0.0.3:4443"]);
