@@ -202,7 +202,9 @@ fn run(
                 let within = humantime::format_duration(config.drain_timeout);
                 let until = Instant::now() + config.drain_timeout;
                 match &mut drain {
-                    None if config.drain_timeout.is_zero() || signals::is_ending() => {
+                    None if signals::is_ending()
+                        || (config.drain_timeout.is_zero() && !desk.is_beside()) =>
+                    {
                         tracing::info!(cause, "shutdown requested; closing every session");
                         return end(running);
                     }
@@ -265,15 +267,17 @@ fn run(
             Err(_) => {}
         }
         if let Some(drain) = &mut drain {
-            match drain.look(Instant::now()) {
+            let now = Instant::now();
+            match drain.look(now) {
                 Drained::NotYet => {
                     if told_at.is_none_or(|at| at.elapsed() >= UPGRADE_TOLD_INTERVAL) {
                         told_at = Some(Instant::now());
                         desk.say_left(drain.open(), drain.until());
                     }
                 }
-                // That is the service's main process: with it systemd would end the one before it at once.
-                Drained::All { .. } if desk.is_beside() && Instant::now() < drain.until() => {}
+                // This is the service's main process: with it systemd would end the one before it at once.
+                Drained::All { .. } | Drained::Late { .. }
+                    if desk.is_beside() && now < drain.until() + END_MAX => {}
                 Drained::All { moved } => {
                     tracing::info!(moved, "drain complete: every session left; exiting");
                     return end(running);

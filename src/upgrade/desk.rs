@@ -185,6 +185,10 @@ struct Clerk {
 
 impl Clerk {
     fn work(mut self) {
+        if matches!(self.stage, Stage::Beside(..)) {
+            // It has taken over, and nobody waits for a slow disk.
+            self.estate.keep_or_say();
+        }
         loop {
             let (line, until) = match &self.stage {
                 Stage::Alone => (None, None),

@@ -117,9 +117,8 @@ impl Heir {
             return Err(HeirError::Ending);
         }
         estate.take_over(true)?;
-        // Without it that process is gone, which the end of the line says too. It does not wait for a slow disk.
+        // Without it that process is gone, which the end of the line says too.
         let _ = self.line.say(&Word::Serving);
-        estate.keep_or_say();
         Ok(link)
     }
 
