@@ -119,10 +119,14 @@ impl Route {
     }
 
     /// Whether both may come from one publisher, which is back in a new session: names are known to all who
-    /// listen, so it is the address that counts. Of relays it is the name: another one is another way.
+    /// listen, so it is the address that counts.
     pub fn may_return(&self, other: &Route) -> bool {
-        let is_another_relay = self.trust == Trust::Relay && self.announcer() != other.announcer();
-        self.session != other.session && self.trust == other.trust && !is_another_relay
+        self.session != other.session && self.trust == other.trust
+    }
+
+    /// Whether they are ways through two relays, or through one that has another name by now.
+    pub fn is_another_way(&self, other: &Route) -> bool {
+        self.trust == Trust::Relay && self.announcer() != other.announcer()
     }
 }
 

@@ -17,8 +17,17 @@ use crate::limits::{
 };
 use crate::route::SessionRef;
 
-/// What a name leads to, and for how long that is so.
-pub type Found = Result<(Vec<SocketAddr>, Duration), String>;
+/// What a name leads to.
+#[derive(Debug)]
+pub struct Known {
+    pub addresses: Vec<SocketAddr>,
+    /// For how long that is so.
+    pub ttl: Duration,
+    /// Why there may be others.
+    pub fault: Option<String>,
+}
+
+pub type Found = Result<Known, String>;
 
 /// Why a name leads nowhere that is there.
 const NOWHERE: &str = "the name has no address";
@@ -204,8 +213,8 @@ impl Desk {
         match found {
             // It is looked for again when it is to be dialled.
             _ if rests => peer.set(now, State::Waits { until: now }),
-            Ok((addresses, _)) if !addresses.is_empty() => {
-                peer.untried = addresses.into();
+            Ok(known) if !known.addresses.is_empty() => {
+                peer.untried = known.addresses.into();
                 self.dial_next(now, &key);
             }
             Ok(_) => self.failed(now, &key, NOWHERE, false),
@@ -215,8 +224,8 @@ impl Desk {
 
     fn found_set(&mut self, now: Instant, place: &Place, found: Found) {
         let Some(name) = self.names.get_mut(place) else { return };
-        let (addresses, ttl) = match found {
-            Ok(found) => found,
+        let Known { addresses, ttl, fault } = match found {
+            Ok(known) => known,
             Err(error) => {
                 // What was there is most likely there still.
                 name.look_at = Some(now + NAME_TTL_MIN);
@@ -224,15 +233,17 @@ impl Desk {
             }
         };
         name.look_at = Some(now + ttl.clamp(NAME_TTL_MIN, NAME_TTL_MAX));
-        match addresses.is_empty() {
-            true => self.not_found(place, NOWHERE.to_owned()),
-            false => name.last_error = None,
+        let is_all = fault.is_none();
+        match fault.or_else(|| addresses.is_empty().then(|| NOWHERE.to_owned())) {
+            Some(error) => self.not_found(place, error),
+            None => name.last_error = None,
         }
         let Some(name) = self.names.get(place) else { return };
         let entry = name.entry.clone();
         let addresses: BTreeSet<SocketAddr> = addresses.into_iter().collect();
         let known = self.peers.keys().filter(|key| key.place == *place);
-        let gone = known.filter(|key| key.address.is_none_or(|at| !addresses.contains(&at)));
+        let is_gone = |key: &&Key| key.address.is_none_or(|at| !addresses.contains(&at));
+        let gone = known.filter(|key| is_all && is_gone(key));
         for key in gone.cloned().collect::<Vec<_>>() {
             // A relay that leaves is out of the name before it is gone: what it carries goes on.
             match self.peers.get_mut(&key) {
@@ -486,12 +497,16 @@ impl Desk {
         if self.peers.values().all(|peer| yields(peer).is_none()) {
             return;
         }
-        let dialled = self.peers.values().flat_map(Peer::hops);
-        let linked: BTreeSet<u64> = dialled.chain(self.guests.values().copied()).collect();
-        let waits = REDIAL_AFTER.mul_f64(self.chance());
-        for peer in self.peers.values_mut() {
-            if yields(peer).is_some_and(|hop| !linked.contains(&hop)) {
-                peer.set(now, State::Waits { until: now + waits });
+        let until = now + REDIAL_AFTER.mul_f64(self.chance());
+        let of = |(key, peer): (&Key, &Peer)| -> Vec<(String, u64)> {
+            peer.hops().map(|hop| (key.place.path.clone(), hop)).collect()
+        };
+        let guests = self.guests.values().map(|hop| (Place::WHOLE.to_owned(), *hop));
+        let linked: BTreeSet<_> = self.peers.iter().flat_map(of).chain(guests).collect();
+        for (key, peer) in &mut self.peers {
+            let other = yields(peer).map(|hop| (key.place.path.clone(), hop));
+            if other.is_some_and(|other| !linked.contains(&other)) {
+                peer.set(now, State::Waits { until });
             }
         }
     }
@@ -540,12 +555,9 @@ impl Desk {
         }
         let Some(key) = self.key_of(link) else { return };
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let was_up = matches!(peer.state, State::Up { .. });
-        if was_up {
-            peer.forgive(now);
-        }
+        let has_lived = matches!(peer.state, State::Up { .. }) && peer.forgive(now);
         // What let it in has expired, and what has come in its place is not tried yet.
-        self.failed(now, &key, reason, is_denied && !was_up);
+        self.failed(now, &key, reason, is_denied && !has_lived);
     }
 
     fn key_of(&self, link: LinkId) -> Option<Key> {
@@ -674,7 +686,8 @@ mod tests {
 
         fn found(&mut self, place: &str, addresses: &[&str], ttl: u64) {
             let addresses = addresses.iter().map(|text| at(text)).collect();
-            let found = Ok((addresses, Duration::from_secs(ttl)));
+            let ttl = Duration::from_secs(ttl);
+            let found = Ok(Known { addresses, ttl, fault: None });
             self.desk.found(self.now, &entry(place).place, found);
         }
 
@@ -791,6 +804,10 @@ mod tests {
         assert!(s.wait() <= REDIAL_AFTER);
         s.hear(denied(2));
         assert!(s.wait() >= REDIAL_AFTER_MAX / 2);
+        // So it is where the peer says that only when there is a session.
+        s.up(3, 7);
+        s.hear(denied(3));
+        assert!(s.wait() >= REDIAL_AFTER_MAX / 2);
     }
 
     #[test]
@@ -817,6 +834,29 @@ mod tests {
         let mut states = s.states();
         states.sort();
         assert_eq!(states, ["up", "up", "yielding"]);
+        s.hear(News::GuestLeft { session: session(2) });
+        s.does();
+        s.wait();
+        assert_eq!(s.does(), ["dial 4 10.0.0.1:1"]);
+    }
+
+    #[test]
+    fn what_dns_does_not_know_for_a_while_is_dialled_on() {
+        const NAME: &str = "dns+moqt://relay.svc:4443";
+        let mut s = Scene::new(&[NAME]);
+        s.found(NAME, &["10.0.0.1:4443", "10.0.0.2:4443"], 9);
+        s.up(1, 1);
+        let addresses = vec![at("10.0.0.2:4443"), at("10.0.0.3:4443")];
+        let fault = Some("no answer for n1".to_owned());
+        let known = Known { addresses, ttl: Duration::ZERO, fault };
+        s.desk.found(s.now, &entry(NAME).place, Ok(known));
+        s.does();
+        s.down(1);
+        assert_eq!(s.states(), ["waiting", "dialing", "dialing"]);
+        let said = s.says();
+        let is_fault =
+            |said: &Said| matches!(said, Said::NotFound { error, .. } if error.contains("n1"));
+        assert!(said.iter().any(is_fault), "{said:?}");
     }
 
     #[test]

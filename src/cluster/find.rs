@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -10,7 +10,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::{ResolverBuilder, TokioResolver};
 use tokio::time::timeout;
 
-use super::desk::Found;
+use super::desk::{Found, Known};
 use crate::config::Place;
 use crate::limits::{FIND_MAX, NAME_TTL_MAX};
 
@@ -51,7 +51,8 @@ impl Finder {
                 true => self.all_of(&place.host, place.port).await,
                 false => {
                     let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await;
-                    Ok((found.map_err(|error| error.to_string())?.collect(), NAME_TTL_MAX))
+                    let addresses = found.map_err(|error| error.to_string())?.collect();
+                    Ok(Known { addresses, ttl: NAME_TTL_MAX, fault: None })
                 }
             }
         };
@@ -67,7 +68,8 @@ impl Finder {
             Err(error) if is_nothing(&error) => {
                 let (addresses, until) = addresses(dns, name).await?;
                 let all = addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-                return Ok((all, until.saturating_duration_since(Instant::now())));
+                let ttl = until.saturating_duration_since(Instant::now());
+                return Ok(Known { addresses: all, ttl, fault: None });
             }
             Err(error) => return Err(error.to_string()),
         };
@@ -80,17 +82,15 @@ impl Finder {
                     until = until.min(known_until);
                     all.extend(found.into_iter().map(|ip| SocketAddr::new(ip, service.port)));
                 }
-                Err(error) => fault = Some(error),
+                Err(error) => fault = Some(format!("{}: {error}", service.target)),
             }
         }
-        if let Some(error) = fault {
-            // Those that are known are of use, and the others looked for soon.
-            until = Instant::now();
-            if all.is_empty() {
-                return Err(error);
-            }
-        }
-        Ok((all, until.saturating_duration_since(Instant::now())))
+        // Those that are known are of use, and the others looked for soon.
+        let ttl = match fault {
+            None => until.saturating_duration_since(Instant::now()),
+            Some(_) => Duration::ZERO,
+        };
+        Ok(Known { addresses: all, ttl, fault })
     }
 }
 
@@ -131,7 +131,6 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 
@@ -236,10 +235,10 @@ mod tests {
         let finder = Finder::built_by(move || asking(server));
         let find = async |name: &str| {
             let entry: Entry = format!("dns+moqt://{name}:4443").parse().expect("an entry");
-            let (mut addresses, ttl) = finder.find(&entry.place).await.expect("an answer");
-            addresses.sort();
-            let shown: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-            (shown.join(" "), ttl)
+            let mut known = finder.find(&entry.place).await.expect("an answer");
+            known.addresses.sort();
+            let shown: Vec<String> = known.addresses.iter().map(SocketAddr::to_string).collect();
+            (shown.join(" "), known.ttl)
         };
         // What counts for the shortest time decides.
         let is_about = |ttl: Duration, seconds: u64| {
@@ -256,7 +255,8 @@ mod tests {
         let (found, ttl) = find("half.svc").await;
         assert_eq!((found.as_str(), ttl), ("10.0.0.5:5004", Duration::ZERO));
         let broken: Entry = "dns+moqt://broken.svc:4443".parse().expect("an entry");
-        assert!(finder.find(&broken.place).await.is_err());
+        let known = finder.find(&broken.place).await.expect("an answer");
+        assert!(known.addresses.is_empty() && known.fault.is_some(), "{known:?}");
         assert_eq!(find("empty.svc").await.0, "");
         assert_eq!(find("nowhere.svc").await.0, "");
     }
@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(times.load(Ordering::Relaxed), 0, "nobody has asked");
         for is_set_up in [false, false, true, true] {
             match finder.find(&entry.place).await {
-                Ok((found, _)) => assert!(is_set_up && found == expect, "{found:?}"),
+                Ok(known) => assert!(is_set_up && known.addresses == expect, "{known:?}"),
                 Err(error) => assert!(!is_set_up && error.contains("not set up"), "{error}"),
             }
         }
@@ -285,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn a_host_is_found_as_everywhere_on_this_machine() {
         let entry: Entry = "moqt://localhost:4443".parse().expect("an entry");
-        let (found, _) = Finder::new().find(&entry.place).await.expect("an answer");
+        let found = Finder::new().find(&entry.place).await.expect("an answer").addresses;
         assert!(found.contains(&"127.0.0.1:4443".parse().unwrap()), "{found:?}");
         let entry: Entry = "moqt://nowhere.invalid:4443".parse().expect("an entry");
         assert!(Finder::new().find(&entry.place).await.is_err());

@@ -115,11 +115,13 @@ impl Peer {
         (self.state, self.since) = (state, now);
     }
 
-    /// A link ends. Where it has lived, what failed before it does not count any more.
-    pub fn forgive(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.since) >= LINK_PROVEN_AFTER {
+    /// A link ends. Where it has lived, what failed before it does not count any more; whether it has.
+    pub fn forgive(&mut self, now: Instant) -> bool {
+        let has_lived = now.saturating_duration_since(self.since) >= LINK_PROVEN_AFTER;
+        if has_lived {
             self.failures = 0;
         }
+        has_lived
     }
 
     /// There is another link: what the old one carries moves over.

@@ -41,9 +41,11 @@ pub struct Place {
 }
 
 impl Place {
+    pub const WHOLE: &str = "/";
+
     /// Whether all that is there is meant, and not what is below a path.
     pub fn is_whole(&self) -> bool {
-        self.path == "/"
+        self.path == Place::WHOLE
     }
 }
 

@@ -63,12 +63,16 @@ impl Budget {
     }
 
     /// Grants a session that has so much in all so much more, or leaves it what it has. Relays are few, and others
-    /// stand behind each: they have it before sessions of viewers begin.
+    /// stand behind each: they go on when windows of clients do not grow any more.
     pub fn grow(&mut self, source: Source, has: u64, bytes: u64, is_relay: bool) -> bool {
-        if is_relay || has + bytes <= SESSION_BYTES + SESSION_FIRST_BYTES {
+        if has + bytes <= SESSION_BYTES + SESSION_FIRST_BYTES {
             return self.admit(source, bytes);
         }
-        self.grant(source, bytes, self.part(WINDOWS_SHARE_OPEN), self.part(WINDOWS_SHARE_MAX))
+        let (open, most) = match is_relay {
+            false => (WINDOWS_SHARE_OPEN, WINDOWS_SHARE_MAX),
+            true => (WINDOWS_SHARE_MAX, SESSIONS_SHARE_OPEN),
+        };
+        self.grant(source, bytes, self.part(open), self.part(most))
     }
 
     /// A session has ended that had so much in all.
@@ -232,13 +236,15 @@ mod tests {
     }
 
     #[test]
-    fn a_link_grows_as_long_as_sessions_are_admitted() {
+    fn a_link_grows_when_windows_of_clients_do_not() {
         let mut budget = Budget::new(TOTAL);
         assert!(budget.admit(host(1), GROWTH_OPEN) && budget.admit(host(2), 1));
-        assert!(budget.admit(host(2), OPEN - GROWTH_OPEN - 2));
-        for (is_relay, grows) in [(false, false), (true, true), (true, false)] {
-            assert_eq!(budget.grow(host(1), MUCH, 1, is_relay), grows, "{is_relay}");
-        }
+        assert!(!budget.grow(host(1), MUCH, 1, false));
+        let more = GROWTH_MAX - GROWTH_OPEN - 1;
+        assert_eq!(times(|| budget.grow(host(1), MUCH, 1, true)), more);
+        // It holds less than the other, and sessions are admitted on.
+        assert_eq!(times(|| budget.grow(host(3), MUCH, 1, true)), OPEN - GROWTH_MAX);
+        assert!(budget.admit(host(4), 1));
     }
 
     #[test]

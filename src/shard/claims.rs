@@ -89,8 +89,11 @@ impl Shard {
         let most = if self.policy.takeover == Takeover::Refused { 1 } else { usize::MAX };
         let held = self.directory.at(&claim.path).take(most).map(|entry| &entry.route);
         let doubted = held.filter(|held| claim.may_return(held) && !held.is_silent);
-        for session in doubted.map(|held| held.session).collect::<Vec<_>>() {
+        let doubted = doubted.map(|held| (held.session, claim.is_another_way(held)));
+        for (session, is_another_way) in doubted.collect::<Vec<_>>() {
+            // A way that is there beside another one is most likely no sign that the other is dead.
             let is_new = self.policy.takeover == Takeover::Refused
+                && !is_another_way
                 && self.claims.hold(&claim.path, session, now + 2 * CLAIM_GRACE_MAX);
             let slot = session.slot as usize;
             if usize::from(session.shard) != self.me {
