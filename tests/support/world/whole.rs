@@ -104,8 +104,11 @@ impl World {
                 continue;
             };
             let number = known.runs.get(&film).map(|shown| sequence + shown.shift);
-            // Where a feed without START begins is what arrives first.
-            if !is_told && lowest.is_none_or(|lowest| number.is_none_or(|number| number < lowest)) {
+            // Where a feed without START begins is what arrives first; so it is where another publisher goes on for
+            // one from which nothing has come.
+            if (!is_told || has_another)
+                && lowest.is_none_or(|lowest| number.is_none_or(|number| number < lowest))
+            {
                 continue;
             }
             let seen = number.and_then(|number| known.groups.get(&number));
