@@ -152,22 +152,7 @@ fn run(
         // A welcome that nobody reads any more is not a reason to stop.
         let _ = welcome(&mut std::io::stdout().lock(), config, &running);
     }
-    tracing::info!(addr = %running.addr(), kind = %"quic", "listening");
-    if let Some(addr) = running.http_addr() {
-        tracing::info!(%addr, kind = %"http", "listening");
-    }
-    if let Some(addr) = running.https_addr() {
-        tracing::info!(%addr, kind = %"https", "listening");
-    }
-    if let Some(addr) = running.internal_addr() {
-        tracing::info!(%addr, kind = %"internal", "listening");
-        if !addr.ip().to_canonical().is_loopback() {
-            tracing::warn!(
-                "whoever reaches --internal-listen may read what sessions there are and close them: keep it to \
-                 a network of operators"
-            );
-        }
-    }
+    say_where(&running);
     for pair in running.certificates().now().iter() {
         pair.tell(OffsetDateTime::now_utc());
     }
@@ -310,6 +295,26 @@ fn run(
         Lost::Hangs(shard) => Some(*shard),
     });
     Err(lost.into())
+}
+
+/// Where clients and operators find it.
+fn say_where(running: &Running) {
+    tracing::info!(addr = %running.addr(), kind = %"quic", "listening");
+    if let Some(addr) = running.http_addr() {
+        tracing::info!(%addr, kind = %"http", "listening");
+    }
+    if let Some(addr) = running.https_addr() {
+        tracing::info!(%addr, kind = %"https", "listening");
+    }
+    if let Some(addr) = running.internal_addr() {
+        tracing::info!(%addr, kind = %"internal", "listening");
+        if !addr.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                "whoever reaches --internal-listen may read what sessions there are and close them: keep it to \
+                 a network of operators"
+            );
+        }
+    }
 }
 
 /// Who is asked to move already has no more time than who is asked when the relay ends.
