@@ -14,8 +14,16 @@ pub struct Drain {
     until: Instant,
     /// Until then it is not over, even where nobody is left.
     stays_until: Instant,
-    /// Sessions at the first look that all shards have answered, and at the last.
+    /// What shards are asked for and have not all answered.
+    round: Option<Round>,
+    /// Sessions when all shards were asked first, and last.
     seen: Option<(usize, usize)>,
+}
+
+struct Round {
+    answers: mpsc::Receiver<usize>,
+    missing: usize,
+    open: usize,
 }
 
 /// How it stands.
@@ -35,7 +43,8 @@ pub enum Drained {
 impl Drain {
     /// Asks all sessions to move, and those that come from now on.
     pub fn begin(shards: Vec<Outside<ToShard>>, until: Instant) -> Drain {
-        Drain { untold: shards.clone(), shards, until, stays_until: Instant::now(), seen: None }
+        let (untold, stays_until) = (shards.clone(), Instant::now());
+        Drain { shards, untold, until, stays_until, round: None, seen: None }
     }
 
     /// So long at least.
@@ -75,19 +84,30 @@ impl Drain {
         }
     }
 
-    /// None if a shard does not answer, or has not been told yet.
-    fn count(&self) -> Option<usize> {
+    /// None if a shard does not answer yet, or has not been told yet.
+    fn count(&mut self) -> Option<usize> {
         if !self.untold.is_empty() {
             return None;
         }
+        let mut round = self.round.take().map_or_else(|| self.ask(), Some)?;
+        while round.missing > 0 {
+            match round.answers.recv_timeout(DRAIN_LOOK_INTERVAL) {
+                Ok(open) => (round.missing, round.open) = (round.missing - 1, round.open + open),
+                Err(_) => {
+                    // Who leaves meanwhile was there when it was asked.
+                    self.round = Some(round);
+                    return None;
+                }
+            }
+        }
+        Some(round.open)
+    }
+
+    fn ask(&self) -> Option<Round> {
         let (line, answers) = mpsc::channel();
         for shard in &self.shards {
             shard.send(ToShard::Count { line: line.clone() }).ok()?;
         }
-        let mut open = 0;
-        for _ in &self.shards {
-            open += answers.recv_timeout(DRAIN_LOOK_INTERVAL).ok()?;
-        }
-        Some(open)
+        Some(Round { answers, missing: self.shards.len(), open: 0 })
     }
 }

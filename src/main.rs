@@ -195,7 +195,9 @@ fn run(
                     }
                     None => {
                         drain = Some(running.drain(until));
-                        let time = config.drain_timeout + END_MAX;
+                        // The process before this one is waited for as well.
+                        let ends = if desk.is_beside() { 2 } else { 1 };
+                        let time = config.drain_timeout + ends * END_MAX;
                         notify::leaving(time, "asking every session to move");
                         tracing::info!(
                             cause,

@@ -289,8 +289,9 @@ async fn firefox_comes_by_webtransport() {
     channel.wanted(TRACK).await;
     channel.publish(TRACK, &live);
     viewer.expect(&live, false).await;
+    let before = relay.departures();
     viewer.tell("quit").await;
-    relay.notices_departure(relay.departures()).await;
+    relay.notices_departure(before).await;
 
     let left = firefox_by_webtransport(&relay).await;
     relay.stop().await.expect_success();

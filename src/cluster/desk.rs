@@ -29,6 +29,10 @@ pub struct Known {
 
 pub type Found = Result<Known, String>;
 
+/// So often in a row a relay could not be reached that a name does not show while a part of it is unknown: some ten
+/// minutes.
+const LOST_AFTER_FAILURES: u32 = 60;
+
 /// Why a name leads nowhere that is there.
 const NOWHERE: &str = "the name has no address";
 
@@ -81,7 +85,7 @@ struct Name {
     look_at: Option<Instant>,
     /// Since when it is wanted.
     since: Instant,
-    /// Why it led nowhere when it was last looked for.
+    /// Why it led nowhere, or not to all, when it was last looked for.
     last_error: Option<String>,
     /// Relays that there was no room for then.
     left_out: usize,
@@ -241,10 +245,14 @@ impl Desk {
         let Some(name) = self.names.get(place) else { return };
         let entry = name.entry.clone();
         let addresses: BTreeSet<SocketAddr> = addresses.into_iter().collect();
-        let known = self.peers.keys().filter(|key| key.place == *place);
-        let is_gone = |key: &&Key| key.address.is_none_or(|at| !addresses.contains(&at));
-        let gone = known.filter(|key| is_all && is_gone(key));
-        for key in gone.cloned().collect::<Vec<_>>() {
+        // Where there may be others, those are gone that are not there and have been nowhere for long.
+        let is_gone = |(key, peer): &(&Key, &Peer)| {
+            key.place == *place
+                && key.address.is_none_or(|at| !addresses.contains(&at))
+                && (is_all || peer.failures >= LOST_AFTER_FAILURES)
+        };
+        let gone = self.peers.iter().filter(is_gone).map(|(key, _)| key.clone());
+        for key in gone.collect::<Vec<_>>() {
             // A relay that leaves is out of the name before it is gone: what it carries goes on.
             match self.peers.get_mut(&key) {
                 Some(peer) if matches!(peer.state, State::Up { .. }) => peer.is_unwanted = true,
@@ -857,6 +865,12 @@ mod tests {
         let is_fault =
             |said: &Said| matches!(said, Said::NotFound { error, .. } if error.contains("n1"));
         assert!(said.iter().any(is_fault), "{said:?}");
+        // One that has been nowhere for long is not in it any more, whatever else is unknown.
+        s.desk.peers.values_mut().for_each(|peer| peer.failures = LOST_AFTER_FAILURES);
+        let addresses = vec![at("10.0.0.2:4443")];
+        let known = Known { addresses, ttl: Duration::ZERO, fault: Some("the same".to_owned()) };
+        s.desk.found(s.now, &entry(NAME).place, Ok(known));
+        assert_eq!(s.states(), ["dialing"]);
     }
 
     #[test]

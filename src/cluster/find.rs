@@ -74,7 +74,7 @@ impl Finder {
             Err(error) => return Err(error.to_string()),
         };
         let mut until = services.valid_until();
-        let (mut all, mut fault) = (Vec::new(), None);
+        let (mut all, mut fault) = (Vec::new(), None::<String>);
         for record in services.answers() {
             let RData::SRV(service) = &record.data else { continue };
             match addresses(dns, &service.target.to_utf8()).await {
@@ -82,7 +82,11 @@ impl Finder {
                     until = until.min(known_until);
                     all.extend(found.into_iter().map(|ip| SocketAddr::new(ip, service.port)));
                 }
-                Err(error) => fault = Some(format!("{}: {error}", service.target)),
+                // The same of all of them each time, in whatever order they come.
+                Err(error) => {
+                    let said = format!("{}: {error}", service.target);
+                    fault = fault.into_iter().chain([said]).min();
+                }
             }
         }
         // Those that are known are of use, and the others looked for soon.

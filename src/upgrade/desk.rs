@@ -185,10 +185,6 @@ struct Clerk {
 
 impl Clerk {
     fn work(mut self) {
-        if matches!(self.stage, Stage::Beside(..)) {
-            // It has taken over, and nobody waits for a slow disk.
-            self.estate.keep_or_say();
-        }
         loop {
             let (line, until) = match &self.stage {
                 Stage::Alone => (None, None),
@@ -226,6 +222,8 @@ impl Clerk {
         match line.hear(Instant::now()) {
             Ok(Some(Word::Main)) => {
                 let _ = self.notices.send(Notice::Main);
+                // It has taken over, and neither clients nor the service manager wait for a slow disk.
+                self.estate.keep_or_say();
                 Stage::Beside(line, link)
             }
             Ok(Some(Word::Left(left))) => {

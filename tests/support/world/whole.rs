@@ -106,9 +106,11 @@ impl World {
             let number = known.runs.get(&film).map(|shown| sequence + shown.shift);
             // Where a feed without START begins is what arrives first; so it is where another publisher goes on for
             // one from which nothing has come.
-            if (!is_told || has_another)
-                && lowest.is_none_or(|lowest| number.is_none_or(|number| number < lowest))
-            {
+            let is_before = match (lowest, number) {
+                (Some(lowest), Some(number)) => number < lowest && (!is_told || has_another),
+                _ => !is_told,
+            };
+            if is_before {
                 continue;
             }
             let seen = number.and_then(|number| known.groups.get(&number));
