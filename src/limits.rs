@@ -301,7 +301,7 @@ pub const PEERS_BYTES_PER_SHARD_MIN: u64 = 16 << 20;
 pub const MEMORY_BYTES_PER_SHARD_MIN: u64 = 2 * PEERS_BYTES_PER_SHARD_MIN;
 
 /// Parts of it. Windows grow for all until the first part is granted, until the second one for sources
-/// that hold less than others; of links until the third. Sessions begin for all until the third, and until nothing is left for
+/// that hold less than others; of links until the second and the third. Sessions begin for all until the third, and until nothing is left for
 /// sources that hold less than others: one address does not lock the others out.
 pub const WINDOWS_SHARE_OPEN: f64 = 0.5;
 pub const WINDOWS_SHARE_MAX: f64 = 0.75;

@@ -70,7 +70,7 @@ impl Budget {
         }
         let (open, most) = match is_relay {
             false => (WINDOWS_SHARE_OPEN, WINDOWS_SHARE_MAX),
-            true => (SESSIONS_SHARE_OPEN, SESSIONS_SHARE_OPEN),
+            true => (WINDOWS_SHARE_MAX, SESSIONS_SHARE_OPEN),
         };
         self.grant(source, bytes, self.part(open), self.part(most))
     }
@@ -240,10 +240,11 @@ mod tests {
         let mut budget = Budget::new(TOTAL);
         assert!(budget.admit(host(1), GROWTH_OPEN) && budget.admit(host(2), 1));
         assert!(!budget.grow(host(1), MUCH, 1, false));
-        let more = OPEN - GROWTH_OPEN - 1;
+        let more = GROWTH_MAX - GROWTH_OPEN - 1;
         assert_eq!(times(|| budget.grow(host(1), MUCH, 1, true)), more);
-        // What is left is for sessions, though a link may hold less than others.
-        assert!(!budget.grow(host(3), MUCH, 1, true) && budget.admit(host(4), 1));
+        // It holds less than the other, and sessions are admitted on.
+        assert_eq!(times(|| budget.grow(host(3), MUCH, 1, true)), OPEN - GROWTH_MAX);
+        assert!(budget.admit(host(4), 1));
     }
 
     #[test]
