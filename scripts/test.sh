@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The one test command. One line per step; what a step
-# printed is shown when it fails, and kept in target/test-logs.
+# The one test command. One line per step; what a step printed is shown when it fails, and kept in
+# target/test-logs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -89,7 +89,10 @@ impl Drain {
         if !self.untold.is_empty() {
             return None;
         }
-        let mut round = self.round.take().map_or_else(|| self.ask(), Some)?;
+        let mut round = match self.round.take() {
+            Some(round) => round,
+            None => self.ask()?,
+        };
         while round.missing > 0 {
             match round.answers.recv_timeout(DRAIN_LOOK_INTERVAL) {
                 Ok(open) => (round.missing, round.open) = (round.missing - 1, round.open + open),

@@ -53,14 +53,12 @@ pub const TAIL_WAIT_MIN: Duration = Duration::from_secs(1);
 /// The longest a publisher's stated max age may make us wait for a promised group.
 pub const TAIL_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// The same where the publisher cannot say how much it owes (lite-04 and older), once no group is
-/// under way.
+/// The same where the publisher cannot say how much it owes (lite-04 and older), once no group is under way.
 pub const TAIL_GRACE: Duration = Duration::from_millis(500);
 
-/// A track that its publisher has ended is asked for anew when somebody subscribes. How long the
-/// publisher may take to say what the track is like, and then to bring some of it, before what the
-/// relay holds of the old one is served as all there is. A camera that is switched on again takes
-/// up to three and a half seconds.
+/// A track that its publisher has ended is asked for anew when somebody subscribes. How long the publisher may take to
+/// say what the track is like, and then to bring some of it, before what the relay holds of the old one is served as
+/// all there is. A camera that is switched on again takes up to three and a half seconds.
 pub const REVIVAL_ANSWER_GRACE: Duration = Duration::from_secs(2);
 pub const REVIVAL_GRACE: Duration = Duration::from_secs(5);
 
@@ -68,8 +66,7 @@ pub const REVIVAL_GRACE: Duration = Duration::from_secs(5);
 /// (spec §5.1): a viewer that comes back within it finds everything in place.
 pub const LINGER_DEFAULT: Duration = Duration::from_secs(5);
 
-/// How long the cache keeps a group that nobody asks for, unless the operator says otherwise
-/// (spec §5.6).
+/// How long the cache keeps a group that nobody asks for, unless the operator says otherwise (spec §5.6).
 pub const CACHE_DURATION_DEFAULT: Duration = Duration::from_secs(30);
 
 /// How much of the memory that the process may use is for cached groups, unless the operator says
@@ -100,25 +97,22 @@ pub const CONFIG_FILE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// TRACK followed by SUBSCRIBE or FETCH asks the publisher once.
 pub const TRACK_LINGER: Duration = Duration::from_secs(5);
 
-/// How long a group may be missing when a later one has come, before a fetch that only the live feed
-/// can answer, or another publisher's copy of the group, is given up: the track's max age within
-/// these bounds (spec §5.4).
+/// How long a group may be missing when a later one has come, before a fetch that only the live feed can answer, or
+/// another publisher's copy of the group, is given up: the track's max age within these bounds (spec §5.4).
 pub const MISSING_GRACE_MIN: Duration = Duration::from_secs(1);
 pub const MISSING_GRACE_MAX: Duration = Duration::from_secs(10);
 
-/// How long a publisher that takes over may bring nothing of what it is asked for before it is asked
-/// where it is instead: a process that has begun anew counts from below, and viewers see nothing
-/// meanwhile. Longer than a round trip and what is lost in it. As long may a relay go on with a group below
-/// the START that it has said first.
+/// How long a publisher that takes over may bring nothing of what it is asked for before it is asked where it is
+/// instead: a process that has begun anew counts from below, and viewers see nothing meanwhile. Longer than a round
+/// trip and what is lost in it. As long may a relay go on with a group below the START that it has said first.
 pub const RESUME_GRACE: Duration = Duration::from_secs(1);
 
 /// How old its groups may be when it is asked where it is. Shorter, and one that was only late would drop what it is
 /// just about to send; longer, and it sends again what viewers have had.
 pub const LIFTED_MAX_AGE: Duration = Duration::from_secs(3);
 
-/// How long what such a publisher brings is kept back where no group of it is held: a relay whose own
-/// copy has just begun shows first what readers have had, and has caught up by then. And bytes of it
-/// for one track.
+/// How long what such a publisher brings is kept back where no group of it is held: a relay whose own copy has just
+/// begun shows first what readers have had, and has caught up by then. And bytes of it for one track.
 pub const UNTOLD_GRACE: Duration = Duration::from_millis(300);
 pub const UNTOLD_BYTES_MAX: usize = 4 << 20;
 
@@ -190,6 +184,10 @@ pub const PEERS_MAX: usize = 256;
 pub const REDIAL_AFTER: Duration = Duration::from_secs(1);
 pub const REDIAL_AFTER_MAX: Duration = Duration::from_secs(10);
 
+/// So often in a row a relay could not be reached that a name does not show while a part of it is unknown: some ten
+/// minutes.
+pub const LOST_AFTER_FAILURES: u32 = 60;
+
 /// A link that has lived so long works: the next failure is the first one.
 pub const LINK_PROVEN_AFTER: Duration = Duration::from_secs(10);
 
@@ -228,8 +226,7 @@ pub const KEYS_MAX: usize = 65_536;
 /// Bytes of all such files together: a set is in memory twice while it is read.
 pub const KEYS_BYTES_MAX: u64 = 64 << 20;
 
-/// Keys that are tried with a token which does not name one: a stranger's token costs so many
-/// verifications.
+/// Keys that are tried with a token which does not name one: a stranger's token costs so many verifications.
 pub const KEYS_TRIED_MAX: usize = 8;
 
 /// Patterns of one direction in one token. Each is compared with the path of each broadcast.
@@ -300,9 +297,9 @@ pub const PEERS_BYTES_PER_SHARD_MIN: u64 = 16 << 20;
 /// The least that --memory-max may give a shard: those sessions, and as much for all else.
 pub const MEMORY_BYTES_PER_SHARD_MIN: u64 = 2 * PEERS_BYTES_PER_SHARD_MIN;
 
-/// Parts of it. Windows grow for all until the first part is granted, until the second one for sources
-/// that hold less than others; of links until the second and the third. Sessions begin for all until the third, and until nothing is left for
-/// sources that hold less than others: one address does not lock the others out.
+/// Parts of it. Windows grow for all until the first part is granted, until the second one for sources that hold less
+/// than others; of links until the second and the third. Sessions begin for all until the third, and until nothing is
+/// left for sources that hold less than others: one address does not lock the others out.
 pub const WINDOWS_SHARE_OPEN: f64 = 0.5;
 pub const WINDOWS_SHARE_MAX: f64 = 0.75;
 pub const SESSIONS_SHARE_OPEN: f64 = 0.875;
@@ -706,6 +703,9 @@ pub const LOADS_AGE_MAX: Duration = Duration::from_millis(100);
 /// Bytes of a request's head. The longest path and name fit, every byte of them percent-encoded, and the
 /// longest token.
 pub const WEB_HEAD_BYTES_MAX: usize = 24 << 10;
+
+/// Before the next connection is taken where the process has no descriptors left.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// From the begin of an HTTPS connection to the end of its TLS handshake: two lost flights are sent again.
 pub const WEB_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -184,8 +184,6 @@ fn run(
         match noticed.recv_timeout(pause) {
             Ok(Notice::End(cause)) => {
                 desk.leave();
-                let within = humantime::format_duration(config.drain_timeout);
-                let until = Instant::now() + config.drain_timeout;
                 match &mut drain {
                     None if signals::is_ending()
                         || (config.drain_timeout.is_zero() && !desk.is_beside()) =>
@@ -194,7 +192,8 @@ fn run(
                         return end(running);
                     }
                     None => {
-                        drain = Some(running.drain(until));
+                        drain = Some(running.drain(Instant::now() + config.drain_timeout));
+                        let within = humantime::format_duration(config.drain_timeout);
                         // The process before this one is waited for as well.
                         let ends = if desk.is_beside() { 2 } else { 1 };
                         let time = config.drain_timeout + ends * END_MAX;
@@ -205,9 +204,7 @@ fn run(
                             "shutdown signal received; draining sessions (signal again to exit immediately)"
                         );
                     }
-                    Some(drain) if !is_told_to_end => {
-                        hurry(drain, cause, config);
-                    }
+                    Some(drain) if !is_told_to_end => hurry(drain, cause, config),
                     Some(drain) => {
                         let open = drain.open();
                         // Before it is said: whoever has read that may signal once more.

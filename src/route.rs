@@ -25,7 +25,7 @@ use owners::Owners;
 use withdrawn::Withdrawn;
 
 /// A session, wherever it lives. The generation tells a slot's tenants apart.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionRef {
     pub shard: u16,
     pub slot: u32,

@@ -12,8 +12,8 @@ use super::said::Said;
 use super::{LinkId, News};
 use crate::config::{Entry, Place};
 use crate::limits::{
-    LINK_HANDOVER_MAX, NAME_TTL_MAX, NAME_TTL_MIN, PEERS_MAX, REDIAL_AFTER, REDIAL_AFTER_MAX,
-    SELF_LOOKED_AT_AFTER,
+    LINK_HANDOVER_MAX, LOST_AFTER_FAILURES, NAME_TTL_MAX, NAME_TTL_MIN, PEERS_MAX, REDIAL_AFTER,
+    REDIAL_AFTER_MAX, SELF_LOOKED_AT_AFTER,
 };
 use crate::route::SessionRef;
 
@@ -28,10 +28,6 @@ pub struct Known {
 }
 
 pub type Found = Result<Known, String>;
-
-/// So often in a row a relay could not be reached that a name does not show while a part of it is unknown: some ten
-/// minutes.
-const LOST_AFTER_FAILURES: u32 = 60;
 
 /// Why a name leads nowhere that is there.
 const NOWHERE: &str = "the name has no address";

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -82,18 +82,16 @@ impl Finder {
                     until = until.min(known_until);
                     all.extend(found.into_iter().map(|ip| SocketAddr::new(ip, service.port)));
                 }
-                // The same of all of them each time, in whatever order they come.
+                // Those that are known are of use, and the others looked for soon. Of all faults it is the same one
+                // each time, in whatever order they come.
                 Err(error) => {
+                    until = Instant::now();
                     let said = format!("{}: {error}", service.target);
                     fault = fault.into_iter().chain([said]).min();
                 }
             }
         }
-        // Those that are known are of use, and the others looked for soon.
-        let ttl = match fault {
-            None => until.saturating_duration_since(Instant::now()),
-            Some(_) => Duration::ZERO,
-        };
+        let ttl = until.saturating_duration_since(Instant::now());
         Ok(Known { addresses: all, ttl, fault })
     }
 }
@@ -135,6 +133,7 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 

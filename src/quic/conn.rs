@@ -55,8 +55,7 @@ pub struct Conn {
     /// What the credit should be.
     wanted: [u64; 2],
     window: Window,
-    /// How much may be written and not yet acknowledged: where memory is not short, and now.
-    usual_send_window: u64,
+    /// How much may be written and not yet acknowledged.
     send_window: u64,
     allowance: Allowance,
     is_relay: bool,
@@ -123,7 +122,6 @@ impl Conn {
             credit,
             wanted: credit,
             window: Window::new(now),
-            usual_send_window: SEND_WINDOW_BYTES,
             send_window: SEND_WINDOW_BYTES,
             allowance: Allowance::START,
             is_relay: false,
@@ -174,9 +172,9 @@ impl Conn {
         matches!(self.binding, Binding::Web(_))
     }
 
-    /// The peer is a relay of this cluster: it may have as much under way towards it as it takes.
+    /// The peer is a relay of this cluster: it may have as much under way towards it as it takes, and grows on when
+    /// clients do not.
     pub fn expect_relay(&mut self) {
-        self.usual_send_window = LINK_SEND_WINDOW_BYTES;
         self.is_relay = true;
     }
 
@@ -491,7 +489,8 @@ impl Conn {
     /// the budget has it.
     pub(super) fn grow(&mut self, now: Instant, budget: &mut Budget) {
         // Asked of every connection that sends.
-        let send_window = budget.send_window(self.usual_send_window);
+        let usual = if self.is_relay { LINK_SEND_WINDOW_BYTES } else { SEND_WINDOW_BYTES };
+        let send_window = budget.send_window(usual);
         if self.send_window != send_window {
             self.send_window = send_window;
             self.proto.set_send_window(send_window);

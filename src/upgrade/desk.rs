@@ -17,8 +17,8 @@ use super::link::{self, Link};
 use super::place;
 use crate::estate::{Before, Estate};
 use crate::limits::{
-    UPGRADE_COMMIT_MAX, UPGRADE_LINK_PAUSE, UPGRADE_PROVEN_AFTER, UPGRADE_REQUEST_MAX,
-    UPGRADE_STEP_MAX,
+    ACCEPT_PAUSE, UPGRADE_COMMIT_MAX, UPGRADE_LINK_PAUSE, UPGRADE_PROVEN_AFTER,
+    UPGRADE_REQUEST_MAX, UPGRADE_STEP_MAX,
 };
 use crate::notify;
 use crate::shard::links::HeirKey;
@@ -32,9 +32,6 @@ pub(super) const DONE: &str = "done ";
 pub(super) const FAILED: &str = "failed ";
 
 const ENDING: &str = "the relay is ending";
-
-/// After somebody could not be let in for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Nothing has to be looked at before something comes.
 const LONG: Duration = Duration::from_secs(3600);

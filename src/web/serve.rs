@@ -26,13 +26,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::heads::{Head, Heads};
 use crate::limits::{
-    FAULT_LINE_INTERVAL, WEB_CONNECTION_TIME_MAX, WEB_CONNECTIONS_MAX, WEB_HANDSHAKE_TIMEOUT,
-    WEB_HEAD_BYTES_MAX, WEB_HEAD_TIMEOUT,
+    ACCEPT_PAUSE, FAULT_LINE_INTERVAL, WEB_CONNECTION_TIME_MAX, WEB_CONNECTIONS_MAX,
+    WEB_HANDSHAKE_TIMEOUT, WEB_HEAD_BYTES_MAX, WEB_HEAD_TIMEOUT,
 };
 use crate::source::ClientBounds;
-
-/// Before the next try where the process has no descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Connections that one listener could not take, and requests that were turned away, by why.
 #[derive(Debug, Default)]
